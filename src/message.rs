@@ -1,0 +1,141 @@
+//! What the threads say to each other: the one place that more than one of them knows.
+//!
+//! ```text
+//! session ──Order──▶ reader ──Batch──▶ writer ──▶ file ──▶ cluster
+//!    ▲  └─────────────FromSession──────▲  │
+//!    └────────────────News────────────────┘   (and from the reader)
+//! ```
+//!
+//! Every channel is bounded. Data goes one way; `News` is small, and its senders never wait for room.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tungstenite::Utf8Bytes;
+
+use crate::clock::Millis;
+use crate::secret::Secret;
+
+/// Which socket a thing came from; counts up from 1 in each run.
+pub type Connection = u64;
+
+/// Where a socket is to be opened.
+#[derive(Clone, Debug)]
+pub struct Address {
+    pub connection: Connection,
+    /// The channel's `connectUri`, which needs no other authorization: a secret.
+    pub uri: Secret,
+    /// The channel's id, a secret too: it goes into no record but masked.
+    pub channel: Secret,
+}
+
+/// What one read of the socket brought.
+#[derive(Debug)]
+pub struct Batch {
+    pub connection: Connection,
+    /// The channel's id, masked, as records carry it.
+    pub channel: Arc<str>,
+    /// The wall clock when it was read.
+    pub received: Millis,
+    pub frames: Vec<Frame>,
+}
+
+/// One message of the socket, unjudged.
+#[derive(Debug)]
+pub enum Frame {
+    Text(Utf8Bytes),
+    /// A message that is no text: binary, too long, or in broken UTF-8; its first bytes (4 KiB at most) are kept.
+    Unreadable {
+        reason: &'static str,
+        head: Vec<u8>,
+    },
+}
+
+/// What the session thread gives to the writer, in order.
+#[derive(Debug)]
+pub enum FromSession {
+    /// A page of the history.
+    Page(Page),
+    /// All pages of the history up to this instant (the service's clock) were given: the checkpoint may move there
+    /// once they are on the disk.
+    ReadUpTo(Millis),
+    /// What is known of the definitions: names and descriptions for the rows of the history.
+    Definitions(Arc<Vec<Definition>>),
+    /// The channel to be remembered across a restart, or none.
+    Channel(Option<ChannelState>),
+    /// Records that an audit found missing: rows of the history, appended without a look at the window.
+    Repair(Page),
+}
+
+/// A page of the history as it came.
+#[derive(Debug)]
+pub struct Page {
+    pub body: String,
+    /// Where each of its rows stands in `body`.
+    pub rows: Vec<Range<usize>>,
+    /// The wall clock when it was read.
+    pub received: Millis,
+}
+
+/// A channel that a later start may take up again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelState {
+    pub id: String,
+    pub connect_uri: String,
+    /// When the channel ends, by the service's clock.
+    pub expires_ms: Millis,
+    /// Whose channel it is: the client's id and the API's address.
+    pub owner: String,
+}
+
+/// An event definition: `GET /api/v2/usage/events/definitions`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Definition {
+    pub id: String,
+    #[serde(default)]
+    pub name: Option<String>,
+    #[serde(default)]
+    pub description: Option<String>,
+}
+
+/// What the session thread hears.
+#[derive(Debug)]
+pub enum News {
+    /// The socket is open: what comes now is received.
+    Opened(Connection),
+    /// The socket is closed, or could not be opened.
+    Closed { connection: Connection, why: Closed },
+    /// A control frame that the writer met.
+    Control { connection: Connection, control: Control },
+    /// The checkpoint, after the writer moved it and it is on the disk.
+    Checkpoint(Millis),
+}
+
+/// Why a socket is closed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// The handshake was refused with this HTTP status.
+    Refused(u16),
+    /// It could not be reached: the text says which step failed, and what to do.
+    Unreachable(String),
+    /// The server closed it with this code and reason; 1005 when it gave none.
+    ByServer { code: u16, reason: String },
+    /// Nothing came in time, not even the answer to a ping.
+    Silent,
+    /// The connection broke.
+    Broken(String),
+    /// We were told to give it up.
+    ByUs,
+}
+
+/// A frame that is about the socket, not an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// `v2.system.socket_closing`: this socket ends within a minute.
+    SocketClosing,
+    /// `v2.system.no_longer_subscribed` or `v2.system.token_revoked`: new token, new channel.
+    Revoked,
+    /// `{"result":"404",…}`: the channel is gone.
+    ChannelGone,
+}

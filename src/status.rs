@@ -1,0 +1,298 @@
+//! What the threads publish of themselves, and what `/health` and `/metrics` read.
+//!
+//! Deals with: counters, the reasons for a health that is not `healthy`, each thread's heartbeat, the newest events.
+//! Must never: make a publisher wait; every lock here is held for a copy, never over a send, a write or a request.
+
+mod beat;
+mod reason;
+mod recent;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use serde::Serialize;
+
+pub use beat::{Beat, Beats};
+pub use reason::{Code, Reason, Severity};
+pub use recent::Recent;
+
+use crate::clock::{Clock, Millis, format_millis};
+use crate::secret::Secret;
+
+/// A counter that only its owner raises.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A value that its owner sets; `None` until then.
+#[derive(Debug)]
+pub struct Gauge(AtomicI64);
+
+impl Default for Gauge {
+    fn default() -> Self {
+        Self(AtomicI64::new(i64::MIN))
+    }
+}
+
+impl Gauge {
+    pub fn set(&self, value: i64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> Option<i64> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|value| *value != i64::MIN)
+    }
+}
+
+/// All counts. At rest: received = written + duplicate + filtered + unreadable.
+#[derive(Debug, Default)]
+pub struct Counters {
+    pub received_websocket: Counter,
+    pub received_history: Counter,
+    pub written: Counter,
+    pub duplicate: Counter,
+    pub filtered: Counter,
+    pub unreadable: Counter,
+    /// Faults that were logged as errors: refused logins, failed writes, broken sockets.
+    pub errors: Counter,
+    pub socket_connects: Counter,
+    pub elastic_created: Counter,
+    pub elastic_exists: Counter,
+    pub elastic_dead: Counter,
+    pub elastic_dropped: Counter,
+}
+
+/// Gauges, instants in milliseconds since 1970.
+#[derive(Debug, Default)]
+pub struct Gauges {
+    /// 1 while a socket is open.
+    pub socket_connected: Gauge,
+    pub checkpoint: Gauge,
+    /// The newest event's own time.
+    pub last_event: Gauge,
+    pub elastic_backlog_bytes: Gauge,
+}
+
+/// What the session thread knows and the page shows.
+#[derive(Clone, Debug, Default)]
+pub struct SessionView {
+    pub channel: Option<Secret>,
+    /// What is subscribed, or read from the history.
+    pub topics: Vec<String>,
+    /// Set once subscribed, or once living on the history.
+    pub ready: bool,
+    /// One line for systemd's STATUS and the page: what the session is doing.
+    pub doing: String,
+}
+
+/// What is known of the cluster.
+#[derive(Clone, Debug, Default)]
+pub struct ElasticView {
+    /// Name and version, as `OpenSearch 2.19.1`; none before the first answer.
+    pub server: Option<String>,
+}
+
+/// The one object that all threads share.
+pub struct Status {
+    pub counters: Counters,
+    pub gauges: Gauges,
+    pub beats: Beats,
+    pub recent: Recent,
+    clock: Clock,
+    started: Millis,
+    elastic_on: bool,
+    session: Mutex<SessionView>,
+    elastic: Mutex<ElasticView>,
+    reasons: Mutex<BTreeMap<Code, Reason>>,
+}
+
+impl Status {
+    pub fn new(clock: Clock, elastic_on: bool) -> Self {
+        let status = Self {
+            counters: Counters::default(),
+            gauges: Gauges::default(),
+            beats: Beats::new(clock.clone()),
+            recent: Recent::default(),
+            started: clock.wall(),
+            elastic_on,
+            session: Mutex::default(),
+            elastic: Mutex::default(),
+            reasons: Mutex::default(),
+            clock,
+        };
+        status.raise(
+            Code::Starting,
+            "the collector is starting: it is not subscribed yet; the history brings what comes meanwhile",
+        );
+        status
+    }
+
+    /// Says that something is wrong, in one sentence for a person. The first time it is logged; while it lasts, a new
+    /// message replaces the old one and `since` stays.
+    pub fn raise(&self, code: Code, message: impl Into<String>) {
+        let message = message.into();
+        let mut reasons = lock(&self.reasons);
+        if let Some(reason) = reasons.get_mut(&code) {
+            reason.message = message;
+            return;
+        }
+        let since = self.clock.wall();
+        reasons.insert(code, Reason { code, since, message: message.clone() });
+        drop(reasons);
+        match code.severity() {
+            Severity::Unhealthy => log::error!("{}: {message}", code.name()),
+            Severity::Degraded if code == Code::Starting => log::debug!("{}: {message}", code.name()),
+            Severity::Degraded => log::warn!("{}: {message}", code.name()),
+        }
+    }
+
+    /// Says that it is over; logged if it was raised.
+    pub fn clear(&self, code: Code) {
+        if lock(&self.reasons).remove(&code).is_some() {
+            log::info!("{}: over", code.name());
+        }
+    }
+
+    pub fn is_raised(&self, code: Code) -> bool {
+        lock(&self.reasons).contains_key(&code)
+    }
+
+    /// Everything that is wrong now: what was raised, and what the heartbeats show.
+    pub fn reasons(&self) -> Vec<Reason> {
+        let mut reasons: Vec<Reason> = lock(&self.reasons).values().cloned().collect();
+        if let Some(stalled) = self.beats.stalled() {
+            reasons.push(Reason {
+                code: Code::Stalled,
+                since: self.clock.wall() - stalled.for_ms,
+                message: format!(
+                    "the {} thread has not moved for {} s: events are late, and safe in Genesys's history for ten days; look for a hung disk, else restart the service",
+                    stalled.thread,
+                    stalled.for_ms / 1000
+                ),
+            });
+        }
+        reasons
+    }
+
+    pub fn session(&self) -> SessionView {
+        lock(&self.session).clone()
+    }
+
+    pub fn update_session(&self, change: impl FnOnce(&mut SessionView)) {
+        change(&mut lock(&self.session));
+    }
+
+    pub fn update_elastic(&self, change: impl FnOnce(&mut ElasticView)) {
+        change(&mut lock(&self.elastic));
+    }
+
+    /// The document of `GET /health`, without the HTTP status.
+    pub fn health(&self) -> Health {
+        let reasons = self.reasons();
+        let session = self.session();
+        let c = &self.counters;
+        Health {
+            status: verdict(&reasons),
+            timestamp: format_millis(self.clock.wall()),
+            channel_id: session.channel.map(|id| id.masked()),
+            topics: session.topics,
+            stats: Stats {
+                events_total: c.received_websocket.get() + c.received_history.get(),
+                audiohook_events: c.written.get(),
+                errors: c.errors.get(),
+                last_event: self.gauges.last_event.get().map(format_millis),
+                started_at: format_millis(self.started),
+                reconnects: c.socket_connects.get().saturating_sub(1),
+                received_websocket: c.received_websocket.get(),
+                received_history: c.received_history.get(),
+                duplicates: c.duplicate.get(),
+                filtered: c.filtered.get(),
+                unreadable: c.unreadable.get(),
+                history_checkpoint: self.gauges.checkpoint.get().map(format_millis),
+                socket_connected: self.gauges.socket_connected.get() == Some(1),
+            },
+            reasons: reasons.iter().map(Reason::shown).collect(),
+            elastic: self.elastic_on.then(|| ElasticHealth {
+                server: lock(&self.elastic).server.clone(),
+                backlog_bytes: self.gauges.elastic_backlog_bytes.get().unwrap_or(0),
+                created: c.elastic_created.get(),
+                exists: c.elastic_exists.get(),
+                dead: c.elastic_dead.get(),
+                dropped: c.elastic_dropped.get(),
+            }),
+            version: env!("CARGO_PKG_VERSION"),
+        }
+    }
+
+    /// Whether events can come: subscribed, or living on the history.
+    pub fn ready(&self) -> bool {
+        lock(&self.session).ready
+    }
+}
+
+/// The worst of the reasons, in a word.
+pub fn verdict(reasons: &[Reason]) -> &'static str {
+    if reasons.iter().any(|r| r.code.severity() == Severity::Unhealthy) {
+        "unhealthy"
+    } else if reasons.is_empty() {
+        "healthy"
+    } else {
+        "degraded"
+    }
+}
+
+/// `GET /health`, field by field; the predecessor's come first and mean what they meant.
+#[derive(Debug, Serialize)]
+pub struct Health {
+    pub status: &'static str,
+    pub timestamp: String,
+    pub channel_id: Option<String>,
+    pub topics: Vec<String>,
+    pub stats: Stats,
+    pub reasons: Vec<reason::Shown>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub elastic: Option<ElasticHealth>,
+    pub version: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Stats {
+    pub events_total: u64,
+    pub audiohook_events: u64,
+    pub errors: u64,
+    pub last_event: Option<String>,
+    pub started_at: String,
+    pub reconnects: u64,
+    pub received_websocket: u64,
+    pub received_history: u64,
+    pub duplicates: u64,
+    pub filtered: u64,
+    pub unreadable: u64,
+    pub history_checkpoint: Option<String>,
+    pub socket_connected: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub struct ElasticHealth {
+    pub server: Option<String>,
+    pub backlog_bytes: i64,
+    pub created: u64,
+    pub exists: u64,
+    pub dead: u64,
+    pub dropped: u64,
+}
+
+/// A lock whose holder panicked still holds a whole value: every change here is one assignment.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,106 @@
+//! The named reasons for a health that is not `healthy`.
+
+use serde::Serialize;
+
+use crate::clock::{Millis, format_millis};
+
+/// What can be wrong. The names are fixed: alarms are written against them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Code {
+    CredentialsRefused,
+    NotReceiving,
+    DiskWriteFailed,
+    Stalled,
+    Starting,
+    SocketDown,
+    HistoryForbidden,
+    HistoryFailing,
+    SubscriptionRejected,
+    ElasticUnreachable,
+    ElasticRefused,
+    ElasticBacklogDropped,
+    DeadLetters,
+    UnreadableFrames,
+    Incomplete,
+}
+
+/// How bad a reason is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// Events are not being kept: `/health` answers 503.
+    Unhealthy,
+    /// They are kept, and something wants a person's eye.
+    Degraded,
+}
+
+impl Code {
+    pub const ALL: [Self; 15] = [
+        Self::CredentialsRefused,
+        Self::NotReceiving,
+        Self::DiskWriteFailed,
+        Self::Stalled,
+        Self::Starting,
+        Self::SocketDown,
+        Self::HistoryForbidden,
+        Self::HistoryFailing,
+        Self::SubscriptionRejected,
+        Self::ElasticUnreachable,
+        Self::ElasticRefused,
+        Self::ElasticBacklogDropped,
+        Self::DeadLetters,
+        Self::UnreadableFrames,
+        Self::Incomplete,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CredentialsRefused => "credentials_refused",
+            Self::NotReceiving => "not_receiving",
+            Self::DiskWriteFailed => "disk_write_failed",
+            Self::Stalled => "stalled",
+            Self::Starting => "starting",
+            Self::SocketDown => "socket_down",
+            Self::HistoryForbidden => "history_forbidden",
+            Self::HistoryFailing => "history_failing",
+            Self::SubscriptionRejected => "subscription_rejected",
+            Self::ElasticUnreachable => "elastic_unreachable",
+            Self::ElasticRefused => "elastic_refused",
+            Self::ElasticBacklogDropped => "elastic_backlog_dropped",
+            Self::DeadLetters => "dead_letters",
+            Self::UnreadableFrames => "unreadable_frames",
+            Self::Incomplete => "incomplete",
+        }
+    }
+
+    pub fn severity(self) -> Severity {
+        match self {
+            Self::CredentialsRefused | Self::NotReceiving | Self::DiskWriteFailed | Self::Stalled => {
+                Severity::Unhealthy
+            }
+            _ => Severity::Degraded,
+        }
+    }
+}
+
+/// One thing that is wrong now.
+#[derive(Clone, Debug)]
+pub struct Reason {
+    pub code: Code,
+    pub since: Millis,
+    /// One sentence: what is wrong, what it means for the events, what to do.
+    pub message: String,
+}
+
+impl Reason {
+    /// As `/health` shows it.
+    pub fn shown(&self) -> Shown {
+        Shown { code: self.code.name(), since: format_millis(self.since), message: self.message.clone() }
+    }
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Shown {
+    pub code: &'static str,
+    pub since: String,
+    pub message: String,
+}
