@@ -4,6 +4,8 @@
 
 pub mod clock;
 pub mod config;
+pub mod event;
+pub mod json;
 pub mod message;
 pub mod secret;
 pub mod status;
