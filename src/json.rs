@@ -396,11 +396,12 @@ fn decode(raw: &str) -> String {
 fn decode_unicode(escape: &str) -> (char, usize) {
     let unit = |from: usize| escape.get(from..from + 4).and_then(|digits| u32::from_str_radix(digits, 16).ok());
     let first = unit(2).unwrap_or(0xfffd);
-    if (0xd800..0xdc00).contains(&first) && escape.get(6..8) == Some("\\u") {
-        if let Some(second) = unit(8).filter(|unit| (0xdc00..0xe000).contains(unit)) {
-            let code = 0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00);
-            return (char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER), 12);
-        }
+    if (0xd800..0xdc00).contains(&first)
+        && escape.get(6..8) == Some("\\u")
+        && let Some(second) = unit(8).filter(|unit| (0xdc00..0xe000).contains(unit))
+    {
+        let code = 0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00);
+        return (char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER), 12);
     }
     (char::from_u32(first).unwrap_or(char::REPLACEMENT_CHARACTER), 6)
 }

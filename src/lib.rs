@@ -10,6 +10,7 @@ pub mod message;
 pub mod secret;
 pub mod status;
 pub mod thread;
+pub mod writer;
 
 use std::process::ExitCode;
 

@@ -9,6 +9,7 @@ use crate::message::Control;
 
 /// What a message of the socket is.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "most are events; a box would cost each of them an allocation")]
 pub enum Verdict<'a> {
     /// An AudioHook event.
     Event(Event<'a>),
@@ -39,6 +40,7 @@ struct Envelope<'a> {
 }
 
 #[derive(Default)]
+#[expect(clippy::large_enum_variant, reason = "most are events; a box would cost each of them an allocation")]
 enum Body<'a> {
     #[default]
     Absent,
