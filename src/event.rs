@@ -3,6 +3,7 @@
 //! Deals with: which fields an event has and where they stand on either way, what makes it AudioHook's, what identifies
 //! it, and the line that it becomes. Pure: no clock, no file, no count. Must never: change what Genesys sent.
 
+mod definitions;
 mod frame;
 mod id;
 mod line;
@@ -10,6 +11,7 @@ mod record;
 mod redact;
 mod row;
 
+pub use definitions::Definitions;
 pub use frame::{Verdict, judge_frame};
 pub use id::{Id, Identity};
 pub use line::{Line, read_line};
@@ -98,6 +100,14 @@ pub struct Event<'a> {
 }
 
 impl Event<'_> {
+    /// What came, with each hidden value replaced: to be read again as [`redacted_body`] or [`redacted_row`].
+    ///
+    /// # Errors
+    /// None in practice: what came was read as JSON before.
+    pub fn redacted_raw(&self, redaction: &Redaction) -> Result<String> {
+        redaction.apply(self.raw)
+    }
+
     /// Whether it is one of AudioHook's: by its definition's id, its entity's type or its definition's name, whatever
     /// the case.
     pub fn is_audiohook(&self) -> bool {
@@ -106,6 +116,24 @@ impl Event<'_> {
             || self.entity_type.contains_audiohook()
             || self.name.contains_audiohook()
     }
+}
+
+/// A frame's event, read anew from its redacted body; topic and time stay.
+///
+/// # Errors
+/// When the text is no object.
+pub fn redacted_body<'a>(original: &Event<'a>, raw: &'a str) -> Result<Event<'a>> {
+    let event = frame::read_body(&mut Scanner::new(raw))?;
+    Ok(Event { topic: original.topic, time: original.time, ..event })
+}
+
+/// A row's event, read anew from its redacted text; name, description and time stay.
+///
+/// # Errors
+/// When the text is no object.
+pub fn redacted_row<'a>(original: &Event<'a>, raw: &'a str) -> Result<Event<'a>> {
+    let event = row::read_row(&mut Scanner::new(raw))?;
+    Ok(Event { name: original.name, description: original.description, time: original.time, ..event })
 }
 
 /// Whether `text` has `word` (lower case, ASCII) in it, whatever the case.

@@ -47,6 +47,11 @@ pub struct Text<'a> {
 }
 
 impl<'a> Text<'a> {
+    /// A string written as JSON, without its quotes.
+    pub fn from_raw(raw: &'a str) -> Self {
+        Self { raw, escaped: raw.contains('\\') }
+    }
+
     /// The text between the quotes: JSON's own writing, fit to be put between quotes again.
     pub fn raw(self) -> &'a str {
         self.raw

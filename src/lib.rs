@@ -7,6 +7,7 @@ pub mod config;
 pub mod event;
 pub mod json;
 pub mod message;
+pub mod output;
 pub mod secret;
 pub mod status;
 pub mod thread;

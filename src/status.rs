@@ -15,7 +15,7 @@ use serde::Serialize;
 
 pub use beat::{Beat, Beats};
 pub use reason::{Code, Reason, Severity};
-pub use recent::Recent;
+pub use recent::{RECENT_BYTES_MAX, RECENT_MAX, Recent};
 
 use crate::clock::{Clock, Millis, format_millis};
 use crate::secret::Secret;
