@@ -6,6 +6,7 @@ pub mod clock;
 pub mod config;
 pub mod message;
 pub mod secret;
+pub mod simulator;
 pub mod status;
 pub mod thread;
 
