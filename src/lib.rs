@@ -13,6 +13,7 @@ pub mod message;
 pub mod output;
 pub mod secret;
 pub mod signals;
+pub mod simulator;
 pub mod status;
 pub mod systemd;
 pub mod thread;
