@@ -13,9 +13,9 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
-pub use beat::{Beat, Beats};
+pub use beat::{Beat, Beats, STALLED_AFTER};
 pub use reason::{Code, Reason, Severity};
-pub use recent::Recent;
+pub use recent::{RECENT_MAX, Recent};
 
 use crate::clock::{Clock, Millis, format_millis};
 use crate::secret::Secret;
