@@ -15,7 +15,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::answer::Answer;
 use super::head::Head;
-use super::peer::{Peer, Turn};
+use super::peer::Peer;
 use super::routes::Site;
 use super::tiny::Tiny;
 use crate::clock::Clock;
@@ -33,6 +33,8 @@ const GRACE: Duration = Duration::from_millis(50);
 const PAUSE: Duration = Duration::from_millis(100);
 /// Bytes of answers that clients have not taken, in all, before a further answer is made; beyond, the slowest ends.
 const PENDING_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How long a round goes on making large answers before newcomers get their turn.
+const ROUND: Duration = Duration::from_millis(10);
 /// How often the log tells that descriptors are short, at most.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 
@@ -82,7 +84,7 @@ impl Front {
             beat.busy();
             let now = self.clock.now();
             self.serve(&ready.peers, now);
-            self.peers.retain(|peer| peer.deadline > now);
+            self.peers.retain(|peer| !peer.has_ended() && peer.deadline > now);
             if self.spare.is_none() {
                 self.spare = spare(&self.stopped).ok();
             }
@@ -102,10 +104,7 @@ impl Front {
         wanted.push(PollFd::new(&self.stopped, PollFlags::IN));
         let accepting = if self.accept_after.is_none() { PollFlags::IN } else { PollFlags::empty() };
         wanted.push(PollFd::new(&self.listener, accepting));
-        wanted.extend(self.peers.iter().map(|peer| {
-            let wants = if peer.wants_to_write() { PollFlags::OUT } else { PollFlags::IN };
-            PollFd::new(&peer.stream, wants)
-        }));
+        wanted.extend(self.peers.iter().map(|peer| PollFd::new(&peer.stream, peer.wants())));
         let timeout = self.next_wake(now).and_then(|left| Timespec::try_from(left).ok());
         // Of the errors only an interruption and a lack of memory exist here: both pass, and nothing is ready.
         if poll(&mut wanted, timeout.as_ref()).is_err() {
@@ -128,49 +127,45 @@ impl Front {
         deadlines.min().map(|at| at.saturating_duration_since(now) + Duration::from_millis(1))
     }
 
-    /// Gives each ready connection its turn. When others have to go on the way, a mark may meet its neighbour: that one
-    /// finds nothing to do, and the one passed over is ready still in the next round.
+    /// Gives each ready connection its turn, then answers: what is small at once, what may be large as long as the
+    /// round lasts, who asked first before who asked later.
     fn serve(&mut self, ready: &[bool], now: Instant) {
-        let mut at = 0;
-        for is_ready in ready {
-            let Some(peer) = self.peers.get_mut(at) else { return };
-            if !is_ready && !peer.has_more() {
-                at += 1;
-                continue;
+        for (peer, is_ready) in self.peers.iter_mut().zip(ready) {
+            if *is_ready || peer.has_more() {
+                peer.turn(now);
             }
-            let turn = match peer.turn(now) {
-                Turn::Asks(head) => self.reply(&mut at, &head, now),
-                turn => turn,
-            };
-            if turn == Turn::Ended {
-                self.peers.remove(at);
-            } else {
-                at += 1;
+        }
+        let mut large = Vec::new();
+        for at in 0..self.peers.len() {
+            match self.peers[at].asks() {
+                Some(head) if may_be_large(head) => large.push(at),
+                Some(_) => self.reply(at, now),
+                None => {}
+            }
+        }
+        large.sort_by_key(|at| self.peers[*at].useful_at);
+        for at in large {
+            self.bound_pending();
+            self.reply(at, now);
+            if self.clock.now().saturating_duration_since(now) > ROUND {
+                return;
             }
         }
     }
 
-    /// Answers the peer at `at`, which moves when others have to go for it.
-    fn reply(&mut self, at: &mut usize, head: &Head, now: Instant) -> Turn {
-        self.bound_pending(at);
-        let answer = self.ask(head);
-        match self.peers.get_mut(*at) {
-            Some(peer) => peer.answer(answer, head, now),
-            None => Turn::Waits,
+    fn reply(&mut self, at: usize, now: Instant) {
+        if let Some(head) = self.peers[at].asks().cloned() {
+            let answer = self.ask(&head);
+            self.peers[at].answer(answer, now);
         }
     }
 
     /// Ends those that have taken nothing for the longest, until what is pending is within its bound.
-    fn bound_pending(&mut self, at: &mut usize) {
+    fn bound_pending(&mut self) {
         while self.peers.iter().map(Peer::pending_bytes).sum::<usize>() > PENDING_BYTES_MAX {
-            let slowest = (0..self.peers.len())
-                .filter(|n| self.peers[*n].pending_bytes() > 0)
-                .min_by_key(|n| self.peers[*n].useful_at);
-            let Some(slowest) = slowest else { return };
-            self.peers.remove(slowest);
-            if slowest < *at {
-                *at -= 1;
-            }
+            let pending = self.peers.iter_mut().filter(|peer| peer.pending_bytes() > 0);
+            let Some(slowest) = pending.min_by_key(|peer| peer.useful_at) else { return };
+            slowest.end();
         }
     }
 
@@ -251,6 +246,11 @@ struct Ready {
     newcomers: bool,
     /// For each connection, whether it is.
     peers: Vec<bool>,
+}
+
+/// Events alone can come to megabytes.
+fn may_be_large(head: &Head) -> bool {
+    head.target.starts_with("/events")
 }
 
 fn spare(any: &UnixStream) -> io::Result<OwnedFd> {

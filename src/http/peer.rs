@@ -7,8 +7,10 @@ use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
+use rustix::event::PollFlags;
+
 use super::answer::Answer;
-use super::head::{BODY_BYTES_MAX, Body, HEAD_BYTES_MAX, Head, Parsed, parse};
+use super::head::{Body, Head, Parsed, parse};
 
 /// How long a request may take to arrive whole, from its first byte or from the connection's first moment.
 const REQUEST_WITHIN: Duration = Duration::from_secs(10);
@@ -39,8 +41,11 @@ enum State {
     /// The head is here; so many bytes of its body are to be thrown away first.
     Skipping(Head, usize),
     Writing(Output),
+    /// A complete request that wants an answer.
+    Asking(Head),
     /// Answered for the last time.
     Lingering,
+    Ended,
 }
 
 struct Output {
@@ -51,6 +56,12 @@ struct Output {
     give_up_at: Instant,
 }
 
+impl Output {
+    fn left(&self) -> usize {
+        self.head.len() + self.body.len() - self.written
+    }
+}
+
 /// What follows an answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Then {
@@ -58,16 +69,6 @@ enum Then {
     Close,
     /// Close, but read on first: a close over unread bytes is a reset, and may take the answer with it.
     Linger,
-}
-
-/// What a turn came to.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Turn {
-    /// Nothing more to do until the connection is ready again.
-    Waits,
-    /// A complete request: it wants an answer.
-    Asks(Head),
-    Ended,
 }
 
 impl Peer {
@@ -82,159 +83,167 @@ impl Peer {
         }
     }
 
-    pub fn wants_to_read(&self) -> bool {
-        !matches!(self.state, State::Writing(_))
+    /// What poll(2) is to look for.
+    pub fn wants(&self) -> PollFlags {
+        match self.state {
+            State::Writing(_) => PollFlags::OUT,
+            State::Asking(_) | State::Ended => PollFlags::empty(),
+            State::Reading | State::Skipping(..) | State::Lingering => PollFlags::IN,
+        }
     }
 
-    pub fn wants_to_write(&self) -> bool {
-        matches!(self.state, State::Writing(_))
-    }
-
-    /// Whether a turn has something to do although nothing new came.
+    /// Whether there is something to do although nothing new came.
     pub fn has_more(&self) -> bool {
-        self.unparsed && self.wants_to_read()
+        match self.state {
+            State::Reading => self.unparsed,
+            State::Asking(_) => true,
+            _ => false,
+        }
+    }
+
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state, State::Ended)
+    }
+
+    /// The request that wants an answer.
+    pub fn asks(&self) -> Option<&Head> {
+        if let State::Asking(head) = &self.state { Some(head) } else { None }
     }
 
     /// Bytes of its answer that it has not taken.
     pub fn pending_bytes(&self) -> usize {
-        match &self.state {
-            State::Writing(output) => output.head.len() + output.body.len() - output.written,
-            _ => 0,
-        }
+        if let State::Writing(output) = &self.state { output.left() } else { 0 }
+    }
+
+    /// Gives it up: its memory is free at once, its descriptor when it is dropped.
+    pub fn end(&mut self) {
+        self.state = State::Ended;
+        self.forget_input();
     }
 
     /// Reads or writes as far as it goes; at most one request comes of it.
-    pub fn turn(&mut self, now: Instant) -> Turn {
+    pub fn turn(&mut self, now: Instant) {
         match &self.state {
             State::Writing(_) => self.write(now),
             State::Lingering => self.discard(),
             State::Reading | State::Skipping(..) => self.read(now),
+            State::Asking(_) | State::Ended => {}
         }
     }
 
-    /// Takes the answer to what [`Turn::Asks`] gave, and sends what can be sent at once.
-    pub fn answer(&mut self, answer: Answer, head: &Head, now: Instant) -> Turn {
+    /// Takes the answer to what [`Peer::asks`] gave, and sends what can be sent at once.
+    pub fn answer(&mut self, answer: Answer, now: Instant) {
+        let State::Asking(head) = &self.state else { return };
         let then = match (head.keep_alive, head.body) {
             (true, _) => Then::KeepAlive,
             (false, Body::Unread) => Then::Linger,
             (false, _) => Then::Close,
         };
-        self.send(answer, head.minor, head.method == "HEAD", then, now)
+        let (minor, without_body) = (head.minor, head.method == "HEAD");
+        self.send(answer, minor, without_body, then, now);
     }
 
-    fn send(&mut self, answer: Answer, minor: u8, without_body: bool, then: Then, now: Instant) -> Turn {
+    fn send(&mut self, answer: Answer, minor: u8, without_body: bool, then: Then, now: Instant) {
         let (head, body) = answer.print(minor, without_body, then == Then::KeepAlive);
         self.state = State::Writing(Output { head, body, written: 0, then, give_up_at: now + ANSWER_WITHIN });
         self.useful_at = now;
         self.deadline = now + TAKES_NOTHING_MAX;
-        self.write(now)
+        self.write(now);
     }
 
-    fn read(&mut self, now: Instant) -> Turn {
+    fn read(&mut self, now: Instant) {
         loop {
-            if let Some(turn) = self.look(now) {
-                return turn;
+            self.look(now);
+            if !matches!(self.state, State::Reading | State::Skipping(..)) {
+                return;
             }
             let mut buffer = [0; 4096];
             match self.stream.read(&mut buffer) {
-                Ok(0) => return Turn::Ended,
+                Ok(0) => return self.end(),
                 Ok(count) => {
-                    if self.input.is_empty() && matches!(self.state, State::Reading) && self.deadline > now {
-                        // The first byte of a request: from here it has its time. A new connection's time runs already.
+                    if self.input.is_empty() {
+                        // The first byte of a request: from here it has its time, and no more than it had.
                         self.deadline = self.deadline.min(now + REQUEST_WITHIN);
                     }
                     self.input.extend_from_slice(&buffer[..count]);
                     self.unparsed = true;
                 }
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return Turn::Waits,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return Turn::Ended,
+                Err(_) => return self.end(),
             }
         }
     }
 
-    /// Looks at what is there; `None` when more must be read.
-    fn look(&mut self, now: Instant) -> Option<Turn> {
-        loop {
-            match &mut self.state {
-                State::Reading if self.unparsed => {
-                    debug_assert!(self.input.len() <= 2 * HEAD_BYTES_MAX + BODY_BYTES_MAX);
-                    match parse(&self.input) {
-                        Parsed::Incomplete => {
-                            self.unparsed = false;
-                            return None;
-                        }
-                        Parsed::Refused(status, wrong) => {
-                            self.forget_input();
-                            return Some(self.send(Answer::error(status, wrong), 1, false, Then::Linger, now));
-                        }
-                        Parsed::Complete(head, used) => {
-                            self.input.drain(..used);
-                            let skip = if let Body::Bytes(count) = head.body { count } else { 0 };
-                            self.state = State::Skipping(head, skip);
-                        }
-                    }
+    /// Makes of what is there as much as it is: a request, a refusal, or nothing yet.
+    fn look(&mut self, now: Instant) {
+        if matches!(self.state, State::Reading) && self.unparsed {
+            self.unparsed = false;
+            match parse(&self.input) {
+                Parsed::Incomplete => {}
+                Parsed::Refused(status, wrong) => {
+                    self.forget_input();
+                    self.send(Answer::error(status, wrong), 1, false, Then::Linger, now);
                 }
-                State::Skipping(head, skip) => {
-                    let here = self.input.len().min(*skip);
-                    self.input.drain(..here);
-                    *skip -= here;
-                    if *skip > 0 {
-                        return None;
-                    }
-                    let head = head.clone();
-                    self.state = State::Reading;
-                    self.unparsed = !self.input.is_empty();
-                    self.useful_at = now;
-                    return Some(Turn::Asks(head));
+                Parsed::Complete(head, used) => {
+                    self.input.drain(..used);
+                    let skip = if let Body::Bytes(count) = head.body { count } else { 0 };
+                    self.state = State::Skipping(head, skip);
                 }
-                _ => return None,
+            }
+        }
+        if let State::Skipping(head, skip) = &mut self.state {
+            let here = self.input.len().min(*skip);
+            self.input.drain(..here);
+            *skip -= here;
+            if *skip == 0 {
+                self.state = State::Asking(head.clone());
+                self.unparsed = !self.input.is_empty();
+                self.useful_at = now;
+                self.deadline = now + TAKES_NOTHING_MAX;
             }
         }
     }
 
-    fn write(&mut self, now: Instant) -> Turn {
-        let State::Writing(output) = &mut self.state else { return Turn::Waits };
-        while output.written < output.head.len() + output.body.len() {
+    fn write(&mut self, now: Instant) {
+        let State::Writing(output) = &mut self.state else { return };
+        while output.left() > 0 {
             let head = &output.head[output.written.min(output.head.len())..];
             let body = &output.body[output.written.saturating_sub(output.head.len())..];
             match self.stream.write_vectored(&[IoSlice::new(head), IoSlice::new(body)]) {
-                Ok(0) => return Turn::Ended,
+                Ok(0) => return self.end(),
                 Ok(count) => {
                     output.written += count;
                     self.useful_at = now;
                     self.deadline = (now + TAKES_NOTHING_MAX).min(output.give_up_at);
                 }
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return Turn::Waits,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return Turn::Ended,
+                Err(_) => return self.end(),
             }
         }
         match output.then {
             Then::KeepAlive => {
                 self.state = State::Reading;
                 self.deadline = now + if self.input.is_empty() { IDLE_MAX } else { REQUEST_WITHIN };
-                Turn::Waits
             }
-            Then::Close => Turn::Ended,
+            Then::Close => self.end(),
             Then::Linger => {
                 self.state = State::Lingering;
                 self.deadline = now + LINGER;
                 self.forget_input();
                 let _ = self.stream.shutdown(Shutdown::Write);
-                Turn::Waits
             }
         }
     }
 
     /// Throws away what comes, a bounded piece a turn; the deadline ends it.
-    fn discard(&mut self) -> Turn {
+    fn discard(&mut self) {
         let mut buffer = [0; 16 * 1024];
         match self.stream.read(&mut buffer) {
-            Ok(0) => Turn::Ended,
-            Ok(_) => Turn::Waits,
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Turn::Waits,
-            Err(_) => Turn::Ended,
+            Ok(count) if count > 0 => {}
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            _ => self.end(),
         }
     }
 
