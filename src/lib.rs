@@ -7,6 +7,7 @@ pub mod clock;
 pub mod config;
 pub mod event;
 pub mod health_command;
+pub mod http;
 pub mod json;
 pub mod logging;
 pub mod message;
