@@ -15,11 +15,7 @@ use serde::Serialize;
 
 pub use beat::{Beat, Beats, STALLED_AFTER};
 pub use reason::{Code, Reason, Severity};
-<<<<<<< HEAD
 pub use recent::{RECENT_BYTES_MAX, RECENT_MAX, Recent};
-=======
-pub use recent::{RECENT_MAX, Recent};
->>>>>>> http
 
 use crate::clock::{Clock, Millis, format_millis};
 use crate::secret::Secret;
