@@ -4,6 +4,7 @@
 
 pub mod cli;
 pub mod clock;
+pub mod collector;
 pub mod config;
 pub mod event;
 pub mod health_command;
@@ -94,8 +95,11 @@ fn tool(config: Result<Config, Faults>, work: impl FnOnce(Config) -> ExitCode) -
     work(config)
 }
 
-fn collect(_config: Config) -> ExitCode {
-    failure("cannot run the collector: not part of this build")
+fn collect(config: Config) -> ExitCode {
+    match signals::listen() {
+        Ok(signals) => collector::run(config, signals),
+        Err(error) => failure(format_args!("cannot listen to signals: {error}")),
+    }
 }
 
 fn demo(_config: Config, _options: cli::Demo) -> ExitCode {

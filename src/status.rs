@@ -234,6 +234,14 @@ impl Status {
         }
     }
 
+    /// The state in one line, as `systemctl status` shows it.
+    pub fn line(&self) -> String {
+        let reasons = self.reasons();
+        let codes: Vec<&str> = reasons.iter().map(|reason| reason.code.name()).collect();
+        let why = if codes.is_empty() { String::new() } else { format!(" ({})", codes.join(", ")) };
+        format!("{}{why}: {} events in the file, {}", verdict(&reasons), self.counters.written.get(), self.session().doing)
+    }
+
     /// Whether events can come: subscribed, or living on the history.
     pub fn ready(&self) -> bool {
         lock(&self.session).ready

@@ -22,6 +22,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, after,
 use crate::clock::{Clock, Millis};
 use crate::config::Config;
 use crate::event::{Definitions, Redaction};
+use crate::logging::Rate;
 use crate::message::{Batch, ChannelState, FromSession, News};
 use crate::output::{Change, Lock, OutputFile};
 use crate::status::{Beat, Code, Status};
@@ -46,6 +47,9 @@ const STOP_MAX: Duration = Duration::from_secs(2);
 
 /// How long the last unreadable frame is told of in `/health`.
 const UNREADABLE_TOLD: Duration = Duration::from_secs(3600);
+
+/// Events named in the log in a second, at most; the others are counted.
+const LOGGED_EVENTS_MAX: u32 = 20;
 
 /// Genesys keeps ten days of history. Source: the vendor's help page on operational event queries.
 const HISTORY_KEPT_MS: i64 = 10 * 86_400_000;
@@ -79,6 +83,7 @@ pub struct Writer {
     unreadable: Unreadable,
     unreadable_last: Option<Instant>,
     intake: Intake,
+    log_rate: Rate,
     beat: Beat,
     ticked: Instant,
 }
@@ -135,6 +140,7 @@ impl Writer {
             state_dirty: false,
             unreadable,
             unreadable_last: None,
+            log_rate: Rate::new(LOGGED_EVENTS_MAX, Duration::from_secs(1)),
             beat,
             ticked: now,
         };
@@ -368,6 +374,7 @@ impl Writer {
     fn tick(&mut self) {
         self.ticked = self.clock.now();
         self.look();
+        self.say_held_back(self.ticked);
         if self.state_dirty {
             self.save_state();
         }

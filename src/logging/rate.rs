@@ -32,6 +32,11 @@ impl Rate {
         false
     }
 
+    /// Counts lines that nobody even tried to log.
+    pub fn hold_back(&mut self, count: u64) {
+        self.held_back += count;
+    }
+
     /// How many were held back, once their window is over: to be said in one line. `None`: nothing to say yet.
     pub fn take_held_back(&mut self, now: Instant) -> Option<u64> {
         let over = self.since.is_none_or(|since| now.duration_since(since) >= self.window);
