@@ -5,6 +5,7 @@
 pub mod clock;
 pub mod config;
 pub mod message;
+pub mod net;
 pub mod secret;
 pub mod status;
 pub mod thread;
