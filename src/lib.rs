@@ -4,8 +4,10 @@
 
 pub mod clock;
 pub mod config;
+pub mod genesys;
 pub mod message;
 pub mod net;
+pub mod reader;
 pub mod secret;
 pub mod status;
 pub mod thread;

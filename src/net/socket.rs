@@ -5,6 +5,7 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use native_tls::TlsStream;
@@ -16,22 +17,24 @@ const TLS_READ_AHEAD_BYTES: usize = 32 * 1024;
 /// A TCP connection that keeps to a deadline.
 #[derive(Debug)]
 pub struct Socket {
-    tcp: TcpStream,
+    /// Shared with whoever may shut the connection down from another thread.
+    tcp: Arc<TcpStream>,
     deadline: Option<Instant>,
     ahead: Vec<u8>,
     at: usize,
     end: usize,
-    pause: bool,
+    /// How many more reads go to the system before one says `WouldBlock` instead.
+    pause_after: Option<u32>,
     heard: bool,
 }
 
 impl Socket {
     pub(super) fn new(tcp: TcpStream) -> Self {
-        Self { tcp, deadline: None, ahead: Vec::new(), at: 0, end: 0, pause: false, heard: false }
+        Self { tcp: Arc::new(tcp), deadline: None, ahead: Vec::new(), at: 0, end: 0, pause_after: None, heard: false }
     }
 
     /// Until when reads and writes may take; past it they fail with `TimedOut`.
-    pub(super) fn set_deadline(&mut self, deadline: Instant) {
+    pub fn set_deadline(&mut self, deadline: Instant) {
         self.deadline = Some(deadline);
     }
 
@@ -49,10 +52,10 @@ impl Socket {
         self.tcp.set_write_timeout(Some(write))
     }
 
-    /// Asks that the next read that would go to the system says `WouldBlock` once instead, so that the caller can pass
-    /// on what it has before it waits for more.
-    pub fn pause_before_read(&mut self, pause: bool) {
-        self.pause = pause;
+    /// Asks that, after so many more reads of the system, the next one says `WouldBlock` once instead, so that the
+    /// caller can pass on what it has before it waits for more.
+    pub fn pause_after(&mut self, reads: u32) {
+        self.pause_after = Some(reads);
     }
 
     /// Whether anything came since the last call.
@@ -71,12 +74,9 @@ impl Socket {
         matches!(poll(&mut fds, Some(&at_once)), Ok(ready) if ready > 0)
     }
 
-    /// A second handle on the connection, to shut it down from another thread.
-    ///
-    /// # Errors
-    /// When the process has no descriptor left.
-    pub fn try_clone_tcp(&self) -> io::Result<TcpStream> {
-        self.tcp.try_clone()
+    /// The connection, to be shut down from another thread.
+    pub fn tcp(&self) -> Arc<TcpStream> {
+        self.tcp.clone()
     }
 
     pub fn shutdown(&self) {
@@ -96,7 +96,7 @@ impl Socket {
             self.tcp.set_read_timeout(remaining)?;
         }
         loop {
-            let read = if into_ahead { self.tcp.read(&mut self.ahead) } else { self.tcp.read(buffer) };
+            let read = if into_ahead { (&*self.tcp).read(&mut self.ahead) } else { (&*self.tcp).read(buffer) };
             match read {
                 Ok(count) => {
                     self.heard |= count > 0;
@@ -122,9 +122,13 @@ fn timed_out() -> io::Error {
 impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.at == self.end {
-            if self.pause {
-                self.pause = false;
-                return Err(io::ErrorKind::WouldBlock.into());
+            match self.pause_after {
+                Some(0) => {
+                    self.pause_after = None;
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                Some(reads) => self.pause_after = Some(reads - 1),
+                None => {}
             }
             if buffer.len() >= self.ahead.len() {
                 return self.read_tcp(false, buffer);
@@ -145,7 +149,7 @@ impl Write for Socket {
         if remaining.is_some() {
             self.tcp.set_write_timeout(remaining)?;
         }
-        match self.tcp.write(bytes) {
+        match (&*self.tcp).write(bytes) {
             // A peer that takes nothing within the limit is given up: a frame must not be left half sent.
             Err(error) if is_timeout(&error) => Err(timed_out()),
             other => other,
