@@ -239,7 +239,12 @@ impl Status {
         let reasons = self.reasons();
         let codes: Vec<&str> = reasons.iter().map(|reason| reason.code.name()).collect();
         let why = if codes.is_empty() { String::new() } else { format!(" ({})", codes.join(", ")) };
-        format!("{}{why}: {} events in the file, {}", verdict(&reasons), self.counters.written.get(), self.session().doing)
+        format!(
+            "{}{why}: {} events in the file, {}",
+            verdict(&reasons),
+            self.counters.written.get(),
+            self.session().doing
+        )
     }
 
     /// Whether events can come: subscribed, or living on the history.

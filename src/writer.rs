@@ -8,11 +8,10 @@
 //! reader stops reading, and the history brings later what the full queues kept out.
 
 mod intake;
-mod load;
 pub mod state;
 mod unreadable;
-pub mod window;
 
+use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,16 +20,17 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, after,
 
 use crate::clock::{Clock, Millis};
 use crate::config::Config;
-use crate::event::{Definitions, Redaction};
+use crate::event::{Definitions, Line, Redaction};
 use crate::logging::Rate;
 use crate::message::{Batch, ChannelState, FromSession, News};
 use crate::output::{Change, Lock, OutputFile};
-use crate::status::{Beat, Code, Status};
+use crate::records;
+use crate::status::{Beat, Code, RECENT_BYTES_MAX, RECENT_MAX, Status};
+use crate::window::RECEIPT_DELAY_MS;
 
 use intake::Intake;
 use state::State;
 use unreadable::Unreadable;
-use window::RECEIPT_DELAY_MS;
 
 /// Bytes of lines gathered for one write, about: gathering never waits.
 const GATHER_BYTES: usize = 256 * 1024;
@@ -323,15 +323,23 @@ impl Writer {
     }
 
     fn log_events(&mut self, written: u64) {
+        let now = self.clock.now();
+        self.say_held_back(now);
+        self.log_rate.hold_back(written.saturating_sub(self.intake.mentions.len() as u64));
         for mention in self.intake.mentions.drain(..) {
-            log::info!(
-                "AudioHook event processed: {} {} {}",
-                mention.event_id,
-                mention.event_name,
-                mention.conversation_id
-            );
+            if self.log_rate.allow(now) {
+                log::info!(
+                    event_id = mention.event_id, event_name = mention.event_name, conversation_id = mention.conversation_id;
+                    "AudioHook event processed"
+                );
+            }
         }
-        let _ = written;
+    }
+
+    fn say_held_back(&mut self, now: Instant) {
+        if let Some(count) = self.log_rate.take_held_back(now) {
+            log::info!(count; "{count} more AudioHook events processed");
+        }
     }
 
     /// Everything before this instant was given and is written: makes it durable and remembers it.
@@ -411,24 +419,29 @@ impl Writer {
     fn load(&mut self) -> Result<(), String> {
         self.beat.busy();
         let horizon = self.state.checkpoint_ms.unwrap_or(0) - self.reach_ms();
-        let overlap_ms = self.config.catch_up.overlap.as_millis() as i64;
-        let files = files(self.output.path());
+        let row_delay_ms = self.intake.row_delay_ms;
         let begun = self.clock.now();
-        load::window(
-            &files,
-            horizon,
-            &mut self.intake.window,
-            &self.status.recent,
-            overlap_ms + RECEIPT_DELAY_MS,
-            &self.beat,
-        )
-        .map_err(|error| format!("cannot read {} and its backups: {error}", self.output.path().display()))?;
+        let (newest, newest_bytes) = (RefCell::new(Vec::new()), Cell::new(0));
+        let full = || newest.borrow().len() >= RECENT_MAX || newest_bytes.get() >= RECENT_BYTES_MAX;
+        let window = &mut self.intake.window;
+        let record = |text: &str, line: &Line<'_>| {
+            if !full() {
+                newest_bytes.set(newest_bytes.get() + text.len());
+                newest.borrow_mut().push(text.as_bytes().to_vec());
+            }
+            let sighting = records::sighting(line, row_delay_ms);
+            if sighting.moment.nominal() >= horizon {
+                window.note(sighting);
+            }
+        };
+        let files = records::files(self.output.path());
+        records::each_since(&files, horizon, record, || !full(), || self.beat.busy())
+            .map_err(|error| format!("cannot read {} and its backups: {error}", self.output.path().display()))?;
+        self.status.recent.extend(newest.borrow().iter().rev().map(Vec::as_slice));
         let known = self.intake.window.len();
         if known > 0 {
-            log::info!(
-                "{known} events of the files may come again and are known, read in {} ms",
-                (self.clock.now() - begun).as_millis()
-            );
+            let ms = (self.clock.now() - begun).as_millis();
+            log::info!("{known} events of the files may come again and are known, read in {ms} ms");
         }
         Ok(())
     }
@@ -474,8 +487,8 @@ fn begin_state(config: &Config, wall: Millis) -> Result<State, String> {
     };
     let first = wall - config.catch_up.start.as_millis() as i64;
     // Records of ours show that this is no first start: all that they may lack since the oldest of them is read again.
-    let checkpoint =
-        load::oldest_record(&files(&config.output.file)).map_or(first, |oldest| oldest.max(wall - HISTORY_KEPT_MS));
+    let checkpoint = records::oldest_of_ours(&records::files(&config.output.file))
+        .map_or(first, |oldest| oldest.max(wall - HISTORY_KEPT_MS));
     let state = State { checkpoint_ms: Some(checkpoint), ..state };
     state::write(path, &state).map_err(|error| {
         format!(
@@ -484,13 +497,6 @@ fn begin_state(config: &Config, wall: Millis) -> Result<State, String> {
         )
     })?;
     Ok(state)
-}
-
-/// The output file and its backups, the newest first.
-fn files(path: &Path) -> Vec<PathBuf> {
-    let backup = |n: u32| PathBuf::from(format!("{}.{n}", path.display()));
-    let backups = (1..).map(backup).take_while(|path| path.exists());
-    std::iter::once(path.to_owned()).chain(backups).collect()
 }
 
 /// Stands in until the backups' own module is here.

@@ -94,9 +94,7 @@ impl Link {
             Ok(Some(frame)) => self.take(frame),
             Ok(None) => Err("the server ended the connection without a close frame".to_owned()),
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(Incoming::Wait),
-            Err(Error::Capacity(CapacityError::MessageTooLong { size, .. })) => {
-                Ok(self.begin_skip(size as u64))
-            }
+            Err(Error::Capacity(CapacityError::MessageTooLong { size, .. })) => Ok(self.begin_skip(size as u64)),
             Err(error) => Err(error.to_string()),
         }
     }

@@ -3,13 +3,13 @@
 //! Deals with: judging frames and rows, dropping doubles, hiding what is to be hidden, formatting, counting. Must never:
 //! touch a file, a channel or a clock; it is handed bytes and fills buffers, so that it can be tested with nothing else.
 
-use super::window::{Moment, Outcome, RECEIPT_DELAY_MS, Sighting, Way, Window};
 use crate::clock::Millis;
 use crate::event::{
     Definitions, Event, Identity, Origin, RecordWriter, Redaction, Verdict, judge_frame, judge_row, redacted_body,
     redacted_row,
 };
 use crate::message::{Batch, Connection, Control, Frame, Page};
+use crate::window::{Moment, Outcome, RECEIPT_DELAY_MS, Sighting, Way, Window};
 
 /// Events of one flush that are named in the log, at most.
 const MENTIONS_MAX: usize = 20;
@@ -49,7 +49,7 @@ pub struct Intake {
     pub definitions: Definitions,
     redaction: Redaction,
     /// How long before its receipt a row without a time may have happened.
-    row_delay_ms: i64,
+    pub row_delay_ms: i64,
     scratch: Vec<u8>,
     /// Whole lines, in order.
     pub lines: Vec<u8>,

@@ -101,7 +101,7 @@ impl Moment {
     }
 
     /// Whether two sightings of the two ways can be one event.
-    fn fits(self, other: Self) -> bool {
+    pub fn fits(self, other: Self) -> bool {
         match (self, other) {
             (Self::Own(a), Self::Own(b)) => (a - b).abs() <= TOLERANCE_MS,
             (Self::Own(own), Self::Receipt { at, delay }) | (Self::Receipt { at, delay }, Self::Own(own)) => {
