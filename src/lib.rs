@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod demo;
 pub mod message;
 pub mod secret;
 pub mod simulator;
