@@ -89,14 +89,14 @@ fn serve(shared: &Shared, tcp: Arc<TcpStream>) -> io::Result<()> {
     let mut buffer = Vec::new();
     while let Some(request) = read_request(&mut stream, &mut buffer)? {
         let call = Call::of(&request.path);
-        let (number, action) = shared.change(|state| {
+        let (number, action, healed) = shared.change(|state| {
             let seen =
                 Seen { call, method: request.method.clone(), target: request.target(), at: Instant::now(), status: 0 };
-            (state.counts.request(seen), state.faults.take(call))
+            (state.counts.request(seen), state.faults.take(call), state.faults.healed)
         });
         let action = match action {
             Some(Action::Slow(time)) => {
-                linger(shared, &stream, Some(time));
+                linger(shared, &stream, Until::Over(time));
                 None
             }
             other => other,
@@ -116,7 +116,7 @@ fn serve(shared: &Shared, tcp: Arc<TcpStream>) -> io::Result<()> {
                 return Ok(());
             }
             Some(Action::Hang) => {
-                linger(shared, &stream, None);
+                linger(shared, &stream, Until::Healed(healed));
                 return Ok(());
             }
             _ => api::answer(shared, call, &request),
@@ -131,7 +131,7 @@ fn serve(shared: &Shared, tcp: Arc<TcpStream>) -> io::Result<()> {
             let cut = bytes.len() - answer.body.len().div_ceil(2).min(bytes.len());
             stream.write_all(&bytes[..cut])?;
             if matches!(action, Some(Action::HalfThenHang)) {
-                linger(shared, &stream, None);
+                linger(shared, &stream, Until::Healed(healed));
             }
             stream.finish();
             return Ok(());
@@ -153,10 +153,21 @@ fn farewell(stream: &mut Stream) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits this long, or else until the faults are healed; no longer than the client does, or the service stands.
-fn linger(shared: &Shared, stream: &Stream, time: Option<Duration>) {
-    let until = time.map(|time| Instant::now() + time);
-    let healed = shared.lock().faults.healed;
+/// How long a call that goes wrong is held.
+#[derive(Clone, Copy)]
+enum Until {
+    /// This long.
+    Over(Duration),
+    /// Until there were more healings than when it came.
+    Healed(u64),
+}
+
+/// Holds a call, no longer than its client waits or the service stands.
+fn linger(shared: &Shared, stream: &Stream, until: Until) {
+    let deadline = match until {
+        Until::Over(time) => Some(Instant::now() + time),
+        Until::Healed(_) => None,
+    };
     let peer_gone = || {
         let _ = stream.tcp().set_nonblocking(true);
         let gone = match stream.tcp().peek(&mut [0; 1]) {
@@ -167,12 +178,14 @@ fn linger(shared: &Shared, stream: &Stream, time: Option<Duration>) {
         gone
     };
     loop {
-        let left = until.map_or(HANG_LOOK, |until| until.saturating_duration_since(Instant::now()).min(HANG_LOOK));
+        let left = deadline.map_or(HANG_LOOK, |end| end.saturating_duration_since(Instant::now()).min(HANG_LOOK));
         if left.is_zero() {
             return;
         }
-        let over = shared
-            .wait(left, |state| (state.stopped || (until.is_none() && state.faults.healed != healed)).then_some(()));
+        let over = shared.wait(left, |state| {
+            let healed = matches!(until, Until::Healed(before) if state.faults.healed != before);
+            (state.stopped || healed).then_some(())
+        });
         if over.is_some() || peer_gone() {
             return;
         }
