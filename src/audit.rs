@@ -26,7 +26,7 @@ use crate::message::Page;
 use crate::records;
 use crate::window::{Moment, Outcome, RECEIPT_DELAY_MS, Sighting, TOLERANCE_MS, Way, Window};
 
-pub use command::{Options, run};
+pub use command::run;
 
 /// What is compared at once where the counts differ.
 const PIECE_MS: i64 = 3_600_000;

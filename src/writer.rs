@@ -22,7 +22,7 @@ use crate::clock::{Clock, Millis};
 use crate::config::Config;
 use crate::event::{Definitions, Line, Redaction};
 use crate::logging::Rate;
-use crate::message::{Batch, ChannelState, FromSession, News};
+use crate::message::{Batch, ChannelState, Definition, FromSession, News, Page};
 use crate::output::{Change, Lock, OutputFile};
 use crate::records;
 use crate::status::{Beat, Code, RECENT_BYTES_MAX, RECENT_MAX, Status};
@@ -466,6 +466,23 @@ impl Writer {
         self.save_state();
         Ok(())
     }
+}
+
+/// Appends rows that an audit found missing, while no collector runs: the caller holds the lock. Returns how many.
+///
+/// # Errors
+/// When the file cannot be opened, written or synced.
+pub fn repair(config: &Config, definitions: &[Definition], page: &Page) -> Result<u64, String> {
+    let path = &config.output.file;
+    let cannot = |error: std::io::Error| format!("cannot append to {}: {error}", path.display());
+    let (mut output, _) = OutputFile::open(path, None).map_err(cannot)?;
+    let mut intake =
+        Intake::new(Redaction::new(&config.output.redact_fields), config.catch_up.overlap.as_millis() as i64);
+    intake.definitions = Definitions::new(definitions);
+    intake.repair(page);
+    let appended = output.append(&intake.lines, &mut |_| Ok(()));
+    appended.error.map_or(Ok(()), Err).and_then(|()| output.sync()).map_err(cannot)?;
+    Ok(intake.tally.written)
 }
 
 /// The state to begin with. A first start is remembered at once: where it began must not move with a restart.

@@ -9,6 +9,7 @@ use crossbeam_channel::never;
 
 use super::{Audit, Report, Step};
 use crate::clock::{Clock, Millis, format_millis};
+use crate::cli;
 use crate::config::Config;
 use crate::genesys::api::Api;
 use crate::genesys::history::KEPT_MS;
@@ -24,17 +25,8 @@ const SPAN_MS: i64 = 24 * 3_600_000;
 const TRIES: u32 = 5;
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 
-/// What stands on the command line.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Options {
-    pub from: Option<Millis>,
-    pub to: Option<Millis>,
-    pub json: bool,
-    pub repair: bool,
-}
-
 /// Runs the audit; 0 when nothing is missing (any more), else 1.
-pub fn run(config: &Config, options: &Options) -> ExitCode {
+pub fn run(config: &Config, options: &cli::Audit) -> ExitCode {
     match audit(config, options, &Clock::system()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -45,7 +37,7 @@ pub fn run(config: &Config, options: &Options) -> ExitCode {
     }
 }
 
-fn audit(config: &Config, options: &Options, clock: &Clock) -> Result<bool, String> {
+fn audit(config: &Config, options: &cli::Audit, clock: &Clock) -> Result<bool, String> {
     // Taken first: an audit of an hour is of no use if the repair is refused at its end.
     let lock = if options.repair {
         let refuse = |error| format!("{error}; a running collector repairs by itself, so --repair is refused");
@@ -61,7 +53,7 @@ fn audit(config: &Config, options: &Options, clock: &Clock) -> Result<bool, Stri
     let (from, to) = interval(config, options, api.service().now())?;
     let mut report = one(config, &mut api, ids.clone(), from, to, clock)?;
     if lock.is_some() && !report.rows.is_empty() {
-        let count = writer::repair(config, &definitions, report.repair(clock.wall()))?;
+        let count = writer::repair(config, &definitions, &report.repair(clock.wall()))?;
         say(&format!("{count} missing events were appended to {}", config.output.file.display()));
         report = one(config, &mut api, ids, from, to, clock)?;
     }
@@ -94,7 +86,7 @@ fn one(config: &Config, api: &mut Api, ids: Vec<String>, from: Millis, to: Milli
 }
 
 /// The interval that was asked for, cut to what is settled, what Genesys keeps, and what the files still hold.
-fn interval(config: &Config, options: &Options, now: Millis) -> Result<(Millis, Millis), String> {
+fn interval(config: &Config, options: &cli::Audit, now: Millis) -> Result<(Millis, Millis), String> {
     let settled = now - config.catch_up.overlap.as_millis() as i64;
     let mut to = options.to.unwrap_or(settled);
     if to > settled {

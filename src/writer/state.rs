@@ -40,8 +40,6 @@ pub struct State {
     pub channel: Option<ChannelState>,
     /// What the cluster has: kept as it is while ELASTIC_URL is off.
     pub cursor: Option<serde_json::Value>,
-    /// Up to where an audit has compared the file with Genesys's own counts.
-    pub audited_ms: Option<Millis>,
 }
 
 /// What was found at the start.
