@@ -9,5 +9,6 @@ pub mod channel;
 pub mod error;
 pub mod history;
 pub mod rest;
+pub mod session;
 pub mod token;
 pub mod topics;
