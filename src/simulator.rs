@@ -184,6 +184,11 @@ impl Simulator {
         self.shared.issue_template(self.shared.template(event, true), &times, route)
     }
 
+    /// Sends events that were issued before on the sockets, once more or for the first time, in this order.
+    pub fn send_again(&self, numbers: impl IntoIterator<Item = u32>) {
+        self.shared.send_again(numbers);
+    }
+
     /// Everything issued so far, in its order. Empty when it is not kept.
     pub fn issued(&self) -> Vec<Issued> {
         self.shared.lock().issued.as_ref().map(|all| all.iter().map(issued).collect()).unwrap_or_default()

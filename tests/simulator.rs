@@ -11,7 +11,8 @@ use audiohook_collector::simulator::{Action, Call, Event, Knobs, Options, Pace, 
 use serde_json::{Value, json};
 use support::client::Heard;
 use support::collector::credentials;
-use support::{Authority, Client, Folder, SOON, Socket};
+use support::records::compare;
+use support::{Authority, Client, Folder, Record, SOON, Socket};
 use tungstenite::Message;
 
 const CHANNELS: &str = "/api/v2/notifications/channels";
@@ -346,6 +347,45 @@ fn an_event_comes_on_the_socket_that_is_open_and_on_no_later_one() {
     assert_eq!(socket.hear(Duration::from_millis(100)), Heard::Nothing, "nothing is queued");
     let issued = sim.issue(Event::numbered("AUDIOHOOK-0001"));
     assert_eq!(socket.hear_event()["eventBody"]["timestamp"], issued.time_ms, "subscriptions stay with the channel");
+}
+
+#[test]
+fn an_event_may_come_late_or_twice_on_the_socket() {
+    let (sim, _client, _uri, mut socket) = connected();
+    let late = sim.issue_by(Event::numbered("AUDIOHOOK-0001"), Route::HistoryOnly);
+    sim.faults().set(|knobs| knobs.socket_to_drop = 1);
+    sim.issue(Event::numbered("AUDIOHOOK-0001"));
+    sim.faults().set(|knobs| knobs.socket_to_double = 1);
+    let twice = sim.issue(Event::numbered("AUDIOHOOK-0001"));
+    sim.send_again([late.number, late.number]);
+    let mut value = || socket.hear_event()["eventBody"]["currentValue"].as_str().unwrap().to_owned();
+    for issued in [&twice, &twice, &late, &late] {
+        assert_eq!(value(), format!("event {:012}", issued.number));
+    }
+    assert_eq!(sim.issued().len(), 3);
+}
+
+#[test]
+fn the_comparison_of_a_collection_finds_every_kind_of_error() {
+    let sim = simulator(|_| {});
+    let same =
+        Event { current_value: Some("same".to_owned()), conversation_id: None, ..Event::numbered("AUDIOHOOK-0001") };
+    sim.issue_many(same, &[1000, 1001, 1001, 3000], Route::Both);
+    sim.issue(Event::numbered("TELEPHONY-0001").at(1000));
+    let record = |ms: i64, value: &str| {
+        let entity = "0f8f91f9-a27d-4ddf-9026-7e1e3a8d73a6";
+        let json = json!({"event_id": "AUDIOHOOK-0001", "timestamp": format_millis(ms), "entity_id": entity, "current_value": value});
+        Record { line: json.to_string(), json }
+    };
+    let records = |times: &[i64]| times.iter().map(|ms| record(*ms, "same")).collect::<Vec<_>>();
+    let verdict = |records: &[Record], tolerance| compare(&sim.issued(), records, tolerance);
+    assert_eq!(verdict(&records(&[3000, 1001, 1000]), 0), Ok(()), "equal in content and time: one event");
+    assert_eq!(verdict(&records(&[1001, 1002, 2999]), 1), Ok(()));
+    assert!(verdict(&records(&[1000, 1001]), 0).unwrap_err().contains("lost: 1"));
+    assert!(verdict(&records(&[1000, 1001, 1001, 3000]), 0).unwrap_err().contains("never issued: 1"));
+    assert!(verdict(&records(&[1000, 1001, 3002]), 1).is_err());
+    let other = [records(&[1000, 1001, 3000]), vec![record(1000, "other")]].concat();
+    assert!(verdict(&other, 0).unwrap_err().contains("never issued: 1"));
 }
 
 #[test]
