@@ -26,6 +26,7 @@ mod stream;
 mod tokens;
 mod topics;
 mod view;
+mod wire;
 
 use std::collections::HashMap;
 use std::io;

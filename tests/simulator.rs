@@ -442,6 +442,37 @@ fn frames_of_any_kind_can_be_sent() {
 }
 
 #[test]
+fn a_client_that_does_not_read_can_be_cut_and_reset() {
+    let (sim, _client, uri, socket) = connected();
+    let big = Event {
+        extra: vec![("more".to_owned(), format!("\"{}\"", "x".repeat(2000)))],
+        ..Event::numbered("AUDIOHOOK-0001")
+    };
+    let times: Vec<i64> = (0..20_000).map(|n| sim.now() + n).collect();
+    sim.issue_many(big.clone(), &times, Route::SocketOnly);
+    assert!(sim.wait_until(SOON, |view| view.frames_sent() > 0));
+    sim.faults().cut_sockets();
+    assert!(sim.wait_until(SOON, |view| view.sockets_open() == 0), "the writer does not wait for the client");
+    assert!(sim.view(|view| view.frames_sent()) < 20_000, "the rest is lost with the connection");
+    drop(socket);
+    let mut socket = Socket::open(&uri).unwrap();
+    sim.issue_many(big, &times, Route::SocketOnly);
+    sim.faults().reset_sockets();
+    socket.hear_end();
+}
+
+#[test]
+fn the_service_says_when_a_token_or_the_subscriptions_are_gone() {
+    let (sim, client, _uri, mut socket) = connected();
+    sim.faults().announce_no_longer_subscribed();
+    assert_eq!(socket.hear_json()["topicName"], "v2.system.no_longer_subscribed");
+    sim.issue(Event::numbered("AUDIOHOOK-0001"));
+    sim.faults().announce_token_revoked();
+    assert_eq!(socket.hear_json()["topicName"], "v2.system.token_revoked", "no event came before it");
+    assert_eq!(client.call("GET", CHANNELS, "").status, 401);
+}
+
+#[test]
 fn an_evicted_channel_tells_its_socket_and_refuses_the_next() {
     let (sim, _client, uri, mut socket) = connected();
     sim.faults().evict_channels();
@@ -474,6 +505,8 @@ fn a_call_goes_wrong_as_often_as_told() {
     assert!(refused.json["message"].as_str().unwrap().contains("usage:events:view"));
     faults.fail(Call::Handshake, Action::status(503));
     assert_eq!(Socket::open(&client.channel().1).err(), Some(503));
+    faults.fail_all(&Action::status(502));
+    assert_eq!(client.call("GET", "/anything", "").status, 502);
     faults.heal_all();
     assert!(Socket::open(&client.channel().1).is_ok());
 }
