@@ -1,0 +1,171 @@
+//! The notification channel: what the service says of it, and of each topic's subscription.
+//!
+//! Pure. A channel's id and address are secrets: whoever knows them can take the socket over.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::error::ApiError;
+use crate::clock::{Millis, parse_instant};
+use crate::config::Genesys;
+use crate::message::ChannelState;
+use crate::net::Target;
+
+/// A channel lives this long from its last subscription.
+pub const LIFE: Duration = Duration::from_secs(24 * 3600);
+/// Topics of one channel, at most: the service refuses more.
+pub const TOPICS_MAX: usize = 1000;
+/// A channel is handed over when a tenth of its life is left, and no earlier than this before its end.
+const HANDOVER_BEFORE_MAX: Duration = Duration::from_secs(3600);
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Created {
+    id: String,
+    connect_uri: String,
+    #[serde(default)]
+    expires: Option<String>,
+}
+
+/// Whose channel it is: another client's, or another region's, is never taken up.
+pub fn owner(genesys: &Genesys) -> String {
+    format!("{}@{}", genesys.client_id, genesys.api_url)
+}
+
+/// The channel in the answer to its creation; `now` is the service's clock.
+///
+/// # Errors
+/// When the answer is none, or its address cannot be connected to.
+pub fn understand(body: &str, owner: String, now: Millis) -> Result<ChannelState, ApiError> {
+    const WHAT: &str = "make a channel";
+    // The parser's message could quote the id: only the fact is told.
+    let created: Created = serde_json::from_str(body)
+        .map_err(|_| ApiError::nonsense(WHAT, "the answer holds no channel; check for a proxy in the way"))?;
+    if !is_connectable(&created.connect_uri) {
+        return Err(ApiError::nonsense(WHAT, "the channel's address is no wss address; check for a proxy in the way"));
+    }
+    let told = created.expires.as_deref().and_then(parse_instant).filter(|expires| *expires > now);
+    Ok(ChannelState {
+        id: created.id,
+        connect_uri: created.connect_uri,
+        expires_ms: told.unwrap_or(now + LIFE.as_millis() as Millis),
+        owner,
+    })
+}
+
+fn is_connectable(uri: &str) -> bool {
+    Target::parse(uri).is_ok_and(|target| {
+        let scheme = uri.split("://").next().unwrap_or_default();
+        scheme.eq_ignore_ascii_case("wss") || (scheme.eq_ignore_ascii_case("ws") && target.is_loopback())
+    })
+}
+
+/// Whether a remembered channel may be tried again by this owner at the service's time `now`.
+pub fn is_usable(state: &ChannelState, owner: &str, now: Millis) -> bool {
+    state.owner == owner && state.expires_ms > now && is_connectable(&state.connect_uri) && !state.id.is_empty()
+}
+
+/// How long until the channel should be handed over to a new one.
+pub fn handover_in(state: &ChannelState, now: Millis) -> Duration {
+    let left = Duration::from_millis(u64::try_from(state.expires_ms - now).unwrap_or(0));
+    left - (left / 10).min(HANDOVER_BEFORE_MAX)
+}
+
+/// The body that subscribes to these topics: a bare array.
+pub fn subscription_body(topics: &[String]) -> String {
+    topics.iter().take(TOPICS_MAX).map(|topic| json!({ "id": topic })).collect::<serde_json::Value>().to_string()
+}
+
+/// What the service said of one topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subscription {
+    pub topic: String,
+    /// Why it was rejected, with the missing permissions; none when it is permitted.
+    pub rejected: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Subscribed {
+    entities: Vec<Entity>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Entity {
+    id: String,
+    #[serde(default)]
+    state: Option<String>,
+    #[serde(default)]
+    rejection_reason: Option<String>,
+    #[serde(default)]
+    missing_permissions: Option<Vec<String>>,
+}
+
+/// The answer to a subscription. A topic that the answer does not name counts as permitted: the service took it.
+///
+/// # Errors
+/// When it is no such answer.
+pub fn understand_subscriptions(body: &str, asked: &[String]) -> Result<Vec<Subscription>, ApiError> {
+    let answer: Subscribed = serde_json::from_str(body)
+        .map_err(|error| ApiError::nonsense("subscribe", format!("the answer lists no subscriptions ({error})")))?;
+    let state_of = |topic: &String| answer.entities.iter().find(|entity| entity.id == *topic);
+    Ok(asked
+        .iter()
+        .map(|topic| Subscription { topic: topic.clone(), rejected: state_of(topic).and_then(rejection) })
+        .collect())
+}
+
+fn rejection(entity: &Entity) -> Option<String> {
+    entity.state.as_deref().filter(|state| state.eq_ignore_ascii_case("rejected"))?;
+    let mut why = entity.rejection_reason.clone().unwrap_or_else(|| "no reason given".to_owned());
+    if let Some(missing) = entity.missing_permissions.as_ref().filter(|missing| !missing.is_empty()) {
+        why.push_str(&format!("; missing permissions: {}", missing.join(", ")));
+    }
+    Some(why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Millis = 1_795_430_000_000;
+
+    fn created(uri: &str) -> Result<ChannelState, ApiError> {
+        let body = format!(r#"{{"id":"secret-channel","connectUri":"{uri}","expires":"2026-11-24T10:00:00.000Z"}}"#);
+        understand(&body, "me".to_owned(), NOW)
+    }
+
+    #[test]
+    fn a_channel_is_understood_and_only_a_safe_address_is_taken() {
+        let state = created("wss://streaming.usw2.pure.cloud/channels/secret-channel").unwrap();
+        assert!(is_usable(&state, "me", NOW) && !is_usable(&state, "you", NOW));
+        assert!(!is_usable(&state, "me", state.expires_ms));
+        assert!(created("ws://127.0.0.1:8080/channels/x").is_ok());
+        let error = created("ws://streaming.usw2.pure.cloud/channels/secret-channel").unwrap_err();
+        assert!(!error.to_string().contains("secret-channel"), "{error}");
+    }
+
+    #[test]
+    fn a_handover_comes_before_the_end_of_short_and_long_lives() {
+        let mut state = created("wss://s/channels/x").unwrap();
+        state.expires_ms = NOW + 60_000;
+        assert_eq!(handover_in(&state, NOW), Duration::from_secs(54));
+        state.expires_ms = NOW + 24 * 3_600_000;
+        assert_eq!(handover_in(&state, NOW), Duration::from_secs(23 * 3600));
+        assert_eq!(handover_in(&state, state.expires_ms + 1), Duration::ZERO);
+    }
+
+    #[test]
+    fn rejected_topics_are_told_with_what_is_missing() {
+        let asked = ["a".to_owned(), "b".to_owned(), "c".to_owned()];
+        let body = r#"{"entities":[{"id":"a","state":"Permitted"},{"id":"b","state":"Rejected",
+            "rejectionReason":"no","missingPermissions":["x:y:view"]}]}"#;
+        let found = understand_subscriptions(body, &asked).unwrap();
+        let rejected: Vec<_> = found.into_iter().map(|s| s.rejected).collect();
+        assert_eq!(rejected, [None, Some("no; missing permissions: x:y:view".to_owned()), None]);
+        assert!(understand_subscriptions("<html>", &asked).is_err());
+        assert_eq!(subscription_body(&asked[..2]), r#"[{"id":"a"},{"id":"b"}]"#);
+    }
+}

@@ -1,0 +1,107 @@
+//! The OAuth2 token (client credentials): its request, its answer, and when to renew it.
+
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+use super::error::{ApiError, Kind, judge_login};
+use super::rest::{Answer, Call, Rest};
+use crate::config::Genesys;
+use crate::net::base64;
+use crate::secret::Secret;
+
+/// The life of a token whose answer tells none: the shortest that can be set for a client.
+const LIFE_UNKNOWN: Duration = Duration::from_secs(300);
+/// A token is renewed when a fifth of its life is left, and no earlier than this before its end.
+const RENEW_BEFORE_MAX: Duration = Duration::from_secs(1800);
+
+/// A token.
+#[derive(Clone, Debug)]
+pub struct Token {
+    /// The whole `Authorization` header.
+    pub authorization: Secret,
+    pub life: Duration,
+    obtained: Instant,
+}
+
+#[derive(Deserialize)]
+struct Granted {
+    access_token: String,
+    #[serde(default)]
+    expires_in: Option<f64>,
+}
+
+impl Token {
+    /// When to get the next one, while this one still holds.
+    pub fn renew_at(&self) -> Instant {
+        self.obtained + self.life - (self.life / 5).min(RENEW_BEFORE_MAX)
+    }
+
+    pub fn expires_at(&self) -> Instant {
+        self.obtained + self.life
+    }
+}
+
+/// Logs in: `POST {login}/oauth/token`.
+///
+/// # Errors
+/// [`Kind::Credentials`] when the client is refused, with the cure.
+pub fn log_in(rest: &Rest, genesys: &Genesys, now: Instant) -> Result<Token, ApiError> {
+    let plain = format!("{}:{}", genesys.client_id, genesys.client_secret.expose());
+    let authorization = Secret::new(format!("Basic {}", base64::encode(plain.as_bytes())));
+    let url = format!("{}/oauth/token", genesys.login_url);
+    let call = Call {
+        what: "log in",
+        method: ureq::http::Method::POST,
+        url: &url,
+        authorization: &authorization,
+        body: Some(("application/x-www-form-urlencoded", b"grant_type=client_credentials")),
+    };
+    understand(&rest.send(&call)?, now)
+}
+
+/// The token in the login's answer.
+fn understand(answer: &Answer, now: Instant) -> Result<Token, ApiError> {
+    if !answer.is_success() {
+        return Err(judge_login(answer.status, &answer.body, answer.retry_after, answer.correlation.as_deref()));
+    }
+    // The parser's own message could quote the token: only the fact is told.
+    let granted: Granted = serde_json::from_str(&answer.body).map_err(|_| {
+        ApiError::new(
+            Kind::Nonsense,
+            "log in",
+            "the answer holds no token: a proxy's page or a wrong address is in the way; check HTTPS_PROXY and GENESYS_ENV",
+        )
+    })?;
+    let life = granted.expires_in.filter(|seconds| *seconds >= 1.0 && seconds.is_finite());
+    let life = life.map_or(LIFE_UNKNOWN, |seconds| Duration::from_secs_f64(seconds.min(48.0 * 3600.0)));
+    Ok(Token { authorization: Secret::new(format!("Bearer {}", granted.access_token)), life, obtained: now })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, body: &str) -> Answer {
+        Answer { status, body: body.to_owned(), retry_after: None, correlation: None }
+    }
+
+    #[test]
+    fn a_token_is_renewed_well_before_its_end_whatever_its_life() {
+        let now = Instant::now();
+        for (life, renewed) in [(60, 48), (300, 240), (86_400, 84_600), (172_800, 171_000)] {
+            let body = format!(r#"{{"access_token":"t","token_type":"bearer","expires_in":{life}}}"#);
+            let token = understand(&answer(200, &body), now).unwrap();
+            assert_eq!(token.renew_at() - now, Duration::from_secs(renewed));
+            assert_eq!(token.expires_at() - now, Duration::from_secs(life));
+        }
+        assert_eq!(understand(&answer(200, r#"{"access_token":"t"}"#), now).unwrap().life, LIFE_UNKNOWN);
+    }
+
+    #[test]
+    fn a_page_of_a_proxy_is_no_token_and_is_not_quoted() {
+        let error = understand(&answer(200, "<html>hunter2</html>"), Instant::now()).unwrap_err();
+        assert_eq!(error.kind, Kind::Nonsense);
+        assert!(!error.to_string().contains("hunter2") && error.to_string().contains("proxy"), "{error}");
+    }
+}

@@ -1,0 +1,228 @@
+//! What to subscribe to, and which definitions to ask the history for: TOPICS_FILE, else the AudioHook definitions,
+//! else a built-in list.
+//!
+//! Pure, but for reading the file. Must never: ask the socket and the history for different definitions.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::channel::TOPICS_MAX;
+use crate::message::Definition;
+
+/// The template of operational events' topics, up to the definition's id.
+pub const TOPIC_PREFIX: &str = "v2.operations.events.";
+/// What AudioHook's definitions begin with.
+pub const ID_PREFIX: &str = "AUDIOHOOK-";
+
+/// The topics of earlier collectors, which the service does not know.
+const FORMER_TOPICS: [&str; 3] =
+    ["platform.integration.audiohook", "platform.operations.audiohook", "v2.auditing.integration.audiohook"];
+
+/// The definitions that are known without asking, for when they cannot be asked for.
+const BUILT_IN: [(&str, &str); 3] = [
+    ("AUDIOHOOK-0001", "AudioHook integration error"),
+    ("AUDIOHOOK-0002", "AudioHook connection time-out"),
+    ("AUDIOHOOK-0003", "AudioHook authentication error"),
+];
+
+/// The built-in definitions.
+pub fn built_in() -> Vec<Definition> {
+    BUILT_IN
+        .iter()
+        .map(|(id, name)| Definition { id: (*id).to_owned(), name: Some((*name).to_owned()), description: None })
+        .collect()
+}
+
+#[derive(Deserialize)]
+#[serde(
+    expecting = "an object with a list of topics is expected, as {\"topics\":[\"v2.operations.events.AUDIOHOOK-*\"]}"
+)]
+struct File {
+    topics: Vec<String>,
+}
+
+/// Reads TOPICS_FILE. `None`: there is none, and it was not named.
+///
+/// # Errors
+/// When it is broken, with line and column, or was named and cannot be read.
+pub fn read_file(path: &Path, named: bool) -> Result<Option<Vec<String>>, String> {
+    match std::fs::read(path) {
+        Ok(bytes) => parse_file(&bytes)
+            .map(Some)
+            .map_err(|error| format!("cannot read the topics of TOPICS_FILE {}: {error}", path.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => Ok(None),
+        Err(error) => Err(format!("cannot read TOPICS_FILE {}: {error}", path.display())),
+    }
+}
+
+fn parse_file(bytes: &[u8]) -> Result<Vec<String>, String> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let file: File = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    Ok(file.topics)
+}
+
+/// What to subscribe to and to ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    pub topics: Vec<String>,
+    /// The definitions that the topics name.
+    pub ids: Vec<String>,
+    /// What was left out or changed, for the log.
+    pub notices: Vec<String>,
+}
+
+/// Makes the plan from the file's entries and the definitions, as far as there are any.
+pub fn plan(file: Option<&[String]>, definitions: Option<&[Definition]>) -> Plan {
+    let built_in = built_in();
+    let everything = format!("{TOPIC_PREFIX}{ID_PREFIX}*");
+    let mut notices = Vec::new();
+    let mut topics = BTreeSet::new();
+    let mut taken = Vec::new();
+    for entry in file.unwrap_or_default() {
+        let entry = entry.trim();
+        if entry.is_empty() {
+        } else if entry == "channel.metadata" || entry.starts_with("v2.system.") {
+            notices.push(format!("the topic {entry} is left out: it comes by itself"));
+        } else if FORMER_TOPICS.contains(&entry) {
+            notices.push(format!("the topic {entry} does not exist: it is taken as {everything}"));
+            taken.push(everything.clone());
+        } else if entry.starts_with(ID_PREFIX) {
+            notices.push(format!("{entry} is the id of a definition: it is taken as the topic {TOPIC_PREFIX}{entry}"));
+            taken.push(format!("{TOPIC_PREFIX}{entry}"));
+        } else {
+            taken.push(entry.to_owned());
+        }
+    }
+    if taken.is_empty() {
+        if file.is_some() {
+            notices.push(format!("TOPICS_FILE names no topic to subscribe to: {everything} is taken"));
+        }
+        taken.push(everything);
+    }
+    for entry in taken {
+        match entry.strip_suffix('*') {
+            None => _ = topics.insert(entry),
+            Some(prefix) => {
+                let matching = |known: &[Definition]| -> Vec<String> {
+                    let named = known.iter().map(|definition| format!("{TOPIC_PREFIX}{}", definition.id));
+                    named.filter(|topic| topic.starts_with(prefix)).collect()
+                };
+                let mut found = definitions.map(matching).unwrap_or_default();
+                if found.is_empty() {
+                    found = matching(&built_in);
+                    let why = if definitions.is_some() { "matches no definition" } else { "cannot be expanded yet" };
+                    notices.push(format!("{entry} {why}: {} built-in ones are taken", found.len()));
+                }
+                topics.extend(found);
+            }
+        }
+    }
+    if topics.len() > TOPICS_MAX {
+        notices.push(format!("{} topics are too many for a channel: the first {TOPICS_MAX} are taken", topics.len()));
+    }
+    let topics: Vec<String> = topics.into_iter().take(TOPICS_MAX).collect();
+    let ids = topics.iter().filter_map(|topic| topic.strip_prefix(TOPIC_PREFIX)).map(str::to_owned).collect();
+    Plan { topics, ids, notices }
+}
+
+#[derive(Deserialize)]
+struct Available {
+    entities: Vec<Template>,
+}
+
+#[derive(Deserialize)]
+struct Template {
+    id: String,
+    #[serde(default)]
+    transports: Option<Vec<String>>,
+}
+
+/// How the operational events' topic may be delivered, from the answer of `availabletopics`: none when it is not said.
+///
+/// # Errors
+/// When it is no such answer.
+pub fn understand_transports(body: &str) -> Result<Option<Vec<String>>, String> {
+    let answer: Available = serde_json::from_str(body).map_err(|error| format!("it lists no topics ({error})"))?;
+    let wanted = TOPIC_PREFIX.trim_end_matches('.');
+    Ok(answer.entities.into_iter().find(|template| template.id.starts_with(wanted)).and_then(|found| found.transports))
+}
+
+/// Whether a socket is among them.
+pub fn allow_socket(transports: &[String]) -> bool {
+    transports
+        .iter()
+        .any(|transport| transport.eq_ignore_ascii_case("all") || transport.eq_ignore_ascii_case("websocket"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn definitions(ids: &[&str]) -> Vec<Definition> {
+        ids.iter().map(|id| Definition { id: (*id).to_owned(), ..Definition::default() }).collect()
+    }
+
+    fn entries(list: &[&str]) -> Vec<String> {
+        list.iter().map(|entry| (*entry).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_star_stands_for_every_known_definition() {
+        let known = definitions(&["AUDIOHOOK-0001", "AUDIOHOOK-0042", "BOTS-0001"]);
+        let from_file = plan(Some(&entries(&["v2.operations.events.AUDIOHOOK-*"])), Some(&known));
+        assert_eq!(from_file.ids, ["AUDIOHOOK-0001", "AUDIOHOOK-0042"]);
+        assert_eq!(from_file, plan(None, Some(&known)));
+        let all = plan(Some(&entries(&["v2.operations.events.*"])), Some(&known));
+        assert_eq!(all.ids, ["AUDIOHOOK-0001", "AUDIOHOOK-0042", "BOTS-0001"]);
+        assert_eq!(plan(None, None).ids, ["AUDIOHOOK-0001", "AUDIOHOOK-0002", "AUDIOHOOK-0003"]);
+    }
+
+    #[test]
+    fn the_predecessors_file_works_with_a_notice_for_each_change() {
+        let file = entries(&[
+            "platform.integration.audiohook",
+            "platform.operations.audiohook",
+            "v2.auditing.integration.audiohook",
+            "channel.metadata",
+        ]);
+        let made = plan(Some(&file), Some(&definitions(&["AUDIOHOOK-0001"])));
+        assert_eq!(made.topics, ["v2.operations.events.AUDIOHOOK-0001"]);
+        assert_eq!(made.notices.len(), 4);
+    }
+
+    #[test]
+    fn other_topics_stay_as_they_are_and_the_history_is_asked_for_what_they_name() {
+        let file = entries(&["v2.operations.events.BOTS-0007", "v2.users.1.presence", "v2.system.x", "AUDIOHOOK-0009"]);
+        let made = plan(Some(&file), None);
+        assert_eq!(
+            made.topics,
+            ["v2.operations.events.AUDIOHOOK-0009", "v2.operations.events.BOTS-0007", "v2.users.1.presence"]
+        );
+        assert_eq!(made.ids, ["AUDIOHOOK-0009", "BOTS-0007"]);
+    }
+
+    #[test]
+    fn a_broken_file_is_told_with_line_and_column() {
+        let error = parse_file(b"{\"topics\":[\n  \"a\",,\n]}").unwrap_err();
+        assert!(error.contains("line 2 column 7"), "{error}");
+        let error = parse_file(b"[]").unwrap_err();
+        assert!(error.contains("topics"), "{error}");
+        assert_eq!(parse_file(b"\xef\xbb\xbf{\"topics\":[\"a\"]}").unwrap(), ["a"]);
+        assert_eq!(read_file(Path::new("/no/such/topics.json"), false), Ok(None));
+        assert!(read_file(Path::new("/no/such/topics.json"), true).is_err());
+    }
+
+    #[test]
+    fn transports_are_found_by_the_template() {
+        let body = r#"{"entities":[{"id":"v2.users.{id}.presence","transports":["All"]},
+            {"id":"v2.operations.events.{id}","transports":["EventBridge"]}]}"#;
+        let transports = understand_transports(body).unwrap().unwrap();
+        assert!(
+            !allow_socket(&transports) && allow_socket(&["Websocket".to_owned()]) && allow_socket(&["All".to_owned()])
+        );
+        assert_eq!(understand_transports(r#"{"entities":[]}"#), Ok(None));
+        assert!(understand_transports("[]").is_err());
+    }
+}

@@ -1,0 +1,156 @@
+//! The one way out: every connection to Genesys Cloud and to the cluster is dialled here.
+//!
+//! Deals with: addresses, the proxy, TLS and its trust, a time limit on each step, and errors that name the step and
+//! the cure. Must never: skip the verification of a certificate, remember an address, or show a password.
+
+mod agent;
+pub mod base64;
+mod error;
+mod proxy;
+mod socket;
+mod tcp;
+mod tls;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+pub use agent::{Limits, USER_AGENT, agent, dial_error};
+pub use error::{DialError, Step};
+pub use proxy::{NoProxy, Proxy};
+pub use socket::{Socket, Stream};
+pub use tls::{Tls, Trust};
+
+use crate::config::Network;
+
+/// Whom to connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub tls: bool,
+    /// A name or an address, without brackets.
+    pub host: String,
+    pub port: u16,
+}
+
+impl Target {
+    /// The target of an http, https, ws or wss address. What stands behind the host is not looked at: it may be secret.
+    ///
+    /// # Errors
+    /// When it is none of these, or has no host.
+    pub fn parse(uri: &str) -> Result<Self, DialError> {
+        let wrong = |cause: &str| DialError::new(Step::Setting, format!("cannot use the address: {cause}"));
+        let (scheme, rest) = uri.split_once("://").ok_or_else(|| wrong("it has no scheme"))?;
+        let tls = match scheme.to_ascii_lowercase().as_str() {
+            "https" | "wss" => true,
+            "http" | "ws" => false,
+            _ => return Err(wrong("its scheme is none of https, wss, http, ws")),
+        };
+        let place = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let place = place.rsplit_once('@').map_or(place, |(_, place)| place);
+        let (host, port) = match place.strip_prefix('[') {
+            Some(rest) => {
+                let (host, rest) = rest.split_once(']').ok_or_else(|| wrong("a bracket is missing"))?;
+                (host, rest.strip_prefix(':'))
+            }
+            None => place.rsplit_once(':').map_or((place, None), |(host, port)| (host, Some(port))),
+        };
+        let port = match port {
+            Some(port) => port.parse().map_err(|_| wrong("its port is no number"))?,
+            None if tls => 443,
+            None => 80,
+        };
+        if host.is_empty() {
+            return Err(wrong("it has no host"));
+        }
+        Ok(Self { tls, host: host.to_owned(), port })
+    }
+
+    /// Whether the host is this machine: only then may a connection go without TLS.
+    pub fn is_loopback(&self) -> bool {
+        let name = self.host.trim_end_matches('.').to_ascii_lowercase();
+        name == "localhost"
+            || name.ends_with(".localhost")
+            || self.host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+    }
+}
+
+/// `host:port`, with brackets around an IPv6 address.
+pub fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// Makes connections.
+#[derive(Debug)]
+pub struct Dialer {
+    proxy: Option<Proxy>,
+    no_proxy: NoProxy,
+    tls: Tls,
+}
+
+impl Dialer {
+    /// For Genesys Cloud, and for a cluster without a CA of its own.
+    ///
+    /// # Errors
+    /// When HTTPS_PROXY cannot be understood.
+    pub fn new(network: &Network) -> Result<Self, DialError> {
+        let trust = match &network.ssl_cert_file {
+            Some(path) => Trust::File { path: path.clone(), setting: "SSL_CERT_FILE" },
+            None => Trust::System,
+        };
+        Self::with_trust(network, trust)
+    }
+
+    /// For a cluster whose certificate a private CA signed: `ca_file` alone is trusted.
+    ///
+    /// # Errors
+    /// When HTTPS_PROXY cannot be understood.
+    pub fn with_ca_file(network: &Network, ca_file: &Path) -> Result<Self, DialError> {
+        Self::with_trust(network, Trust::File { path: ca_file.to_owned(), setting: "ELASTIC_CA_FILE" })
+    }
+
+    fn with_trust(network: &Network, trust: Trust) -> Result<Self, DialError> {
+        Ok(Self {
+            proxy: network.https_proxy.as_ref().map(Proxy::parse).transpose()?,
+            no_proxy: NoProxy::parse(&network.no_proxy),
+            tls: Tls::new(trust),
+        })
+    }
+
+    /// The proxy that leads to this target, if one does: https and wss go through HTTPS_PROXY, less NO_PROXY.
+    pub fn proxy_for(&self, target: &Target) -> Option<&Proxy> {
+        self.proxy.as_ref().filter(|_| target.tls && !self.no_proxy.covers(&target.host, target.port))
+    }
+
+    /// Whether there is anybody to trust; reads the trust if that has not been done.
+    ///
+    /// # Errors
+    /// See [`Tls::connector`].
+    pub fn check_trust(&self) -> Result<(), DialError> {
+        self.tls.connector().map(drop)
+    }
+
+    /// Connects within `limit`, all steps together.
+    ///
+    /// # Errors
+    /// The step that failed, its cause and its cure.
+    pub fn dial(&self, target: &Target, limit: Duration) -> Result<Stream, DialError> {
+        /// No caller waits longer for a connection.
+        const LIMIT_MAX: Duration = Duration::from_secs(60);
+        let deadline = Instant::now() + limit.min(LIMIT_MAX);
+        let proxy = self.proxy_for(target);
+        let (host, port) = proxy.map_or((&target.host, target.port), |proxy| (&proxy.host, proxy.port));
+        let name = match proxy {
+            Some(_) => format!("the proxy {}", authority(host, port)),
+            None => authority(host, port),
+        };
+        let addresses = tcp::resolve(host, port, deadline)?;
+        let mut socket = Socket::new(tcp::connect(&name, &addresses, deadline)?);
+        socket.set_deadline(deadline);
+        if let Some(proxy) = proxy {
+            proxy.tunnel(&mut socket, target)?;
+        }
+        if target.tls { self.tls.handshake(socket, &target.host, deadline) } else { Ok(Stream::Plain(socket)) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,219 @@
+//! One TCP connection under TLS or not: deadlines, read-ahead, and the pause before a read that may block.
+//!
+//! Must never: block longer than its deadline or its tick.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use native_tls::TlsStream;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// Bytes read ahead under TLS: one system call then brings several records, each of which would take two.
+const TLS_READ_AHEAD_BYTES: usize = 32 * 1024;
+
+/// A TCP connection that keeps to a deadline.
+#[derive(Debug)]
+pub struct Socket {
+    /// Shared with whoever may shut the connection down from another thread.
+    tcp: Arc<TcpStream>,
+    deadline: Option<Instant>,
+    ahead: Vec<u8>,
+    at: usize,
+    end: usize,
+    /// How many more reads go to the system before one says `WouldBlock` instead.
+    pause_after: Option<u32>,
+    heard: bool,
+}
+
+impl Socket {
+    pub(super) fn new(tcp: TcpStream) -> Self {
+        Self { tcp: Arc::new(tcp), deadline: None, ahead: Vec::new(), at: 0, end: 0, pause_after: None, heard: false }
+    }
+
+    /// Until when reads and writes may take; past it they fail with `TimedOut`.
+    pub fn set_deadline(&mut self, deadline: Instant) {
+        self.deadline = Some(deadline);
+    }
+
+    pub(super) fn read_ahead(&mut self) {
+        self.ahead.resize(TLS_READ_AHEAD_BYTES, 0);
+    }
+
+    /// From now on each read waits for at most `tick` and then says `WouldBlock`; each write for at most `write`.
+    ///
+    /// # Errors
+    /// When the system refuses the socket option.
+    pub fn set_tick(&mut self, tick: Duration, write: Duration) -> io::Result<()> {
+        self.deadline = None;
+        self.tcp.set_read_timeout(Some(tick))?;
+        self.tcp.set_write_timeout(Some(write))
+    }
+
+    /// Asks that, after so many more reads of the system, the next one says `WouldBlock` once instead, so that the
+    /// caller can pass on what it has before it waits for more.
+    pub fn pause_after(&mut self, reads: u32) {
+        self.pause_after = Some(reads);
+    }
+
+    /// Whether anything came since the last call.
+    pub fn take_heard(&mut self) -> bool {
+        std::mem::take(&mut self.heard)
+    }
+
+    /// Whether a read would not wait.
+    pub fn readable_now(&self) -> bool {
+        self.at < self.end || self.has_input()
+    }
+
+    fn has_input(&self) -> bool {
+        let mut fds = [PollFd::from_borrowed_fd(self.tcp.as_fd(), PollFlags::IN)];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        matches!(poll(&mut fds, Some(&at_once)), Ok(ready) if ready > 0)
+    }
+
+    /// The connection, to be shut down from another thread.
+    pub fn tcp(&self) -> Arc<TcpStream> {
+        self.tcp.clone()
+    }
+
+    pub fn shutdown(&self) {
+        // It fails only where the connection is gone already.
+        let _ = self.tcp.shutdown(Shutdown::Both);
+    }
+
+    fn remaining(&self) -> io::Result<Option<Duration>> {
+        let Some(deadline) = self.deadline else { return Ok(None) };
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        if remaining.is_zero() { Err(timed_out()) } else { Ok(Some(remaining)) }
+    }
+
+    fn read_tcp(&mut self, into_ahead: bool, buffer: &mut [u8]) -> io::Result<usize> {
+        let remaining = self.remaining()?;
+        if remaining.is_some() {
+            self.tcp.set_read_timeout(remaining)?;
+        }
+        loop {
+            let read = if into_ahead { (&*self.tcp).read(&mut self.ahead) } else { (&*self.tcp).read(buffer) };
+            match read {
+                Ok(count) => {
+                    self.heard |= count > 0;
+                    return Ok(count);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if is_timeout(&error) && remaining.is_some() => return Err(timed_out()),
+                Err(error) if is_timeout(&error) => return Err(io::ErrorKind::WouldBlock.into()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+fn timed_out() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "no answer in time")
+}
+
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.at == self.end {
+            match self.pause_after {
+                Some(0) => {
+                    self.pause_after = None;
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                Some(reads) => self.pause_after = Some(reads - 1),
+                None => {}
+            }
+            if buffer.len() >= self.ahead.len() {
+                return self.read_tcp(false, buffer);
+            }
+            (self.at, self.end) = (0, 0);
+            self.end = self.read_tcp(true, &mut [])?;
+        }
+        let count = buffer.len().min(self.end - self.at);
+        buffer[..count].copy_from_slice(&self.ahead[self.at..self.at + count]);
+        self.at += count;
+        Ok(count)
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let remaining = self.remaining()?;
+        if remaining.is_some() {
+            self.tcp.set_write_timeout(remaining)?;
+        }
+        match (&*self.tcp).write(bytes) {
+            // A peer that takes nothing within the limit is given up: a frame must not be left half sent.
+            Err(error) if is_timeout(&error) => Err(timed_out()),
+            other => other,
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A connection to a peer, plain or through TLS.
+#[derive(Debug)]
+pub enum Stream {
+    Plain(Socket),
+    Tls(Box<TlsStream<Socket>>),
+}
+
+impl Stream {
+    pub fn socket(&self) -> &Socket {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(tls) => tls.get_ref(),
+        }
+    }
+
+    pub fn socket_mut(&mut self) -> &mut Socket {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(tls) => tls.get_mut(),
+        }
+    }
+
+    /// Whether an idle connection is still good for a request: nothing came, not even its end.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.socket().readable_now()
+    }
+
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.read(buffer),
+            Self::Tls(tls) => tls.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.write(bytes),
+            Self::Tls(tls) => tls.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(socket) => socket.flush(),
+            Self::Tls(tls) => tls.flush(),
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Name look-up and connect, each within a limit; the next address is tried when one is silent or refuses.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::bounded;
+
+use super::error::{DialError, Step};
+
+/// How long one address may be silent while others are left to try.
+const ADDRESS_LIMIT: Duration = Duration::from_secs(3);
+/// No address gets less than this, however many there are.
+const ADDRESS_LIMIT_MIN: Duration = Duration::from_millis(250);
+/// A look-up that takes longer is given up; its thread ends when the system's resolver does.
+const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
+/// Look-ups that may be waiting for the system's resolver at one time.
+const LOOKUPS_MAX: usize = 4;
+
+static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
+
+struct Lookup;
+
+impl Drop for Lookup {
+    fn drop(&mut self) {
+        LOOKUPS.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// The addresses of a host, looked up anew each time, the two families in turn so that one that is broken costs one
+/// try.
+///
+/// # Errors
+/// When there is none, or no answer in time.
+pub fn resolve(host: &str, port: u16, deadline: Instant) -> Result<Vec<SocketAddr>, DialError> {
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(ip, port)]);
+    }
+    let failed = |cause: &str| {
+        DialError::new(
+            Step::Resolve,
+            format!("cannot resolve {host}: {cause}; check the name (GENESYS_ENV, the URL) and this machine's DNS"),
+        )
+    };
+    if LOOKUPS.fetch_add(1, Ordering::SeqCst) >= LOOKUPS_MAX {
+        drop(Lookup);
+        return Err(failed("earlier look-ups are still without an answer"));
+    }
+    let (answer, wait) = bounded(1);
+    let name = host.to_owned();
+    let lookup = Lookup;
+    crate::thread::spawn("resolve", move || {
+        let _lookup = lookup;
+        let found = (name.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>);
+        // Nobody listens any more when the limit has passed.
+        let _ = answer.send(found);
+    })
+    .map_err(|error| failed(&error.to_string()))?;
+    let limit = deadline.saturating_duration_since(Instant::now()).min(RESOLVE_LIMIT);
+    match wait.recv_timeout(limit) {
+        Ok(Ok(found)) if found.is_empty() => Err(failed("it has no address")),
+        Ok(Ok(found)) => Ok(interleave(found)),
+        Ok(Err(error)) => Err(failed(&error.to_string())),
+        Err(_) => Err(failed(&format!("no answer within {} s", limit.as_secs().max(1)))),
+    }
+}
+
+/// Both families in turn, beginning with the resolver's first choice.
+fn interleave(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let first_is_v6 = found.first().is_some_and(SocketAddr::is_ipv6);
+    let (first, second): (Vec<_>, Vec<_>) = found.into_iter().partition(|a| a.is_ipv6() == first_is_v6);
+    let mut mixed = Vec::with_capacity(first.len() + second.len());
+    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    loop {
+        let pair = [first.next(), second.next()];
+        if pair.iter().all(Option::is_none) {
+            return mixed;
+        }
+        mixed.extend(pair.into_iter().flatten());
+    }
+}
+
+/// Connects to the first of the addresses that answers.
+///
+/// # Errors
+/// What the last one said, with the number tried.
+pub fn connect(name: &str, addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream, DialError> {
+    let mut last = io::Error::from(io::ErrorKind::TimedOut);
+    for (tried, address) in addresses.iter().enumerate() {
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        if remaining.is_zero() {
+            break;
+        }
+        match TcpStream::connect_timeout(address, share(remaining, addresses.len() - tried)) {
+            Ok(tcp) => {
+                // Small frames must not wait for one another; a connection without it works too.
+                let _ = tcp.set_nodelay(true);
+                return Ok(tcp);
+            }
+            Err(error) => last = error,
+        }
+    }
+    let cause = if last.kind() == io::ErrorKind::TimedOut { "no answer in time".to_owned() } else { last.to_string() };
+    let addresses = match addresses {
+        [one] => one.to_string(),
+        more => format!("{} addresses tried", more.len()),
+    };
+    Err(DialError::new(
+        Step::Connect,
+        format!(
+            "cannot connect to {name} ({addresses}): {cause}; check the firewall, and HTTPS_PROXY if only a proxy leads out"
+        ),
+    ))
+}
+
+/// What one address gets of the time that is left for `left` addresses.
+fn share(remaining: Duration, left: usize) -> Duration {
+    if left <= 1 {
+        return remaining;
+    }
+    let fair = remaining / u32::try_from(left).unwrap_or(u32::MAX);
+    ADDRESS_LIMIT.min(fair).max(ADDRESS_LIMIT_MIN).min(remaining)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shares_of_all_addresses_stay_within_the_whole() {
+        let whole = Duration::from_secs(10);
+        for count in 1..30 {
+            let mut remaining = whole;
+            for left in (1..=count).rev() {
+                remaining -= share(remaining, left);
+            }
+            assert_eq!(remaining, Duration::ZERO, "{count}");
+        }
+        assert_eq!(share(whole, 2), ADDRESS_LIMIT);
+    }
+
+    #[test]
+    fn the_families_take_turns() {
+        let parse = |list: &[&str]| list.iter().map(|a| a.parse().unwrap()).collect::<Vec<SocketAddr>>();
+        let found = parse(&["[::1]:1", "[::2]:1", "1.1.1.1:1", "1.1.1.2:1", "1.1.1.3:1"]);
+        let expected = parse(&["[::1]:1", "1.1.1.1:1", "[::2]:1", "1.1.1.2:1", "1.1.1.3:1"]);
+        assert_eq!(interleave(found), expected);
+    }
+
+    #[test]
+    fn an_unknown_name_says_so_with_the_cure() {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let error = resolve("no-such-host.invalid", 443, deadline).unwrap_err();
+        assert_eq!(error.step, Step::Resolve);
+        assert!(error.to_string().starts_with("cannot resolve no-such-host.invalid: "), "{error}");
+    }
+
+    #[test]
+    fn a_silent_first_address_gives_way_to_the_next() {
+        // A listener whose backlog is full answers no SYN: a silent address on loopback.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        rustix::net::listen(&silent, 0).unwrap();
+        let silent_address = silent.local_addr().unwrap();
+        let mut fill = Vec::new();
+        while let Ok(tcp) = TcpStream::connect_timeout(&silent_address, Duration::from_millis(300)) {
+            fill.push(tcp);
+            assert!(fill.len() < 64);
+        }
+        let good = std::net::TcpListener::bind("[::1]:0").unwrap();
+        let deadline = Instant::now() + Duration::from_secs(4);
+        let tcp = connect("test", &[silent_address, good.local_addr().unwrap()], deadline).unwrap();
+        assert_eq!(tcp.peer_addr().unwrap(), good.local_addr().unwrap());
+        assert!(Instant::now() < deadline);
+    }
+}

@@ -1,0 +1,185 @@
+//! TLS: whom to trust, and the handshake. TLS 1.2 at least; certificates and names are always verified.
+//!
+//! Must never: connect to a peer whose certificate does not hold; there is no switch for that.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use native_tls::{Certificate, HandshakeError, Protocol, TlsConnector};
+
+use super::error::{DialError, Step};
+use super::socket::{Socket, Stream};
+
+/// Where the usual systems keep their CA certificates; only looked at to tell an empty machine from a wrong peer.
+const SYSTEM_STORES: [&str; 8] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+    "/etc/ssl/certs",
+    "/etc/pki/tls/certs",
+    "/System/Library/Keychains",
+];
+
+/// Whom to trust.
+#[derive(Clone, Debug)]
+pub enum Trust {
+    /// The machine's CA certificates.
+    System,
+    /// The CA certificates of this file alone; the setting that names it is told in errors.
+    File { path: PathBuf, setting: &'static str },
+}
+
+/// Makes TLS connections; the trust is read at the first one.
+#[derive(Debug)]
+pub struct Tls {
+    trust: Trust,
+    connector: OnceLock<TlsConnector>,
+}
+
+impl Tls {
+    pub fn new(trust: Trust) -> Self {
+        Self { trust, connector: OnceLock::new() }
+    }
+
+    /// What TLS connections are made with.
+    ///
+    /// # Errors
+    /// When there is nobody to trust: the file is missing, unreadable or empty, or the machine has no CA certificates.
+    pub fn connector(&self) -> Result<&TlsConnector, DialError> {
+        if let Some(connector) = self.connector.get() {
+            return Ok(connector);
+        }
+        let connector = build(&self.trust)?;
+        Ok(self.connector.get_or_init(|| connector))
+    }
+
+    /// The handshake, within the socket's deadline.
+    ///
+    /// # Errors
+    /// When the certificate does not hold, or the handshake fails or takes too long.
+    pub fn handshake(&self, mut socket: Socket, host: &str, deadline: Instant) -> Result<Stream, DialError> {
+        let connector = self.connector()?;
+        socket.read_ahead();
+        match connector.connect(host, socket) {
+            Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
+            Err(_) if Instant::now() >= deadline => {
+                Err(DialError::new(Step::Tls, format!("cannot set up TLS with {host}: no answer in time")))
+            }
+            // The socket blocks until its deadline: this is a timeout by another name.
+            Err(HandshakeError::WouldBlock(_)) => {
+                Err(DialError::new(Step::Tls, format!("cannot set up TLS with {host}: no answer in time")))
+            }
+            Err(HandshakeError::Failure(error)) => Err(explain(host, &error.to_string())),
+        }
+    }
+}
+
+fn build(trust: &Trust) -> Result<TlsConnector, DialError> {
+    let wrong = |message: String| DialError::new(Step::Trust, message);
+    let mut builder = TlsConnector::builder();
+    builder.min_protocol_version(Some(Protocol::Tlsv12));
+    match trust {
+        Trust::System => {
+            if !system_store_exists() {
+                return Err(wrong(
+                    "cannot trust any peer: this machine has no CA certificates; install ca-certificates, or name a file of them with SSL_CERT_FILE"
+                        .to_owned(),
+                ));
+            }
+        }
+        Trust::File { path, setting } => {
+            builder.disable_built_in_roots(true);
+            for certificate in certificates(path, setting)? {
+                builder.add_root_certificate(certificate);
+            }
+        }
+    }
+    builder.build().map_err(|error| wrong(format!("cannot set up TLS: {error}")))
+}
+
+fn certificates(path: &Path, setting: &str) -> Result<Vec<Certificate>, DialError> {
+    let wrong = |cause: String| {
+        DialError::new(
+            Step::Trust,
+            format!(
+                "cannot trust any peer: {setting} {}: {cause}; name a file of CA certificates in PEM",
+                path.display()
+            ),
+        )
+    };
+    let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+    let found = Certificate::stack_from_pem(&pem).map_err(|_| wrong("a certificate in it is broken".to_owned()))?;
+    if found.is_empty() { Err(wrong("there is no certificate in it".to_owned())) } else { Ok(found) }
+}
+
+fn system_store_exists() -> bool {
+    let named = std::env::var_os("SSL_CERT_DIR").map(PathBuf::from);
+    let known = SYSTEM_STORES.iter().map(PathBuf::from);
+    named.into_iter().chain(known).any(|path| match std::fs::metadata(&path) {
+        Ok(found) if found.is_dir() => std::fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_some()),
+        Ok(found) => found.len() > 0,
+        Err(_) => false,
+    })
+}
+
+/// Turns OpenSSL's text into a cause and a cure.
+fn explain(host: &str, text: &str) -> DialError {
+    if text.contains("certificate verify failed") {
+        let cause = text.rsplit_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or("it does not hold");
+        let cure = if cause.contains("mismatch") {
+            "it was made for another name: check the address, or whatever answers in its place"
+        } else if cause.contains("expired") || cause.contains("not yet valid") {
+            "check this machine's clock, else the peer's certificate"
+        } else {
+            "if a private CA or a proxy signs it, name that CA's file with SSL_CERT_FILE (ELASTIC_CA_FILE for the cluster)"
+        };
+        return DialError::new(Step::Certificate, format!("certificate of {host} is not trusted: {cause}; {cure}"));
+    }
+    // error:0A00010B:SSL routines:tls_validate_record_header:wrong version number:file.c:84:
+    let cause = match text.split(':').collect::<Vec<_>>()[..] {
+        ["error", _, _, _, reason, ..] => reason,
+        _ => text,
+    };
+    let cure = if cause.contains("version") {
+        "; the peer must speak TLS 1.2 or newer, and the port be its TLS port"
+    } else if cause.contains("unexpected EOF") || cause.contains("reset") {
+        "; it closed the connection: check for a firewall or proxy in the way"
+    } else {
+        ""
+    };
+    DialError::new(Step::Tls, format!("cannot set up TLS with {host}: {cause}{cure}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trust_file_that_is_missing_or_empty_names_its_setting() {
+        for path in ["/no/such/file.pem", "/dev/null"] {
+            let error = build(&Trust::File { path: path.into(), setting: "SSL_CERT_FILE" }).unwrap_err();
+            assert_eq!(error.step, Step::Trust);
+            assert!(error.to_string().contains("SSL_CERT_FILE"), "{error}");
+        }
+    }
+
+    #[test]
+    fn texts_of_the_handshake_become_causes_with_cures() {
+        let prefix = "error:0A000086:SSL routines:tls_post_process_server_certificate:certificate verify failed:ssl/statem/statem_clnt.c:2123:";
+        for (cause, cure) in [
+            ("self-signed certificate in certificate chain", "SSL_CERT_FILE"),
+            ("certificate has expired", "clock"),
+            ("hostname mismatch", "another name"),
+        ] {
+            let error = explain("api.example", &format!("{prefix} ({cause})"));
+            assert_eq!(error.step, Step::Certificate);
+            assert!(error.to_string().starts_with(&format!("certificate of api.example is not trusted: {cause}; ")));
+            assert!(error.to_string().contains(cure), "{error}");
+        }
+        let error = explain("h", "error:0A00010B:SSL routines:tls_validate_record_header:wrong version number:a.c:84:");
+        assert!(error.to_string().starts_with("cannot set up TLS with h: wrong version number; "), "{error}");
+    }
+}
