@@ -3,8 +3,20 @@
 //! Deals with: every name in the README's table, its default, its limits and what is wrong with a bad value; all faults
 //! are reported together. Must never: be read again while the program runs, or show a secret's value.
 
+mod authorization;
+mod env_file;
+mod faults;
+mod load;
+mod reader;
+mod region;
+mod settings;
+pub mod values;
+
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use faults::{Fault, Faults};
+pub use load::{Need, load_http};
 
 use crate::secret::Secret;
 
@@ -35,7 +47,7 @@ pub struct Genesys {
     pub api_url: String,
     pub delivery: Delivery,
     pub topics_file: PathBuf,
-    /// Whether TOPICS_FILE was named: then its absence is a fault.
+    /// Whether TOPICS_FILE was set to something else than its default: then its absence is a fault.
     pub topics_file_named: bool,
 }
 
@@ -71,7 +83,7 @@ pub struct Output {
     /// Zero: never rotated.
     pub backup_count: u32,
     pub state_file: PathBuf,
-    /// Names, in lower case, whose values are replaced.
+    /// Names whose values are replaced; their case counts.
     pub redact_fields: Vec<String>,
 }
 
@@ -92,7 +104,8 @@ pub enum LogFormat {
 /// The cluster.
 #[derive(Clone, Debug)]
 pub struct Elastic {
-    /// One or more, each without a slash at its end; a path prefix stays.
+    /// One or more, each without user and password and without a slash at its end; a path prefix stays. None only where
+    /// the index template is to be printed ([`Need::Template`]).
     pub urls: Vec<String>,
     /// The whole value of the `Authorization` header.
     pub authorization: Option<Secret>,
@@ -126,7 +139,7 @@ pub struct Reconnect {
 pub struct Network {
     /// A file of CA certificates instead of the system's.
     pub ssl_cert_file: Option<PathBuf>,
-    /// `http://[user:password@]host:port`; used for https and wss by CONNECT.
+    /// `http://[user:password@]host:port`, the user and the password percent-encoded; used for https and wss by CONNECT.
     pub https_proxy: Option<Secret>,
     /// Hosts, domains and addresses that are reached without the proxy.
     pub no_proxy: Vec<String>,

@@ -2,19 +2,158 @@
 //!
 //! See ARCHITECTURE in the README for the picture; each module opens with what it deals with and what it must never do.
 
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod demo;
+pub mod event;
 pub mod genesys;
+pub mod health_command;
+pub mod http;
+pub mod json;
+pub mod logging;
 pub mod message;
 pub mod net;
+pub mod output;
 pub mod reader;
+pub mod records;
 pub mod secret;
+pub mod signals;
+pub mod simulator;
 pub mod status;
+pub mod systemd;
 pub mod thread;
+pub mod window;
+pub mod writer;
 
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::process::ExitCode;
+
+use cli::{Command, Invocation, Request};
+use clock::Clock;
+use config::{Config, Faults, Need};
+
+/// A wrong command line or setting: nothing was started.
+const WRONG_USE: u8 = 2;
 
 /// The program: parses the command line and runs what it names.
 pub fn run() -> ExitCode {
+    match cli::parse(std::env::args_os().skip(1)) {
+        Ok(Request::Help(name)) => print(cli::help(name).trim_end()),
+        Ok(Request::Version) => print(cli::VERSION),
+        Ok(Request::Run(invocation)) => command(invocation),
+        Err(message) => wrong_use(format_args!("{message}; {}", cli::HINT)),
+    }
+}
+
+/// Loads what the command needs, starts the log, and runs it.
+fn command(invocation: Invocation) -> ExitCode {
+    let env_file = invocation.env_file.as_deref();
+    let environment = |name: &str| -> Option<OsString> { std::env::var_os(name) };
+    let load = |need| Config::load_for(need, &environment, env_file);
+    match invocation.command {
+        Command::Collect => daemon(load(Need::Credentials), collect),
+        Command::Demo(options) => daemon(load(Need::Nothing), |config| demo(config, options)),
+        Command::Simulate(options) => daemon(load(Need::Nothing), |config| simulate(config, options)),
+        Command::Check { json } => tool(load(Need::Credentials), |config| check(config, json)),
+        Command::Audit(options) => tool(load(Need::Credentials), |config| audit(config, options)),
+        Command::Replay => tool(load(Need::Cluster), replay),
+        Command::Template => tool(load(Need::Template), template),
+        Command::Health => match config::load_http(&environment, env_file) {
+            Ok(http) => health_command::run(&http),
+            Err(faults) => wrong_use(faults),
+        },
+    }
+}
+
+/// Runs what stays: its log is on standard output.
+fn daemon(config: Result<Config, Faults>, work: impl FnOnce(Config) -> ExitCode) -> ExitCode {
+    let config = match config {
+        Ok(config) => config,
+        Err(faults) => return wrong_use(faults),
+    };
+    let _flush = match logging::start(&config.log, Clock::system()) {
+        Ok(flush) => flush,
+        Err(error) => return failure(format_args!("cannot start the log: {error}")),
+    };
+    for notice in config.notices() {
+        log::warn!("{notice}");
+    }
+    work(config)
+}
+
+/// Runs what answers a question: standard output is for its answer alone.
+fn tool(config: Result<Config, Faults>, work: impl FnOnce(Config) -> ExitCode) -> ExitCode {
+    let config = match config {
+        Ok(config) => config,
+        Err(faults) => return wrong_use(faults),
+    };
+    let _flush = match logging::start_beside_output(&config.log, Clock::system()) {
+        Ok(flush) => flush,
+        Err(error) => return failure(format_args!("cannot start the log: {error}")),
+    };
+    for notice in config.notices() {
+        log::warn!("{notice}");
+    }
+    work(config)
+}
+
+fn collect(config: Config) -> ExitCode {
+    match signals::listen() {
+        Ok(_signals) => {
+            let _ = config;
+            failure("wait")
+        }
+        Err(error) => failure(format_args!("cannot listen to signals: {error}")),
+    }
+}
+
+fn demo(_config: Config, _options: cli::Demo) -> ExitCode {
+    failure("cannot run the demo: not part of this build")
+}
+
+fn simulate(_config: Config, _options: cli::Simulate) -> ExitCode {
+    failure("cannot simulate: not part of this build")
+}
+
+fn check(_config: Config, _json: bool) -> ExitCode {
+    failure("cannot check: not part of this build")
+}
+
+fn audit(_config: Config, _options: cli::Audit) -> ExitCode {
+    failure("cannot audit: not part of this build")
+}
+
+fn replay(_config: Config) -> ExitCode {
+    failure("cannot replay: not part of this build")
+}
+
+fn template(_config: Config) -> ExitCode {
+    failure("cannot print the template: not part of this build")
+}
+
+/// A closed pipe is no failure of ours: `audiohook-collector --help | head` is well.
+fn print(text: impl Display) -> ExitCode {
+    let _ = writeln!(io::stdout(), "{text}");
     ExitCode::SUCCESS
+}
+
+fn wrong_use(what: impl Display) -> ExitCode {
+    say(what);
+    ExitCode::from(WRONG_USE)
+}
+
+fn failure(what: impl Display) -> ExitCode {
+    say(what);
+    ExitCode::FAILURE
+}
+
+/// One line, or one a fault, on standard error.
+fn say(what: impl Display) {
+    let mut out = io::stderr().lock();
+    for line in what.to_string().lines() {
+        let _ = writeln!(out, "audiohook-collector: {line}");
+    }
 }

@@ -13,9 +13,9 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
-pub use beat::{Beat, Beats};
+pub use beat::{Beat, Beats, STALLED_AFTER};
 pub use reason::{Code, Reason, Severity};
-pub use recent::Recent;
+pub use recent::{RECENT_BYTES_MAX, RECENT_MAX, Recent};
 
 use crate::clock::{Clock, Millis, format_millis};
 use crate::secret::Secret;
@@ -232,6 +232,19 @@ impl Status {
             }),
             version: env!("CARGO_PKG_VERSION"),
         }
+    }
+
+    /// The state in one line, as `systemctl status` shows it.
+    pub fn line(&self) -> String {
+        let reasons = self.reasons();
+        let codes: Vec<&str> = reasons.iter().map(|reason| reason.code.name()).collect();
+        let why = if codes.is_empty() { String::new() } else { format!(" ({})", codes.join(", ")) };
+        format!(
+            "{}{why}: {} events in the file, {}",
+            verdict(&reasons),
+            self.counters.written.get(),
+            self.session().doing
+        )
     }
 
     /// Whether events can come: subscribed, or living on the history.

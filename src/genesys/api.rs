@@ -272,7 +272,10 @@ mod tests {
             {"eventDefinition":{"id":"AUDIOHOOK-0001"},"eventCount":3},
             {"eventDefinition":{"id":"AUDIOHOOK-0002"}}]}"#;
         let counts = understand_aggregates(body).unwrap();
-        assert_eq!(counts.into_iter().collect::<Vec<_>>(), [("AUDIOHOOK-0001".into(), 3), ("AUDIOHOOK-0002".into(), 0)]);
+        assert_eq!(
+            counts.into_iter().collect::<Vec<_>>(),
+            [("AUDIOHOOK-0001".into(), 3), ("AUDIOHOOK-0002".into(), 0)]
+        );
         assert!(understand_aggregates("{}").is_err());
     }
 }

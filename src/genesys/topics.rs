@@ -36,7 +36,9 @@ pub fn built_in() -> Vec<Definition> {
 }
 
 #[derive(Deserialize)]
-#[serde(expecting = "an object with a list of topics is expected, as {\"topics\":[\"v2.operations.events.AUDIOHOOK-*\"]}")]
+#[serde(
+    expecting = "an object with a list of topics is expected, as {\"topics\":[\"v2.operations.events.AUDIOHOOK-*\"]}"
+)]
 struct File {
     topics: Vec<String>,
 }
@@ -149,7 +151,9 @@ pub fn understand_transports(body: &str) -> Result<Option<Vec<String>>, String> 
 
 /// Whether a socket is among them.
 pub fn allow_socket(transports: &[String]) -> bool {
-    transports.iter().any(|transport| transport.eq_ignore_ascii_case("all") || transport.eq_ignore_ascii_case("websocket"))
+    transports
+        .iter()
+        .any(|transport| transport.eq_ignore_ascii_case("all") || transport.eq_ignore_ascii_case("websocket"))
 }
 
 #[cfg(test)]
@@ -215,7 +219,9 @@ mod tests {
         let body = r#"{"entities":[{"id":"v2.users.{id}.presence","transports":["All"]},
             {"id":"v2.operations.events.{id}","transports":["EventBridge"]}]}"#;
         let transports = understand_transports(body).unwrap().unwrap();
-        assert!(!allow_socket(&transports) && allow_socket(&["Websocket".to_owned()]) && allow_socket(&["All".to_owned()]));
+        assert!(
+            !allow_socket(&transports) && allow_socket(&["Websocket".to_owned()]) && allow_socket(&["All".to_owned()])
+        );
         assert_eq!(understand_transports(r#"{"entities":[]}"#), Ok(None));
         assert!(understand_transports("[]").is_err());
     }

@@ -275,7 +275,8 @@ mod tests {
         ] {
             assert!(no_proxy.covers(host, port), "{host}:{port}");
         }
-        for (host, port) in [("::1", 443), ("notexample.com", 1), ("11.0.0.1", 1), ("fe80::1", 1), ("internal.org", 1)] {
+        for (host, port) in [("::1", 443), ("notexample.com", 1), ("11.0.0.1", 1), ("fe80::1", 1), ("internal.org", 1)]
+        {
             assert!(!no_proxy.covers(host, port), "{host}:{port}");
         }
         assert!(NoProxy::parse(&["*".to_owned()]).covers("anything", 1));

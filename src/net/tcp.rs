@@ -108,7 +108,9 @@ pub fn connect(name: &str, addresses: &[SocketAddr], deadline: Instant) -> Resul
     };
     Err(DialError::new(
         Step::Connect,
-        format!("cannot connect to {name} ({addresses}): {cause}; check the firewall, and HTTPS_PROXY if only a proxy leads out"),
+        format!(
+            "cannot connect to {name} ({addresses}): {cause}; check the firewall, and HTTPS_PROXY if only a proxy leads out"
+        ),
     ))
 }
 

@@ -104,7 +104,10 @@ fn certificates(path: &Path, setting: &str) -> Result<Vec<Certificate>, DialErro
     let wrong = |cause: String| {
         DialError::new(
             Step::Trust,
-            format!("cannot trust any peer: {setting} {}: {cause}; name a file of CA certificates in PEM", path.display()),
+            format!(
+                "cannot trust any peer: {setting} {}: {cause}; name a file of CA certificates in PEM",
+                path.display()
+            ),
         )
     };
     let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;

@@ -19,7 +19,10 @@ const BROKEN_UTF8: &str = "not UTF-8";
 #[derive(Debug, PartialEq, Eq)]
 pub enum Message {
     Text(Utf8Bytes),
-    Unreadable { reason: &'static str, head: Vec<u8> },
+    Unreadable {
+        reason: &'static str,
+        head: Vec<u8>,
+    },
     /// More pieces are to come.
     Partial,
 }

@@ -96,9 +96,7 @@ impl Link {
             Ok(Some(frame)) => self.take(frame),
             Ok(None) => Ok(Incoming::Close { code: ABNORMAL, reason: "no close frame".to_owned() }),
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(Incoming::Wait),
-            Err(Error::Capacity(CapacityError::MessageTooLong { size, .. })) => {
-                Ok(self.begin_skip(size as u64))
-            }
+            Err(Error::Capacity(CapacityError::MessageTooLong { size, .. })) => Ok(self.begin_skip(size as u64)),
             Err(error) => Err(error.to_string()),
         }
     }

@@ -1,6 +1,7 @@
 //! The newest records, in memory: what `/events` and the page show without reading a file.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 /// Records kept, at most.
@@ -51,6 +52,19 @@ impl Recent {
         found
     }
 
+    /// The numbers of the lines that are kept; the first line ever added has number 0.
+    pub fn numbers(&self) -> Range<u64> {
+        let ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        ring.added - ring.lines.len() as u64..ring.added
+    }
+
+    /// Shows the line of this number, if it is still kept. The lock is held for as long as `look` takes.
+    pub fn with<T>(&self, number: u64, look: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        let ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = number.checked_sub(ring.added - ring.lines.len() as u64)?;
+        ring.lines.get(usize::try_from(at).ok()?).map(|line| look(line))
+    }
+
     /// How many lines were ever added.
     pub fn added(&self) -> u64 {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).added
@@ -69,6 +83,11 @@ mod tests {
         let kept = recent.newest(5000, |_| true);
         assert_eq!((kept.len(), kept[0].as_slice(), kept[999].as_slice()), (1000, &b"500"[..], &b"1499"[..]));
         assert_eq!(recent.newest(2, |line| line.ends_with(b"7")), [b"1487".to_vec(), b"1497".to_vec()]);
+        assert_eq!(recent.numbers(), 500..1500);
+        assert_eq!(recent.with(499, |_| ()), None);
+        assert_eq!(recent.with(500, <[u8]>::to_vec), Some(b"500".to_vec()));
+        assert_eq!(recent.with(1499, <[u8]>::to_vec), Some(b"1499".to_vec()));
+        assert_eq!(recent.with(1500, |_| ()), None);
         let large = vec![b'x'; RECENT_BYTES_MAX / 2];
         recent.extend([large.as_slice(), &large, &large].into_iter());
         assert_eq!(recent.newest(5000, |_| true).len(), 2);

@@ -1,0 +1,333 @@
+//! The audit: are the files and Genesys's own counts of one mind?
+//!
+//! Deals with: one settled interval. The service's counts per definition are held against the files; where they differ,
+//! that history is read, hour by hour, and matched with the records by the rules of the window. So an operator can prove
+//! that nothing is missing. One request a step, so that the session has time for its other duties. Must never: write;
+//! what is missing is handed to whoever does.
+//!
+//! Source: `POST /api/v2/usage/events/aggregates/query`. Whether an interval's end is included is not documented, and
+//! rows that are equal in every field are one event: so counts that differ prove nothing yet, only the rows do.
+
+mod command;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::clock::{Clock, Millis, format_millis};
+use crate::config::Config;
+use crate::event::{Event, Identity, judge_row};
+use crate::genesys::api::Api;
+use crate::genesys::error::ApiError;
+use crate::genesys::history::{History, Next};
+use crate::message::Page;
+use crate::records;
+use crate::window::{Moment, Outcome, RECEIPT_DELAY_MS, Sighting, TOLERANCE_MS, Way, Window};
+
+pub use command::run;
+
+/// What is compared at once where the counts differ.
+const PIECE_MS: i64 = 3_600_000;
+
+/// How far beyond a piece rows and records are looked at: a pair may stand on both sides of an edge.
+const ROW_MARGIN_MS: i64 = 2 * TOLERANCE_MS;
+const RECORD_MARGIN_MS: i64 = RECEIPT_DELAY_MS + 2 * TOLERANCE_MS;
+
+/// Rows kept for a repair, at most; what is beyond is found by the next audit.
+const MISSING_MAX: usize = 10_000;
+
+/// Rows kept for the case that a nearer one takes their place.
+const TWINS_MAX: usize = 1_000;
+
+/// One definition's counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Counted {
+    pub id: String,
+    pub genesys: u64,
+    pub file: u64,
+}
+
+/// An event that one side has and the other has not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    pub event_id: String,
+    pub timestamp: String,
+    pub entity_id: String,
+    pub conversation_id: String,
+    /// The record's id.
+    pub id: String,
+}
+
+/// What an audit found; [`Report::rows`] apart, the document of `audit --json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    pub from: String,
+    pub to: String,
+    /// Whether nothing is missing in the files.
+    pub complete: bool,
+    pub definitions: Vec<Counted>,
+    pub missing: Vec<Entry>,
+    pub extra: Vec<Entry>,
+    /// The rows that are missing, as they came.
+    #[serde(skip)]
+    pub rows: Vec<String>,
+}
+
+impl Report {
+    /// The missing rows as a page for the writer.
+    pub fn repair(&self, received: Millis) -> Page {
+        let (mut body, mut ranges) = (String::new(), Vec::with_capacity(self.rows.len()));
+        for row in &self.rows {
+            let from = body.len();
+            body.push_str(row);
+            ranges.push(from..body.len());
+        }
+        Page { body, rows: ranges, received }
+    }
+}
+
+/// What a step brought.
+pub enum Step {
+    /// The rate allows the next request after this.
+    Wait(Duration),
+    More,
+    Done(Report),
+}
+
+/// Why an audit could not go on.
+#[derive(Debug)]
+pub enum Failed {
+    Api(ApiError),
+    Files(std::io::Error),
+}
+
+impl std::fmt::Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Api(error) => error.fmt(f),
+            Self::Files(error) => write!(f, "cannot read the files: {error}"),
+        }
+    }
+}
+
+/// An audit under way.
+pub struct Audit {
+    output: PathBuf,
+    row_delay_ms: i64,
+    from: Millis,
+    to: Millis,
+    ids: Vec<String>,
+    history: History,
+    counted: Vec<Counted>,
+    piece: Option<Piece>,
+    /// Everything before this was compared; `None`: the counts were not asked for yet.
+    compared: Option<Millis>,
+    missing: Vec<(Entry, String)>,
+    extra: Vec<Entry>,
+}
+
+/// The piece that is being compared.
+struct Piece {
+    from: Millis,
+    to: Millis,
+    /// What the files have, and the rows that are matched with it.
+    files: Window,
+    /// What the history has, to be matched with the records.
+    rows: Window,
+    missing: Vec<(Sighting, Entry, String)>,
+    /// The newest rows that have a twin in the files: a nearer row may yet take one's place.
+    twins: VecDeque<(Sighting, Entry, String)>,
+}
+
+impl Audit {
+    /// Of the interval from `from` up to `to`, which must be settled, for these definitions.
+    pub fn new(config: &Config, ids: Vec<String>, from: Millis, to: Millis) -> Self {
+        Self {
+            output: config.output.file.clone(),
+            row_delay_ms: config.catch_up.overlap.as_millis() as i64 + RECEIPT_DELAY_MS,
+            from,
+            to,
+            ids,
+            history: History::new(&config.genesys.api_url, config.catch_up.rate),
+            counted: Vec::new(),
+            piece: None,
+            compared: None,
+            missing: Vec::new(),
+            extra: Vec::new(),
+        }
+    }
+
+    /// One step: a request at most.
+    ///
+    /// # Errors
+    /// When the service or a file cannot be read; the step may be tried again.
+    pub fn step(&mut self, api: &mut Api, clock: &Clock) -> Result<Step, Failed> {
+        let Some(compared) = self.compared else {
+            let counts = api.aggregates(self.from, self.to).map_err(Failed::Api)?;
+            self.counted = self.count(counts).map_err(Failed::Files)?;
+            self.compared = Some(if self.counted.iter().all(|c| c.genesys == c.file) { self.to } else { self.from });
+            return Ok(Step::More);
+        };
+        if self.piece.is_none() {
+            if compared >= self.to {
+                return Ok(Step::Done(self.report()));
+            }
+            self.begin_piece(compared, clock)?;
+        }
+        match self.history.next(clock.now(), api.service().now()) {
+            Next::Wait(wait) => return Ok(Step::Wait(wait)),
+            Next::Idle => self.end_piece().map_err(Failed::Files)?,
+            Next::Ask { cursor, body } => {
+                let answer = api.query_page(cursor.as_deref(), &body);
+                let taken = self.history.take(answer, clock.wall());
+                if let Some(error) = taken.failed {
+                    return Err(Failed::Api(error));
+                }
+                if let Some(page) = taken.page {
+                    self.match_page(&page);
+                }
+            }
+        }
+        Ok(Step::More)
+    }
+
+    /// The files' counts beside the service's.
+    fn count(&self, genesys: BTreeMap<String, u64>) -> std::io::Result<Vec<Counted>> {
+        let mut counted: BTreeMap<String, Counted> =
+            self.ids.iter().map(|id| (id.clone(), Counted { id: id.clone(), genesys: 0, file: 0 })).collect();
+        for (id, count) in genesys {
+            if let Some(counted) = counted.get_mut(&id) {
+                counted.genesys = count;
+            }
+        }
+        let (from, to) = (self.from, self.to);
+        self.each_record(from, to, |event_id, sighting, _| {
+            if (from..to).contains(&sighting.moment.nominal())
+                && let Some(counted) = counted.get_mut(event_id)
+            {
+                counted.file += 1;
+            }
+        })?;
+        Ok(counted.into_values().collect())
+    }
+
+    /// Visits the records whose event may lie in the interval.
+    fn each_record(&self, from: Millis, to: Millis, mut visit: impl FnMut(&str, Sighting, &str)) -> std::io::Result<()> {
+        let record = |text: &str, line: &crate::event::Line<'_>| {
+            let sighting = records::sighting(line, self.row_delay_ms);
+            let at = sighting.moment.nominal();
+            if at >= from - RECORD_MARGIN_MS && at < to + self.row_delay_ms + RECORD_MARGIN_MS {
+                visit(&line.event_id.decoded(), sighting, text);
+            }
+        };
+        records::each_since(&records::files(&self.output), from - RECORD_MARGIN_MS, record, || false, || ())
+    }
+
+    fn begin_piece(&mut self, from: Millis, clock: &Clock) -> Result<(), Failed> {
+        let to = (from + PIECE_MS).min(self.to);
+        let differing: Vec<String> = self.counted.iter().filter(|c| c.genesys != c.file).map(|c| c.id.clone()).collect();
+        let mut files = Window::default();
+        self.each_record(from, to, |event_id, sighting, _| {
+            if differing.iter().any(|id| id == event_id) {
+                files.note(sighting);
+            }
+        })
+        .map_err(Failed::Files)?;
+        self.history.add(differing, from - ROW_MARGIN_MS, to + ROW_MARGIN_MS, false, clock.now());
+        self.piece = Some(Piece { from, to, files, rows: Window::default(), missing: Vec::new(), twins: VecDeque::new() });
+        Ok(())
+    }
+
+    /// Matches a page's rows with what the files have.
+    fn match_page(&mut self, page: &Page) {
+        let Some(piece) = &mut self.piece else { return };
+        let mut scratch = Vec::new();
+        for range in &page.rows {
+            let text = &page.body[range.clone()];
+            let Ok(event) = judge_row(text) else { continue };
+            let identity = Identity::of(&event, &mut scratch);
+            let moment = event.time.map_or(Moment::Receipt { at: page.received, delay: self.row_delay_ms }, Moment::Own);
+            let sighting = Sighting { content: identity.content, way: Way::History, moment };
+            match piece.files.offer(sighting) {
+                Outcome::Duplicate => {
+                    if piece.twins.len() == TWINS_MAX {
+                        piece.twins.pop_front();
+                    }
+                    piece.twins.push_back((sighting, entry(&event, identity, page.received), text.to_owned()));
+                }
+                Outcome::New => piece.missing.push((sighting, entry(&event, identity, page.received), text.to_owned())),
+                Outcome::Displaces(other) => {
+                    // A nearer row has taken an earlier one's place: that one has no record then.
+                    let is_displaced = |(twin, ..): &(Sighting, Entry, String)| twin.content == sighting.content && twin.moment == other;
+                    if let Some(index) = piece.twins.iter().rposition(is_displaced)
+                        && let Some(twin) = piece.twins.remove(index)
+                    {
+                        piece.missing.push(twin);
+                    }
+                }
+            }
+            piece.rows.offer(sighting);
+            if piece.missing.len() > MISSING_MAX {
+                piece.missing.truncate(MISSING_MAX);
+            }
+        }
+    }
+
+    /// All rows of the piece were seen: what is missing, and what is there beyond them?
+    fn end_piece(&mut self) -> std::io::Result<()> {
+        let Some(mut piece) = self.piece.take() else { return Ok(()) };
+        let within = |at: Millis| (piece.from..piece.to).contains(&at);
+        let differing: Vec<&str> =
+            self.counted.iter().filter(|c| c.genesys != c.file).map(|c| c.id.as_str()).collect();
+        let mut extra = Vec::new();
+        self.each_record(piece.from, piece.to, |event_id, sighting, text| {
+            if differing.contains(&event_id) && piece.rows.offer(sighting) == Outcome::New && within(sighting.moment.nominal()) {
+                extra.push(record_entry(text));
+            }
+        })?;
+        let missing = piece.missing.into_iter().filter(|(sighting, ..)| within(sighting.moment.nominal()));
+        self.missing.extend(missing.map(|(_, entry, row)| (entry, row)));
+        self.missing.truncate(MISSING_MAX);
+        self.extra.extend(extra);
+        self.compared = Some(piece.to);
+        Ok(())
+    }
+
+    fn report(&mut self) -> Report {
+        let (missing, rows): (Vec<Entry>, Vec<String>) = std::mem::take(&mut self.missing).into_iter().unzip();
+        Report {
+            from: format_millis(self.from),
+            to: format_millis(self.to),
+            complete: missing.is_empty(),
+            definitions: std::mem::take(&mut self.counted),
+            missing,
+            extra: std::mem::take(&mut self.extra),
+            rows,
+        }
+    }
+}
+
+fn entry(event: &Event<'_>, identity: Identity, received: Millis) -> Entry {
+    let time = event.time.unwrap_or(received);
+    Entry {
+        event_id: event.definition.decoded().into_owned(),
+        timestamp: format_millis(time),
+        entity_id: event.entity_id.decoded().into_owned(),
+        conversation_id: event.conversation_id.decoded().into_owned(),
+        id: identity.at(time).to_string(),
+    }
+}
+
+fn record_entry(text: &str) -> Entry {
+    let record: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
+    let field = |name: &str| record[name].as_str().unwrap_or_default().to_owned();
+    Entry {
+        event_id: field("event_id"),
+        timestamp: field("timestamp"),
+        entity_id: field("entity_id"),
+        conversation_id: field("conversation_id"),
+        id: field("id"),
+    }
+}

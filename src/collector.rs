@@ -1,0 +1,230 @@
+//! The one place that knows all stages: it starts the threads, joins their channels, and ends them.
+//!
+//! Deals with: the order of the start (what is local first, so that a fault is told before anything goes out), the stop,
+//! and what systemd is told meanwhile. Must never: wait for a thread that may hang in the network.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, after, bounded, never, select};
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::genesys::{session, topics};
+use crate::message::Address;
+use crate::net::Dialer;
+use crate::signals::Signal;
+use crate::status::Status;
+use crate::writer::{Inbox, Writer};
+use crate::{http, reader, systemd, thread};
+
+/// Batches of frames that wait for the writer; each holds what one read brought, 256 KiB or so at most.
+const BATCHES_MAX: usize = 16;
+/// Pages of the history that wait for the writer.
+const PAGES_MAX: usize = 2;
+/// What the session is told of sockets; those who tell it never wait for room.
+const NEWS_MAX: usize = 64;
+/// How long a stop waits for the writer, which has its own, shorter, limits.
+const STOP_MAX: Duration = Duration::from_millis(4500);
+/// How often systemd's status line is brought up to date.
+const TELL_EVERY: Duration = Duration::from_secs(5);
+
+/// What did not let the collector start.
+enum Fault {
+    /// A wrong setting: nothing was started.
+    Setting(String),
+    Other(String),
+}
+
+/// A stage that has ended.
+struct Ended {
+    stage: &'static str,
+    result: Result<(), String>,
+}
+
+/// Runs the collector until a signal stops it, or a stage ends early.
+pub fn run(config: Config, signals: Receiver<Signal>) -> ExitCode {
+    match Collector::start(config) {
+        Ok(collector) => collector.watch(signals),
+        Err(Fault::Setting(message)) => {
+            log::error!("{message}");
+            ExitCode::from(2)
+        }
+        Err(Fault::Other(message)) => {
+            log::error!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Collector {
+    status: Arc<Status>,
+    /// Dropped to stop every stage.
+    stop: Sender<()>,
+    reopen: Sender<()>,
+    ended: Receiver<Ended>,
+}
+
+impl Collector {
+    fn start(config: Config) -> Result<Self, Fault> {
+        let clock = Clock::system();
+        let config = Arc::new(config);
+        let status = Arc::new(Status::new(clock.clone(), config.elastic.is_some()));
+        topics::read_file(&config.genesys.topics_file, config.genesys.topics_file_named).map_err(Fault::Setting)?;
+        let dialer = Dialer::new(&config.network).map_err(|error| Fault::Setting(error.to_string()))?;
+        let dialer = Arc::new(dialer);
+        let bound = http::bind(&config.http).map_err(Fault::Other)?;
+        let (news_in, news) = bounded(NEWS_MAX);
+        let (writer, begin) =
+            Writer::open(config.clone(), status.clone(), clock.clone(), news_in.clone()).map_err(Fault::Other)?;
+
+        let (stop, stopped) = bounded::<()>(0);
+        let (reopen, reopened) = bounded(1);
+        let (frames_in, frames) = bounded(BATCHES_MAX);
+        let (pages_in, pages) = bounded(PAGES_MAX);
+        let (ended_in, ended) = bounded(3);
+        let refused = |stage: &str, error| Fault::Other(format!("cannot start the {stage} thread: {error}"));
+
+        let inbox = Inbox { frames, session: pages, reopen: reopened, stop: stopped.clone() };
+        let handle = thread::spawn("writer", move || writer.run(inbox)).map_err(|e| refused("writer", e))?;
+        watch("writer", handle, ended_in.clone()).map_err(|e| refused("writer", e))?;
+
+        let handle = http::start(bound, status.clone(), clock.clone(), config.http.token.clone(), stopped.clone())
+            .map_err(|e| refused("http", e))?;
+        watch("http", handle, ended_in.clone()).map_err(|e| refused("http", e))?;
+
+        let open = {
+            let (dialer, news, status, clock, stop) =
+                (dialer.clone(), news_in, status.clone(), clock.clone(), stopped.clone());
+            move |address: Address| {
+                reader::start(
+                    address,
+                    dialer.clone(),
+                    frames_in.clone(),
+                    news.clone(),
+                    status.clone(),
+                    clock.clone(),
+                    stop.clone(),
+                )
+            }
+        };
+        let begin = session::Start { checkpoint: begin.checkpoint, channel: begin.channel };
+        let handle = session::start(config.clone(), begin, dialer, pages_in, news, open, status.clone(), clock, stopped)
+            .map_err(|e| refused("session", e))?;
+        watch("session", handle, ended_in).map_err(|e| refused("session", e))?;
+
+        log::info!(
+            "collecting into {}; health at http://{}:{}/health",
+            config.output.file.display(),
+            config.http.host,
+            config.http.port
+        );
+        systemd::ready(&status.line());
+        Ok(Self { status, stop, reopen, ended })
+    }
+
+    /// Passes on signals, tells systemd, and waits for the end.
+    fn watch(self, signals: Receiver<Signal>) -> ExitCode {
+        let watchdog = systemd::watchdog_interval();
+        let tell_every = if systemd::is_listening() { Some(watchdog.map_or(TELL_EVERY, |w| w.min(TELL_EVERY))) } else { None };
+        loop {
+            let tell = tell_every.map_or_else(never, after);
+            select! {
+                recv(signals) -> signal => match signal {
+                    Ok(Signal::Reopen) => {
+                        systemd::reloading();
+                        let _ = self.reopen.try_send(());
+                        systemd::ready(&self.status.line());
+                    }
+                    Ok(Signal::Stop) | Err(_) => return self.stop(),
+                },
+                recv(self.ended) -> ended => return self.fail(ended.ok()),
+                recv(tell) -> _ => {
+                    systemd::status(&self.status.line());
+                    if self.status.beats.stalled().is_none() {
+                        systemd::watchdog();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Everything received is in the file before this returns; a stage that hangs in the network is left behind.
+    fn stop(self) -> ExitCode {
+        log::info!("stopping");
+        systemd::stopping("writing what was received");
+        drop(self.stop);
+        match wait_for_writer(&self.ended) {
+            Ok(()) => {
+                log::info!("stopped: everything received is in the file");
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                log::error!("{error}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    /// A stage ended early: the program ends too, and whoever supervises it starts it again.
+    fn fail(self, ended: Option<Ended>) -> ExitCode {
+        let (stage, result) = ended.map_or(("unknown", Ok(())), |ended| (ended.stage, ended.result));
+        match result {
+            Err(error) => log::error!("the {stage} thread ended: {error}"),
+            Ok(()) => log::error!("the {stage} thread ended early; this is a fault of the collector: please report it"),
+        }
+        systemd::stopping("a thread ended early");
+        drop(self.stop);
+        if stage != "writer"
+            && let Err(error) = wait_for_writer(&self.ended)
+        {
+            log::error!("{error}");
+        }
+        ExitCode::FAILURE
+    }
+}
+
+fn wait_for_writer(ended: &Receiver<Ended>) -> Result<(), String> {
+    let deadline = std::time::Instant::now() + STOP_MAX;
+    loop {
+        match ended.recv_deadline(deadline) {
+            Ok(Ended { stage: "writer", result }) => return result,
+            Ok(_) => {}
+            Err(RecvTimeoutError::Timeout) => {
+                return Err("the writer did not end in time; what it held comes again from the history".into());
+            }
+            Err(RecvTimeoutError::Disconnected) => return Err("the writer is gone".into()),
+        }
+    }
+}
+
+/// What a stage's thread returns.
+trait Outcome: Send + 'static {
+    fn outcome(self) -> Result<(), String>;
+}
+
+impl Outcome for () {
+    fn outcome(self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+impl Outcome for Result<(), String> {
+    fn outcome(self) -> Result<(), String> {
+        self
+    }
+}
+
+/// Tells when a stage's thread ends, however it ends.
+fn watch<T: Outcome>(stage: &'static str, handle: JoinHandle<T>, ended: Sender<Ended>) -> std::io::Result<()> {
+    thread::spawn(&format!("{stage}-end"), move || {
+        let result = match handle.join() {
+            Ok(value) => value.outcome(),
+            Err(_) => Err("it panicked; this is a fault of the collector: please report it".into()),
+        };
+        let _ = ended.send(Ended { stage, result });
+    })
+    .map(drop)
+}

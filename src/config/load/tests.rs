@@ -1,0 +1,320 @@
+use super::*;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+const CREDENTIALS: [(&str, &str); 3] = [
+    ("GENESYS_ENV", "mypurecloud.com"),
+    ("GENESYS_CLIENT_ID", "3f2b8c1e-0000-4000-8000-000000000001"),
+    ("GENESYS_CLIENT_SECRET", "s3cr3t-s3cr3t"),
+];
+
+/// A folder of the test's own, gone at its end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("audiohook-config-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("folder");
+        Self(path)
+    }
+
+    fn file(&self, name: &str, text: &str) -> String {
+        let path = self.0.join(name);
+        std::fs::write(&path, text).expect("file");
+        path.to_str().expect("UTF-8").to_owned()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn load_with(need: Need, values: &[(&str, &str)], env_file: Option<&Path>) -> Result<Config, Faults> {
+    let map: BTreeMap<&str, &str> = values.iter().copied().collect();
+    Config::load_for(need, &|name| map.get(name).map(OsString::from), env_file)
+}
+
+fn load(values: &[(&str, &str)]) -> Result<Config, Faults> {
+    load_with(Need::Credentials, &[&CREDENTIALS, values].concat(), None)
+}
+
+/// The one fault that these settings have.
+fn fault(values: &[(&str, &str)]) -> String {
+    let faults = load(values).expect_err(&format!("{values:?}"));
+    assert_eq!(faults.0.len(), 1, "{faults}");
+    faults.to_string()
+}
+
+#[test]
+fn the_three_credentials_are_enough() {
+    let config = load(&[]).expect("valid");
+    assert_eq!(config.genesys.login_url, "https://login.mypurecloud.com");
+    assert_eq!(config.genesys.api_url, "https://api.mypurecloud.com");
+    assert_eq!(config.genesys.delivery, Delivery::Auto);
+    assert_eq!(config.genesys.topics_file, Path::new("./topics.json"));
+    assert!(!config.genesys.topics_file_named);
+    assert_eq!(config.catch_up.interval, Duration::from_secs(60));
+    assert_eq!(config.catch_up.overlap, Duration::from_secs(900));
+    assert_eq!(config.catch_up.rate, 150);
+    assert_eq!(config.catch_up.start, Duration::from_secs(864_000));
+    assert_eq!(config.output.file, Path::new("./audiohook_events.jsonl"));
+    assert_eq!(config.output.state_file, Path::new("./audiohook_events.jsonl.state"));
+    assert_eq!((config.output.max_file_size, config.output.backup_count), (10_485_760, 5));
+    assert!(config.output.redact_fields.is_empty());
+    assert!(config.log.console && config.log.level == log::LevelFilter::Info && config.log.format == LogFormat::Json);
+    assert!(config.elastic.is_none());
+    assert_eq!((config.http.host.as_str(), config.http.port), ("0.0.0.0", 8077));
+    assert!(config.http.token.is_none());
+    assert_eq!(config.reconnect.delay, Duration::from_secs(5));
+    assert_eq!(config.reconnect.max_delay, Duration::from_secs(60));
+    assert!(config.network.https_proxy.is_none() && config.network.no_proxy.is_empty());
+    assert!(config.notices().is_empty());
+}
+
+#[test]
+fn the_predecessors_settings_work_unchanged() {
+    let folder = Folder::new("predecessor");
+    let path = folder.file(
+        "env",
+        "# Genesys Cloud\nGENESYS_ENV=usw2.pure.cloud\nGENESYS_CLIENT_ID=abc\nGENESYS_CLIENT_SECRET=a$b%c\\n#d\n\n\
+         OUTPUT_FILE=./audiohook_events.jsonl\nMAX_FILE_SIZE=10485760  # 10MB\nBACKUP_COUNT=5\nCONSOLE_OUTPUT=true\n\
+         ELASTIC_URL=http://elasticsearch:9200\nELASTIC_AUTH=elastic:changeme\nELASTIC_INDEX=genesys-audiohook\nBULK_SIZE=50\n\
+         TOPICS_FILE=./topics.json\nHTTP_HOST=0.0.0.0\nHTTP_PORT=8077\nRECONNECT_DELAY=5.0\nMAX_RECONNECT_DELAY=60.0\n",
+    );
+    let config = load_with(Need::Credentials, &[], Some(Path::new(&path))).expect("valid");
+    assert_eq!(config.output.max_file_size, 10_485_760);
+    assert_eq!(config.genesys.client_secret.expose(), "a$b%c\\n#d");
+    let elastic = config.elastic.clone().expect("on");
+    assert_eq!(elastic.urls, ["http://elasticsearch:9200"]);
+    assert_eq!(elastic.authorization.expect("set").expose(), "Basic ZWxhc3RpYzpjaGFuZ2VtZQ==");
+    assert_eq!(config.notices().len(), 1, "credentials in clear");
+}
+
+#[test]
+fn the_example_starts_the_program_once_the_credentials_are_filled_in() {
+    let example = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.env.example"));
+    load_with(Need::Credentials, &CREDENTIALS, Some(example)).expect("valid");
+    let faults = load_with(Need::Credentials, &[], Some(example)).expect_err("credentials missing");
+    let subjects: Vec<&str> = faults.0.iter().map(|fault| fault.subject.as_str()).collect();
+    assert_eq!(subjects, ["GENESYS_ENV", "GENESYS_CLIENT_ID", "GENESYS_CLIENT_SECRET"]);
+}
+
+#[test]
+fn the_environment_wins_and_empty_is_unset() {
+    let folder = Folder::new("precedence");
+    let path = folder.file("env", "HTTP_PORT=1000\nBULK_SIZE=7\nCATCH_UP_RATE=\nno_proxy=a\n");
+    let env =
+        [&CREDENTIALS[..], &[("HTTP_PORT", "2000"), ("BULK_SIZE", ""), ("NO_PROXY", ""), ("ELASTIC_URL", "https://e")]]
+            .concat();
+    let config = load_with(Need::Credentials, &env, Some(Path::new(&path))).expect("valid");
+    assert_eq!(config.http.port, 2000);
+    assert_eq!(config.elastic.expect("on").bulk_size, 7);
+    assert_eq!(config.catch_up.rate, 150);
+    assert_eq!(config.network.no_proxy, ["a"]);
+}
+
+#[test]
+fn a_named_settings_file_must_be_there_and_each_bad_line_is_told() {
+    let faults = load_with(Need::Credentials, &CREDENTIALS, Some(Path::new("/nowhere/env"))).expect_err("missing");
+    assert!(faults.to_string().starts_with("/nowhere/env: cannot read the settings file: "), "{faults}");
+    let folder = Folder::new("lines");
+    let path = folder.file("env", "HTTP_PORT=1\nwhat is this\nHTTP_PORT=x\n");
+    let faults = load_with(Need::Credentials, &CREDENTIALS, Some(Path::new(&path))).expect_err("bad");
+    assert_eq!(faults.0.len(), 2, "{faults}");
+    assert_eq!(faults.0[0].to_string(), format!("{path} line 2: not NAME=value"));
+    assert!(faults.0[1].to_string().starts_with("HTTP_PORT=x: must be a whole number"));
+}
+
+#[test]
+fn every_fault_is_told_at_once() {
+    let bad = [
+        ("GENESYS_ENV", "https://login.mypurecloud.com"),
+        ("GENESYS_LOGIN_URL", "http://login.example"),
+        ("GENESYS_API_URL", "api"),
+        ("GENESYS_DELIVERY", "both"),
+        ("CATCH_UP_INTERVAL", "0"),
+        ("CATCH_UP_OVERLAP", "NaN"),
+        ("CATCH_UP_RATE", "0"),
+        ("CATCH_UP_START", "-1"),
+        ("OUTPUT_FILE", "/"),
+        ("MAX_FILE_SIZE", "10XB"),
+        ("BACKUP_COUNT", "-1"),
+        ("CONSOLE_OUTPUT", "maybe"),
+        ("LOG_LEVEL", "loud"),
+        ("LOG_FORMAT", "xml"),
+        ("ELASTIC_INDEX", "Upper"),
+        ("BULK_SIZE", "0"),
+        ("ELASTIC_FLUSH_INTERVAL", "inf"),
+        ("ELASTIC_CA_FILE", "/nowhere/ca.pem"),
+        ("ELASTIC_SETUP", "2"),
+        ("ELASTIC_BACKLOG_MAX", "0"),
+        ("HTTP_HOST", "0.0.0.0:1"),
+        ("HTTP_PORT", "65536"),
+        ("RECONNECT_DELAY", "1e9"),
+        ("MAX_RECONNECT_DELAY", "99999999999999999999"),
+        ("SSL_CERT_FILE", "/nowhere/ca.pem"),
+        ("HTTPS_PROXY", "socks5://me:hush@proxy:1"),
+    ];
+    let faults = load(&bad).expect_err("bad");
+    for (name, _) in bad {
+        assert_eq!(faults.0.iter().filter(|fault| fault.subject == name).count(), 1, "{name} in\n{faults}");
+    }
+    assert_eq!(faults.0.len(), bad.len(), "{faults}");
+    assert_eq!(faults.to_string().lines().count(), bad.len());
+    assert!(!faults.to_string().contains("hush"));
+}
+
+#[test]
+fn no_fault_shows_a_secret() {
+    let folder = Folder::new("secrets");
+    let file = folder.file("secret", "from-the-file\n");
+    let control = "line-one\nhush";
+    for values in [
+        &[("ELASTIC_AUTH", "hush hush")][..],
+        &[("ELASTIC_AUTH", control)],
+        &[("HTTP_TOKEN", "hush hush")],
+        &[("GENESYS_CLIENT_SECRET", control)],
+        &[("ELASTIC_URL", "https://me:hush@host?x")],
+        &[("ELASTIC_URL", "https://me:hush@a,https://me:hush2@b")],
+        &[("ELASTIC_URL", "https://me:hush@a"), ("ELASTIC_AUTH", "me:hush")],
+        &[("HTTPS_PROXY", "https://me:hush@proxy:1")],
+        &[("GENESYS_LOGIN_URL", "https://me:hush@host")],
+        &[("HTTP_TOKEN", "hush"), ("HTTP_TOKEN_FILE", &file)],
+    ] {
+        let text = fault(values);
+        assert!(!text.contains("hush") && !text.contains("from-the-file"), "{text}");
+    }
+}
+
+#[test]
+fn a_secret_comes_from_its_file_without_the_line_break_at_its_end() {
+    let folder = Folder::new("files");
+    let secret = folder.file("secret", "abc def\r\n");
+    let empty = folder.file("empty", "\n");
+    let config =
+        load(&[("GENESYS_CLIENT_SECRET", ""), ("GENESYS_CLIENT_SECRET_FILE", &secret), ("HTTP_TOKEN_FILE", &empty)])
+            .expect("valid");
+    assert_eq!(config.genesys.client_secret.expose(), "abc def");
+    assert!(config.http.token.is_none());
+    assert_eq!(
+        fault(&[("GENESYS_CLIENT_SECRET_FILE", &secret)]),
+        "GENESYS_CLIENT_SECRET: is set together with GENESYS_CLIENT_SECRET_FILE: keep one of the two"
+    );
+    let text = fault(&[("ELASTIC_AUTH_FILE", "/nowhere/auth")]);
+    assert!(text.starts_with("ELASTIC_AUTH_FILE=/nowhere/auth: cannot read the file: "), "{text}");
+    assert!(fault(&[("HTTP_TOKEN_FILE", &folder.file("two", "a\nb\n"))]).contains("more than one line"));
+    assert!(fault(&[("GENESYS_CLIENT_SECRET", ""), ("GENESYS_CLIENT_SECRET_FILE", &empty)]).contains("not set"));
+}
+
+#[test]
+fn addresses_are_https_or_on_this_machine() {
+    for (url, expected) in [
+        ("http://localhost:8080/", "http://localhost:8080"),
+        ("http://127.3.2.1:8080", "http://127.3.2.1:8080"),
+        ("http://[::1]:8080/x/", "http://[::1]:8080/x"),
+        ("https://login.example", "https://login.example"),
+    ] {
+        assert_eq!(load(&[("GENESYS_LOGIN_URL", url)]).expect(url).genesys.login_url, expected);
+    }
+    assert!(fault(&[("GENESYS_API_URL", "http://10.0.0.1")]).contains("must begin with https://"));
+    let config = load(&[("GENESYS_ENV", "new1.pure.cloud")]).expect("any domain");
+    assert!(config.notices()[0].starts_with("GENESYS_ENV=new1.pure.cloud: not a region"));
+}
+
+#[test]
+fn the_clusters_addresses_may_be_several_and_carry_the_password() {
+    let url = "https://me:p%40ss@a:9200/es/, http://b:9200,https://a:9200/es";
+    let elastic = load(&[("ELASTIC_URL", url)]).expect("valid").elastic.expect("on");
+    assert_eq!(elastic.urls, ["https://a:9200/es", "http://b:9200"]);
+    assert_eq!(elastic.authorization.expect("set").expose(), "Basic bWU6cEBzcw==");
+    assert!(fault(&[("ELASTIC_URL", "localhost:9200")]).contains("must begin with https://"));
+}
+
+#[test]
+fn what_is_off_is_judged_too() {
+    assert!(fault(&[("BULK_SIZE", "many")]).starts_with("BULK_SIZE=many"));
+    assert!(fault(&[("ELASTIC_AUTH", "Bearer ")]).starts_with("ELASTIC_AUTH: "));
+    assert!(fault(&[("GENESYS_DELIVERY", "websocket"), ("CATCH_UP_INTERVAL", "x")]).starts_with("CATCH_UP_INTERVAL=x"));
+}
+
+#[test]
+fn settings_must_fit_each_other() {
+    assert!(fault(&[("RECONNECT_DELAY", "61")]).contains("MAX_RECONNECT_DELAY, which is 60"));
+    assert!(fault(&[("MAX_RECONNECT_DELAY", "4")]).contains("RECONNECT_DELAY, which is 5"));
+    for suffix in ["", ".1", ".12", ".dead", ".unreadable"] {
+        let state = format!("/tmp/../tmp/x.jsonl{suffix}");
+        let text = fault(&[("OUTPUT_FILE", "/tmp/x.jsonl"), ("STATE_FILE", &state)]);
+        assert!(text.starts_with("STATE_FILE=") && text.contains("a file of its own"), "{text}");
+    }
+    load(&[("OUTPUT_FILE", "/tmp/x.jsonl"), ("STATE_FILE", "/tmp/x.jsonl.state")]).expect("the default, named");
+    load(&[("OUTPUT_FILE", "/tmp/x.jsonl"), ("STATE_FILE", "/var/tmp/x.jsonl.1")]).expect("another folder");
+    let folder = Folder::new("collision");
+    let path = folder.file("env", "");
+    let values = [&CREDENTIALS[..], &[("OUTPUT_FILE", path.as_str())]].concat();
+    let faults = load_with(Need::Credentials, &values, Some(Path::new(&path))).expect_err("collides");
+    assert!(faults.to_string().contains("holds the settings"), "{faults}");
+    let topics = folder.file("topics.json", "{}");
+    assert!(fault(&[("TOPICS_FILE", &topics), ("OUTPUT_FILE", &topics)]).starts_with("TOPICS_FILE="));
+}
+
+#[test]
+fn a_topics_file_that_was_named_must_be_there() {
+    assert!(fault(&[("TOPICS_FILE", "/nowhere/topics.json")]).contains("cannot read the file"));
+    assert!(!load(&[("TOPICS_FILE", "./topics.json")]).expect("the default, named").genesys.topics_file_named);
+}
+
+#[test]
+fn the_proxy_is_known_by_either_name() {
+    for (name, value, expected) in [
+        ("HTTPS_PROXY", "http://me:p%40ss@proxy:3128/", "http://me:p%40ss@proxy:3128"),
+        ("https_proxy", "proxy:3128", "http://proxy:3128"),
+        ("https_proxy", "http://Proxy", "http://proxy:80"),
+    ] {
+        let config = load(&[(name, value), ("no_proxy", "localhost, .corp,10.0.0.0/8 *.x")]).expect(value);
+        assert_eq!(config.network.https_proxy.expect("set").expose(), expected);
+        assert_eq!(config.network.no_proxy, ["localhost", ".corp", "10.0.0.0/8", "*.x"]);
+    }
+}
+
+#[test]
+fn redacted_fields_keep_their_case() {
+    let config = load(&[("REDACT_FIELDS", "phoneNumber, entityName,phoneNumber")]).expect("valid");
+    assert_eq!(config.output.redact_fields, ["phoneNumber", "entityName"]);
+}
+
+#[test]
+fn zero_has_a_meaning_where_it_is_named() {
+    let config = load(&[("CATCH_UP_START", "0"), ("BACKUP_COUNT", "0")]).expect("valid");
+    assert!(config.catch_up.start.is_zero() && config.output.backup_count == 0);
+}
+
+#[test]
+fn each_command_needs_what_it_needs() {
+    load_with(Need::Nothing, &[], None).expect("nothing");
+    assert!(load_with(Need::Nothing, &[("HTTP_PORT", "x")], None).is_err());
+    let faults = load_with(Need::Cluster, &[], None).expect_err("no cluster");
+    assert!(faults.to_string().starts_with("ELASTIC_URL: not set"), "{faults}");
+    let template = load_with(Need::Template, &[("ELASTIC_INDEX", "logs-x")], None).expect("no cluster needed");
+    assert_eq!(template.elastic.expect("the settings").index, "logs-x");
+    let bad_elsewhere = |name: &str| (name == "BULK_SIZE").then(|| OsString::from("x"));
+    assert_eq!(load_http(&bad_elsewhere, None).expect("only HTTP_*").port, 8077);
+    assert!(load_http(&|name| (name == "HTTP_PORT").then(|| OsString::from("x")), None).is_err());
+}
+
+#[test]
+fn text_that_is_not_utf8_is_a_fault() {
+    use std::os::unix::ffi::OsStringExt;
+    let environment = |name: &str| (name == "OUTPUT_FILE").then(|| OsString::from_vec(vec![b'x', 0xff]));
+    let faults = Config::load_for(Need::Nothing, &environment, None).expect_err("not UTF-8");
+    assert!(faults.to_string().contains("must be UTF-8"), "{faults}");
+}
+
+#[test]
+fn the_settings_show_no_secret_when_printed() {
+    let values =
+        [("HTTPS_PROXY", "http://me:hush@proxy:1"), ("ELASTIC_URL", "https://me:hush@host"), ("HTTP_TOKEN", "hush")];
+    let text = format!("{:?}", load(&values).expect("valid"));
+    assert!(!text.contains("hush") && !text.contains("s3cr3t") && !text.contains("Basic"), "{text}");
+}

@@ -1,0 +1,425 @@
+//! The texts of settings, judged one by one: each function takes a text and gives a value, or what is wrong and what is
+//! right. Must never: read the environment or a file, or repeat the text it judges.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
+
+/// The longest duration that can be set: a hundred years, far from where sums of instants overflow.
+pub const SECONDS_MAX: u64 = 100 * 365 * 86_400;
+
+/// The shortest: a millisecond, the unit of every clock here.
+const SECONDS_MIN: f64 = 0.001;
+
+/// The largest size, bytes: what a file's offset can say.
+pub const SIZE_MAX: u64 = i64::MAX as u64;
+
+/// Characters of an index's name, as the cluster limits it, bytes.
+const INDEX_NAME_BYTES_MAX: usize = 255;
+
+/// What a judgement is: the value, or what is wrong and what is right.
+pub type Judged<T> = Result<T, String>;
+
+/// true/1/yes/on, false/0/no/off.
+pub fn boolean(text: &str) -> Judged<bool> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => Err("must be true or false (1, yes, on; 0, no, off)".to_owned()),
+    }
+}
+
+/// A whole number from `min` to `max`.
+pub fn number(text: &str, min: u64, max: u64) -> Judged<u64> {
+    let text = text.trim();
+    let wrong = || format!("must be a whole number from {min} to {max}");
+    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    text.parse().ok().filter(|n| (min..=max).contains(n)).ok_or_else(wrong)
+}
+
+/// Bytes, or a number with K, M or G, `B` or `iB` behind it; all are powers of 1024.
+pub fn size(text: &str) -> Judged<u64> {
+    let text = text.trim();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let factor: u64 = match text[digits..].trim_start().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" | "kib" => 1 << 10,
+        "m" | "mb" | "mib" => 1 << 20,
+        "g" | "gb" | "gib" => 1 << 30,
+        _ => return Err("must be a whole number of bytes, or one with K, M or G, such as 10MB or 1GiB".to_owned()),
+    };
+    if digits == 0 {
+        return Err("must be a whole number of bytes, or one with K, M or G, such as 10MB or 1GiB".to_owned());
+    }
+    let bytes = text[..digits].parse::<u64>().ok().and_then(|n| n.checked_mul(factor));
+    match bytes {
+        Some(0) => Err("must be more than 0 bytes".to_owned()),
+        Some(bytes) if bytes <= SIZE_MAX => Ok(bytes),
+        _ => Err(format!("is too large: at most {SIZE_MAX} bytes")),
+    }
+}
+
+/// Seconds, with a fraction if need be; more than 0.
+pub fn seconds(text: &str) -> Judged<Duration> {
+    seconds_or_zero(text).and_then(|duration| {
+        if duration.is_zero() { Err(format!("must be more than 0: at least {SECONDS_MIN} s")) } else { Ok(duration) }
+    })
+}
+
+/// Seconds, with a fraction if need be; 0 has a meaning of its own.
+pub fn seconds_or_zero(text: &str) -> Judged<Duration> {
+    let text = text.trim();
+    // Digits and one point alone: what `f64` understands beyond that (`inf`, `NaN`, `1e9`, signs) is no number of seconds.
+    let digits = text.bytes().filter(u8::is_ascii_digit).count();
+    let points = text.bytes().filter(|b| *b == b'.').count();
+    if digits == 0 || points > 1 || digits + points != text.len() {
+        return Err("must be a number of seconds, such as 5 or 0.5".to_owned());
+    }
+    let value: f64 = text.parse().map_err(|_| "must be a number of seconds, such as 5 or 0.5".to_owned())?;
+    if value > SECONDS_MAX as f64 {
+        return Err(format!("is too long: at most {SECONDS_MAX} s"));
+    }
+    if value > 0.0 && value < SECONDS_MIN {
+        return Err(format!("is too short: at least {SECONDS_MIN} s"));
+    }
+    Duration::try_from_secs_f64(value).map_err(|_| "must be a number of seconds, such as 5 or 0.5".to_owned())
+}
+
+/// One of these words, whatever the case.
+pub fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Judged<T> {
+    let text = text.trim();
+    words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)).map(|(_, value)| *value).ok_or_else(|| {
+        let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        format!("must be one of {}", names.join(", "))
+    })
+}
+
+/// Texts between commas, without blanks around them, each once, in their order.
+pub fn list(text: &str) -> Vec<String> {
+    let mut items: Vec<String> = Vec::new();
+    for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+        if !items.iter().any(|known| known == item) {
+            items.push(item.to_owned());
+        }
+    }
+    items
+}
+
+/// An index's or data stream's name, by the cluster's own rules.
+pub fn index_name(text: &str) -> Judged<String> {
+    let name = text.trim();
+    if name.chars().any(char::is_uppercase) {
+        return Err("must be in lower case: the cluster refuses capital letters in an index's name".to_owned());
+    }
+    if name.contains(|c: char| c.is_whitespace() || c.is_control() || "\\/*?\"<>|,#:".contains(c)) {
+        return Err("must not hold blanks nor any of \\ / * ? \" < > | , # :".to_owned());
+    }
+    if name.starts_with(['-', '_', '+']) || name == "." || name == ".." {
+        return Err("must not begin with - _ + nor be . or ..".to_owned());
+    }
+    if name.is_empty() || name.len() > INDEX_NAME_BYTES_MAX {
+        return Err(format!("must be 1 to {INDEX_NAME_BYTES_MAX} bytes long"));
+    }
+    Ok(name.to_owned())
+}
+
+/// The address to listen on: a host's name or an IP address, without a port. Brackets around an IPv6 address go.
+pub fn listen_host(text: &str) -> Judged<String> {
+    let host = text.trim();
+    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    if bare.parse::<IpAddr>().is_ok() {
+        return Ok(bare.to_owned());
+    }
+    if host.contains(':') {
+        return Err("must be a host without a port (HTTP_PORT has that), such as 0.0.0.0, 127.0.0.1 or ::".to_owned());
+    }
+    if is_host_name(host) { Ok(host.to_owned()) } else { Err("must be a host's name or an IP address".to_owned()) }
+}
+
+/// Letters, digits, `-` and `_` between points, as names in the DNS and in container networks are.
+pub fn is_host_name(text: &str) -> bool {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    name.len() <= 253
+        && name.split('.').all(|label| {
+            (1..=63).contains(&label.len())
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        })
+}
+
+/// An http or https address, in its parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    pub https: bool,
+    /// As written before the `@`, still percent-encoded.
+    pub user_info: Option<String>,
+    /// A name or an IPv4 address in lower case, or an IPv6 address in brackets.
+    pub host: String,
+    pub port: Option<u16>,
+    /// Empty, or a path with a slash at its beginning and none at its end.
+    pub path: String,
+}
+
+impl Address {
+    /// The address without its user and password, and without a slash at its end.
+    pub fn without_user_info(&self) -> String {
+        let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
+        format!("{}://{}{port}{}", if self.https { "https" } else { "http" }, self.host, self.path)
+    }
+
+    /// Whether it can only mean this machine: localhost, 127.0.0.0/8 or [::1].
+    pub fn is_loopback(&self) -> bool {
+        is_loopback(&self.host)
+    }
+}
+
+/// localhost, 127.0.0.0/8 or [::1] (with or without the brackets).
+pub fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// Takes an http or https address apart.
+pub fn address(text: &str) -> Judged<Address> {
+    let text = text.trim();
+    let (scheme, rest) =
+        text.split_once("://").ok_or("must begin with https:// (or http://), such as https://host:9200".to_owned())?;
+    let https = match scheme.to_ascii_lowercase().as_str() {
+        "https" => true,
+        "http" => false,
+        _ => return Err("must begin with https:// or http://".to_owned()),
+    };
+    if rest.contains(|c: char| c.is_whitespace() || c.is_control() || "\"<>\\^`{|}".contains(c)) {
+        return Err("must not hold blanks or quotes: one address, and its special characters as %XX".to_owned());
+    }
+    if rest.contains(['?', '#']) {
+        return Err("must end with the host, the port or a path: no ? and no #".to_owned());
+    }
+    let (authority, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
+    let (user_info, host_port) = match authority.rsplit_once('@') {
+        Some((user_info, host_port)) => (Some(user_info.to_owned()), host_port),
+        None => (None, authority),
+    };
+    if path.contains('@') {
+        // `https://user:pa/ss@host` would otherwise go to the host `user`, with the password in its path.
+        return Err("holds an @ behind a /: write special characters of a password as %XX".to_owned());
+    }
+    let (host, port) = host_and_port(host_port)?;
+    Ok(Address { https, user_info, host, port, path: path.trim_end_matches('/').to_owned() })
+}
+
+/// `host`, `host:port`, `[::1]` or `[::1]:port`; the host in lower case.
+pub fn host_and_port(text: &str) -> Judged<(String, Option<u16>)> {
+    let (host, port) = if let Some(rest) = text.strip_prefix('[') {
+        let (ip, behind) = rest.split_once(']').ok_or("has a [ without its ]".to_owned())?;
+        ip.parse::<Ipv6Addr>().map_err(|_| "must have an IPv6 address between [ and ]".to_owned())?;
+        let port = match behind {
+            "" => None,
+            _ => Some(behind.strip_prefix(':').ok_or("must have nothing but :port behind the ]".to_owned())?),
+        };
+        (format!("[{}]", ip.to_ascii_lowercase()), port)
+    } else {
+        let (host, port) = text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port)));
+        if port.is_some_and(|port| port.contains(':')) {
+            return Err("must have its IPv6 address between [ and ]".to_owned());
+        }
+        if !is_host_name(host) {
+            return Err("must name a host: letters, digits, - and points (other letters as xn--…)".to_owned());
+        }
+        (host.to_ascii_lowercase(), port)
+    };
+    let port = port.map(|port| number(port, 1, 65_535).map_err(|_| "must have a port from 1 to 65535".to_owned()));
+    Ok((host, port.transpose()?.map(|port| port as u16)))
+}
+
+/// Undoes `%XX`; a `%` without two hex digits stays.
+pub fn percent_decode(text: &str) -> Judged<String> {
+    let bytes = text.as_bytes();
+    let hex = |at: usize| bytes.get(at).and_then(|b| (*b as char).to_digit(16));
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        match (bytes[at], hex(at + 1), hex(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                decoded.push((high * 16 + low) as u8);
+                at += 3;
+            }
+            (byte, ..) => {
+                decoded.push(byte);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8(decoded).map_err(|_| "must be UTF-8 behind its %XX".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn booleans_are_four_words_each() {
+        for text in ["true", "1", "yes", "on", "TRUE", "Yes"] {
+            assert_eq!(boolean(text), Ok(true), "{text}");
+        }
+        for text in ["false", "0", "no", "off", "Off"] {
+            assert_eq!(boolean(text), Ok(false), "{text}");
+        }
+        for text in ["", "2", "y", "enabled", "truee"] {
+            assert!(boolean(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_keep_to_their_range() {
+        assert_eq!(number("50", 1, 100), Ok(50));
+        for text in ["", "0", "101", "-1", "+5", "5.0", "1e1", "٣", "99999999999999999999999"] {
+            assert!(number(text, 1, 100).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_powers_of_1024_either_way() {
+        for (text, bytes) in [
+            ("1", 1),
+            ("10485760", 10_485_760),
+            ("10MB", 10_485_760),
+            ("10 mib", 10_485_760),
+            ("10M", 10_485_760),
+            ("1GiB", 1 << 30),
+            ("1g", 1 << 30),
+            ("4k", 4096),
+            ("4KB", 4096),
+            ("7B", 7),
+        ] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in [
+            "",
+            "0",
+            "0MB",
+            "-1",
+            "MB",
+            "1.5GB",
+            "1TB",
+            "10 MBit",
+            "9223372036854775808",
+            "8589934592GiB",
+            "1_000",
+            "é",
+        ] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn seconds_may_have_a_fraction_and_must_be_sane() {
+        assert_eq!(seconds("5"), Ok(Duration::from_secs(5)));
+        assert_eq!(seconds("5.0"), Ok(Duration::from_secs(5)));
+        assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
+        assert_eq!(seconds(".5"), Ok(Duration::from_millis(500)));
+        assert_eq!(seconds_or_zero("0"), Ok(Duration::ZERO));
+        let endless = "9".repeat(400);
+        for text in [
+            "",
+            ".",
+            "0",
+            "0.0",
+            "-1",
+            "+1",
+            "NaN",
+            "nan",
+            "inf",
+            "infinity",
+            "1e3",
+            "1,5",
+            "5s",
+            "1..2",
+            "1e400",
+            "0.0001",
+            "99999999999",
+            &endless,
+        ] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+        assert!(seconds_or_zero("-0").is_err());
+    }
+
+    #[test]
+    fn a_list_is_trimmed_and_each_once() {
+        assert_eq!(list(" a, b ,,a,B "), ["a", "b", "B"]);
+        assert!(list(" , ").is_empty());
+    }
+
+    #[test]
+    fn index_names_follow_the_clusters_rules() {
+        for name in ["genesys-audiohook", "a", ".hidden", "x_y-z.1", "größe"] {
+            assert_eq!(index_name(name).as_deref(), Ok(name));
+        }
+        for name in
+            ["", "Genesys", "a b", "a/b", "a*", "-a", "_a", "+a", ".", "..", "a,b", "a#b", "a:b", &"x".repeat(256)]
+        {
+            assert!(index_name(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_host_to_listen_on_has_no_port() {
+        for (text, host) in [
+            ("0.0.0.0", "0.0.0.0"),
+            ("::", "::"),
+            ("[::1]", "::1"),
+            ("localhost", "localhost"),
+            (" 10.0.0.1 ", "10.0.0.1"),
+        ] {
+            assert_eq!(listen_host(text).as_deref(), Ok(host));
+        }
+        for text in ["", "localhost:80", "0.0.0.0:8077", "http://x", "a b", "-x", "[::1]:80", "x..y"] {
+            assert!(listen_host(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_come_apart() {
+        let parsed = address("HTTPS://us%40er:p@ss@Search.Example:9200/prefix//").expect("valid");
+        assert_eq!(parsed.user_info.as_deref(), Some("us%40er:p@ss"));
+        assert_eq!(parsed.without_user_info(), "https://search.example:9200/prefix");
+        assert!(!parsed.is_loopback());
+        for text in ["http://localhost", "http://127.9.8.7:1", "http://[::1]:8080/x", "http://LOCALHOST:1"] {
+            assert!(address(text).expect(text).is_loopback(), "{text}");
+        }
+        for text in ["http://localhost.example", "http://127.0.0.1.example", "http://[::2]", "http://1270.0.0.1"] {
+            assert!(!address(text).expect(text).is_loopback(), "{text}");
+        }
+        for text in [
+            "",
+            "host:9200",
+            "ftp://host",
+            "https://",
+            "https://:80",
+            "https://host:0",
+            "https://host:65536",
+            "https://host:",
+            "https://host:x",
+            "https://a b",
+            "https://host?x=1",
+            "https://host/#x",
+            "https://::1",
+            "https://[::1",
+            "https://[::1]x",
+            "https://[zz]",
+            "https://user:pa/ss@host",
+            "https://hö.st",
+        ] {
+            assert!(address(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn percent_signs_are_undone() {
+        assert_eq!(percent_decode("a%40b%zz%2").as_deref(), Ok("a@b%zz%2"));
+        assert!(percent_decode("%ff").is_err());
+    }
+}

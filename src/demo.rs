@@ -1,0 +1,238 @@
+//! The command `demo`: the real collector against the simulated Genesys Cloud, in a folder of its own.
+//!
+//! Deals with: the folder, the settings, what is printed, the time limit. Must never: give the collector anything that
+//! an operator could not set; it gets a [`Config`] and learns nothing else.
+
+use std::fs;
+use std::io::{self, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, after, bounded, never, select};
+
+use crate::config::{CatchUp, Config, Delivery, Genesys, Http, LogFormat, LogSettings, Network, Output, Reconnect};
+use crate::secret::Secret;
+use crate::simulator::{Options, Pace, Simulator};
+use crate::thread;
+
+/// The port that is tried first: the one that the collector listens on when nothing is set.
+const HTTP_PORT: u16 = 8077;
+const HTTP_HOST: &str = "127.0.0.1";
+/// The history is read so often, so that what only the history brings is seen too.
+const CATCH_UP_INTERVAL: Duration = Duration::from_secs(10);
+/// Folders that were left by others are tried so many times to be avoided.
+const FOLDER_TRIES: u32 = 100;
+
+/// What stands on the command line.
+#[derive(Clone, Debug, Default)]
+pub struct DemoOptions {
+    /// The folder for the file; `None`: a temporary one, removed at the end.
+    pub dir: Option<PathBuf>,
+    /// Seconds until it stops by itself; `None`: when it is told to.
+    pub for_seconds: Option<f64>,
+}
+
+/// Runs the collector against a simulated service until a signal comes or the time is over; `terminate` is the signal
+/// that ends it then. Its exit status is the collector's, or 1 when the demo cannot be set up.
+pub fn run<S: Send + 'static>(
+    options: DemoOptions,
+    signals: Receiver<S>,
+    terminate: S,
+    collector: impl FnOnce(Config, Receiver<S>) -> ExitCode,
+) -> ExitCode {
+    match start(options, signals, terminate, collector) {
+        Ok(status) => status,
+        Err(e) => {
+            let _ = writeln!(io::stderr(), "cannot run the demo: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start<S: Send + 'static>(
+    options: DemoOptions,
+    signals: Receiver<S>,
+    terminate: S,
+    collector: impl FnOnce(Config, Receiver<S>) -> ExitCode,
+) -> io::Result<ExitCode> {
+    let folder = Folder::make(options.dir)?;
+    let service = Options { keep_issued: false, ..Options::default() };
+    let (id, secret) = service.clients.first().map(|c| (c.id.clone(), c.secret.clone())).unwrap_or_default();
+    let mut simulator = Simulator::start(service)?;
+    simulator.generate(Pace::default())?;
+    let config = settings(&simulator.url(), &id, &secret, &folder.path, free_port()?);
+    announce(&mut io::stdout().lock(), &config, &folder)?;
+    let limit = options.for_seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
+    let (forward, forwarded) = bounded(4);
+    // Dropped when the collector has ended, which ends the forwarding thread.
+    let (ended, end) = bounded::<()>(0);
+    let forwarding = thread::spawn("demo-time", move || {
+        let over = limit.map_or_else(never, after);
+        let mut terminate = Some(terminate);
+        let mut signals = signals;
+        loop {
+            select! {
+                recv(signals) -> signal => match signal {
+                    Ok(signal) => { let _ = forward.try_send(signal); }
+                    Err(_) => signals = never(),
+                },
+                recv(over) -> _ => if let Some(terminate) = terminate.take() { let _ = forward.try_send(terminate); },
+                recv(end) -> _ => return,
+            }
+        }
+    })?;
+    let status = collector(config, forwarded);
+    drop(ended);
+    let _ = forwarding.join();
+    Ok(status)
+}
+
+/// The folder that the demo writes to.
+struct Folder {
+    path: PathBuf,
+    temporary: bool,
+}
+
+impl Folder {
+    fn make(dir: Option<PathBuf>) -> io::Result<Self> {
+        if let Some(path) = dir {
+            fs::create_dir_all(&path).map_err(|e| named(&e, "create", &path))?;
+            return Ok(Self { path, temporary: false });
+        }
+        let base = std::env::temp_dir();
+        for try_number in 0..FOLDER_TRIES {
+            let path = base.join(format!("audiohook-demo-{}-{try_number}", std::process::id()));
+            match fs::DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => return Ok(Self { path, temporary: true }),
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(named(&e, "create", &path)),
+            }
+        }
+        Err(io::Error::other(format!("no free name for a folder in {}", base.display())))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if self.temporary {
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+fn named(e: &io::Error, verb: &str, path: &Path) -> io::Error {
+    io::Error::new(e.kind(), format!("cannot {verb} {}: {e}", path.display()))
+}
+
+/// The usual port, or any other when somebody has it.
+fn free_port() -> io::Result<u16> {
+    match TcpListener::bind((HTTP_HOST, HTTP_PORT)) {
+        Ok(_) => Ok(HTTP_PORT),
+        Err(_) => Ok(TcpListener::bind((HTTP_HOST, 0))?.local_addr()?.port()),
+    }
+}
+
+/// What an operator would set, and the defaults for the rest.
+fn settings(url: &str, client_id: &str, client_secret: &str, folder: &Path, port: u16) -> Config {
+    let file = folder.join("audiohook_events.jsonl");
+    let mut state_file = file.clone().into_os_string();
+    state_file.push(".state");
+    Config {
+        genesys: Genesys {
+            env: "mypurecloud.com".to_owned(),
+            client_id: client_id.to_owned(),
+            client_secret: Secret::new(client_secret),
+            login_url: url.to_owned(),
+            api_url: url.to_owned(),
+            delivery: Delivery::Auto,
+            topics_file: folder.join("topics.json"),
+            topics_file_named: false,
+        },
+        catch_up: CatchUp {
+            interval: CATCH_UP_INTERVAL,
+            overlap: Duration::from_secs(900),
+            rate: 150,
+            start: Duration::from_secs(864_000),
+        },
+        output: Output {
+            file,
+            max_file_size: 10 * 1024 * 1024,
+            backup_count: 5,
+            state_file: state_file.into(),
+            redact_fields: Vec::new(),
+        },
+        log: LogSettings { console: true, level: log::LevelFilter::Info, format: LogFormat::Text },
+        elastic: None,
+        http: Http { host: HTTP_HOST.to_owned(), port, token: None },
+        reconnect: Reconnect { delay: Duration::from_secs(5), max_delay: Duration::from_secs(60) },
+        network: Network::default(),
+    }
+}
+
+/// Says where to look.
+fn announce(out: &mut impl Write, config: &Config, folder: &Folder) -> io::Result<()> {
+    let base = format!("http://{}:{}", config.http.host, config.http.port);
+    let kept = if folder.temporary { "removed at the end" } else { "kept" };
+    writeln!(out, "The collector runs against a simulated Genesys Cloud on {}.", config.genesys.api_url)?;
+    writeln!(out, "Look at it from another terminal:\n")?;
+    writeln!(out, "  {base}/                 the live page, in a browser")?;
+    writeln!(out, "  curl -s {base}/health")?;
+    writeln!(out, "  curl -s '{base}/events?limit=3'")?;
+    writeln!(out, "  curl -s {base}/metrics")?;
+    writeln!(out, "  tail -f {}", config.output.file.display())?;
+    writeln!(out, "\nThe folder is {kept}. Stop with Ctrl-C.\n")?;
+    out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_collector_gets_settings_of_a_service_that_answers_and_ends_in_time() {
+        let (_keep, signals) = bounded::<u8>(1);
+        let mut seen = None;
+        let options = DemoOptions { dir: None, for_seconds: Some(0.05) };
+        let status = run(options, signals, 15, |config, signals| {
+            assert!(config.output.file.parent().unwrap().is_dir());
+            assert_eq!(signals.recv_timeout(Duration::from_secs(10)), Ok(15));
+            seen = Some(config);
+            ExitCode::from(7)
+        });
+        assert_eq!(status, ExitCode::from(7));
+        let config = seen.unwrap();
+        assert!(config.genesys.api_url.starts_with("http://127.0.0.1:"));
+        assert!(!config.output.file.parent().unwrap().exists(), "a temporary folder is removed");
+    }
+
+    #[test]
+    fn a_signal_is_passed_on_and_a_named_folder_stays() {
+        let dir = std::env::temp_dir().join(format!("audiohook-demo-test-{}", std::process::id()));
+        let (send, signals) = bounded::<u8>(1);
+        send.send(2).unwrap();
+        let options = DemoOptions { dir: Some(dir.clone()), for_seconds: None };
+        let status = run(options, signals, 15, |_, signals| {
+            assert_eq!(signals.recv_timeout(Duration::from_secs(10)), Ok(2));
+            ExitCode::SUCCESS
+        });
+        assert_eq!(status, ExitCode::SUCCESS);
+        assert!(dir.is_dir());
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn what_is_printed_has_the_real_port_and_file_and_no_secret() {
+        let folder = Folder { path: PathBuf::from("/tmp/x"), temporary: false };
+        let config = settings("http://127.0.0.1:1", "id", "hidden-secret", &folder.path, 4242);
+        let mut out = Vec::new();
+        announce(&mut out, &config, &folder).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        for part in ["curl -s http://127.0.0.1:4242/health", "/tmp/x/audiohook_events.jsonl", "kept"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(!text.contains("hidden-secret"));
+    }
+}

@@ -1,0 +1,132 @@
+//! A line of the output file, read back: what the window, the cluster and the audit need to know of it.
+//!
+//! Ours carry their id; the predecessor's carry none, and their `timestamp` is the receipt. For those the id is made
+//! from their content, the same in every run.
+
+use super::{Event, Field, Id, Identity, frame, row};
+use crate::clock::{Millis, parse_instant};
+use crate::json::{Kind, Result, Scanner};
+
+/// What a record tells of itself.
+#[derive(Clone, Debug)]
+pub struct Line<'a> {
+    pub id: Id,
+    /// Which way it came; the predecessor had the socket only.
+    pub from_history: bool,
+    /// The event's own time, where it has one.
+    pub own_time: Option<Millis>,
+    /// When it was received, as far as the line says.
+    pub received: Option<Millis>,
+    /// The predecessor's: without an id.
+    pub legacy: bool,
+    pub event_id: Field<'a>,
+}
+
+/// Reads a record. `buffer` is scratch.
+///
+/// # Errors
+/// When the line is not a JSON object; a line without a time or content is a record all the same.
+pub fn read_line<'a>(text: &'a str, buffer: &mut Vec<u8>) -> Result<Line<'a>> {
+    let mut scanner = Scanner::new(text);
+    let (mut timestamp, mut received, mut source, mut id, mut raw) =
+        (Field::Absent, Field::Absent, Field::Absent, Field::Absent, None);
+    let mut flat = Event::default();
+    scanner.object(|scanner, key| {
+        let value = scanner.value()?;
+        let field = Field::from_value(value);
+        match key.raw() {
+            "timestamp" => timestamp = field,
+            "received_at" => received = field,
+            "source" => source = field,
+            "id" => id = field,
+            "event_id" => flat.definition = field,
+            "entity_id" => flat.entity_id = field,
+            "conversation_id" => flat.conversation_id = field,
+            "error_code" => flat.error_code = field,
+            "previous_value" => flat.previous_value = field,
+            "current_value" => flat.current_value = field,
+            "raw_event" => raw = (value.kind == Kind::Object).then_some(value.raw),
+            _ => {}
+        }
+        Ok(())
+    })?;
+    scanner.end()?;
+    let instant = |field: Field<'_>| parse_instant(&field.decoded());
+    let (stamp, from_history) = (instant(timestamp), source.decoded() == "history");
+    if let Some(id) = Id::parse(&id.decoded()) {
+        let received = instant(received);
+        // A record whose time is its receipt may have no time of its own; only then is the event looked into.
+        let own_time =
+            if stamp.is_some() && stamp == received { raw.and_then(|raw| own_time(raw, from_history)) } else { stamp };
+        return Ok(Line { id, from_history, own_time, received, legacy: false, event_id: flat.definition });
+    }
+    let body = match raw {
+        Some(raw) => frame::read_body(&mut Scanner::new(raw))?,
+        None => flat,
+    };
+    let identity = Identity::of(&body, buffer);
+    // The id needs an instant: the event's own, else the receipt, which stays the same in the file.
+    let id = identity.at(body.time.or(stamp).unwrap_or(0));
+    Ok(Line { id, from_history: false, own_time: body.time, received: stamp, legacy: true, event_id: flat.definition })
+}
+
+/// The time that an event carries itself.
+fn own_time(raw: &str, from_history: bool) -> Option<Millis> {
+    let mut scanner = Scanner::new(raw);
+    let event = if from_history { row::read_row(&mut scanner) } else { frame::read_body(&mut scanner) };
+    event.ok()?.time
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Origin, RecordWriter, Redaction, Verdict, judge_frame};
+    use super::*;
+
+    #[test]
+    fn a_record_is_read_back_as_it_was_written() {
+        let redaction = Redaction::default();
+        let writer = RecordWriter { redaction: &redaction };
+        for (time, own) in [(r#","timestamp":1795430645123"#, Some(1_795_430_645_123)), ("", None)] {
+            let frame = format!(
+                "{{\"topicName\":\"v2.operations.events.AUDIOHOOK-0001\",\"eventBody\":{{\"eventEntity\":{{\"id\":\"AUDIOHOOK-0001\"}},\n\"errorCode\":\"a\\\"b\",\"n\":1.0{time}}}}}"
+            );
+            let Verdict::Event(event) = judge_frame(&frame) else { panic!() };
+            let identity = Identity::of(&event, &mut Vec::new());
+            let id = identity.at(event.time.unwrap_or(5));
+            let mut out = Vec::new();
+            writer.push(&mut out, &event, Origin::Websocket { channel: "…abcd" }, id, 5);
+            let line = String::from_utf8(out).unwrap();
+            assert_eq!(line.matches('\n').count(), 1);
+            let record: serde_json::Value = serde_json::from_str(&line).unwrap();
+            assert_eq!(record["error_code"], "a\"b");
+            assert_eq!(record["channel"], "…abcd");
+            assert!(line.contains("\"n\":1.0"));
+            let read = read_line(line.trim_end(), &mut Vec::new()).unwrap();
+            assert_eq!(
+                (read.id, read.own_time, read.received, read.from_history, read.legacy),
+                (id, own, Some(5), false, false)
+            );
+        }
+    }
+
+    #[test]
+    fn the_predecessors_record_gets_the_id_that_its_event_has() {
+        let body = r#"{"eventEntity": {"id": "AUDIOHOOK-0001"}, "entityId": "e", "conversationId": "c", "timestamp": 1795430645123}"#;
+        let line = format!(
+            r#"{{"timestamp": "2026-11-23T10:44:06.123456+00:00", "event_type": "audiohook_operational", "event_id": "AUDIOHOOK-0001", "raw_event": {body}}}"#
+        );
+        let read = read_line(&line, &mut Vec::new()).unwrap();
+        let frame = format!(r#"{{"eventBody":{body}}}"#);
+        let Verdict::Event(event) = judge_frame(&frame) else { panic!() };
+        assert_eq!(read.id, Identity::of(&event, &mut Vec::new()).at(1_795_430_645_123));
+        assert!(read.legacy && read.received == parse_instant("2026-11-23T10:44:06.123Z"));
+    }
+
+    #[test]
+    fn a_predecessors_record_without_its_event_has_an_id_too() {
+        let line = r#"{"timestamp": "2026-11-20T10:30:45.123456+00:00", "event_id": "AUDIOHOOK-0001", "conversation_id": "c", "entity_id": "e"}"#;
+        let (one, two) = (read_line(line, &mut Vec::new()).unwrap(), read_line(line, &mut Vec::new()).unwrap());
+        assert_eq!(one.id, two.id);
+        assert_eq!(one.own_time, None);
+    }
+}

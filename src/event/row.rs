@@ -1,0 +1,62 @@
+//! A row of the history, judged.
+//!
+//! Source: the vendor's SDKs, `POST /api/v2/usage/events/query`: a row has neither an entity type nor a name or a
+//! description; the last two are filled in from the definitions.
+
+use super::{Event, Field, object_or_skip};
+use crate::json::{Result, Scanner, Text};
+
+/// Reads a row; name and description are left to the caller, who has the definitions.
+///
+/// # Errors
+/// When the row is not an object.
+pub fn judge_row(text: &str) -> Result<Event<'_>> {
+    let mut scanner = Scanner::new(text);
+    let event = read_row(&mut scanner)?;
+    scanner.end()?;
+    Ok(event)
+}
+
+pub(super) fn read_row<'a>(scanner: &mut Scanner<'a>) -> Result<Event<'a>> {
+    let mut event = Event::default();
+    scanner.kind()?;
+    scanner.take_spaced();
+    let from = scanner.position();
+    scanner.object(|scanner, key| row_field(&mut event, scanner, key))?;
+    event.raw = scanner.since(from);
+    event.raw_spaced = scanner.take_spaced();
+    Ok(event)
+}
+
+fn row_field<'a>(event: &mut Event<'a>, scanner: &mut Scanner<'a>, key: Text<'a>) -> Result<()> {
+    let decoded = key.decoded();
+    match &*decoded {
+        "eventDefinition" => return inner_id(&mut event.definition, scanner),
+        "conversation" => return inner_id(&mut event.conversation_id, scanner),
+        _ => {}
+    }
+    let value = Field::from_value(scanner.value()?);
+    match &*decoded {
+        "entityId" => event.entity_id = value,
+        "entityName" => event.entity_name = value,
+        "entityVersion" => event.version = value,
+        "errorCode" => event.error_code = value,
+        "previousValue" => event.previous_value = value,
+        "currentValue" => event.current_value = value,
+        "dateCreated" => event.time = value.instant(),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// `{"id":…,"selfUri":…}`
+fn inner_id<'a>(field: &mut Field<'a>, scanner: &mut Scanner<'a>) -> Result<()> {
+    *field = Field::Absent;
+    object_or_skip(scanner, |scanner, key| {
+        let value = Field::from_value(scanner.value()?);
+        if key.is("id") {
+            *field = value;
+        }
+        Ok(())
+    })
+}

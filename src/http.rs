@@ -1,0 +1,160 @@
+//! The HTTP server: health, recent events, metrics and the live page.
+//!
+//! ```text
+//! clients ⇄ front (poll, limits, deadlines) ⇄ tiny_http on one private connection ⇄ routes ⇄ status
+//! ```
+//!
+//! tiny_http parses requests and prints answers, and meets no client: a failed `accept` ends it, it knows no time limit
+//! and no size limit, and a client that does not read its answer blocks it. So the front accepts, bounds and times all
+//! connections and hands on complete, well-formed requests alone. Must never: wait for a client, wait for another stage,
+//! read a file per request, or take the last descriptors from those who keep the events.
+
+mod answer;
+mod events;
+mod front;
+mod head;
+mod metrics;
+mod page;
+mod peer;
+mod process;
+mod query;
+mod routes;
+mod tiny;
+mod token;
+
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::Receiver;
+
+use crate::clock::Clock;
+use crate::config::Http;
+use crate::secret::Secret;
+use crate::status::Status;
+use crate::thread;
+
+/// Connections that wait in the kernel while the front is busy; the kernel has its own limit beside it.
+const BACKLOG: i32 = 1024;
+
+/// The public port, taken and not yet served.
+#[derive(Debug)]
+pub struct Bound {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Bound {
+    /// Where it listens: the port that the system chose where 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// Takes the port. HTTP_HOST may be an IPv4 or IPv6 address, in brackets or not, or a name; the first of its addresses
+/// that can be listened on is used.
+///
+/// # Errors
+/// One sentence that names the setting and the cure.
+pub fn bind(settings: &Http) -> Result<Bound, String> {
+    let host = settings.host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(&settings.host);
+    let addresses: Vec<SocketAddr> = (host, settings.port)
+        .to_socket_addrs()
+        .map_err(|e| {
+            format!("cannot look up HTTP_HOST {host}: {e}; use an address of this machine, 0.0.0.0 or :: for all")
+        })?
+        .collect();
+    let mut failed = format!("cannot listen on HTTP_HOST {host}: the name has no address; use 0.0.0.0 or :: for all");
+    for address in addresses {
+        match listen(address) {
+            Ok(bound) => return Ok(bound),
+            Err(error) => failed = sentence(address, &error),
+        }
+    }
+    Err(failed)
+}
+
+fn listen(address: SocketAddr) -> io::Result<Bound> {
+    let listener = TcpListener::bind(address)?;
+    // A second listen only moves the limit; where it is refused, the first one's stays.
+    let _ = rustix::net::listen(&listener, BACKLOG);
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    Ok(Bound { listener, address })
+}
+
+fn sentence(address: SocketAddr, error: &io::Error) -> String {
+    let port = address.port();
+    match error.kind() {
+        ErrorKind::AddrInUse => format!(
+            "cannot listen on {address}: the port is in use; set HTTP_PORT to a free one, or stop what holds it (ss -ltnp 'sport = :{port}' names it)"
+        ),
+        ErrorKind::PermissionDenied => format!(
+            "cannot listen on {address}: {error}; set HTTP_PORT to 1024 or more, or grant the service CAP_NET_BIND_SERVICE"
+        ),
+        ErrorKind::AddrNotAvailable => format!(
+            "cannot listen on {address}: this machine does not have the address; set HTTP_HOST to one of its own, or to 0.0.0.0 or :: for all"
+        ),
+        _ => format!("cannot listen on {address}: {error}; look at HTTP_HOST and HTTP_PORT"),
+    }
+}
+
+/// Serves the port until `stop` ends. The handle is that of the thread that serves: it returns after a stop, and before
+/// one only when something is broken beyond repair.
+///
+/// # Errors
+/// When the system refuses a thread or a descriptor.
+pub fn start(
+    bound: Bound,
+    status: Arc<Status>,
+    clock: Clock,
+    token: Option<Secret>,
+    stop: Receiver<()>,
+) -> io::Result<JoinHandle<()>> {
+    let tiny = tiny::Tiny::start(&clock)?;
+    let (stopped, stopper) = UnixStream::pair()?;
+    let front = front::Front::new(bound.listener, stopped, tiny, routes::Site::new(status, token), clock)?;
+    // poll(2) cannot hear a channel: this thread only carries the stop from the one to the other.
+    thread::spawn("http-stop", move || {
+        let _ = stop.recv();
+        drop(stopper);
+    })?;
+    thread::spawn("http", move || front.run())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(host: &str, port: u16) -> Http {
+        Http { host: host.into(), port, token: None }
+    }
+
+    #[test]
+    fn names_and_both_families_can_be_listened_on() {
+        for host in ["127.0.0.1", "localhost", "::1", "[::1]"] {
+            match bind(&at(host, 0)) {
+                Ok(bound) => assert_ne!(bound.address().port(), 0),
+                // A machine without IPv6 says so in the same words.
+                Err(message) => assert!(host.contains(':') && message.contains("HTTP_HOST"), "{host}: {message}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_port_in_use_names_the_setting() {
+        let first = bind(&at("127.0.0.1", 0)).unwrap();
+        let message = bind(&at("127.0.0.1", first.address().port())).unwrap_err();
+        assert!(message.contains("HTTP_PORT") && message.contains("in use"), "{message}");
+    }
+
+    #[test]
+    fn a_host_of_another_machine_names_the_setting() {
+        for host in ["192.0.2.1", "no-such-host.invalid"] {
+            let message = bind(&at(host, 0)).unwrap_err();
+            assert!(message.contains("HTTP_HOST"), "{message}");
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! What each path answers.
+//!
+//! Deals with: paths, methods, and who may read what. Must never: wait for another stage; everything here is read from
+//! the status that the others publish.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use tiny_http::{Method, Request};
+
+use super::answer::{Answer, JSON};
+use super::events::{self, Wanted};
+use super::{metrics, page, query, token};
+use crate::secret::Secret;
+use crate::status::Status;
+
+/// What is served, and to whom.
+pub struct Site {
+    status: Arc<Status>,
+    token: Option<Secret>,
+}
+
+/// The paths there are.
+const PATHS: [&str; 7] = ["/", "/health", "/events", "/livez", "/readyz", "/metrics", page::ICON_PATH];
+
+impl Site {
+    pub fn new(status: Arc<Status>, token: Option<Secret>) -> Self {
+        Self { status, token }
+    }
+
+    pub fn status(&self) -> &Status {
+        &self.status
+    }
+
+    /// The answer to a request; its body is left out for HEAD when it is printed.
+    pub fn answer(&self, request: &Request) -> Answer {
+        let authorization = request.headers().iter().find(|h| h.field.equiv("Authorization"));
+        self.route(request.method(), request.url(), authorization.map(|h| h.value.as_str()))
+    }
+
+    fn route(&self, method: &Method, target: &str, authorization: Option<&str>) -> Answer {
+        let (path, pairs) = match query::split(target) {
+            Ok(parts) => parts,
+            Err(wrong) => return Answer::error(400, &wrong),
+        };
+        if !PATHS.contains(&path) {
+            return Answer::error(404, "nothing is here; there are /, /health, /events, /livez, /readyz and /metrics");
+        }
+        if !matches!(method, Method::Get | Method::Head) {
+            return Answer::error(405, "only GET and HEAD are answered here").with("Allow", "GET, HEAD");
+        }
+        let admitted = token::admits(self.token.as_ref(), authorization);
+        match path {
+            "/" => page::document(),
+            page::ICON_PATH => page::icon(),
+            "/livez" => self.alive(),
+            "/readyz" => self.ready(),
+            "/health" => self.health(admitted),
+            _ if !admitted => Answer::error(401, "send the token of HTTP_TOKEN as Authorization: Bearer …")
+                .with("WWW-Authenticate", "Bearer"),
+            "/metrics" => Answer::new(200, metrics::CONTENT_TYPE, metrics::text(&self.status)),
+            _ => match Wanted::parse(pairs) {
+                Ok(wanted) => Answer::new(200, JSON, events::document(&self.status.recent, &wanted)),
+                Err(wrong) => Answer::error(400, &wrong),
+            },
+        }
+    }
+
+    fn health(&self, admitted: bool) -> Answer {
+        let health = self.status.health();
+        let code = if health.status == "unhealthy" { 503 } else { 200 };
+        if admitted {
+            Answer::json(code, &health)
+        } else {
+            Answer::json(code, &json!({ "status": health.status, "timestamp": health.timestamp }))
+        }
+    }
+
+    /// Whether the threads move: what a supervisor restarts on.
+    fn alive(&self) -> Answer {
+        match self.status.beats.stalled() {
+            None => Answer::json(200, &json!({ "status": "alive" })),
+            Some(stalled) => {
+                Answer::json(503, &json!({ "status": "stalled", "thread": stalled.thread, "for_ms": stalled.for_ms }))
+            }
+        }
+    }
+
+    /// Whether events can come: what a load balancer or a rollout waits for.
+    fn ready(&self) -> Answer {
+        if self.status.ready() {
+            Answer::json(200, &json!({ "status": "ready" }))
+        } else {
+            Answer::json(503, &json!({ "status": "starting" }))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::status::{Code, STALLED_AFTER};
+
+    fn site(token: Option<&str>) -> Site {
+        Site::new(Arc::new(Status::new(Clock::system(), false)), token.map(Secret::new))
+    }
+
+    fn get(site: &Site, target: &str, authorization: Option<&str>) -> (u16, serde_json::Value) {
+        let answer = site.route(&Method::Get, target, authorization);
+        (answer.status, serde_json::from_slice(&answer.body).unwrap_or_default())
+    }
+
+    #[test]
+    fn health_is_503_only_when_events_are_not_kept() {
+        let site = site(None);
+        assert_eq!(get(&site, "/health", None).1["status"], "degraded");
+        site.status.clear(Code::Starting);
+        let (code, health) = get(&site, "/health", None);
+        assert_eq!((code, &health["status"], &health["reasons"]), (200, &json!("healthy"), &json!([])));
+        site.status.raise(Code::DiskWriteFailed, "full");
+        let (code, health) = get(&site, "/health", None);
+        assert_eq!((code, &health["status"]), (503, &json!("unhealthy")));
+        assert_eq!(health["reasons"][0]["code"], "disk_write_failed");
+    }
+
+    #[test]
+    fn data_needs_the_token_and_probes_do_not() {
+        let site = site(Some("open sesame"));
+        site.status.recent.extend([&b"{}"[..]].into_iter());
+        for wrong in [None, Some("Bearer open"), Some("Basic open sesame")] {
+            for path in ["/events", "/metrics"] {
+                let answer = site.route(&Method::Get, path, wrong);
+                assert_eq!(answer.status, 401);
+                assert!(answer.headers.contains(&("WWW-Authenticate", "Bearer".into())));
+            }
+            let (code, health) = get(&site, "/health", wrong);
+            let mut names: Vec<&str> = health.as_object().unwrap().keys().map(String::as_str).collect();
+            names.sort();
+            assert_eq!((code, names), (200, vec!["status", "timestamp"]));
+            assert_eq!((get(&site, "/livez", wrong).0, get(&site, "/readyz", wrong).0), (200, 503));
+            assert_eq!((get(&site, "/", wrong).0, get(&site, page::ICON_PATH, wrong).0), (200, 200));
+        }
+        let right = Some("Bearer open sesame");
+        assert_eq!(get(&site, "/events", right), (200, json!({ "recent_events": [{}] })));
+        assert_eq!(get(&site, "/metrics", right).0, 200);
+        assert!(get(&site, "/health", right).1["stats"].is_object());
+    }
+
+    #[test]
+    fn other_paths_and_methods_are_refused_in_json() {
+        let site = site(None);
+        for path in ["/x", "/health/", "/Health", "//", "*", "/favicon.ico", "/..%2fhealth"] {
+            let (code, body) = get(&site, path, None);
+            assert!(code == 404 && body["error"].is_string(), "{path}");
+        }
+        for path in PATHS {
+            let answer = site.route(&Method::Delete, path, None);
+            assert_eq!(answer.status, 405);
+            assert!(answer.headers.contains(&("Allow", "GET, HEAD".into())));
+            assert_eq!(site.route(&Method::Head, path, None).status, site.route(&Method::Get, path, None).status);
+        }
+        for target in ["/events?limit=many", "/events?event_id=%zz"] {
+            let (code, body) = get(&site, target, None);
+            assert!(code == 400 && body["error"].is_string(), "{target}");
+        }
+    }
+
+    #[test]
+    fn a_thread_that_does_not_move_ends_livez() {
+        let (clock, hand) = Clock::manual(1_795_430_645_123);
+        let site = Site::new(Arc::new(Status::new(clock, false)), None);
+        let beat = site.status.beats.register("writer");
+        beat.busy();
+        assert_eq!(get(&site, "/livez", None).0, 200);
+        hand.advance(STALLED_AFTER + Duration::from_secs(1));
+        let (code, body) = get(&site, "/livez", None);
+        assert_eq!((code, &body["thread"]), (503, &json!("writer")));
+        assert_eq!(get(&site, "/health", None).0, 503);
+        beat.waiting();
+        assert_eq!(get(&site, "/livez", None).0, 200);
+    }
+}

@@ -1,0 +1,72 @@
+//! How often the same kind of line may be logged; what is beyond that is counted.
+
+use std::time::{Duration, Instant};
+
+/// Lets a number of lines through in each window, and counts the others. It reads no clock: one reading serves a batch.
+#[derive(Debug)]
+pub struct Rate {
+    lines_max: u32,
+    window: Duration,
+    since: Option<Instant>,
+    used: u32,
+    held_back: u64,
+}
+
+impl Rate {
+    /// At most `lines_max` lines in each `window`.
+    pub fn new(lines_max: u32, window: Duration) -> Self {
+        Self { lines_max, window, since: None, used: 0, held_back: 0 }
+    }
+
+    /// Whether one more line may be logged now; if not, it is counted.
+    pub fn allow(&mut self, now: Instant) -> bool {
+        if self.since.is_none_or(|since| now.duration_since(since) >= self.window) {
+            self.since = Some(now);
+            self.used = 0;
+        }
+        if self.used < self.lines_max {
+            self.used += 1;
+            return true;
+        }
+        self.held_back += 1;
+        false
+    }
+
+    /// Counts lines that nobody even tried to log.
+    pub fn hold_back(&mut self, count: u64) {
+        self.held_back += count;
+    }
+
+    /// How many were held back, once their window is over: to be said in one line. `None`: nothing to say yet.
+    pub fn take_held_back(&mut self, now: Instant) -> Option<u64> {
+        let over = self.since.is_none_or(|since| now.duration_since(since) >= self.window);
+        (self.held_back > 0 && over).then(|| std::mem::take(&mut self.held_back))
+    }
+
+    /// When [`Rate::take_held_back`] will have something to say: the end of a wait for work. `None`: it has nothing.
+    pub fn due(&self) -> Option<Instant> {
+        self.since.filter(|_| self.held_back > 0).map(|since| since + self.window)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_beyond_the_rate_is_counted_and_told_once() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut rate = Rate::new(2, Duration::from_secs(1));
+        assert_eq!(rate.due(), None);
+        assert_eq!(
+            [rate.allow(at(0)), rate.allow(at(1)), rate.allow(at(2)), rate.allow(at(999))],
+            [true, true, false, false]
+        );
+        assert_eq!(rate.take_held_back(at(999)), None);
+        assert_eq!(rate.due(), Some(at(1000)));
+        assert_eq!(rate.take_held_back(at(1000)), Some(2));
+        assert_eq!(rate.take_held_back(at(1000)), None);
+        assert!(rate.allow(at(1000)));
+    }
+}

@@ -1,0 +1,386 @@
+//! The output file: whole lines, appended, rotated by size.
+//!
+//! Deals with: opening, appending, taking back what did not fit, rotating, syncing, noticing that someone else moved or
+//! cut the file, and the lock that keeps a second collector away. Must never: leave a torn line behind while it runs,
+//! look at what a line says, or ask the file system anything for each event.
+
+mod lines;
+mod lock;
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+pub use lines::{Flow, each_line_backwards, first_line};
+pub use lock::Lock;
+
+/// Files that were rotated out and are not synced yet are held open, this many at most.
+const UNSYNCED_MAX: usize = 4;
+
+/// Bytes looked through for the beginning of a torn last line.
+const TORN_MAX: u64 = 4 * 1024 * 1024;
+
+/// What a new file may be read by: the owner and the group.
+const MODE: u32 = 0o640;
+
+/// The file that takes the records.
+pub struct OutputFile {
+    path: PathBuf,
+    /// Bytes; a file is rotated before a line would exceed it. `None`: never.
+    max_size: Option<u64>,
+    file: Option<File>,
+    len: u64,
+    /// Bytes of a line that did not fit whole and could not be taken back yet.
+    torn: u64,
+    dirty: bool,
+    unsynced: Vec<File>,
+    /// A rotation failed: it is tried again when this many bytes are in the file.
+    rotate_at: u64,
+}
+
+/// What was found when the path was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    None,
+    /// Someone moved or deleted the file: a new one was begun.
+    Replaced,
+    /// Someone cut it, as logrotate's `copytruncate` does.
+    Cut,
+}
+
+/// How an append went.
+#[derive(Debug)]
+pub struct Appended {
+    /// Bytes that are in the file now: whole lines.
+    pub bytes: usize,
+    /// Why not all of them are.
+    pub error: Option<io::Error>,
+}
+
+impl OutputFile {
+    /// Opens or begins the file. A last line without its end is returned, and is in the file no more; one that only
+    /// lacks its line feed gets it.
+    ///
+    /// # Errors
+    /// When the file cannot be opened, read or cut.
+    pub fn open(path: &Path, max_size: Option<u64>) -> io::Result<(Self, Option<Vec<u8>>)> {
+        let mut output = Self {
+            path: path.to_owned(),
+            max_size,
+            file: None,
+            len: 0,
+            torn: 0,
+            dirty: false,
+            unsynced: Vec::new(),
+            rotate_at: 0,
+        };
+        output.reopen()?;
+        let torn = output.mend_end()?;
+        Ok((output, torn))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes in the file.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Appends lines, each with its line feed; `rotate` is called, once the file is closed, to make room for a new one.
+    /// What does not fit whole is taken back.
+    pub fn append(&mut self, lines: &[u8], rotate: &mut dyn FnMut(&Path) -> io::Result<()>) -> Appended {
+        let mut done = 0;
+        while done < lines.len() {
+            if let Err(error) = self.make_ready() {
+                return Appended { bytes: done, error: Some(error) };
+            }
+            let rest = &lines[done..];
+            let fitting = self.fitting(rest);
+            if fitting == 0 {
+                self.rotate(rotate);
+                continue;
+            }
+            let written = self.write(&rest[..fitting]);
+            done += written.bytes;
+            if written.error.is_some() {
+                return Appended { bytes: done, ..written };
+            }
+        }
+        Appended { bytes: done, error: None }
+    }
+
+    /// Makes everything appended so far durable.
+    ///
+    /// # Errors
+    /// When the disk says no: nothing may be taken for durable then.
+    pub fn sync(&mut self) -> io::Result<()> {
+        while let Some(file) = self.unsynced.last() {
+            file.sync_data()?;
+            self.unsynced.pop();
+        }
+        if let (true, Some(file)) = (self.dirty, &self.file) {
+            file.sync_data()?;
+            self.dirty = false;
+        }
+        Ok(())
+    }
+
+    /// Looks whether the path still names this file; called now and then, not for each event.
+    ///
+    /// # Errors
+    /// When the file is gone and a new one cannot be begun.
+    pub fn look(&mut self) -> io::Result<Change> {
+        let Some(file) = &self.file else {
+            self.reopen()?;
+            return Ok(Change::Replaced);
+        };
+        let ours = file.metadata()?;
+        match std::fs::metadata(&self.path) {
+            Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => {
+                let change = if ours.len() < self.len { Change::Cut } else { Change::None };
+                self.len = ours.len();
+                Ok(change)
+            }
+            _ => {
+                self.let_go();
+                self.reopen()?;
+                Ok(Change::Replaced)
+            }
+        }
+    }
+
+    /// How many bytes of whole lines still fit. A line that is too long for any file gets one of its own.
+    fn fitting(&self, lines: &[u8]) -> usize {
+        let Some(max) = self.max_size else { return lines.len() };
+        let max = max.max(self.rotate_at);
+        let room = max.saturating_sub(self.len);
+        if lines.len() as u64 <= room {
+            return lines.len();
+        }
+        let within = &lines[..room as usize];
+        match within.iter().rposition(|b| *b == b'\n') {
+            Some(end) => end + 1,
+            None if self.len == 0 => lines.iter().position(|b| *b == b'\n').map_or(lines.len(), |end| end + 1),
+            None => 0,
+        }
+    }
+
+    fn rotate(&mut self, rotate: &mut dyn FnMut(&Path) -> io::Result<()>) {
+        match rotate(&self.path) {
+            Ok(()) => {
+                self.let_go();
+                self.rotate_at = 0;
+            }
+            Err(error) => {
+                // Events come before tidiness: the file grows until it can be rotated.
+                log::error!("cannot rotate {}: {error}; it grows until that is mended", self.path.display());
+                self.rotate_at = self.len + self.max_size.unwrap_or(0).max(1024 * 1024) / 8;
+            }
+        }
+    }
+
+    /// Gives up the file at hand, to be synced later.
+    fn let_go(&mut self) {
+        if let Some(file) = self.file.take()
+            && self.dirty
+        {
+            if self.unsynced.len() >= UNSYNCED_MAX
+                && let Err(error) = self.unsynced.remove(0).sync_data()
+            {
+                log::error!("cannot sync a rotated file of {}: {error}", self.path.display());
+            }
+            self.unsynced.push(file);
+        }
+        self.dirty = false;
+        self.torn = 0;
+        self.len = 0;
+    }
+
+    fn reopen(&mut self) -> io::Result<()> {
+        let file = OpenOptions::new().read(true).append(true).create(true).mode(MODE).open(&self.path)?;
+        self.len = file.metadata()?.len();
+        self.file = Some(file);
+        Ok(())
+    }
+
+    /// The file is open and ends with a whole line.
+    fn make_ready(&mut self) -> io::Result<()> {
+        if self.file.is_none() {
+            self.reopen()?;
+        }
+        if self.torn > 0 {
+            self.take_back()?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, lines: &[u8]) -> Appended {
+        let Some(mut file) = self.file.as_ref() else { return Appended { bytes: 0, error: None } };
+        self.dirty = true;
+        let mut done = 0;
+        let error = loop {
+            match file.write(&lines[done..]) {
+                Ok(0) => break io::ErrorKind::WriteZero.into(),
+                Ok(n) => done += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => break error,
+            }
+            if done == lines.len() {
+                self.len += done as u64;
+                return Appended { bytes: done, error: None };
+            }
+        };
+        let whole = lines[..done].iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
+        self.torn = (done - whole) as u64;
+        self.len += whole as u64;
+        if self.torn > 0
+            && let Err(error) = self.take_back()
+        {
+            log::debug!("cannot take back a torn line of {}: {error}", self.path.display());
+        }
+        Appended { bytes: whole, error: Some(error) }
+    }
+
+    /// Cuts off the part of a line that did not fit.
+    fn take_back(&mut self) -> io::Result<()> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let len = file.metadata()?.len();
+        file.set_len(len.saturating_sub(self.torn))?;
+        self.torn = 0;
+        Ok(())
+    }
+
+    /// Mends the end that a crash left.
+    fn mend_end(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let Some(mut file) = self.file.as_ref() else { return Ok(None) };
+        let from = self.len.saturating_sub(TORN_MAX);
+        let mut last = [b'\n'];
+        if self.len > 0 {
+            file.seek(SeekFrom::End(-1))?;
+            file.read_exact(&mut last)?;
+        }
+        if last == [b'\n'] {
+            return Ok(None);
+        }
+        let mut tail = Vec::new();
+        file.seek(SeekFrom::Start(from))?;
+        file.read_to_end(&mut tail)?;
+        let start = tail.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
+        let torn = tail.split_off(start);
+        if serde_json::from_slice::<serde::de::IgnoredAny>(&torn).is_ok() && torn.starts_with(b"{") {
+            file.write_all(b"\n")?;
+            self.len += 1;
+            return Ok(None);
+        }
+        self.len -= torn.len() as u64;
+        file.set_len(self.len)?;
+        file.sync_data()?;
+        Ok(Some(torn))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rotates in the simplest way.
+    fn shift(path: &Path) -> io::Result<()> {
+        let backup = |n: u32| PathBuf::from(format!("{}.{n}", path.display()));
+        for n in (1..9).rev() {
+            if backup(n).exists() {
+                std::fs::rename(backup(n), backup(n + 1))?;
+            }
+        }
+        std::fs::rename(path, backup(1))
+    }
+
+    fn folder(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("audiohook-output-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
+    #[test]
+    fn a_file_is_rotated_before_a_line_would_exceed_it() {
+        let folder = folder("rotate");
+        let path = folder.join("events");
+        let (mut output, _) = OutputFile::open(&path, Some(10)).unwrap();
+        let appended = output.append(b"aaa\nbbb\nccc\nthis one is long\nd\n", &mut shift);
+        assert!(appended.error.is_none() && appended.bytes == 31);
+        let read = |n: &str| std::fs::read_to_string(folder.join(n)).unwrap();
+        assert_eq!(
+            [read("events"), read("events.1"), read("events.2"), read("events.3")],
+            ["d\n", "this one is long\n", "ccc\n", "aaa\nbbb\n"]
+        );
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_rotation_that_fails_loses_nothing() {
+        let folder = folder("refuse");
+        let (mut output, _) = OutputFile::open(&folder.join("events"), Some(10)).unwrap();
+        let mut refuse = |_: &Path| Err(io::Error::from(io::ErrorKind::PermissionDenied));
+        assert_eq!(output.append(b"aaaaaaaa\nbbbbbbbb\ncccccccc\n", &mut refuse).bytes, 27);
+        assert_eq!(std::fs::read_to_string(folder.join("events")).unwrap(), "aaaaaaaa\nbbbbbbbb\ncccccccc\n");
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_torn_last_line_is_taken_out_and_one_that_lacks_only_its_end_is_mended() {
+        let folder = folder("torn");
+        let path = folder.join("events");
+        std::fs::write(&path, "{\"a\":1}\n{\"b\":").unwrap();
+        let (mut output, torn) = OutputFile::open(&path, None).unwrap();
+        assert_eq!(torn.as_deref(), Some(&b"{\"b\":"[..]));
+        output.append(b"{\"c\":3}\n", &mut shift);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"a\":1}\n{\"c\":3}\n");
+        std::fs::write(&path, "{\"a\":1}").unwrap();
+        let (_, torn) = OutputFile::open(&path, None).unwrap();
+        assert_eq!((torn, std::fs::read_to_string(&path).unwrap().as_str()), (None, "{\"a\":1}\n"));
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_someone_moved_or_cut_is_noticed() {
+        let folder = folder("moved");
+        let path = folder.join("events");
+        let (mut output, _) = OutputFile::open(&path, None).unwrap();
+        output.append(b"a\n", &mut shift);
+        assert_eq!(output.look().unwrap(), Change::None);
+        std::fs::rename(&path, folder.join("old")).unwrap();
+        assert_eq!(output.look().unwrap(), Change::Replaced);
+        output.append(b"b\n", &mut shift);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "b\n");
+        File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+        assert_eq!(output.look().unwrap(), Change::Cut);
+        output.append(b"c\n", &mut shift);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "c\n");
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn on_a_full_disk_whole_lines_stay_and_the_torn_one_goes() {
+        let folder = folder("full");
+        let path = folder.join("events");
+        // A file that may not grow beyond a limit stands for a disk that is full.
+        let (mut output, _) = OutputFile::open(&path, None).unwrap();
+        output.append(b"first\n", &mut shift);
+        let device = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let whole = output.file.replace(device);
+        let appended = output.append(b"second\n", &mut shift);
+        assert_eq!(appended.bytes, 0);
+        assert_eq!(appended.error.unwrap().kind(), io::ErrorKind::StorageFull);
+        output.file = whole;
+        assert_eq!(output.append(b"second\n", &mut shift).bytes, 7);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "first\nsecond\n");
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}

@@ -1,0 +1,72 @@
+//! One collector for one file: a lock beside it that ends with the process, however it ends.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// Held as long as the collector runs.
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Where the lock of this output file stands.
+    pub fn path(output: &Path) -> PathBuf {
+        let mut name = output.as_os_str().to_owned();
+        name.push(".lock");
+        name.into()
+    }
+
+    /// Takes the lock, and writes this process's id into it.
+    ///
+    /// # Errors
+    /// In one sentence: another collector has it, with its process id; or the folder cannot be written.
+    pub fn take(output: &Path) -> Result<Self, String> {
+        let path = Self::path(output);
+        let cannot = |error: io::Error| {
+            format!("cannot lock {}: {error}; OUTPUT_FILE's folder must be there and writable", path.display())
+        };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o640)
+            .open(&path)
+            .map_err(cannot)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut pid = String::new();
+                let _ = file.read_to_string(&mut pid);
+                return Err(format!(
+                    "another collector (process {}) writes to OUTPUT_FILE {}: stop it, or give this one a file of its own",
+                    pid.trim(),
+                    output.display()
+                ));
+            }
+            Err(TryLockError::Error(error)) => return Err(cannot(error)),
+        }
+        file.set_len(0).map_err(cannot)?;
+        file.seek(SeekFrom::Start(0)).map_err(cannot)?;
+        writeln!(file, "{}", std::process::id()).map_err(cannot)?;
+        Ok(Self { _file: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_collector_is_refused_with_the_firsts_process_id() {
+        let output = std::env::temp_dir().join(format!("audiohook-lock-{}", std::process::id()));
+        let first = Lock::take(&output).unwrap();
+        let refusal = Lock::take(&output).err().unwrap();
+        assert!(refusal.contains(&format!("process {}", std::process::id())), "{refusal}");
+        drop(first);
+        Lock::take(&output).unwrap();
+        std::fs::remove_file(Lock::path(&output)).unwrap();
+    }
+}

@@ -1,0 +1,53 @@
+//! Signals as messages of a channel.
+//!
+//! SIGTERM and SIGINT: stop; the second of them ends the process at once, with status 1. SIGHUP: open the file anew.
+//! SIGPIPE is ignored, as the standard library arranges it: a closed pipe is an error of a write. Must never: do the work
+//! of a signal in its handler.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crossbeam_channel::{Receiver, bounded};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
+use signal_hook::iterator::Signals;
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGTERM or SIGINT.
+    Stop,
+    /// SIGHUP.
+    Reopen,
+}
+
+/// Signals that wait to be heard, at most; the same one twice says nothing more than once.
+const WAITING_MAX: usize = 8;
+
+/// The status of a process that a second signal ended.
+const ENDED_AT_ONCE: i32 = 1;
+
+/// Begins to listen; call it once, before anything that takes time.
+///
+/// # Errors
+/// When the system refuses the handlers or the thread.
+pub fn listen() -> io::Result<Receiver<Signal>> {
+    let stopping = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        // In this order: the first signal finds the flag down and raises it, the second finds it up.
+        flag::register_conditional_shutdown(signal, ENDED_AT_ONCE, stopping.clone())?;
+        flag::register(signal, stopping.clone())?;
+    }
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let (sender, receiver) = bounded(WAITING_MAX);
+    crate::thread::spawn("signals", move || {
+        for signal in signals.forever() {
+            let heard = if signal == SIGHUP { Signal::Reopen } else { Signal::Stop };
+            if let Err(crossbeam_channel::TrySendError::Disconnected(_)) = sender.try_send(heard) {
+                break;
+            }
+        }
+    })?;
+    Ok(receiver)
+}

@@ -1,0 +1,76 @@
+//! The event definitions that the service offers: `GET /api/v2/usage/events/definitions`.
+//!
+//! Deals with: the catalogue and its JSON. Must never: tell AudioHook's definitions from the others; that is the
+//! asker's business.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+/// One definition: the API gives neither a severity nor a category.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Definition {
+    pub id: String,
+    pub name: String,
+    pub description: String,
+}
+
+impl Definition {
+    pub fn new(id: &str, name: &str, description: &str) -> Self {
+        Self { id: id.to_owned(), name: name.to_owned(), description: description.to_owned() }
+    }
+
+    pub(super) fn self_uri(&self) -> String {
+        format!("/api/v2/usage/events/definitions/{}", self.id)
+    }
+}
+
+/// What the service offers at the start: AudioHook's, and some of other features.
+const CATALOGUE: [(&str, &str, &str); 13] = [
+    ("AUDIOHOOK-0001", "AudioHook configuration error", "The server URI of the AudioHook integration is invalid."),
+    ("AUDIOHOOK-0002", "AudioHook connection timeout", "The AudioHook server did not accept the connection in time."),
+    (
+        "AUDIOHOOK-0003",
+        "AudioHook authentication failed",
+        "The AudioHook server refused the credentials or the API key.",
+    ),
+    ("AUDIOHOOK-0004", "AudioHook protocol error", "The AudioHook server sent a message that breaks the protocol."),
+    ("AUDIOHOOK-0005", "AudioHook disconnected", "The AudioHook server closed the session before the call ended."),
+    ("AUDIOHOOK-0006", "AudioHook TLS failure", "The certificate of the AudioHook server was not accepted."),
+    ("AUDIOHOOK-0007", "AudioHook session rate limited", "The AudioHook server refused the session: too many at once."),
+    ("AUDIOHOOK-0008", "AudioHook session recovered", "Audio streaming to the AudioHook server works again."),
+    ("DATAACTIONS-0001", "Data action timeout", "A data action did not answer in time."),
+    ("DATAACTIONS-0002", "Data action error", "A data action answered with an error."),
+    ("TELEPHONY-0001", "Trunk out of service", "A trunk does not answer OPTIONS any more."),
+    ("TELEPHONY-0002", "Trunk in service", "A trunk answers OPTIONS again."),
+    ("ARCHITECT-0001", "Flow error", "A flow left through its error handling."),
+];
+
+/// All definitions, in the order in which they are listed.
+pub(super) struct Definitions(Vec<Arc<Definition>>);
+
+impl Definitions {
+    pub fn catalogue() -> Self {
+        Self(CATALOGUE.iter().map(|(id, name, text)| Arc::new(Definition::new(id, name, text))).collect())
+    }
+
+    /// Adds one, or replaces the one with this id.
+    pub fn add(&mut self, definition: Definition) -> Arc<Definition> {
+        let definition = Arc::new(definition);
+        self.0.retain(|other| other.id != definition.id);
+        self.0.push(definition.clone());
+        definition
+    }
+
+    pub fn find(&self, id: &str) -> Option<Arc<Definition>> {
+        self.0.iter().find(|definition| definition.id == id).cloned()
+    }
+
+    pub fn to_json(&self) -> Value {
+        let entities = self
+            .0
+            .iter()
+            .map(|d| json!({"id": d.id, "name": d.name, "description": d.description, "selfUri": d.self_uri()}));
+        json!({"entities": entities.collect::<Vec<_>>(), "selfUri": "/api/v2/usage/events/definitions"})
+    }
+}

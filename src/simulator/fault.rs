@@ -1,0 +1,270 @@
+//! The faults that a test can switch on while the service runs.
+//!
+//! Deals with: which calls go wrong and how, and the knobs of how the service behaves. Must never: be reachable over
+//! HTTP; a fault is set by the process that holds the [`Simulator`](super::Simulator).
+
+use std::time::Duration;
+
+/// What a request asks for, whatever its parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Call {
+    /// `POST /oauth/token`
+    Token,
+    /// `GET /api/v2/usage/events/definitions`
+    Definitions,
+    /// `POST /api/v2/usage/events/query`
+    History,
+    /// `POST /api/v2/usage/events/aggregates/query`
+    Counts,
+    /// `GET /api/v2/notifications/availabletopics`
+    AvailableTopics,
+    /// `/api/v2/notifications/channels`
+    Channels,
+    /// `/api/v2/notifications/channels/{id}`
+    Channel,
+    /// `/api/v2/notifications/channels/{id}/subscriptions`
+    Subscriptions,
+    /// `GET /channels/{id}`: the socket's handshake.
+    Handshake,
+    /// Anything else.
+    Unknown,
+}
+
+impl Call {
+    /// Every call, what is unknown included.
+    pub const ALL: [Self; 10] = [
+        Self::Token,
+        Self::Definitions,
+        Self::History,
+        Self::Counts,
+        Self::AvailableTopics,
+        Self::Channels,
+        Self::Channel,
+        Self::Subscriptions,
+        Self::Handshake,
+        Self::Unknown,
+    ];
+
+    /// The call that a path (without its query) names.
+    pub fn of(path: &str) -> Self {
+        const CHANNELS: &str = "/api/v2/notifications/channels";
+        match path {
+            "/oauth/token" => Self::Token,
+            "/api/v2/usage/events/definitions" => Self::Definitions,
+            "/api/v2/usage/events/query" => Self::History,
+            "/api/v2/usage/events/aggregates/query" => Self::Counts,
+            "/api/v2/notifications/availabletopics" => Self::AvailableTopics,
+            CHANNELS => Self::Channels,
+            _ => {
+                let below = path.strip_prefix(CHANNELS).and_then(|rest| rest.strip_prefix('/'));
+                let parts = below.map(|rest| rest.split('/').collect::<Vec<_>>()).unwrap_or_default();
+                match parts[..] {
+                    [id] if !id.is_empty() => Self::Channel,
+                    [id, "subscriptions"] if !id.is_empty() => Self::Subscriptions,
+                    _ if path.starts_with("/channels/") => Self::Handshake,
+                    _ => Self::Unknown,
+                }
+            }
+        }
+    }
+}
+
+/// How a call goes wrong.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// This status with the service's error body; `Retry-After` in seconds if given.
+    Status { status: u16, retry_after_s: Option<u64> },
+    /// The right answer, after this time.
+    Slow(Duration),
+    /// No answer, for as long as the fault stands.
+    Hang,
+    /// Half of the right answer, then the connection ends.
+    Half,
+    /// Half of the right answer, then nothing, for as long as the fault stands.
+    HalfThenHang,
+    /// 200 and a page of HTML.
+    Nonsense,
+    /// 200 and this body.
+    Body(String),
+    /// The connection is reset, without an answer.
+    Reset,
+}
+
+impl Action {
+    /// This status, without `Retry-After`.
+    pub fn status(status: u16) -> Self {
+        Self::Status { status, retry_after_s: None }
+    }
+}
+
+/// A topic that may not be subscribed to.
+#[derive(Clone, Debug)]
+pub(super) struct Rejection {
+    pub prefix: String,
+    pub reason: String,
+    pub missing_permissions: Vec<String>,
+}
+
+struct Rule {
+    call: Call,
+    action: Action,
+    left: Option<u32>,
+}
+
+/// What goes wrong now.
+pub(super) struct Faults {
+    rules: Vec<Rule>,
+    /// Raised by each [`heal`](Self::heal), so that what hangs can tell that its fault is over.
+    pub healed: u64,
+    pub rejections: Vec<Rejection>,
+    pub knobs: Knobs,
+}
+
+/// How the service behaves; a test changes what it wants to see.
+#[derive(Clone, Debug)]
+pub struct Knobs {
+    /// The life of a token: 300 s to 48 h on the real service, down to 60 s in tests.
+    pub token_life: Duration,
+    /// Requests that a client may make in a minute; `None`: as many as it likes.
+    pub requests_per_minute: Option<u32>,
+    /// The life of a channel since its last (re)subscription.
+    pub channel_life: Duration,
+    /// Between two heartbeats on a socket.
+    pub heartbeat: Duration,
+    /// Whether pings, text ones and control frames, are answered.
+    pub pongs: bool,
+    /// How far the service's clock is ahead of the machine's: `Date`, event times, `expires`.
+    pub clock_offset_ms: i64,
+    /// The transports of `v2.operations.events.{id}`.
+    pub transports: Vec<String>,
+    /// Channels belong to the token that made them: another token of the same client meets 404.
+    pub channels_belong_to_token: bool,
+    /// How long after its issue an event stands in the history.
+    pub history_lag: Duration,
+    /// Added to each event's time in the history.
+    pub history_shift_ms: i64,
+    /// The history's times differ by up to this much, either way, from event to event.
+    pub history_jitter_ms: i64,
+    /// Events issued from now on are held back from the history until they are released.
+    pub hold_history: bool,
+    /// Longer intervals are refused with 400.
+    pub history_span_max: Option<Duration>,
+    /// More definition ids are refused with 400.
+    pub history_ids_max: Option<usize>,
+    /// Whether an event at the very end of an interval belongs to it.
+    pub interval_end_included: bool,
+    /// The life of a cursor; an older one is refused with 400.
+    pub cursor_life: Duration,
+    /// So many further requests that carry a cursor are refused as though it had expired.
+    pub cursors_to_expire: u32,
+    /// So many further pages of the history lead back to themselves.
+    pub pages_to_repeat: u32,
+    /// So many further events do not come on any socket.
+    pub socket_to_drop: u32,
+    /// So many further events come twice on each socket.
+    pub socket_to_double: u32,
+}
+
+impl Default for Knobs {
+    fn default() -> Self {
+        Self {
+            token_life: Duration::from_secs(86_399),
+            requests_per_minute: Some(300),
+            channel_life: Duration::from_secs(86_400),
+            heartbeat: Duration::from_secs(30),
+            pongs: true,
+            clock_offset_ms: 0,
+            transports: vec!["All".to_owned()],
+            channels_belong_to_token: false,
+            history_lag: Duration::ZERO,
+            history_shift_ms: 0,
+            history_jitter_ms: 0,
+            hold_history: false,
+            history_span_max: None,
+            history_ids_max: None,
+            interval_end_included: false,
+            cursor_life: Duration::from_secs(3600),
+            cursors_to_expire: 0,
+            pages_to_repeat: 0,
+            socket_to_drop: 0,
+            socket_to_double: 0,
+        }
+    }
+}
+
+impl Faults {
+    pub fn new(knobs: Knobs) -> Self {
+        Self { rules: Vec::new(), healed: 0, rejections: Vec::new(), knobs }
+    }
+
+    /// `times`: how many calls it meets; `None`: until healed.
+    pub fn add(&mut self, call: Call, action: Action, times: Option<u32>) {
+        self.rules.push(Rule { call, action, left: times });
+    }
+
+    pub fn heal(&mut self, call: Option<Call>) {
+        self.rules.retain(|rule| call.is_some_and(|call| call != rule.call));
+        self.healed += 1;
+    }
+
+    /// The oldest fault of this call, one use of it spent.
+    pub fn take(&mut self, call: Call) -> Option<Action> {
+        let at = self.rules.iter().position(|rule| rule.call == call)?;
+        let rule = &mut self.rules[at];
+        let action = rule.action.clone();
+        if let Some(left) = &mut rule.left {
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                self.rules.remove(at);
+            }
+        }
+        Some(action)
+    }
+
+    pub fn rejection(&self, topic: &str) -> Option<&Rejection> {
+        self.rejections.iter().find(|rejection| topic.starts_with(&rejection.prefix))
+    }
+}
+
+/// Spends one of a number of uses.
+pub(super) fn spend(left: &mut u32) -> bool {
+    let any = *left > 0;
+    *left = left.saturating_sub(1);
+    any
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_names_its_call() {
+        for (path, call) in [
+            ("/oauth/token", Call::Token),
+            ("/api/v2/usage/events/query", Call::History),
+            ("/api/v2/notifications/channels", Call::Channels),
+            ("/api/v2/notifications/channels/a", Call::Channel),
+            ("/api/v2/notifications/channels/a/subscriptions", Call::Subscriptions),
+            ("/api/v2/notifications/channels/a/b", Call::Unknown),
+            ("/api/v2/notifications/channels/", Call::Unknown),
+            ("/channels/streaming-1", Call::Handshake),
+            ("/", Call::Unknown),
+        ] {
+            assert_eq!(Call::of(path), call, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_fault_meets_as_many_calls_as_it_was_given() {
+        let mut faults = Faults::new(Knobs::default());
+        faults.add(Call::History, Action::status(503), Some(2));
+        faults.add(Call::History, Action::Hang, None);
+        let mut next = || matches!(faults.take(Call::History), Some(Action::Hang));
+        assert_eq!([next(), next(), next(), next()], [false, false, true, true]);
+        assert!(faults.take(Call::Token).is_none());
+        faults.heal(Some(Call::Token));
+        assert!(faults.take(Call::History).is_some());
+        faults.heal(None);
+        assert!(faults.take(Call::History).is_none());
+    }
+}

@@ -1,0 +1,429 @@
+//! The window: which events of late stand in the file already, so that none is written twice.
+//!
+//! An event may come on two ways, and on each more than once; it has no id of its own. What identifies it is its content
+//! and its time. Three rules decide:
+//!
+//! 1. Within one way, equal content at an equal time is one event.
+//! 2. Across the two ways the times may differ by up to [`TOLERANCE_MS`]; a time may also be missing on one way, where
+//!    the receipt stands for it. Matching is one to one: as many pairs as can be, and among those the nearest.
+//! 3. Two records that stand in the file are never each other's twins.
+//!
+//! By rule 3 every pair has one written side and one *echo*: a sighting that was dropped because its twin is written.
+//! So a new sighting is an echo exactly if it and all echoes near it can be matched at once to the written records of
+//! the other way. Matching is done anew each time among the few sightings nearby, and no pair is stored: pairs may
+//! change as more is seen. Where a nearer echo takes the place of a farther one, the farther one was no twin after all:
+//! it is new if it came with the same page, else it is forgotten, and the history's overlap brings it again.
+//!
+//! Deals with: sightings alone; it knows no record, no file, no clock. Must never: grow beyond [`SIGHTINGS_MAX`]. At the
+//! bound the oldest are forgotten and counted: a double may follow, a loss never.
+
+mod matching;
+mod table;
+
+use std::collections::HashMap;
+
+use matching::{Unmatched, unmatched};
+use table::{Packed, Table};
+
+use crate::clock::Millis;
+
+/// How far the two ways' times of one event may be apart.
+pub const TOLERANCE_MS: i64 = 2_000;
+
+/// How long after the event a receipt may be that stands for its time.
+pub const RECEIPT_DELAY_MS: i64 = 120_000;
+
+/// Sightings kept, at most: about 9 MiB.
+pub const SIGHTINGS_MAX: usize = 450_000;
+
+/// Which way an event came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    Socket,
+    History,
+}
+
+/// When it happened, as far as is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// The event's own time.
+    Own(Millis),
+    /// It has none: it happened at most so many milliseconds before this receipt.
+    Receipt { at: Millis, delay: i64 },
+}
+
+/// One event seen on one way.
+#[derive(Clone, Copy, Debug)]
+pub struct Sighting {
+    /// What names its content: the first half of its id.
+    pub content: u64,
+    pub way: Way,
+    pub moment: Moment,
+}
+
+/// What is to be done with a sighting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is to be written.
+    New,
+    /// It stands in the file already.
+    Duplicate,
+    /// It stands in the file already, and the sighting of like content at this time, taken for its place before, does
+    /// not: that one is to be written if it is at hand.
+    Displaces(Moment),
+}
+
+/// All sightings of late.
+#[derive(Default)]
+pub struct Window {
+    table: Table,
+    /// Sightings without a time of their own, by content: few.
+    loose: HashMap<u64, Vec<Loose>>,
+    loose_count: usize,
+    /// Whether any echo ever stood apart from a written record of its very time.
+    inexact: bool,
+    forgotten: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Loose {
+    moment: Moment,
+    way: Way,
+    written: bool,
+}
+
+impl Moment {
+    /// The instant that stands for it.
+    pub fn nominal(self) -> Millis {
+        match self {
+            Self::Own(at) | Self::Receipt { at, .. } => at,
+        }
+    }
+
+    /// Whether two sightings of the two ways can be one event.
+    pub fn fits(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Own(a), Self::Own(b)) => (a - b).abs() <= TOLERANCE_MS,
+            (Self::Own(own), Self::Receipt { at, delay }) | (Self::Receipt { at, delay }, Self::Own(own)) => {
+                (at - delay..=at + TOLERANCE_MS).contains(&own)
+            }
+            (Self::Receipt { at: a, delay: d }, Self::Receipt { at: b, delay: e }) => (a - b).abs() <= d.max(e),
+        }
+    }
+}
+
+impl Window {
+    /// Takes note of a record that stands in the file.
+    pub fn note(&mut self, sighting: Sighting) {
+        self.insert(sighting, true);
+    }
+
+    /// Whether a loose sighting of this content at this receipt is known: two receipts in one millisecond must not
+    /// give one id.
+    pub fn has_receipt(&self, content: u64, at: Millis) -> bool {
+        self.loose.get(&content).is_some_and(|loose| loose.iter().any(|l| l.moment.nominal() == at))
+    }
+
+    /// Judges a sighting and takes note of it.
+    pub fn offer(&mut self, sighting: Sighting) -> Outcome {
+        if self.is_known(sighting) {
+            return Outcome::Duplicate;
+        }
+        if !self.other_way_seen(sighting.way) {
+            self.insert(sighting, true);
+            return Outcome::New;
+        }
+        if !self.inexact && self.has_exact_twin(sighting) {
+            // Every echo has a record of its very time, and so has this one: nobody is in anybody's place.
+            self.insert(sighting, false);
+            return Outcome::Duplicate;
+        }
+        let (written, mut echoes) = self.nearby(sighting);
+        echoes.push(sighting.moment);
+        match unmatched(&written, &echoes) {
+            Unmatched::Newest => {
+                self.insert(sighting, true);
+                Outcome::New
+            }
+            Unmatched::None => {
+                self.inexact = true;
+                self.insert(sighting, false);
+                Outcome::Duplicate
+            }
+            Unmatched::Earlier(index) => {
+                let displaced = echoes[index];
+                self.inexact = true;
+                self.remove(Sighting { moment: displaced, ..sighting });
+                self.insert(sighting, false);
+                Outcome::Displaces(displaced)
+            }
+        }
+    }
+
+    /// Forgets what happened before `horizon`: it cannot come again.
+    pub fn sweep(&mut self, horizon: Millis) {
+        self.table.retain(|packed| packed.time() >= horizon);
+        self.loose.retain(|_, loose| {
+            loose.retain(|l| l.moment.nominal() >= horizon);
+            !loose.is_empty()
+        });
+        self.loose_count = self.loose.values().map(Vec::len).sum();
+    }
+
+    pub fn len(&self) -> usize {
+        self.table.len() + self.loose_count
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Sightings forgotten at the bound: each may come again and be written twice.
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+
+    fn other_way_seen(&self, way: Way) -> bool {
+        self.loose_count > 0 || self.table.count(other(way)) > 0
+    }
+
+    fn has_exact_twin(&self, sighting: Sighting) -> bool {
+        let Moment::Own(time) = sighting.moment else { return false };
+        self.loose_count == 0 && self.table.has_written(sighting.content, time, other(sighting.way))
+    }
+
+    /// Rule 1. A row of the history without a time is known by its content alone: each read of the history brings it
+    /// again.
+    fn is_known(&self, sighting: Sighting) -> bool {
+        match (sighting.moment, sighting.way) {
+            (Moment::Own(time), way) => self.table.has(sighting.content, time, way),
+            (Moment::Receipt { .. }, Way::Socket) => false,
+            (Moment::Receipt { .. }, Way::History) => {
+                self.loose.get(&sighting.content).is_some_and(|loose| loose.iter().any(|l| l.way == Way::History))
+            }
+        }
+    }
+
+    /// The written records of the other way and the echoes of this way that the sighting's matching may involve.
+    fn nearby(&self, sighting: Sighting) -> (Vec<Moment>, Vec<Moment>) {
+        let (mut written, mut echoes) = (Vec::new(), Vec::new());
+        let (mut from, mut to) = match sighting.moment {
+            Moment::Own(time) => (time - TOLERANCE_MS, time + TOLERANCE_MS),
+            Moment::Receipt { at, delay } => (at - delay, at + TOLERANCE_MS),
+        };
+        if self.loose_count > 0 {
+            for loose in self.loose.get(&sighting.content).into_iter().flatten() {
+                match (loose.written, loose.way == sighting.way) {
+                    (true, false) => written.push(loose.moment),
+                    (false, true) => echoes.push(loose.moment),
+                    _ => continue,
+                }
+                if let Moment::Receipt { at, delay } = loose.moment {
+                    (from, to) = (from.min(at - delay), to.max(at + TOLERANCE_MS));
+                }
+            }
+        }
+        self.table.chain(sighting.content, from, to, TOLERANCE_MS, |packed| {
+            let relevant = packed.written() != (packed.way() == sighting.way);
+            if relevant {
+                if packed.written() { &mut written } else { &mut echoes }.push(Moment::Own(packed.time()));
+            }
+            relevant
+        });
+        (written, echoes)
+    }
+
+    fn insert(&mut self, sighting: Sighting, written: bool) {
+        if self.len() >= SIGHTINGS_MAX {
+            self.forget_oldest();
+        }
+        match sighting.moment {
+            Moment::Own(time) => self.table.insert(sighting.content, Packed::new(time, sighting.way, written)),
+            moment @ Moment::Receipt { .. } => {
+                self.loose.entry(sighting.content).or_default().push(Loose { moment, way: sighting.way, written });
+                self.loose_count += 1;
+            }
+        }
+    }
+
+    /// Removes an echo.
+    fn remove(&mut self, sighting: Sighting) {
+        match sighting.moment {
+            Moment::Own(time) => self.table.remove(sighting.content, Packed::new(time, sighting.way, false)),
+            moment @ Moment::Receipt { .. } => {
+                if let Some(loose) = self.loose.get_mut(&sighting.content) {
+                    let before = loose.len();
+                    loose.retain(|l| l.written || l.moment != moment || l.way != sighting.way);
+                    self.loose_count -= before - loose.len();
+                }
+            }
+        }
+    }
+
+    /// Makes room at the bound: about a quarter goes, the oldest.
+    fn forget_oldest(&mut self) {
+        let before = self.len();
+        let mut times = self.table.sample();
+        times.extend(self.loose.values().flatten().map(|l| l.moment.nominal()).take(times.len().max(64)));
+        times.sort_unstable();
+        let cut = times[times.len() / 4] + 1;
+        self.sweep(cut);
+        if self.len() >= SIGHTINGS_MAX {
+            // All at one instant: nothing is older than the rest.
+            self.table = Table::default();
+            self.loose.clear();
+            self.loose_count = 0;
+        }
+        self.forgotten += (before - self.len()) as u64;
+    }
+}
+
+fn other(way: Way) -> Way {
+    match way {
+        Way::Socket => Way::History,
+        Way::History => Way::Socket,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn socket(time: Millis) -> Sighting {
+        Sighting { content: 7, way: Way::Socket, moment: Moment::Own(time) }
+    }
+
+    fn history(time: Millis) -> Sighting {
+        Sighting { way: Way::History, ..socket(time) }
+    }
+
+    fn receipt(at: Millis, way: Way) -> Sighting {
+        Sighting { content: 7, way, moment: Moment::Receipt { at, delay: RECEIPT_DELAY_MS } }
+    }
+
+    /// Offers each in turn; which are new?
+    fn new_of(window: &mut Window, sightings: &[Sighting]) -> Vec<bool> {
+        sightings.iter().map(|s| window.offer(*s) == Outcome::New).collect()
+    }
+
+    const T: Millis = 1_795_430_645_000;
+
+    #[test]
+    fn within_one_way_equal_times_are_one_event_and_other_times_are_others() {
+        let mut window = Window::default();
+        assert_eq!(new_of(&mut window, &[socket(T), socket(T), socket(T + 1), socket(T)]), [true, false, true, false]);
+        let other_content = Sighting { content: 8, ..socket(T) };
+        assert_eq!(window.offer(other_content), Outcome::New);
+    }
+
+    #[test]
+    fn across_the_ways_the_times_may_differ_by_the_tolerance() {
+        for (difference, new) in
+            [(0, false), (900, false), (-900, false), (2000, false), (-2000, false), (2001, true), (-2001, true)]
+        {
+            for first in [socket as fn(Millis) -> Sighting, history] {
+                let mut window = Window::default();
+                let second = if first(0).way == Way::Socket { history } else { socket };
+                assert_eq!(new_of(&mut window, &[first(T), second(T + difference)]), [true, new], "{difference}");
+            }
+        }
+    }
+
+    #[test]
+    fn matching_is_one_to_one() {
+        let mut window = Window::default();
+        assert_eq!(
+            new_of(&mut window, &[socket(T), socket(T + 1), history(T + 500), history(T + 501), history(T + 502)]),
+            [true, true, false, false, true]
+        );
+        // The history is read again: nothing changes.
+        assert_eq!(new_of(&mut window, &[history(T + 500), history(T + 501), history(T + 502)]), [false; 3]);
+    }
+
+    #[test]
+    fn as_many_pairs_as_can_be() {
+        // The first row could take either record; taking the nearer one must not leave the second row alone.
+        let mut window = Window::default();
+        assert_eq!(
+            new_of(&mut window, &[socket(T), socket(T + 1500), history(T + 1400), history(T + 3000)]),
+            [true, true, false, false]
+        );
+    }
+
+    #[test]
+    fn the_nearest_is_the_twin() {
+        let mut window = Window::default();
+        window.offer(socket(T + 1000));
+        assert_eq!(window.offer(history(T)), Outcome::Duplicate);
+        assert_eq!(window.offer(history(T + 900)), Outcome::Displaces(Moment::Own(T)));
+        // The one that was displaced comes again with the next read: now it is new.
+        assert_eq!(window.offer(history(T)), Outcome::New);
+        assert_eq!(new_of(&mut window, &[history(T), history(T + 900)]), [false, false]);
+    }
+
+    #[test]
+    fn two_records_of_the_file_are_never_twins() {
+        let mut window = Window::default();
+        window.note(socket(T));
+        window.note(history(T + 500));
+        assert_eq!(new_of(&mut window, &[history(T - 100), history(T + 500), history(T + 700)]), [false, false, true]);
+    }
+
+    #[test]
+    fn a_receipt_stands_for_a_missing_time() {
+        let mut window = Window::default();
+        assert_eq!(window.offer(receipt(T, Way::Socket)), Outcome::New);
+        assert_eq!(window.offer(receipt(T + 5, Way::Socket)), Outcome::New);
+        assert_eq!(new_of(&mut window, &[history(T - 119_000), history(T - 100)]), [false, false]);
+        assert_eq!(window.offer(history(T - 90)), Outcome::Displaces(Moment::Own(T - 119_000)));
+        assert_eq!(new_of(&mut window, &[history(T + 2001), history(T - 120_000)]), [true, true]);
+        // A row without a time: the same at each read.
+        let mut window = Window::default();
+        window.offer(socket(T - 60_000));
+        assert_eq!(new_of(&mut window, &[receipt(T, Way::History), receipt(T + 60_000, Way::History)]), [false, false]);
+    }
+
+    #[test]
+    fn what_is_older_than_the_horizon_is_forgotten() {
+        let mut window = Window::default();
+        for n in 0..1000 {
+            window.offer(socket(T + n * 10));
+        }
+        window.offer(receipt(T, Way::Socket));
+        window.sweep(T + 5000);
+        assert_eq!(window.len(), 500);
+        assert_eq!(window.offer(socket(T + 5000)), Outcome::Duplicate);
+        assert_eq!(window.offer(socket(T)), Outcome::New);
+    }
+
+    #[test]
+    fn at_the_bound_the_oldest_go_and_are_counted() {
+        let mut window = Window::default();
+        let times = SIGHTINGS_MAX as i64 + 1;
+        for n in 0..times {
+            window.offer(Sighting {
+                content: (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+                way: Way::Socket,
+                moment: Moment::Own(T + n),
+            });
+        }
+        assert!(window.len() <= SIGHTINGS_MAX && window.len() > SIGHTINGS_MAX / 2);
+        assert_eq!(window.forgotten(), times as u64 - window.len() as u64);
+        let newest = times - 1;
+        let sighting = Sighting {
+            content: (newest as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            way: Way::Socket,
+            moment: Moment::Own(T + newest),
+        };
+        assert_eq!(window.offer(sighting), Outcome::Duplicate);
+    }
+
+    #[test]
+    fn a_storm_of_equal_events_is_told_apart() {
+        let mut window = Window::default();
+        let sent: Vec<Sighting> = (0..6000).map(|n| socket(T + n)).collect();
+        assert!(new_of(&mut window, &sent).iter().all(|new| *new));
+        let rows: Vec<Sighting> = (0..6000).map(|n| history(T + n)).collect();
+        assert!(new_of(&mut window, &rows).iter().all(|new| !new));
+    }
+}

@@ -1,0 +1,358 @@
+//! From what came to the lines that are to be written.
+//!
+//! Deals with: judging frames and rows, dropping doubles, hiding what is to be hidden, formatting, counting. Must never:
+//! touch a file, a channel or a clock; it is handed bytes and fills buffers, so that it can be tested with nothing else.
+
+use crate::clock::Millis;
+use crate::event::{
+    Definitions, Event, Identity, Origin, RecordWriter, Redaction, Verdict, judge_frame, judge_row, redacted_body,
+    redacted_row,
+};
+use crate::message::{Batch, Connection, Control, Frame, Page};
+use crate::window::{Moment, Outcome, RECEIPT_DELAY_MS, Sighting, Way, Window};
+
+/// Events of one flush that are named in the log, at most.
+const MENTIONS_MAX: usize = 20;
+
+/// What was met since the last flush: published once the lines are in the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub received_websocket: u64,
+    pub received_history: u64,
+    pub written: u64,
+    pub duplicate: u64,
+    pub filtered: u64,
+    pub unreadable: u64,
+    /// The newest event's own time.
+    pub newest: Option<Millis>,
+}
+
+/// An event to be named in the log.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Mention {
+    pub event_id: String,
+    pub event_name: String,
+    pub conversation_id: String,
+}
+
+/// A frame that is no event, to be kept aside.
+#[derive(Debug)]
+pub struct Aside {
+    pub at: Millis,
+    pub reason: String,
+    pub frame: Vec<u8>,
+}
+
+/// All that is known while judging, and the buffers that are filled.
+pub struct Intake {
+    pub window: Window,
+    pub definitions: Definitions,
+    redaction: Redaction,
+    /// How long before its receipt a row without a time may have happened.
+    pub row_delay_ms: i64,
+    scratch: Vec<u8>,
+    /// Whole lines, in order.
+    pub lines: Vec<u8>,
+    /// Where each of them ends in `lines`.
+    pub ends: Vec<usize>,
+    pub tally: Tally,
+    pub asides: Vec<Aside>,
+    pub controls: Vec<(Connection, Control)>,
+    pub mentions: Vec<Mention>,
+}
+
+impl Intake {
+    /// `overlap_ms`: how far each read of the history goes back.
+    pub fn new(redaction: Redaction, overlap_ms: i64) -> Self {
+        Self {
+            window: Window::default(),
+            definitions: Definitions::default(),
+            redaction,
+            row_delay_ms: overlap_ms + RECEIPT_DELAY_MS,
+            scratch: Vec::new(),
+            lines: Vec::new(),
+            ends: Vec::new(),
+            tally: Tally::default(),
+            asides: Vec::new(),
+            controls: Vec::new(),
+            mentions: Vec::new(),
+        }
+    }
+
+    /// Takes what one read of the socket brought.
+    pub fn batch(&mut self, batch: &Batch) {
+        for frame in &batch.frames {
+            match frame {
+                Frame::Text(text) => self.frame(text.as_str(), batch),
+                Frame::Unreadable { reason, head } => {
+                    self.tally.received_websocket += 1;
+                    self.aside(batch.received, (*reason).to_owned(), head);
+                }
+            }
+        }
+    }
+
+    fn frame(&mut self, text: &str, batch: &Batch) {
+        match judge_frame(text) {
+            Verdict::Event(event) => {
+                self.tally.received_websocket += 1;
+                self.socket_event(&event, batch);
+            }
+            Verdict::Filtered => {
+                self.tally.received_websocket += 1;
+                self.tally.filtered += 1;
+            }
+            Verdict::Control(None) => {}
+            Verdict::Control(Some(control)) => self.controls.push((batch.connection, control)),
+            Verdict::Unreadable(reason) => {
+                self.tally.received_websocket += 1;
+                self.aside(batch.received, reason, text.as_bytes());
+            }
+        }
+    }
+
+    fn socket_event(&mut self, event: &Event<'_>, batch: &Batch) {
+        let identity = Identity::of(event, &mut self.scratch);
+        let mut received = batch.received;
+        let moment = match event.time {
+            Some(time) => Moment::Own(time),
+            None => {
+                // Two events without a time in one millisecond are two, and so are their ids.
+                while self.window.has_receipt(identity.content, received) {
+                    received += 1;
+                }
+                Moment::Receipt { at: received, delay: RECEIPT_DELAY_MS }
+            }
+        };
+        match self.window.offer(Sighting { content: identity.content, way: Way::Socket, moment }) {
+            Outcome::New => self.write(event, identity, Origin::Websocket { channel: &batch.channel }, received),
+            Outcome::Duplicate | Outcome::Displaces(_) => self.tally.duplicate += 1,
+        }
+    }
+
+    /// Takes a page of the history. Its rows are judged together before any is written: a later row may turn out to be
+    /// the twin that an earlier one was taken for.
+    pub fn page(&mut self, page: &Page) {
+        let definitions = std::mem::take(&mut self.definitions);
+        let mut rows = self.rows(page, &definitions);
+        for index in 0..rows.len() {
+            let sighting = rows[index].sighting;
+            match self.window.offer(sighting) {
+                Outcome::New => rows[index].new = true,
+                Outcome::Duplicate => {}
+                Outcome::Displaces(moment) => {
+                    let displaced = rows[..index].iter_mut().rev().find(|row| {
+                        !row.new && row.sighting.content == sighting.content && row.sighting.moment == moment
+                    });
+                    if let Some(row) = displaced {
+                        row.new = true;
+                        self.window.note(row.sighting);
+                    }
+                }
+            }
+        }
+        for row in &rows {
+            if row.new {
+                self.write(&row.event, row.identity, Origin::History, page.received);
+            } else {
+                self.tally.duplicate += 1;
+            }
+        }
+        self.definitions = definitions;
+    }
+
+    /// Takes rows that an audit found missing: they are written whatever the window says, which no longer reaches back
+    /// that far.
+    pub fn repair(&mut self, page: &Page) {
+        let definitions = std::mem::take(&mut self.definitions);
+        for row in self.rows(page, &definitions) {
+            self.window.note(row.sighting);
+            self.write(&row.event, row.identity, Origin::History, page.received);
+        }
+        self.definitions = definitions;
+    }
+
+    fn rows<'a>(&mut self, page: &'a Page, definitions: &'a Definitions) -> Vec<Row<'a>> {
+        let mut rows = Vec::with_capacity(page.rows.len());
+        for range in &page.rows {
+            let text = &page.body[range.clone()];
+            self.tally.received_history += 1;
+            let mut event = match judge_row(text) {
+                Ok(event) => event,
+                Err(fault) => {
+                    self.aside(page.received, format!("a row of the history is no event: {fault}"), text.as_bytes());
+                    continue;
+                }
+            };
+            definitions.fill(&mut event);
+            if !event.is_audiohook() {
+                self.tally.filtered += 1;
+                continue;
+            }
+            let identity = Identity::of(&event, &mut self.scratch);
+            let moment =
+                event.time.map_or(Moment::Receipt { at: page.received, delay: self.row_delay_ms }, Moment::Own);
+            let sighting = Sighting { content: identity.content, way: Way::History, moment };
+            rows.push(Row { event, identity, sighting, new: false });
+        }
+        rows
+    }
+
+    fn write(&mut self, event: &Event<'_>, identity: Identity, origin: Origin<'_>, received: Millis) {
+        let id = identity.at(event.time.unwrap_or(received));
+        let hidden;
+        let mut shown = *event;
+        if self.redaction.is_on() {
+            hidden = event.redacted_raw(&self.redaction).unwrap_or_default();
+            let read = match origin {
+                Origin::Websocket { .. } => redacted_body(event, &hidden),
+                Origin::History => redacted_row(event, &hidden),
+            };
+            shown = read.unwrap_or(Event { raw: "{}", ..Event::default() });
+        }
+        let writer = RecordWriter { redaction: &self.redaction };
+        writer.push(&mut self.lines, &shown, origin, id, received);
+        self.ends.push(self.lines.len());
+        self.tally.written += 1;
+        let time = event.time.unwrap_or(received);
+        self.tally.newest = Some(self.tally.newest.map_or(time, |newest| newest.max(time)));
+        if self.mentions.len() < MENTIONS_MAX {
+            self.mentions.push(Mention {
+                event_id: shown.definition.decoded().into_owned(),
+                event_name: shown.name.decoded().into_owned(),
+                conversation_id: shown.conversation_id.decoded().into_owned(),
+            });
+        }
+    }
+
+    fn aside(&mut self, at: Millis, reason: String, frame: &[u8]) {
+        self.tally.unreadable += 1;
+        self.asides.push(Aside { at, reason, frame: frame.to_vec() });
+    }
+}
+
+struct Row<'a> {
+    event: Event<'a>,
+    identity: Identity,
+    sighting: Sighting,
+    new: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(frames: &[&str]) -> Batch {
+        Batch {
+            connection: 1,
+            channel: "…abcd".into(),
+            received: 1_795_430_645_500,
+            frames: frames.iter().map(|f| Frame::Text((*f).into())).collect(),
+        }
+    }
+
+    fn page(rows: &[String]) -> Page {
+        let (mut body, mut ranges) = (String::new(), Vec::new());
+        for row in rows {
+            let from = body.len();
+            body.push_str(row);
+            ranges.push(from..body.len());
+        }
+        Page { body, rows: ranges, received: 1_795_430_700_000 }
+    }
+
+    fn row(time: &str) -> String {
+        format!(
+            r#"{{"eventDefinition":{{"id":"AUDIOHOOK-0001"}},"entityId":"e","conversation":{{"id":"c"}},"dateCreated":"{time}","phoneNumber":"+1"}}"#
+        )
+    }
+
+    const FRAME: &str = r#"{"topicName":"v2.operations.events.AUDIOHOOK-0001","eventBody":{"eventEntity":{"id":"AUDIOHOOK-0001","name":"N"},"entityId":"e","conversationId":"c","phoneNumber":"+1","timestamp":1795430645123}}"#;
+
+    fn records(intake: &Intake) -> Vec<serde_json::Value> {
+        intake
+            .lines
+            .split(|b| *b == b'\n')
+            .filter(|l| !l.is_empty())
+            .map(|l| serde_json::from_slice(l).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn the_counts_add_up_whatever_comes() {
+        let mut intake = Intake::new(Redaction::default(), 900_000);
+        intake.batch(&batch(&[
+            FRAME,
+            FRAME,
+            "nonsense",
+            r#"{"topicName":"x","eventBody":{}}"#,
+            r#"{"result":"200"}"#,
+            r#"{"topicName":"v2.system.socket_closing"}"#,
+        ]));
+        intake.page(&page(&[
+            row("2026-11-23T10:44:05.500Z"),
+            row("2026-11-23T10:44:15.123Z"),
+            "5".into(),
+            "{}".into(),
+        ]));
+        let t = &intake.tally;
+        assert_eq!((t.received_websocket, t.received_history), (4, 4));
+        assert_eq!((t.written, t.duplicate, t.filtered, t.unreadable), (2, 2, 2, 2));
+        assert_eq!(intake.controls, [(1, Control::SocketClosing)]);
+        assert_eq!(records(&intake).len(), 2);
+        assert_eq!(intake.ends.last(), Some(&intake.lines.len()));
+    }
+
+    #[test]
+    fn a_row_that_only_looked_like_the_twin_is_written_with_its_page() {
+        let mut intake = Intake::new(Redaction::default(), 900_000);
+        intake.batch(&batch(&[FRAME]));
+        intake.page(&page(&[row("2026-11-23T10:44:04.123Z"), row("2026-11-23T10:44:05.124Z")]));
+        let times: Vec<String> = records(&intake).iter().map(|r| r["timestamp"].as_str().unwrap().to_owned()).collect();
+        assert_eq!(times, ["2026-11-23T10:44:05.123Z", "2026-11-23T10:44:04.123Z"]);
+    }
+
+    #[test]
+    fn the_definitions_fill_in_what_a_row_lacks() {
+        let mut intake = Intake::new(Redaction::default(), 900_000);
+        let definition = crate::message::Definition {
+            id: "AUDIOHOOK-0001".into(),
+            name: Some("A \"name\"".into()),
+            description: None,
+        };
+        intake.definitions = Definitions::new(&[definition]);
+        intake.page(&page(&[row("2026-11-23T10:44:04.123Z")]));
+        let record = &records(&intake)[0];
+        assert_eq!(record["event_name"], "A \"name\"");
+        assert_eq!(record["topic"], "v2.operations.events.AUDIOHOOK-0001");
+        assert_eq!(
+            (&record["channel"], &record["entity_type"], &record["description"]),
+            (&serde_json::Value::Null, &serde_json::Value::Null, &serde_json::Value::Null)
+        );
+    }
+
+    #[test]
+    fn what_is_to_be_hidden_is_hidden_everywhere_and_the_id_stays() {
+        let mut open = Intake::new(Redaction::default(), 900_000);
+        open.batch(&batch(&[FRAME]));
+        let names = ["phoneNumber".to_owned(), "conversationId".to_owned(), "name".to_owned()];
+        let mut hiding = Intake::new(Redaction::new(&names), 900_000);
+        hiding.batch(&batch(&[FRAME]));
+        let (open, hidden) = (&records(&open)[0], &records(&hiding)[0]);
+        assert_eq!(open["id"], hidden["id"]);
+        assert_eq!((&hidden["conversation_id"], &hidden["event_name"]), (&"[redacted]".into(), &"[redacted]".into()));
+        assert_eq!(hidden["raw_event"]["phoneNumber"], "[redacted]");
+        assert_eq!(hidden["raw_event"]["eventEntity"]["name"], "[redacted]");
+        assert_eq!(hidden["entity_id"], "e");
+        assert_eq!(hiding.mentions[0].conversation_id, "[redacted]");
+    }
+
+    #[test]
+    fn events_without_a_time_are_each_written() {
+        let frame = FRAME.replace(",\"timestamp\":1795430645123", "");
+        let mut intake = Intake::new(Redaction::default(), 900_000);
+        intake.batch(&batch(&[&frame, &frame]));
+        let ids: Vec<_> = records(&intake).iter().map(|r| r["id"].clone()).collect();
+        assert!(ids.len() == 2 && ids[0] != ids[1]);
+    }
+}

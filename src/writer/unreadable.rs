@@ -1,0 +1,99 @@
+//! Frames that are not events, kept aside with the reason: the newest, within a bound.
+
+use std::collections::HashSet;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+
+use crate::clock::{Millis, format_millis};
+use crate::json::push_string;
+
+/// Bytes of the file, at most: beyond, the older half goes.
+pub const FILE_BYTES_MAX: u64 = 10 * 1024 * 1024;
+
+/// Kinds of reasons that are remembered as logged; beyond, none is logged any more.
+const KINDS_MAX: usize = 64;
+
+/// OUTPUT_FILE with `.unreadable` behind it.
+pub struct Unreadable {
+    path: PathBuf,
+    /// With REDACT_FIELDS no frame is kept: nobody can tell where in it the values stand.
+    keep_frames: bool,
+    logged: HashSet<String>,
+}
+
+impl Unreadable {
+    pub fn new(output: &std::path::Path, keep_frames: bool) -> Self {
+        let mut path = output.as_os_str().to_owned();
+        path.push(".unreadable");
+        Self { path: path.into(), keep_frames, logged: HashSet::new() }
+    }
+
+    /// Keeps a frame; the first of a kind is logged.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn keep(&mut self, at: Millis, reason: &str, frame: &[u8]) -> io::Result<()> {
+        let kind = reason.split(" at byte").next().unwrap_or(reason);
+        if self.logged.len() < KINDS_MAX && self.logged.insert(kind.to_owned()) {
+            log::warn!("a frame is no event and is kept in {}: {reason}", self.path.display());
+        }
+        let mut line = format!("{{\"at\":\"{}\",\"reason\":", format_millis(at)).into_bytes();
+        push_string(&mut line, reason);
+        line.extend_from_slice(b",\"frame\":");
+        if self.keep_frames {
+            push_string(&mut line, &String::from_utf8_lossy(frame));
+        } else {
+            line.extend_from_slice(b"null");
+        }
+        line.extend_from_slice(b"}\n");
+        self.make_room(line.len() as u64)?;
+        OpenOptions::new().append(true).create(true).mode(0o640).open(&self.path)?.write_all(&line)
+    }
+
+    /// Drops the older half when the file would exceed its bound.
+    fn make_room(&self, more: u64) -> io::Result<()> {
+        let len = std::fs::metadata(&self.path).map_or(0, |m| m.len());
+        if len + more <= FILE_BYTES_MAX {
+            return Ok(());
+        }
+        let bytes = std::fs::read(&self.path)?;
+        let half = (bytes.len() / 2).max((len + more).saturating_sub(FILE_BYTES_MAX) as usize).min(bytes.len());
+        let from = bytes[half..].iter().position(|b| *b == b'\n').map_or(bytes.len(), |end| half + end + 1);
+        let mut temporary = self.path.as_os_str().to_owned();
+        temporary.push(".new");
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&temporary)?;
+        file.write_all(&bytes[from..])?;
+        std::fs::rename(&temporary, &self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_are_kept_within_the_bound() {
+        let output = std::env::temp_dir().join(format!("audiohook-aside-{}", std::process::id()));
+        let mut unreadable = Unreadable::new(&output, true);
+        let frame = vec![b'"'; 1024 * 1024];
+        for n in 0..9 {
+            unreadable.keep(n, "it is not JSON: a string does not end at byte 5", &frame).unwrap();
+        }
+        unreadable.keep(9, "last", b"\xff\x00").unwrap();
+        let text = std::fs::read_to_string(&unreadable.path).unwrap();
+        assert!(text.len() as u64 <= FILE_BYTES_MAX);
+        let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        assert_eq!(
+            (last["at"].as_str(), last["frame"].as_str()),
+            (Some("1970-01-01T00:00:00.009Z"), Some("\u{fffd}\0"))
+        );
+        assert!(text.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
+        std::fs::remove_file(&unreadable.path).unwrap();
+        let mut silent = Unreadable::new(&output, false);
+        silent.keep(1, "r", b"secret").unwrap();
+        assert!(std::fs::read_to_string(&silent.path).unwrap().contains("\"frame\":null"));
+        std::fs::remove_file(&silent.path).unwrap();
+    }
+}

@@ -1,0 +1,100 @@
+//! Bad clients, hundreds at once, and good ones among them.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::Instant;
+
+use audiohook_collector::thread::spawn;
+
+use crate::stage::{PATIENCE, Stage, connect};
+
+/// Connections of each kind.
+const BAD: usize = 500;
+
+fn large_records(stage: &Stage) {
+    let line = format!(r#"{{"event_id":"AUDIOHOOK-0001","raw_event":"{}"}}"#, "x".repeat(20_000));
+    for _ in 0..200 {
+        stage.status.recent.extend([line.as_bytes()].into_iter());
+    }
+}
+
+/// Asks for the health, each time on a new connection and within two seconds.
+fn good_requests(stage: &Stage, count: usize) {
+    for n in 0..count {
+        let started = Instant::now();
+        assert_eq!(stage.get("/health").status, 200, "request {n}");
+        assert!(started.elapsed() < PATIENCE, "request {n} took {:?}", started.elapsed());
+    }
+}
+
+#[test]
+fn silent_clients_do_not_keep_others_out() {
+    let stage = Stage::start(None);
+    let silent: Vec<TcpStream> = (0..BAD).map(|_| stage.connect()).collect();
+    good_requests(&stage, 100);
+    drop(silent);
+}
+
+#[test]
+fn half_finished_requests_do_not_keep_others_out() {
+    let stage = Stage::start(None);
+    let halves = [
+        "G",
+        "GET /health HTTP/1.1\r\n",
+        "GET /health HTTP/1.1\r\nHost: x\r\n",
+        "POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n1",
+    ];
+    let mut bad = Vec::new();
+    for n in 0..BAD {
+        let mut stream = stage.connect();
+        // The server may have given it up for a newer one already.
+        let _ = stream.write_all(halves[n % halves.len()].as_bytes());
+        bad.push(stream);
+    }
+    good_requests(&stage, 100);
+    drop(bad);
+}
+
+#[test]
+fn clients_that_never_read_do_not_keep_others_out() {
+    let stage = Stage::start(None);
+    large_records(&stage);
+    let mut bad = Vec::new();
+    for _ in 0..BAD {
+        let mut stream = stage.connect();
+        let _ = stream.write_all(b"GET /events?limit=1000 HTTP/1.1\r\n\r\n");
+        bad.push(stream);
+    }
+    good_requests(&stage, 100);
+    drop(bad);
+}
+
+#[test]
+fn all_kinds_at_once_and_anew_do_not_keep_others_out() {
+    let stage = Stage::start(None);
+    large_records(&stage);
+    let address = stage.address;
+    let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
+    let flood = spawn("flood", move || {
+        let mut bad = std::collections::VecDeque::new();
+        let mut count = 0;
+        while stopped.try_recv() == Err(crossbeam_channel::TryRecvError::Empty) {
+            let mut stream = connect(address);
+            let _ = match count % 3 {
+                0 => Ok(()),
+                1 => stream.write_all(b"GET /hea"),
+                _ => stream.write_all(b"GET /events?limit=200 HTTP/1.1\r\n\r\n"),
+            };
+            bad.push_back(stream);
+            if bad.len() > BAD {
+                bad.pop_front();
+            }
+            count += 1;
+        }
+        count
+    })
+    .unwrap();
+    good_requests(&stage, 100);
+    drop(stop);
+    assert!(flood.join().unwrap() > 0);
+}

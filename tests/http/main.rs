@@ -1,0 +1,6 @@
+//! The HTTP server through its socket.
+
+mod flood;
+mod metrics;
+mod requests;
+mod stage;
