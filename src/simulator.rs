@@ -26,6 +26,7 @@ mod stream;
 mod tokens;
 mod topics;
 mod view;
+mod wire;
 
 use std::collections::HashMap;
 use std::io;
@@ -182,6 +183,11 @@ impl Simulator {
     pub fn issue_many(&self, event: Event, times: &[Millis], route: Route) -> u32 {
         let times: Vec<Option<Millis>> = times.iter().copied().map(Some).collect();
         self.shared.issue_template(self.shared.template(event, true), &times, route)
+    }
+
+    /// Sends events that were issued before on the sockets, once more or for the first time, in this order.
+    pub fn send_again(&self, numbers: impl IntoIterator<Item = u32>) {
+        self.shared.send_again(numbers);
     }
 
     /// Everything issued so far, in its order. Empty when it is not kept.

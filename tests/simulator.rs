@@ -11,7 +11,8 @@ use audiohook_collector::simulator::{Action, Call, Event, Knobs, Options, Pace, 
 use serde_json::{Value, json};
 use support::client::Heard;
 use support::collector::credentials;
-use support::{Authority, Client, Folder, SOON, Socket};
+use support::records::compare;
+use support::{Authority, Client, Folder, Record, SOON, Socket};
 use tungstenite::Message;
 
 const CHANNELS: &str = "/api/v2/notifications/channels";
@@ -349,6 +350,45 @@ fn an_event_comes_on_the_socket_that_is_open_and_on_no_later_one() {
 }
 
 #[test]
+fn an_event_may_come_late_or_twice_on_the_socket() {
+    let (sim, _client, _uri, mut socket) = connected();
+    let late = sim.issue_by(Event::numbered("AUDIOHOOK-0001"), Route::HistoryOnly);
+    sim.faults().set(|knobs| knobs.socket_to_drop = 1);
+    sim.issue(Event::numbered("AUDIOHOOK-0001"));
+    sim.faults().set(|knobs| knobs.socket_to_double = 1);
+    let twice = sim.issue(Event::numbered("AUDIOHOOK-0001"));
+    sim.send_again([late.number, late.number]);
+    let mut value = || socket.hear_event()["eventBody"]["currentValue"].as_str().unwrap().to_owned();
+    for issued in [&twice, &twice, &late, &late] {
+        assert_eq!(value(), format!("event {:012}", issued.number));
+    }
+    assert_eq!(sim.issued().len(), 3);
+}
+
+#[test]
+fn the_comparison_of_a_collection_finds_every_kind_of_error() {
+    let sim = simulator(|_| {});
+    let same =
+        Event { current_value: Some("same".to_owned()), conversation_id: None, ..Event::numbered("AUDIOHOOK-0001") };
+    sim.issue_many(same, &[1000, 1001, 1001, 3000], Route::Both);
+    sim.issue(Event::numbered("TELEPHONY-0001").at(1000));
+    let record = |ms: i64, value: &str| {
+        let entity = "0f8f91f9-a27d-4ddf-9026-7e1e3a8d73a6";
+        let json = json!({"event_id": "AUDIOHOOK-0001", "timestamp": format_millis(ms), "entity_id": entity, "current_value": value});
+        Record { line: json.to_string(), json }
+    };
+    let records = |times: &[i64]| times.iter().map(|ms| record(*ms, "same")).collect::<Vec<_>>();
+    let verdict = |records: &[Record], tolerance| compare(&sim.issued(), records, tolerance);
+    assert_eq!(verdict(&records(&[3000, 1001, 1000]), 0), Ok(()), "equal in content and time: one event");
+    assert_eq!(verdict(&records(&[1001, 1002, 2999]), 1), Ok(()));
+    assert!(verdict(&records(&[1000, 1001]), 0).unwrap_err().contains("lost: 1"));
+    assert!(verdict(&records(&[1000, 1001, 1001, 3000]), 0).unwrap_err().contains("never issued: 1"));
+    assert!(verdict(&records(&[1000, 1001, 3002]), 1).is_err());
+    let other = [records(&[1000, 1001, 3000]), vec![record(1000, "other")]].concat();
+    assert!(verdict(&other, 0).unwrap_err().contains("never issued: 1"));
+}
+
+#[test]
 fn a_second_socket_on_a_channel_ends_the_first() {
     let (sim, _client, uri, mut first) = connected();
     let mut second = Socket::open(&uri).unwrap();
@@ -402,6 +442,37 @@ fn frames_of_any_kind_can_be_sent() {
 }
 
 #[test]
+fn a_client_that_does_not_read_can_be_cut_and_reset() {
+    let (sim, _client, uri, socket) = connected();
+    let big = Event {
+        extra: vec![("more".to_owned(), format!("\"{}\"", "x".repeat(2000)))],
+        ..Event::numbered("AUDIOHOOK-0001")
+    };
+    let times: Vec<i64> = (0..20_000).map(|n| sim.now() + n).collect();
+    sim.issue_many(big.clone(), &times, Route::SocketOnly);
+    assert!(sim.wait_until(SOON, |view| view.frames_sent() > 0));
+    sim.faults().cut_sockets();
+    assert!(sim.wait_until(SOON, |view| view.sockets_open() == 0), "the writer does not wait for the client");
+    assert!(sim.view(|view| view.frames_sent()) < 20_000, "the rest is lost with the connection");
+    drop(socket);
+    let mut socket = Socket::open(&uri).unwrap();
+    sim.issue_many(big, &times, Route::SocketOnly);
+    sim.faults().reset_sockets();
+    socket.hear_end();
+}
+
+#[test]
+fn the_service_says_when_a_token_or_the_subscriptions_are_gone() {
+    let (sim, client, _uri, mut socket) = connected();
+    sim.faults().announce_no_longer_subscribed();
+    assert_eq!(socket.hear_json()["topicName"], "v2.system.no_longer_subscribed");
+    sim.issue(Event::numbered("AUDIOHOOK-0001"));
+    sim.faults().announce_token_revoked();
+    assert_eq!(socket.hear_json()["topicName"], "v2.system.token_revoked", "no event came before it");
+    assert_eq!(client.call("GET", CHANNELS, "").status, 401);
+}
+
+#[test]
 fn an_evicted_channel_tells_its_socket_and_refuses_the_next() {
     let (sim, _client, uri, mut socket) = connected();
     sim.faults().evict_channels();
@@ -434,6 +505,8 @@ fn a_call_goes_wrong_as_often_as_told() {
     assert!(refused.json["message"].as_str().unwrap().contains("usage:events:view"));
     faults.fail(Call::Handshake, Action::status(503));
     assert_eq!(Socket::open(&client.channel().1).err(), Some(503));
+    faults.fail_all(&Action::status(502));
+    assert_eq!(client.call("GET", "/anything", "").status, 502);
     faults.heal_all();
     assert!(Socket::open(&client.channel().1).is_ok());
 }

@@ -67,6 +67,22 @@ mod tests {
     }
 
     #[test]
+    fn it_serves_until_it_is_told_to_stop() {
+        let listen = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let (keep, stop) = crossbeam_channel::bounded::<()>(0);
+        let command = move || command(&listen.to_string(), Some(1), Some(600.0), &stop);
+        let running = crate::thread::spawn("simulate", command).unwrap();
+        let limit = std::time::Duration::from_secs(10);
+        let deadline = std::time::Instant::now() + limit;
+        while std::net::TcpStream::connect_timeout(&listen, limit).is_err() {
+            assert!(std::time::Instant::now() < deadline, "nobody listens");
+            let _ = crossbeam_channel::after(std::time::Duration::from_millis(10)).recv();
+        }
+        drop(keep);
+        assert_eq!(running.join().unwrap(), ExitCode::SUCCESS);
+    }
+
+    #[test]
     fn an_address_in_use_ends_it_with_a_failure() {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let (_keep, stop) = crossbeam_channel::bounded::<()>(0);

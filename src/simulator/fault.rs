@@ -31,6 +31,20 @@ pub enum Call {
 }
 
 impl Call {
+    /// Every call, what is unknown included.
+    pub const ALL: [Self; 10] = [
+        Self::Token,
+        Self::Definitions,
+        Self::History,
+        Self::Counts,
+        Self::AvailableTopics,
+        Self::Channels,
+        Self::Channel,
+        Self::Subscriptions,
+        Self::Handshake,
+        Self::Unknown,
+    ];
+
     /// The call that a path (without its query) names.
     pub fn of(path: &str) -> Self {
         const CHANNELS: &str = "/api/v2/notifications/channels";

@@ -20,6 +20,11 @@ impl Faults {
         self.0.change(|state| state.faults.add(call, action, None));
     }
 
+    /// The service is out of order: every call goes wrong, until healed; sockets that are open stay.
+    pub fn fail_all(&self, action: &Action) {
+        self.0.change(|state| Call::ALL.iter().for_each(|call| state.faults.add(*call, action.clone(), None)));
+    }
+
     /// The next so many of this call go wrong.
     pub fn fail_next(&self, call: Call, action: Action, times: u32) {
         if times > 0 {

@@ -65,12 +65,14 @@ impl Answer {
     /// The bytes on the wire. `head_only`: the answer to HEAD, which has the length but not the body.
     pub fn to_bytes(&self, now: Millis, correlation: &str, keep_alive: bool, head_only: bool) -> Vec<u8> {
         let mut head = format!(
-            "HTTP/1.1 {} {}\r\nDate: {}\r\nININ-Correlation-Id: {correlation}\r\nContent-Length: {}\r\n",
+            "HTTP/1.1 {} {}\r\nDate: {}\r\nININ-Correlation-Id: {correlation}\r\n",
             self.status,
             reason(self.status),
-            http_date(now),
-            self.body.len()
+            http_date(now)
         );
+        if self.status != 204 {
+            head.push_str(&format!("Content-Length: {}\r\n", self.body.len()));
+        }
         if !self.headers.iter().any(|(name, _)| *name == "Content-Type") && !self.body.is_empty() {
             head.push_str("Content-Type: application/json\r\n");
         }

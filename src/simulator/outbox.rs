@@ -59,9 +59,17 @@ impl Outbox {
         Self { inner: Mutex::default(), wake: None }
     }
 
+    /// Whether it belongs to a socket of this service.
+    pub fn is_attached(&self) -> bool {
+        self.wake.is_some()
+    }
+
+    /// Lost without a socket, like everything that is sent while none is open.
     pub fn put(&self, out: Out) {
-        self.lock().queue.push_back(out);
-        self.wake();
+        if self.is_attached() {
+            self.lock().queue.push_back(out);
+            self.wake();
+        }
     }
 
     pub fn cut(&self, cut: Cut) {

@@ -87,7 +87,15 @@ fn serve(shared: &Shared, tcp: Arc<TcpStream>) -> io::Result<()> {
         }
     };
     let mut buffer = Vec::new();
-    while let Some(request) = read_request(&mut stream, &mut buffer)? {
+    loop {
+        let request = match read_request(&mut stream, &mut buffer) {
+            Ok(Some(request)) => request,
+            Ok(None) => return Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+                return refuse(shared, stream, &api::error(400, "bad.request", &e.to_string()));
+            }
+            Err(e) => return Err(e),
+        };
         let call = Call::of(&request.path);
         let (number, action, healed) = shared.change(|state| {
             let seen =
@@ -142,7 +150,14 @@ fn serve(shared: &Shared, tcp: Arc<TcpStream>) -> io::Result<()> {
             return farewell(&mut stream);
         }
     }
-    Ok(())
+}
+
+/// Gives this answer and ends the connection.
+fn refuse(shared: &Shared, mut stream: Stream, answer: &Answer) -> io::Result<()> {
+    let now = shared.service_now(&shared.lock());
+    stream.write_all(&answer.to_bytes(now, &api::correlation(), false, false))?;
+    stream.finish();
+    farewell(&mut stream)
 }
 
 /// Reads on until the client ends its side, so that a reset does not take the answer away from it.
@@ -229,11 +244,7 @@ fn open_socket(
         opened
     });
     if !opened {
-        let answer = api::failure(shared, Call::Handshake, 404, None);
-        let now = shared.service_now(&shared.lock());
-        stream.write_all(&answer.to_bytes(now, &api::correlation(), false, false))?;
-        stream.finish();
-        return farewell(&mut stream);
+        return refuse(shared, stream, &api::failure(shared, Call::Handshake, 404, None));
     }
     let key = request.header("sec-websocket-key").unwrap_or_default();
     let handshake = format!(

@@ -153,6 +153,18 @@ impl Shared {
         })
     }
 
+    /// Puts events that were issued before on the sockets; those that are not kept are passed over.
+    pub fn send_again(&self, numbers: impl IntoIterator<Item = u32>) {
+        self.change(|state| {
+            for number in numbers {
+                let kept = state.issued.as_ref().and_then(|all| all.get((number as usize).checked_sub(1)?));
+                if let Some(event) = kept.cloned() {
+                    send(state, vec![event]);
+                }
+            }
+        });
+    }
+
     /// Puts events into the history, as late and as far off as the faults say.
     fn remember(&self, state: &mut State, batch: &[Stored]) {
         let knobs = &state.faults.knobs;

@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::channels::Channel;
 use super::fault::Call;
 use super::state::State;
 
@@ -99,13 +100,16 @@ impl View<'_> {
 
     /// Sockets that are open.
     pub fn sockets_open(&self) -> usize {
-        self.0.channels.iter().filter(|channel| channel.socket.is_some()).count()
+        self.connected().count()
+    }
+
+    fn connected(&self) -> impl Iterator<Item = &Channel> {
+        self.0.channels.iter().filter(|channel| channel.socket.as_ref().is_some_and(|socket| socket.is_attached()))
     }
 
     /// The topics of all channels with an open socket, each once.
     pub fn subscribed(&self) -> Vec<String> {
-        let connected = self.0.channels.iter().filter(|channel| channel.socket.is_some());
-        let mut topics: Vec<String> = connected.flat_map(|channel| channel.topics.iter().cloned()).collect();
+        let mut topics: Vec<String> = self.connected().flat_map(|channel| channel.topics.iter().cloned()).collect();
         topics.sort();
         topics.dedup();
         topics
