@@ -163,7 +163,9 @@ fn equal_events_a_millisecond_apart_stay_two() {
         conversation_id: Some("the same".into()),
         ..Event::default()
     };
-    for (n, route) in [Route::Both, Route::HistoryOnly, Route::Both, Route::Both, Route::HistoryOnly].into_iter().enumerate() {
+    for (n, route) in
+        [Route::Both, Route::HistoryOnly, Route::Both, Route::Both, Route::HistoryOnly].into_iter().enumerate()
+    {
         sim.issue_by(same.clone().at(now + n as i64), route);
     }
     wait_for_all(&sim, &collector);
@@ -454,7 +456,8 @@ fn the_predecessors_file_goes_on() {
         if n % 3 == 0 {
             continue;
         }
-        let body = json!({"eventEntity": {"id": "AUDIOHOOK-0001"}, "entityId": "e", "conversationId": format!("c-{n}")});
+        let body =
+            json!({"eventEntity": {"id": "AUDIOHOOK-0001"}, "entityId": "e", "conversationId": format!("c-{n}")});
         let receipt = format_millis(time + i64::from(n) * 1_900).replace('Z', "456+00:00");
         let record = json!({
             "timestamp": receipt, "event_type": "audiohook_operational", "event_id": "AUDIOHOOK-0001",
@@ -500,11 +503,15 @@ fn an_audit_finds_what_is_missing_and_repairs_it() {
     // Three lines are lost.
     let file = folder.join("events.jsonl");
     let text = std::fs::read_to_string(&file).unwrap();
-    let kept: Vec<&str> = text.lines().enumerate().filter(|(n, _)| ![3, 10, 39].contains(n)).map(|(_, line)| line).collect();
+    let kept: Vec<&str> =
+        text.lines().enumerate().filter(|(n, _)| ![3, 10, 39].contains(n)).map(|(_, line)| line).collect();
     std::fs::write(&file, kept.join("\n") + "\n").unwrap();
     let (status, report, _) = audit(&["audit", "--json"]);
     let report: Value = serde_json::from_str(&report).unwrap();
-    assert_eq!((status, &report["complete"], report["missing"].as_array().map(Vec::len)), (Some(1), &json!(false), Some(3)));
+    assert_eq!(
+        (status, &report["complete"], report["missing"].as_array().map(Vec::len)),
+        (Some(1), &json!(false), Some(3))
+    );
     let (status, report, errors) = audit(&["audit", "--repair"]);
     assert_eq!(status, Some(0), "{report} {errors}");
     assert_same_set(&sim.issued(), &records::read(&file));
