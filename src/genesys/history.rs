@@ -7,10 +7,10 @@ mod page;
 mod rate;
 
 use std::collections::{HashSet, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use twox_hash::XxHash64;
 
 pub use self::rate::Rate;
 use super::api::interval;
@@ -82,10 +82,7 @@ pub enum Next {
     /// The rate allows the next request after this.
     Wait(Duration),
     /// Ask for this page.
-    Ask {
-        cursor: Option<String>,
-        body: String,
-    },
+    Ask { cursor: Option<String>, body: String },
 }
 
 /// What an answer brought.
@@ -249,7 +246,9 @@ impl History {
                 return;
             }
             let named = piece.suspects.join(", ");
-            taken.notices.push(format!("the history knows no definition {named}: left out until the definitions change"));
+            taken
+                .notices
+                .push(format!("the history knows no definition {named}: left out until the definitions change"));
             self.refused_ids.append(&mut piece.suspects);
             // What was learned by their refusals was not about spans.
             (self.group_max, self.piece_ms_max, self.piece_ms) = (usize::MAX, PIECE_MS_MAX, PIECE_MS_MAX);
@@ -404,7 +403,9 @@ impl Piece {
 }
 
 fn hash(cursor: &str) -> u64 {
-    XxHash64::oneshot(0, cursor.as_bytes())
+    let mut hasher = DefaultHasher::new();
+    cursor.hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]

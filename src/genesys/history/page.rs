@@ -28,7 +28,8 @@ struct Wire<'a> {
 /// # Errors
 /// When it is none, or its `nextUri` leads to another host: a token must not go there.
 pub fn parse(body: &str, api_url: &str) -> Result<Parsed, String> {
-    let wire: Wire = serde_json::from_str(body).map_err(|error| format!("the answer is no page of events ({error})"))?;
+    let wire: Wire =
+        serde_json::from_str(body).map_err(|error| format!("the answer is no page of events ({error})"))?;
     let start = body.as_ptr() as usize;
     let rows = wire.entities.iter().map(|row| {
         let from = row.get().as_ptr() as usize - start;

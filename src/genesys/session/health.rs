@@ -33,7 +33,8 @@ impl Session {
             self.status.clear(Code::NotReceiving);
         }
         let living_on_history = history_works && (!self.wants_socket() || is_down);
-        let ready = socket_works || living_on_history || (self.is_ready() && !self.status.is_raised(Code::NotReceiving));
+        let ready =
+            socket_works || living_on_history || (self.is_ready() && !self.status.is_raised(Code::NotReceiving));
         if ready {
             self.status.clear(Code::Starting);
         }
@@ -80,13 +81,18 @@ impl Session {
         };
         self.status.raise(
             Code::SocketDown,
-            format!("the socket to Genesys Cloud is down: {}; {meanwhile}; it is tried again by itself", self.socket.why_lost),
+            format!(
+                "the socket to Genesys Cloud is down: {}; {meanwhile}; it is tried again by itself",
+                self.socket.why_lost
+            ),
         );
     }
 
     fn assess_rejections(&self) {
         let mut rejected = self.socket.rejected.iter();
-        if let (true, Some((topic, why))) = (self.config.genesys.delivery != crate::config::Delivery::History, rejected.next()) {
+        if let (true, Some((topic, why))) =
+            (self.config.genesys.delivery != crate::config::Delivery::History, rejected.next())
+        {
             let count = self.socket.rejected.len();
             let (which, late) = if self.all_rejected() {
                 ("every topic", "events come from the history alone, late by up to CATCH_UP_INTERVAL")
@@ -106,11 +112,8 @@ impl Session {
     }
 
     fn neither(&self) -> String {
-        let socket = if self.wants_socket() {
-            self.socket.why_lost.clone()
-        } else {
-            "the socket is not used".to_owned()
-        };
+        let socket =
+            if self.wants_socket() { self.socket.why_lost.clone() } else { "the socket is not used".to_owned() };
         let (history, safe) = match self.reading.state {
             _ if !self.wants_history() => ("the history is not used", "events are being lost"),
             State::Forbidden => ("the history is forbidden", "events are being lost"),

@@ -405,7 +405,9 @@ impl Session {
         }
         let may_make = self.socket.own_channel_made.is_none_or(|made| now.duration_since(made) >= OWN_CHANNEL_INTERVAL);
         if self.socket.short_lives >= 2 && may_make {
-            log::warn!("something else takes this channel's socket over, as a copy of this collector would: it gets a channel of its own");
+            log::warn!(
+                "something else takes this channel's socket over, as a copy of this collector would: it gets a channel of its own"
+            );
             self.socket.short_lives = 0;
             self.socket.own_channel_made = Some(now);
             self.replace_channel();
