@@ -101,7 +101,7 @@ fn a_thousand_events_are_held_filtered_and_copied() {
     add(&stage, &all);
     browser.open(&page(&stage));
     browser.wait("document.querySelectorAll('#rows tr').length === 1000");
-    browser.type_into("#filter", "biometrics 0003");
+    browser.type_into("#filter", "biometrics audiohook-0003");
     let wanted =
         all.iter().filter(|r| r["entity_name"] == "Voice Biometrics" && r["event_id"] == "AUDIOHOOK-0003").count();
     browser.wait_for("#shown", &format!("{wanted} of 1,000 match"));

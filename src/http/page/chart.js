@@ -3,7 +3,7 @@
 const SPANS = [["1 h", 3600e3, 60e3], ["6 h", 6 * 3600e3, 300e3], ["24 h", 24 * 3600e3, 1200e3], ["10 d", 240 * 3600e3, 4 * 3600e3]];
 const COLOURS = 6;
 const colours = new Map();
-let chosen = SPANS[1], chartShown = "", bins = null;
+let chosen = SPANS[1], chartShown = "", bins = null, pointed = null;
 
 const codeOf = (x) => (typeof x.e.event_id === "string" && x.e.event_id) || "no code";
 
@@ -33,10 +33,10 @@ function showHours() {
     row.set(code, (row.get(code) || 0) + 1);
   }
   const known = store.more && store.events.length ? Math.min(...store.events.slice(0, 50).map((x) => x.t)) : -Infinity;
-  bins = { rows, start, step, label, inside, known };
+  bins = { ...bins, rows, start, step, label, inside, known };
   drawChart();
   showLegend(inside);
-  readout(null);
+  point();
   showTops("integrations", inside, (x) => x.e.entity_id || x.e.entity_name, (x) => x.e.entity_name || x.e.entity_id, false);
   showTops("conversations", inside, (x) => x.e.conversation_id, (x) => x.e.conversation_id, true);
 }
@@ -75,6 +75,7 @@ function drawChart() {
   bins.wide = wide;
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   svg.replaceChildren(...parts);
+  point();
 }
 
 function text(x, y, what, anchor) {
@@ -102,31 +103,35 @@ function nice(n) {
   return [1, 2, 4, 6, 8, 10].map((f) => f * power).find((f) => f >= n);
 }
 
-function readout(index) {
-  const { rows, start, step, inside, label } = bins;
-  if (index === null || !rows[index]) {
-    return say("readout", inside.length ? `${plural(inside.length, "event")} in the last ${label.replace("d", "days")}` : `nothing in the last ${label.replace("d", "days")}`);
+// Says what stands under the pointer, or else the sum.
+function point() {
+  const { rows, start, step, inside, label, left, wide } = bins, row = rows[pointed], band = $("band");
+  if (band) {
+    band.setAttribute("visibility", row ? "visible" : "hidden");
+    if (row) band.setAttribute("x", left + pointed * wide);
   }
-  const from = start + index * step, parts = [...rows[index]].sort().map(([code, n]) => `${code} × ${count(n)}`);
-  const day = label === "10 d" ? `${new Date(from).getDate()} ${MONTHS[new Date(from).getMonth()]} ` : "";
+  if (!row) {
+    const time = label.replace(" d", " days");
+    return say("readout", inside.length ? `${plural(inside.length, "event")} in the last ${time}` : `nothing in the last ${time}`);
+  }
+  const from = start + pointed * step, parts = [...row].sort().map(([code, n]) => `${short(code)} × ${count(n)}`);
+  const day = step > 3600e3 ? `${new Date(from).getDate()} ${MONTHS[new Date(from).getMonth()]} ` : "";
   say("readout", `${day}${clockTime(from, false)}–${clockTime(from + step, false)}: ${parts.join(", ") || "nothing"}`);
 }
 
 $("chart").addEventListener("pointermove", (event) => {
   if (!bins || !bins.wide) return;
-  const index = Math.floor((event.clientX - $("chart").getBoundingClientRect().left - bins.left) / bins.wide), band = $("band");
-  if (!band) return;
-  band.setAttribute("visibility", bins.rows[index] ? "visible" : "hidden");
-  band.setAttribute("x", bins.left + index * bins.wide);
-  readout(index);
+  pointed = Math.floor((event.clientX - $("chart").getBoundingClientRect().left - bins.left) / bins.wide);
+  point();
 });
 $("chart").addEventListener("pointerleave", () => {
-  if ($("band")) $("band").setAttribute("visibility", "hidden");
-  if (bins) readout(null);
+  pointed = null;
+  if (bins) point();
 });
 new ResizeObserver(() => { if (bins) drawChart(); }).observe($("chart"));
 
-let legendShown = "";
+// Codes without what they have in common.
+const short = (code) => code.replace(/^AUDIOHOOK-/, "");
 
 function showLegend(inside) {
   const sums = new Map();
@@ -137,14 +142,16 @@ function showLegend(inside) {
     sums.set(code, entry);
   }
   const list = [...sums].sort((a, b) => b[1].n - a[1].n || (a[0] < b[0] ? -1 : 1));
-  const key = JSON.stringify(list);
-  if (key === legendShown) return;
-  legendShown = key;
-  $("legend").replaceChildren(...list.map(([code, { n, name }]) => make("li", {}, make("button", { type: "button", title: "Show these events", onclick: () => filterBy(code) },
-    make("span", { class: `swatch ${colour(code)}` }), make("b", {}, code), make("span", {}, `${name}${name ? " · " : ""}${count(n)}`)))));
+  const build = () => make("li", {}, make("button", { type: "button", title: "Show these events", onclick: (event) => filterBy(event.currentTarget.dataset.what) },
+    make("span", { class: "swatch" }), make("b"), make("span")));
+  fill($("legend"), list, build, (row, [code, { n, name }]) => {
+    const button = row.firstElementChild, [swatch, label, detail] = button.children;
+    button.dataset.what = code;
+    swatch.setAttribute("class", `swatch ${colour(code)}`);
+    label.textContent = code;
+    detail.textContent = `${name}${name ? " · " : ""}${count(n)}`;
+  });
 }
-
-const topsShown = {};
 
 function showTops(id, inside, keyOf, labelOf, mono) {
   const sums = new Map();
@@ -159,20 +166,27 @@ function showTops(id, inside, keyOf, labelOf, mono) {
     sums.set(what, entry);
   }
   const list = [...sums].sort((a, b) => b[1].n - a[1].n || b[1].last - a[1].last).slice(0, 6);
-  const shown = list.map(([what, { n, last, codes, label }]) => {
-    const most = [...codes].sort((a, b) => b[1] - a[1]).map(([code, m]) => (codes.size > 1 ? `${code} × ${count(m)}` : code));
-    return [what, label, n, most.join(", "), ago(now() - last)];
+  const most = list.length ? list[0][1].n : 1;
+  const items = list.map(([what, { n, last, codes, label }]) => {
+    const detail = [...codes].sort((a, b) => b[1] - a[1]).map(([code, m]) => (codes.size > 1 ? `${short(code)} × ${count(m)}` : code));
+    return { what: String(what), label: String(label), n, share: (100 * n) / most, codes: detail.join(", "), when: ago(now() - last) };
   });
-  const key = JSON.stringify(shown);
-  if (key === topsShown[id]) return;
-  topsShown[id] = key;
-  const most = shown.length ? shown[0][2] : 1;
-  const rows = shown.map(([what, label, n, codes, when]) => {
+  const build = () => {
     const bar = draw("svg", { viewBox: "0 0 100 3", preserveAspectRatio: "none", "aria-hidden": "true" });
-    bar.append(draw("rect", { width: 100, height: 3, class: "base" }), draw("rect", { width: (100 * n) / most, height: 3, class: "part" }));
-    return make("li", {}, make("button", { type: "button", title: what, onclick: () => filterBy(what) },
-      make("span", { class: mono ? "label mono" : "label" }, label), make("span", { class: "count" }, count(n)),
-      make("span", { class: "detail" }, codes), make("span", { class: "ago" }, when), bar));
+    bar.append(draw("rect", { width: 100, height: 3, class: "base" }), draw("rect", { height: 3, class: "part" }));
+    return make("li", {}, make("button", { type: "button", onclick: (event) => filterBy(event.currentTarget.dataset.what) },
+      make("span", { class: mono ? "label mono" : "label" }), make("span", { class: "count" }),
+      make("span", { class: "detail" }), make("span", { class: "ago" }), bar));
+  };
+  fill($(id), items, build, (row, item) => {
+    const button = row.firstElementChild, [label, sum, detail, when, bar] = button.children;
+    button.dataset.what = item.what;
+    button.title = item.what;
+    label.textContent = item.label;
+    sum.textContent = count(item.n);
+    detail.textContent = item.codes;
+    when.textContent = item.when;
+    bar.lastElementChild.setAttribute("width", item.share);
   });
-  $(id).replaceChildren(...(rows.length ? rows : [make("li", { class: "empty" }, "None in this time.")]));
+  $(`${id}-none`).hidden = items.length > 0;
 }

@@ -1,6 +1,6 @@
 // The newest events, their filter, and one record whole.
 
-let filterWords = [], current = null;
+let filterWords = [], current = null, dayShown = "";
 
 function rowOf(x) {
   const { e } = x, code = codeOf(x), what = e.event_name || e.description || "–";
@@ -21,6 +21,14 @@ function rowOf(x) {
 
 function showRows(fresh, first) {
   const body = $("rows"), scroll = $("scroll"), before = scroll.scrollHeight, at = scroll.scrollTop;
+  const today = new Date(now()).toDateString();
+  if (today !== dayShown) {
+    // After midnight yesterday's times need their day.
+    dayShown = today;
+    clearRows();
+    fresh = store.events;
+    first = true;
+  }
   if (fresh.length) {
     const rows = fresh.map(rowOf).reverse();
     fresh.forEach((x) => { x.row.hidden = !matches(x); });

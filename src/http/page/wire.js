@@ -77,7 +77,7 @@ function take(text) {
   }
   const fresh = raws.map(understand);
   const first = store.started === null;
-  store.more = store.more || rest.next - store.next > fresh.length || store.events.length + fresh.length > KEEP;
+  store.more = store.more || rest.next - store.next > fresh.length || store.events.length + fresh.length >= KEEP;
   store.events = store.events.concat(fresh).slice(-KEEP);
   Object.assign(store, { next: rest.next, health: rest.health, started, answeredAt: Date.now(), silent: false });
   store.offset = Date.parse(rest.health.timestamp) - Date.now();

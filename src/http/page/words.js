@@ -29,7 +29,19 @@ function sayBig(id, text, unit) {
   const element = $(id), whole = unit ? `${text} ${unit}` : text;
   if (element.dataset.whole === whole) return;
   element.dataset.whole = whole;
-  element.replaceChildren(text, ...(unit ? [make("small", {}, unit)] : []));
+  element.replaceChildren(text, ...(unit ? [" ", make("small", {}, unit)] : []));
+}
+
+// The rows of a short list, kept and changed in place: so a row that is pointed at or has the focus stays.
+function fill(list, items, build, change) {
+  while (list.childElementCount > items.length) list.lastElementChild.remove();
+  items.forEach((item, i) => {
+    if (i >= list.childElementCount) list.append(build());
+    const row = list.children[i], key = JSON.stringify(item);
+    if (row.dataset.shown === key) return;
+    row.dataset.shown = key;
+    change(row, item);
+  });
 }
 
 const count = (n) => Number(n || 0).toLocaleString("en");
