@@ -209,7 +209,9 @@ fn pictures() {
         std::fs::write(folder.join(format!("{name}.base64")), picture["data"].as_str().unwrap()).unwrap();
     };
     take("light", 1280, 1500, "light");
-    take("small", 1100, 860, "light");
+    browser.tools("Emulation.setScrollbarsHidden", json!({"hidden": true}));
+    // The README's.
+    take("page", 1100, 768, "light");
     take("dark", 1280, 1500, "dark");
     take("narrow", 390, 1900, "light");
     browser.click("#rows tr:nth-child(3)");
