@@ -24,7 +24,8 @@ for file in install.sh uninstall.sh tools.sh 10-growing-delay.conf audiohook-col
     cp "src/install/$file" "$out/$name/src/install/"
 done
 perl src/install/sbom.pl "$target" >"$out/$name/sbom.cdx.json"
-(cd "$out/$name" && find . -type f ! -name SHA256SUMS | sort | xargs sha256sum >SHA256SUMS)
+(cd "$out/$name" && find . -type f | sort | xargs sha256sum) >"$out/SHA256SUMS"
+mv "$out/SHA256SUMS" "$out/$name/"
 
 tar --create --directory "$out" --sort=name --format=ustar --owner=0 --group=0 --numeric-owner \
     --mode='u+rwX,go=rX' --mtime="@$SOURCE_DATE_EPOCH" "$name" | gzip -n -9 >"$out/$name.tar.gz"

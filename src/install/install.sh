@@ -4,6 +4,8 @@
 # An edited settings file is never overwritten: a copy of what was installed tells the edited from the untouched.
 set -eu
 cd "$(dirname "$0")/../.."
+: "${INSTALL_PROGRAM:?}" "${INSTALL_DATA:?}" "${BIN:?}" "${bindir:?}" "${sysconfdir:?}" "${datadir:?}" "${docdir:?}" "${man8dir:?}"
+: "${unitdir:?}" "${bashcompletiondir:?}" "${zshcompletiondir:?}" "${fishcompletiondir:?}"
 root=${DESTDIR:-}
 settings=$sysconfdir/audiohook-collector
 pristine=$datadir/audiohook-collector

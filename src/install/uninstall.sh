@@ -1,6 +1,8 @@
 #!/bin/sh
 # Removes what `make install` put below $DESTDIR, and nothing else: edited settings, events and state stay.
 set -eu
+: "${bindir:?}" "${sysconfdir:?}" "${datadir:?}" "${docdir:?}" "${man8dir:?}"
+: "${unitdir:?}" "${bashcompletiondir:?}" "${zshcompletiondir:?}" "${fishcompletiondir:?}"
 root=${DESTDIR:-}
 settings=$sysconfdir/audiohook-collector
 pristine=$datadir/audiohook-collector
