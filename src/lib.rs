@@ -48,7 +48,13 @@ fn command(invocation: Invocation) -> ExitCode {
             daemon(load(Need::Nothing).map(|config| made_up(config, format_given)), |config| demo(config, options))
         }
         Command::Simulate(options) => daemon(load(Need::Nothing), |config| simulate(config, options)),
-        Command::Check { json } => tool(load(Need::Credentials), |config| check(config, json)),
+        Command::Check { json } => {
+            let config = load(Need::Credentials);
+            if let (true, Err(faults)) = (json, &config) {
+                print(checked(faults));
+            }
+            tool(config, |config| check(config, json))
+        }
         Command::Audit(options) => tool(load(Need::Credentials), |config| audit(config, options)),
         Command::Replay => tool(load(Need::Cluster), replay),
         Command::Template => tool(load(Need::Template), template),
@@ -67,6 +73,17 @@ fn made_up(mut config: Config, format_given: bool) -> Config {
         config.log.format = config::LogFormat::Text;
     }
     config
+}
+
+/// What `check --json` prints where it gets no further than the settings.
+fn checked(faults: &Faults) -> serde_json::Value {
+    let check = serde_json::json!({
+        "name": "settings",
+        "ok": false,
+        "found": faults.to_string(),
+        "cure": "set right what is named here, in the environment or in the settings file",
+    });
+    serde_json::json!({ "ok": false, "checks": [check] })
 }
 
 /// Runs what stays: its log is on standard output.

@@ -86,3 +86,13 @@ fn health_needs_no_credentials_and_is_1_where_nothing_answers() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("http://127.0.0.1:9/health"), "{}", text(&output.stderr));
 }
+
+#[test]
+fn check_says_in_json_too_that_the_settings_are_wrong() {
+    let output = run(&["check", "--json"], &[("BULK_SIZE", "0")]);
+    assert_eq!(output.status.code(), Some(2));
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one document");
+    assert_eq!(answer["ok"], false);
+    assert_eq!(answer["checks"][0]["name"], "settings");
+    assert!(answer["checks"][0]["found"].as_str().expect("text").contains("BULK_SIZE=0"));
+}

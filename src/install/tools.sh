@@ -8,7 +8,16 @@ say() {
     missing=1
 }
 rust_line='sudo apt-get install -y rustup && rustup default stable    (or see https://rustup.rs)'
-command -v "${CARGO:-cargo}" >/dev/null 2>&1 || say 'cargo (Rust 1.89 or newer)' 'build the collector' "$rust_line"
+cargo=${CARGO:-cargo}
+if ! command -v "$cargo" >/dev/null 2>&1; then
+    say 'cargo (Rust 1.89 or newer)' 'build the collector' "$rust_line"
+else
+    # A distribution's own may be too old, and would complain of the edition instead.
+    minor=$("$cargo" --version 2>/dev/null | sed -n 's/^cargo 1\.\([0-9]*\)\..*/\1/p')
+    if [ "${minor:-0}" -lt 89 ] && [ "$("$cargo" --version 2>/dev/null | cut -c 1-7)" != 'cargo 2' ]; then
+        say "Rust 1.89 or newer (here: $("$cargo" --version 2>/dev/null))" 'build the collector' "$rust_line"
+    fi
+fi
 cc=${CC:-cc}
 if ! command -v "$cc" >/dev/null 2>&1; then
     say 'a C compiler (cc)' 'build OpenSSL' 'sudo apt-get install -y build-essential'
