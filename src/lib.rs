@@ -4,7 +4,9 @@
 
 pub mod clock;
 pub mod config;
+pub mod elastic;
 pub mod message;
+pub mod output;
 pub mod secret;
 pub mod status;
 pub mod thread;
