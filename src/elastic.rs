@@ -12,14 +12,14 @@ pub mod lines;
 mod link;
 pub mod probe;
 mod queue;
-//mod replay;
+mod replay;
 pub mod setup;
 mod sink;
 pub mod template;
 pub mod verdict;
 
 pub use carrier::Answer;
-//pub use replay::replay;
+pub use replay::replay;
 pub use sink::Sink;
 
 pub use crate::output::backups::{Dropped, Keep};

@@ -52,9 +52,19 @@ pub enum Job {
 #[derive(Debug)]
 pub enum Answer {
     /// The body comes back, to be used again.
-    Bulk { node: usize, body: Vec<u8>, outcome: Result<Reply, Failure> },
-    Probe { node: usize, outcome: Result<Reply, Failure> },
-    Setup { node: usize, outcome: Setup },
+    Bulk {
+        node: usize,
+        body: Vec<u8>,
+        outcome: Result<Reply, Failure>,
+    },
+    Probe {
+        node: usize,
+        outcome: Result<Reply, Failure>,
+    },
+    Setup {
+        node: usize,
+        outcome: Setup,
+    },
 }
 
 /// Why there is no answer.
@@ -385,9 +395,12 @@ mod tests {
             no_proxy: vec!["internal.example".to_owned(), ".corp".to_owned(), "10.0.0.1".to_owned()],
             ..config::Network::default()
         };
-        for url in
-            ["https://internal.example", "https://es.internal.example:9200/x", "https://a.corp", "https://10.0.0.1:9200"]
-        {
+        for url in [
+            "https://internal.example",
+            "https://es.internal.example:9200/x",
+            "https://a.corp",
+            "https://10.0.0.1:9200",
+        ] {
             assert!(bypasses(&network, url), "{url}");
         }
         for url in ["https://notinternal.example", "https://example", "https://110.0.0.1:9200"] {

@@ -409,9 +409,8 @@ impl Chain {
             Source::Orphan(file) => identity(file),
         };
         let is_foreign = |entry: &Entry| match &entry.source {
-            Source::Path(path) => suffix_of(&self.path, path).is_some_and(|suffix| {
-                !suffix.is_empty() && number_of_suffix(&suffix).is_none()
-            }),
+            Source::Path(path) => suffix_of(&self.path, path)
+                .is_some_and(|suffix| !suffix.is_empty() && number_of_suffix(&suffix).is_none()),
             Source::Orphan(_) => false,
         };
         if entries.iter().any(is_foreign) {

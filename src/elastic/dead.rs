@@ -62,7 +62,7 @@ pub fn push_letter(lines: &mut Vec<u8>, at: Millis, status: u16, reason: &str, r
 /// was appended then.
 pub fn append(output: &Path, lines: &[u8]) -> io::Result<()> {
     let path = letters_path(output);
-    let mut file = open_locked(&path)?;
+    let mut file = open_locked(&path, Purpose::Append)?;
     let length = mend_end(&file)?;
     let written = file.write_all(lines).and_then(|()| file.sync_data());
     if written.is_err() {
@@ -83,14 +83,15 @@ pub fn append(output: &Path, lines: &[u8]) -> io::Result<()> {
 pub fn take_over(output: &Path) -> io::Result<Option<File>> {
     let (from, to) = (letters_path(output), replaying_path(output));
     let is_filled = |path: &Path| fs::metadata(path).is_ok_and(|meta| meta.len() > 0);
-    let left_behind = if to.exists() { Some(open_locked(&to)?) } else { None };
+    let left_behind = if to.exists() { Some(open_locked(&to, Purpose::Mark)?) } else { None };
     if is_filled(&from) {
-        let mut letters = open_locked(&from)?;
+        let mut letters = open_locked(&from, Purpose::Append)?;
         match &left_behind {
             None => fs::rename(&from, &to)?,
             Some(left) => {
                 // A kill in between leaves letters in both: they are then sent twice, and the cluster keeps one.
-                mend_end(left)?;
+                let end = mend_end(left)?;
+                (&*left).seek(SeekFrom::Start(end))?;
                 letters.seek(SeekFrom::Start(0))?;
                 io::copy(&mut letters, &mut &*left)?;
                 left.sync_data()?;
@@ -101,15 +102,27 @@ pub fn take_over(output: &Path) -> io::Result<Option<File>> {
     }
     match left_behind {
         Some(left) => Ok(Some(left)),
-        None if to.exists() => open_locked(&to).map(Some),
+        None if to.exists() => open_locked(&to, Purpose::Mark).map(Some),
         None => Ok(None),
     }
 }
 
+/// A file that is appended to takes no writes in its middle.
+#[derive(Clone, Copy)]
+enum Purpose {
+    Append,
+    Mark,
+}
+
 /// Opens the file that has this name, locked: not one that was renamed between the opening and the locking.
-fn open_locked(path: &Path) -> io::Result<File> {
+fn open_locked(path: &Path, purpose: Purpose) -> io::Result<File> {
     for _ in 0..OPENINGS_MAX {
-        let file = OpenOptions::new().create(true).read(true).append(true).mode(MODE).open(path)?;
+        let mut options = OpenOptions::new();
+        options.read(true).mode(MODE);
+        let file = match purpose {
+            Purpose::Append => options.create(true).append(true).open(path)?,
+            Purpose::Mark => options.write(true).open(path)?,
+        };
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
@@ -162,7 +175,8 @@ mod tests {
         let mut lines = Vec::new();
         assert!(push_letter(&mut lines, 0, 400, "no \"good\"", br#"{"a":1.0,"b":1e400}"#));
         assert!(!push_letter(&mut lines, 0, 400, "torn", br#"{"a":1.0,"b"}"#));
-        let expected = r#"{"at":"1970-01-01T00:00:00.000Z","status":400,"reason":"no \"good\"","record":{"a":1.0,"b":1e400}}"#;
+        let expected =
+            r#"{"at":"1970-01-01T00:00:00.000Z","status":400,"reason":"no \"good\"","record":{"a":1.0,"b":1e400}}"#;
         assert_eq!(String::from_utf8(lines).unwrap(), format!("{expected}\n"));
     }
 
@@ -190,7 +204,7 @@ mod tests {
         append(&output, b"{\"two\":2}\n").unwrap();
         assert_eq!(fs::read_to_string(replaying_path(&output)).unwrap(), "{\"one\":1}\n");
         assert_eq!(fs::read_to_string(letters_path(&output)).unwrap(), "{\"two\":2}\n");
-        let held = open_locked(&letters_path(&output)).unwrap();
+        let held = open_locked(&letters_path(&output), Purpose::Append).unwrap();
         let refused = append(&output, b"{\"three\":3}\n").unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
         drop(held);

@@ -128,7 +128,8 @@ mod tests {
 
     #[test]
     fn the_time_and_the_id_are_found_wherever_they_stand() {
-        let ours = br#"{"timestamp":"2026-11-20T10:30:45.123Z","event_id":"x \" } \\","id":"abc","raw_event":{"id":"no"}}"#;
+        let ours =
+            br#"{"timestamp":"2026-11-20T10:30:45.123Z","event_id":"x \" } \\","id":"abc","raw_event":{"id":"no"}}"#;
         let found = fields(ours).unwrap();
         assert_eq!(found.timestamp, Some(&br#""2026-11-20T10:30:45.123Z""#[..]));
         assert_eq!((found.id, found.has_at_timestamp), (Some(&b"abc"[..]), false));

@@ -81,7 +81,10 @@ pub enum Write {
     /// The index is not there yet, so nothing was tried: the try would have made it.
     NoIndexYet,
     /// A document was made, and could not be deleted again; its id.
-    Left { id: String, why: String },
+    Left {
+        id: String,
+        why: String,
+    },
     Refused(String),
     Failed(String),
 }
@@ -133,7 +136,8 @@ mod tests {
     fn both_vendors_greet_by_name_and_version() {
         let opensearch = r#"{"name":"one","version":{"distribution":"opensearch","number":"2.19.1","build_type":"tar"},"tagline":"The OpenSearch Project: https://opensearch.org/"}"#;
         assert_eq!(greeting(200, opensearch), Greeting::Alive { server: Some("OpenSearch 2.19.1".into()) });
-        let elastic = r#"{"name":"one","version":{"number":"8.17.0","build_flavor":"default"},"tagline":"You Know, for Search"}"#;
+        let elastic =
+            r#"{"name":"one","version":{"number":"8.17.0","build_flavor":"default"},"tagline":"You Know, for Search"}"#;
         assert_eq!(greeting(200, elastic), Greeting::Alive { server: Some("Elasticsearch 8.17.0".into()) });
     }
 

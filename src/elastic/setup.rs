@@ -34,7 +34,10 @@ pub enum Setup {
 pub enum Found {
     Present,
     /// Absent; the name of another template may be known that decides instead.
-    Absent { data_stream: bool, decides: Option<String> },
+    Absent {
+        data_stream: bool,
+        decides: Option<String>,
+    },
     Left(String),
 }
 

@@ -567,7 +567,9 @@ impl Sink {
             Setup::Present => {}
             Setup::Left(why) => {
                 if !std::mem::replace(&mut self.template_said, true) {
-                    log::info!("did not put the index template {name}: {why}; `audiohook-collector template` prints ours");
+                    log::info!(
+                        "did not put the index template {name}: {why}; `audiohook-collector template` prints ours"
+                    );
                 }
             }
             Setup::Refused(why) => once(format!(
@@ -575,7 +577,7 @@ impl Sink {
             )),
             Setup::Failed(why) => {
                 self.setup_failures += 1;
-                if self.setup_failures % SETUP_TRIES_MAX != 0 {
+                if !self.setup_failures.is_multiple_of(SETUP_TRIES_MAX) {
                     return self.failed(node, why, false, None, now);
                 }
                 once(format!("cannot put the index template {name}: {why}; documents go all the same"));
@@ -716,6 +718,6 @@ impl Sink {
 }
 
 /// The id of a record that has none, the predecessor's: made from its text, so that it is the same in every run.
-fn id_of_legacy_line(line: &[u8]) -> String {
+pub fn id_of_legacy_line(line: &[u8]) -> String {
     format!("{:032x}", XxHash3_128::oneshot(line))
 }

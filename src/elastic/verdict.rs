@@ -96,9 +96,10 @@ pub fn judge(reply: &Reply, documents: usize) -> Verdict {
         408 | 429 | 500..=599 => {
             Verdict::Busy { why: format!("it answers {}{}", reply.status, words()), retry_after: reply.retry_after }
         }
-        404 => {
-            Verdict::Failed(format!("it answers 404{}: is the path in ELASTIC_URL right, and the index there?", words()))
-        }
+        404 => Verdict::Failed(format!(
+            "it answers 404{}: is the path in ELASTIC_URL right, and the index there?",
+            words()
+        )),
         status => Verdict::Failed(format!("it answers {status}{}", words())),
     }
 }
@@ -250,9 +251,9 @@ mod tests {
     fn a_read_only_index_is_known_by_either_status_and_for_the_whole_request_too() {
         let full_disk = r#"{"type":"cluster_block_exception","reason":"index [t1] blocked by: [TOO_MANY_REQUESTS/12/disk usage exceeded flood-stage watermark, index has read-only-allow-delete block];"}"#;
         let by_hand = r#"{"type":"cluster_block_exception","reason":"index [t1] blocked by: [FORBIDDEN/5/index read-only (api)];"}"#;
-        let write = r#"{"type":"cluster_block_exception","reason":"index [t1] blocked by: [FORBIDDEN/8/index write (api)];"}"#;
-        let not_yet =
-            r#"{"type":"cluster_block_exception","reason":"blocked by: [SERVICE_UNAVAILABLE/2/no master];"}"#;
+        let write =
+            r#"{"type":"cluster_block_exception","reason":"index [t1] blocked by: [FORBIDDEN/8/index write (api)];"}"#;
+        let not_yet = r#"{"type":"cluster_block_exception","reason":"blocked by: [SERVICE_UNAVAILABLE/2/no master];"}"#;
         let judged = items(
             &format!(
                 r#"{{"errors":true,"items":[{{"create":{{"status":429,"error":{full_disk}}}}},{{"create":{{"status":403,"error":{by_hand}}}}},{{"create":{{"status":403,"error":{write}}}}},{{"create":{{"status":503,"error":{not_yet}}}}}]}}"#

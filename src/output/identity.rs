@@ -91,7 +91,8 @@ mod tests {
     use std::io::Write;
 
     fn file_with(bytes: &[u8]) -> File {
-        let path = std::env::temp_dir().join(format!("identity-{}-{:?}", std::process::id(), std::thread::current().id()));
+        let path =
+            std::env::temp_dir().join(format!("identity-{}-{:?}", std::process::id(), std::thread::current().id()));
         let mut file = File::options().create(true).read(true).write(true).truncate(true).open(&path).unwrap();
         std::fs::remove_file(path).unwrap();
         file.write_all(bytes).unwrap();
