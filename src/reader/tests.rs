@@ -299,7 +299,8 @@ fn a_refused_or_unreachable_address_is_told_without_its_secret() {
     read_head(&mut peer);
     peer.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").unwrap();
     assert_eq!(stage.closed(), Closed::Refused(404));
-    for uri in ["ws://streaming.example/channels/secret-channel-0001", "ws://127.0.0.1:1/channels/secret-channel-0001"] {
+    for uri in ["ws://streaming.example/channels/secret-channel-0001", "ws://127.0.0.1:1/channels/secret-channel-0001"]
+    {
         let (stage, _) = Stage::start(uri, 1, None);
         let Closed::Unreachable(text) = stage.closed() else { panic!() };
         assert!(!text.contains("secret-channel"), "{text}");

@@ -121,6 +121,9 @@ impl Session {
         for notice in taken.notices {
             log::warn!("{notice}");
         }
+        if let Some(summary) = taken.summary {
+            log::info!("{summary}");
+        }
         match taken.failed {
             Some(error) => self.read_failed(&error),
             None => self.read_worked(),

@@ -439,7 +439,7 @@ impl Session {
         if !matches!(self.socket.prepare, Prepare::Nothing) {
             return;
         }
-        if self.socket.backoff.failures() % FAILURES_BEFORE_CHECK == 0 {
+        if self.socket.backoff.failures().is_multiple_of(FAILURES_BEFORE_CHECK) {
             self.prepare(Prepare::Check(live.channel));
             self.socket.prepare_at = self.socket.open_at;
         } else if self.socket.current.is_some() {
