@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, after, bounded, never, select};
 
+use crate::cli::Demo;
 use crate::config::{CatchUp, Config, Delivery, Genesys, Http, LogFormat, LogSettings, Network, Output, Reconnect};
 use crate::secret::Secret;
 use crate::simulator::{Options, Pace, Simulator};
@@ -26,19 +27,10 @@ const CATCH_UP_INTERVAL: Duration = Duration::from_secs(10);
 /// Folders that were left by others are tried so many times to be avoided.
 const FOLDER_TRIES: u32 = 100;
 
-/// What stands on the command line.
-#[derive(Clone, Debug, Default)]
-pub struct DemoOptions {
-    /// The folder for the file; `None`: a temporary one, removed at the end.
-    pub dir: Option<PathBuf>,
-    /// Seconds until it stops by itself; `None`: when it is told to.
-    pub for_seconds: Option<f64>,
-}
-
 /// Runs the collector against a simulated service until a signal comes or the time is over; `terminate` is the signal
 /// that ends it then. Its exit status is the collector's, or 1 when the demo cannot be set up.
 pub fn run<S: Send + 'static>(
-    options: DemoOptions,
+    options: Demo,
     signals: Receiver<S>,
     terminate: S,
     collector: impl FnOnce(Config, Receiver<S>) -> ExitCode,
@@ -53,7 +45,7 @@ pub fn run<S: Send + 'static>(
 }
 
 fn start<S: Send + 'static>(
-    options: DemoOptions,
+    options: Demo,
     signals: Receiver<S>,
     terminate: S,
     collector: impl FnOnce(Config, Receiver<S>) -> ExitCode,
@@ -65,7 +57,7 @@ fn start<S: Send + 'static>(
     simulator.generate(Pace::default())?;
     let config = settings(&simulator.url(), &id, &secret, &folder.path, free_port()?);
     announce(&mut io::stdout().lock(), &config, &folder)?;
-    let limit = options.for_seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
+    let limit = options.run_for;
     let (forward, forwarded) = bounded(4);
     // Dropped when the collector has ended, which ends the forwarding thread.
     let (ended, end) = bounded::<()>(0);
@@ -195,7 +187,7 @@ mod tests {
     fn the_collector_gets_settings_of_a_service_that_answers_and_ends_in_time() {
         let (_keep, signals) = bounded::<u8>(1);
         let mut seen = None;
-        let options = DemoOptions { dir: None, for_seconds: Some(0.05) };
+        let options = Demo { dir: None, run_for: Some(Duration::from_millis(50)) };
         let status = run(options, signals, 15, |config, signals| {
             assert!(config.output.file.parent().unwrap().is_dir());
             assert_eq!(signals.recv_timeout(Duration::from_secs(10)), Ok(15));
@@ -213,7 +205,7 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("audiohook-demo-test-{}", std::process::id()));
         let (send, signals) = bounded::<u8>(1);
         send.send(2).unwrap();
-        let options = DemoOptions { dir: Some(dir.clone()), for_seconds: None };
+        let options = Demo { dir: Some(dir.clone()), run_for: None };
         let status = run(options, signals, 15, |_, signals| {
             assert_eq!(signals.recv_timeout(Duration::from_secs(10)), Ok(2));
             ExitCode::SUCCESS

@@ -2,8 +2,10 @@
 //!
 //! See ARCHITECTURE in the README for the picture; each module opens with what it deals with and what it must never do.
 
+pub mod audit;
 pub mod cli;
 pub mod clock;
+pub mod collector;
 pub mod config;
 pub mod demo;
 pub mod event;
@@ -55,9 +57,18 @@ fn command(invocation: Invocation) -> ExitCode {
     let load = |need| Config::load_for(need, &environment, env_file);
     match invocation.command {
         Command::Collect => daemon(load(Need::Credentials), collect),
-        Command::Demo(options) => daemon(load(Need::Nothing), |config| demo(config, options)),
+        Command::Demo(options) => {
+            let format_given = environment("LOG_FORMAT").is_some_and(|format| !format.is_empty());
+            daemon(load(Need::Nothing).map(|config| made_up(config, format_given)), |config| demo(config, options))
+        }
         Command::Simulate(options) => daemon(load(Need::Nothing), |config| simulate(config, options)),
-        Command::Check { json } => tool(load(Need::Credentials), |config| check(config, json)),
+        Command::Check { json } => {
+            let config = load(Need::Credentials);
+            if let (true, Err(faults)) = (json, &config) {
+                print(checked(faults));
+            }
+            tool(config, |config| check(config, json))
+        }
         Command::Audit(options) => tool(load(Need::Credentials), |config| audit(config, options)),
         Command::Replay => tool(load(Need::Cluster), replay),
         Command::Template => tool(load(Need::Template), template),
@@ -66,6 +77,27 @@ fn command(invocation: Invocation) -> ExitCode {
             Err(faults) => wrong_use(faults),
         },
     }
+}
+
+/// The settings of a demo, which may stand beside those of real use: its events are made up and must not reach a cluster,
+/// and its log is read by a person unless asked for otherwise.
+fn made_up(mut config: Config, format_given: bool) -> Config {
+    config.elastic = None;
+    if !format_given {
+        config.log.format = config::LogFormat::Text;
+    }
+    config
+}
+
+/// What `check --json` prints where it gets no further than the settings.
+fn checked(faults: &Faults) -> serde_json::Value {
+    let check = serde_json::json!({
+        "name": "settings",
+        "ok": false,
+        "found": faults.to_string(),
+        "cure": "set right what is named here, in the environment or in the settings file",
+    });
+    serde_json::json!({ "ok": false, "checks": [check] })
 }
 
 /// Runs what stays: its log is on standard output.
@@ -102,28 +134,31 @@ fn tool(config: Result<Config, Faults>, work: impl FnOnce(Config) -> ExitCode) -
 
 fn collect(config: Config) -> ExitCode {
     match signals::listen() {
-        Ok(_signals) => {
-            let _ = config;
-            failure("wait")
-        }
+        Ok(signals) => collector::run(config, signals),
         Err(error) => failure(format_args!("cannot listen to signals: {error}")),
     }
 }
 
-fn demo(_config: Config, _options: cli::Demo) -> ExitCode {
-    failure("cannot run the demo: not part of this build")
+fn demo(_config: Config, options: cli::Demo) -> ExitCode {
+    match signals::listen() {
+        Ok(signals) => demo::run(options, signals, signals::Signal::Stop, collector::run),
+        Err(error) => failure(format_args!("cannot listen to signals: {error}")),
+    }
 }
 
-fn simulate(_config: Config, _options: cli::Simulate) -> ExitCode {
-    failure("cannot simulate: not part of this build")
+fn simulate(_config: Config, options: cli::Simulate) -> ExitCode {
+    match signals::listen() {
+        Ok(signals) => simulator::command(&options.listen, options.seed, options.rate, &signals),
+        Err(error) => failure(format_args!("cannot listen to signals: {error}")),
+    }
 }
 
 fn check(_config: Config, _json: bool) -> ExitCode {
     failure("cannot check: not part of this build")
 }
 
-fn audit(_config: Config, _options: cli::Audit) -> ExitCode {
-    failure("cannot audit: not part of this build")
+fn audit(config: Config, options: cli::Audit) -> ExitCode {
+    audit::run(&config, &options)
 }
 
 fn replay(_config: Config) -> ExitCode {

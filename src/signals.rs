@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crossbeam_channel::{Receiver, bounded};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
@@ -34,6 +34,8 @@ const ENDED_AT_ONCE: i32 = 1;
 /// When the system refuses the handlers or the thread.
 pub fn listen() -> io::Result<Receiver<Signal>> {
     let stopping = Arc::new(AtomicBool::new(false));
+    // Beyond a limit on the size of files a write is to fail, not to kill.
+    flag::register(SIGXFSZ, Arc::default())?;
     for signal in [SIGTERM, SIGINT] {
         // In this order: the first signal finds the flag down and raises it, the second finds it up.
         flag::register_conditional_shutdown(signal, ENDED_AT_ONCE, stopping.clone())?;
@@ -50,4 +52,21 @@ pub fn listen() -> io::Result<Receiver<Signal>> {
         }
     })?;
     Ok(receiver)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::{Signal as Sent, getpid, kill_process};
+    use std::time::Duration;
+
+    /// One test for all: the handlers belong to the whole process, and a second SIGTERM would end it.
+    #[test]
+    fn signals_arrive_as_messages() {
+        let signals = listen().expect("listens");
+        for (sent, heard) in [(Sent::HUP, Signal::Reopen), (Sent::HUP, Signal::Reopen), (Sent::TERM, Signal::Stop)] {
+            kill_process(getpid(), sent).expect("sent");
+            assert_eq!(signals.recv_timeout(Duration::from_secs(5)), Ok(heard));
+        }
+    }
 }
