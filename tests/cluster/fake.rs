@@ -236,7 +236,9 @@ fn answer(request: &Request, state: &mut State) -> (u16, String) {
     }
     match path {
         "/_template" | "/_index_template" => (200, "{}".to_owned()),
-        _ => (404, r#"{"error":{"type":"index_not_found_exception","reason":"no such index"},"status":404}"#.to_owned()),
+        _ => {
+            (404, r#"{"error":{"type":"index_not_found_exception","reason":"no such index"},"status":404}"#.to_owned())
+        }
     }
 }
 
