@@ -122,6 +122,13 @@ impl Link {
             return Next::Setup { node };
         }
         let mut wake = now + IDLE_PROBE_EVERY;
+        // Seldom, and so before the documents: under a steady load nobody would come back else.
+        for node in turns.clone().filter(|node| !self.nodes[*node].up) {
+            if self.nodes[node].probe_at <= now {
+                return Next::Probe { node };
+            }
+            wake = wake.min(self.nodes[node].probe_at);
+        }
         // Documents go to a node that answers; when none does, a few go to the next one once the wait is over, for a
         // probe may be kept out where documents are not.
         if let Some(due) = due.filter(|_| self.greeted)
@@ -133,12 +140,6 @@ impl Link {
                 return Next::Bulk { node, timeout };
             }
             wake = wake.min(at);
-        }
-        for node in turns.filter(|node| !self.nodes[*node].up) {
-            if self.nodes[node].probe_at <= now {
-                return Next::Probe { node };
-            }
-            wake = wake.min(self.nodes[node].probe_at);
         }
         if let Some(node) = up {
             // A login that is refused is not tried in between.

@@ -4,7 +4,7 @@
 //! never: hold more than one request's worth.
 
 use crate::elastic::lines::Fields;
-use crate::output::identity::{Cursor, FileIdentity};
+use crate::output::identity::Cursor;
 
 /// Bytes of a request, at most.
 pub const REQUEST_BYTES_MAX: usize = 5_000_000;
@@ -56,11 +56,6 @@ impl Queue {
     /// Where the earliest document begins that is not done: up to there a cursor may say that all is.
     pub fn earliest(&self) -> Option<Cursor> {
         self.documents.iter().min_by_key(|document| document.order).map(|document| document.at)
-    }
-
-    /// How many documents come from this file.
-    pub fn of_file(&self, file: FileIdentity) -> usize {
-        self.documents.iter().filter(|document| document.at.file == file).count()
     }
 
     /// Bytes of records, as the file holds them.

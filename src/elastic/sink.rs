@@ -221,7 +221,7 @@ impl Sink {
 
     /// What a rotation must keep.
     pub fn keep(&self) -> Keep {
-        Keep { cursor: self.cursor(), backlog_max: self.settings.backlog_max }
+        Keep { cursor: self.cursor(), read: self.chain.place().or(self.passed), backlog_max: self.settings.backlog_max }
     }
 
     /// Whether documents wait that may go quickly: for the stop. With a cluster that is down there are none.
@@ -687,20 +687,12 @@ impl Sink {
         if dropped.files == 0 {
             return;
         }
-        let before = self.chain.place().map(|place| place.file);
         if let Err(error) = self.chain.dropped() {
             log::error!("cannot read the folder of {}: {error}", self.path.display());
         }
-        // What is in memory is sent all the same.
-        let held = match self.queue.earliest() {
-            Some(_) if self.chain.place().map(|place| place.file) != before => self.queue.len(),
-            Some(earliest) => self.queue.of_file(earliest.file),
-            None => 0,
-        };
-        let events = dropped.events.saturating_sub(held as u64);
         self.unread_lines = None;
-        self.status.counters.elastic_dropped.add(events);
-        self.dropped_events += events;
+        self.status.counters.elastic_dropped.add(dropped.events);
+        self.dropped_events += dropped.events;
         self.dropped_until = Some(self.clock.now() + DROPPED_SHOWN);
         self.status.raise(
             Code::ElasticBacklogDropped,

@@ -18,6 +18,8 @@ const READ_BYTES: usize = 64 * 1024;
 pub struct Keep {
     /// Everything before it is done; `None`: nothing is.
     pub cursor: Option<Cursor>,
+    /// Everything before it was read, and is in memory where it is not done.
+    pub read: Option<Cursor>,
     /// Bytes of files kept beyond the count.
     pub backlog_max: u64,
 }
@@ -27,7 +29,7 @@ pub struct Keep {
 pub struct Dropped {
     pub files: u32,
     pub bytes: u64,
-    /// Lines behind the cursor.
+    /// Lines that were not read.
     pub events: u64,
 }
 
@@ -98,9 +100,14 @@ pub fn trim(path: &Path, count: u32, keep: Option<Keep>) -> io::Result<Dropped> 
     if there.last().is_none_or(|oldest| *oldest <= count) {
         return Ok(dropped);
     }
-    let (needed_to, cursor) = match keep {
-        None => (0, None),
-        Some(keep) => (place_of(path, &there, keep.cursor), keep.cursor),
+    let place = |cursor| place_of(path, &there, cursor);
+    let (needed_to, read_to) = match keep {
+        None => (0, 0),
+        Some(Keep { cursor, read, .. }) if cursor.map(|at| at.file) == read.map(|at| at.file) => {
+            let number = place(cursor);
+            (number, number)
+        }
+        Some(Keep { cursor, read, .. }) => (place(cursor), place(read)),
     };
     let mut surplus = Vec::new();
     for number in there.iter().copied().filter(|number| *number > count) {
@@ -114,11 +121,15 @@ pub fn trim(path: &Path, count: u32, keep: Option<Keep>) -> io::Result<Dropped> 
     let limit = keep.map_or(0, |keep| keep.backlog_max);
     while let Some((number, length)) = surplus.pop_if(|_| bytes > limit) {
         let oldest = backup(path, number);
-        let from = cursor.filter(|_| number == needed_to).map_or(0, |cursor| cursor.offset);
+        let from = match keep.and_then(|keep| keep.read) {
+            Some(_) if read_to < number => length,
+            Some(read) if read_to == number => read.offset,
+            _ => 0,
+        };
         let events = count_lines(&oldest, from)?;
         fs::remove_file(&oldest)?;
         bytes -= length;
-        // A file of which the cluster has had every line takes nothing with it.
+        // A file of which every line was read takes nothing with it.
         if events > 0 {
             dropped.files += 1;
             dropped.bytes += length.saturating_sub(from);
@@ -235,7 +246,7 @@ mod tests {
     fn what_the_cluster_has_not_had_is_kept_beyond_the_count_until_it_has() {
         let folder = Folder::new("keep");
         folder.write("", "line 0\n");
-        let keep = Keep { cursor: Some(folder.cursor("", 0)), backlog_max: 1000 };
+        let keep = Keep { cursor: Some(folder.cursor("", 0)), read: None, backlog_max: 1000 };
         for n in 1..=4 {
             assert_eq!(rotate(&folder.file(), 2, Some(keep)).unwrap(), Dropped::default());
             folder.write("", &format!("line {n}\n"));
@@ -256,11 +267,11 @@ mod tests {
         folder.write(".1", "x\n");
         folder.write(".2", "one\ntwo\nthree\n");
         folder.write(".3", "1\n2\n3\n4\n");
-        let keep = Keep { cursor: Some(folder.cursor(".3", 2)), backlog_max: 14 };
+        let keep = Keep { cursor: Some(folder.cursor(".3", 2)), read: Some(folder.cursor(".3", 4)), backlog_max: 14 };
         let dropped = trim(&folder.file(), 1, Some(keep)).unwrap();
-        assert_eq!(dropped, Dropped { files: 1, bytes: 6, events: 3 });
+        assert_eq!(dropped, Dropped { files: 1, bytes: 4, events: 2 });
         assert_eq!(folder.shown(), [".1=x", ".2=one\ntwo\nthree", "=now"]);
-        let nothing_had = Keep { cursor: None, backlog_max: 0 };
+        let nothing_had = Keep { cursor: None, read: None, backlog_max: 0 };
         assert_eq!(trim(&folder.file(), 1, Some(nothing_had)).unwrap().events, 3);
     }
 

@@ -210,7 +210,7 @@ pub fn record(n: usize) -> String {
 /// The same with the text of a `previous_value`, and padding in the raw event.
 pub fn record_with(n: usize, previous_value: &str, padding: usize) -> String {
     format!(
-        r#"{{"timestamp":"2026-11-20T10:30:45.{:03}Z","event_type":"audiohook_operational","event_id":"AUDIOHOOK-000{}","event_name":"AudioHook connection time-out","description":"The server did not answer.","conversation_id":"34c18827-77a6-4970-ad66-{n:012}","entity_type":"integration","entity_id":"0f8f91f9-a27d-4ddf-9026-7e1e3a8d73a6","entity_name":"Audio","version":"1","topic":"v2.operations.events.AUDIOHOOK-0002","channel":"…1234","error_code":null,"previous_value":{previous_value},"current_value":"Down","received_at":"2026-11-20T10:30:45.500Z","source":"websocket","id":"{n:032x}","raw_event":{{"n":{n},"number":1.0,"huge":1e400,"note":"{}"}}}}"#,
+        r#"{{"timestamp":"2026-11-20T10:30:45.{:03}Z","event_type":"audiohook_operational","event_id":"AUDIOHOOK-000{}","event_name":"AudioHook connection time-out","description":"The server did not answer.","conversation_id":"34c18827-77a6-4970-ad66-{n:012}","entity_type":"integration","entity_id":"0f8f91f9-a27d-4ddf-9026-7e1e3a8d73a6","entity_name":"Audio","version":"1","topic":"v2.operations.events.AUDIOHOOK-0002","channel":"…1234","error_code":null,"previous_value":{previous_value},"current_value":"Down","received_at":"2026-11-20T10:30:45.500Z","source":"websocket","id":"{n:032x}","raw_event":{{"n":{n},"number":1.0,"note":"{}"}}}}"#,
         n % 1000,
         n % 9 + 1,
         "x".repeat(padding),
