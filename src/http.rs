@@ -10,6 +10,7 @@
 //! read a file per request, or take the last descriptors from those who keep the events.
 
 mod answer;
+mod body;
 mod events;
 mod front;
 mod head;
