@@ -114,8 +114,11 @@ fn demo(_config: Config, _options: cli::Demo) -> ExitCode {
     failure("cannot run the demo: not part of this build")
 }
 
-fn simulate(_config: Config, _options: cli::Simulate) -> ExitCode {
-    failure("cannot simulate: not part of this build")
+fn simulate(_config: Config, options: cli::Simulate) -> ExitCode {
+    match signals::listen() {
+        Ok(signals) => simulator::command(&options.listen, options.seed, options.rate, &signals),
+        Err(error) => failure(format_args!("cannot listen to signals: {error}")),
+    }
 }
 
 fn check(_config: Config, _json: bool) -> ExitCode {
