@@ -214,7 +214,12 @@ impl Audit {
     }
 
     /// Visits the records whose event may lie in the interval.
-    fn each_record(&self, from: Millis, to: Millis, mut visit: impl FnMut(&str, Sighting, &str)) -> std::io::Result<()> {
+    fn each_record(
+        &self,
+        from: Millis,
+        to: Millis,
+        mut visit: impl FnMut(&str, Sighting, &str),
+    ) -> std::io::Result<()> {
         let record = |text: &str, line: &crate::event::Line<'_>| {
             let sighting = records::sighting(line, self.row_delay_ms);
             let at = sighting.moment.nominal();
@@ -227,7 +232,8 @@ impl Audit {
 
     fn begin_piece(&mut self, from: Millis, clock: &Clock) -> Result<(), Failed> {
         let to = (from + PIECE_MS).min(self.to);
-        let differing: Vec<String> = self.counted.iter().filter(|c| c.genesys != c.file).map(|c| c.id.clone()).collect();
+        let differing: Vec<String> =
+            self.counted.iter().filter(|c| c.genesys != c.file).map(|c| c.id.clone()).collect();
         let mut files = Window::default();
         self.each_record(from, to, |event_id, sighting, _| {
             if differing.iter().any(|id| id == event_id) {
@@ -236,7 +242,8 @@ impl Audit {
         })
         .map_err(Failed::Files)?;
         self.history.add(differing, from - ROW_MARGIN_MS, to + ROW_MARGIN_MS, false, clock.now());
-        self.piece = Some(Piece { from, to, files, rows: Window::default(), missing: Vec::new(), twins: VecDeque::new() });
+        self.piece =
+            Some(Piece { from, to, files, rows: Window::default(), missing: Vec::new(), twins: VecDeque::new() });
         Ok(())
     }
 
@@ -248,7 +255,8 @@ impl Audit {
             let text = &page.body[range.clone()];
             let Ok(event) = judge_row(text) else { continue };
             let identity = Identity::of(&event, &mut scratch);
-            let moment = event.time.map_or(Moment::Receipt { at: page.received, delay: self.row_delay_ms }, Moment::Own);
+            let moment =
+                event.time.map_or(Moment::Receipt { at: page.received, delay: self.row_delay_ms }, Moment::Own);
             let sighting = Sighting { content: identity.content, way: Way::History, moment };
             match piece.files.offer(sighting) {
                 Outcome::Duplicate => {
@@ -260,7 +268,9 @@ impl Audit {
                 Outcome::New => piece.missing.push((sighting, entry(&event, identity, page.received), text.to_owned())),
                 Outcome::Displaces(other) => {
                     // A nearer row has taken an earlier one's place: that one has no record then.
-                    let is_displaced = |(twin, ..): &(Sighting, Entry, String)| twin.content == sighting.content && twin.moment == other;
+                    let is_displaced = |(twin, ..): &(Sighting, Entry, String)| {
+                        twin.content == sighting.content && twin.moment == other
+                    };
                     if let Some(index) = piece.twins.iter().rposition(is_displaced)
                         && let Some(twin) = piece.twins.remove(index)
                     {
@@ -279,11 +289,13 @@ impl Audit {
     fn end_piece(&mut self) -> std::io::Result<()> {
         let Some(mut piece) = self.piece.take() else { return Ok(()) };
         let within = |at: Millis| (piece.from..piece.to).contains(&at);
-        let differing: Vec<&str> =
-            self.counted.iter().filter(|c| c.genesys != c.file).map(|c| c.id.as_str()).collect();
+        let differing: Vec<&str> = self.counted.iter().filter(|c| c.genesys != c.file).map(|c| c.id.as_str()).collect();
         let mut extra = Vec::new();
         self.each_record(piece.from, piece.to, |event_id, sighting, text| {
-            if differing.contains(&event_id) && piece.rows.offer(sighting) == Outcome::New && within(sighting.moment.nominal()) {
+            if differing.contains(&event_id)
+                && piece.rows.offer(sighting) == Outcome::New
+                && within(sighting.moment.nominal())
+            {
                 extra.push(record_entry(text));
             }
         })?;

@@ -110,9 +110,10 @@ impl Collector {
                 )
             }
         };
-        let begin = session::Start { checkpoint: begin.checkpoint, channel: begin.channel };
-        let handle = session::start(config.clone(), begin, dialer, pages_in, news, open, status.clone(), clock, stopped)
-            .map_err(|e| refused("session", e))?;
+        let begin = session::Start { checkpoint: session::Checkpoint::At(begin.checkpoint), channel: begin.channel };
+        let handle =
+            session::start(config.clone(), begin, dialer, pages_in, news, open, status.clone(), clock, stopped)
+                .map_err(|e| refused("session", e))?;
         watch("session", handle, ended_in).map_err(|e| refused("session", e))?;
 
         log::info!(
@@ -128,7 +129,8 @@ impl Collector {
     /// Passes on signals, tells systemd, and waits for the end.
     fn watch(self, signals: Receiver<Signal>) -> ExitCode {
         let watchdog = systemd::watchdog_interval();
-        let tell_every = if systemd::is_listening() { Some(watchdog.map_or(TELL_EVERY, |w| w.min(TELL_EVERY))) } else { None };
+        let tell_every =
+            if systemd::is_listening() { Some(watchdog.map_or(TELL_EVERY, |w| w.min(TELL_EVERY))) } else { None };
         loop {
             let tell = tell_every.map_or_else(never, after);
             select! {

@@ -7,6 +7,8 @@ pub mod api;
 pub mod backoff;
 pub mod channel;
 pub mod error;
+pub mod history;
 pub mod rest;
+pub mod session;
 pub mod token;
 pub mod topics;

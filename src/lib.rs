@@ -2,8 +2,10 @@
 //!
 //! See ARCHITECTURE in the README for the picture; each module opens with what it deals with and what it must never do.
 
+pub mod audit;
 pub mod cli;
 pub mod clock;
+pub mod collector;
 pub mod config;
 pub mod demo;
 pub mod event;
@@ -102,16 +104,16 @@ fn tool(config: Result<Config, Faults>, work: impl FnOnce(Config) -> ExitCode) -
 
 fn collect(config: Config) -> ExitCode {
     match signals::listen() {
-        Ok(_signals) => {
-            let _ = config;
-            failure("wait")
-        }
+        Ok(signals) => collector::run(config, signals),
         Err(error) => failure(format_args!("cannot listen to signals: {error}")),
     }
 }
 
-fn demo(_config: Config, _options: cli::Demo) -> ExitCode {
-    failure("cannot run the demo: not part of this build")
+fn demo(config: Config, options: cli::Demo) -> ExitCode {
+    match signals::listen() {
+        Ok(signals) => demo::run(config.log, options, signals, collector::run),
+        Err(error) => failure(format_args!("cannot listen to signals: {error}")),
+    }
 }
 
 fn simulate(_config: Config, options: cli::Simulate) -> ExitCode {
@@ -125,8 +127,8 @@ fn check(_config: Config, _json: bool) -> ExitCode {
     failure("cannot check: not part of this build")
 }
 
-fn audit(_config: Config, _options: cli::Audit) -> ExitCode {
-    failure("cannot audit: not part of this build")
+fn audit(config: Config, options: cli::Audit) -> ExitCode {
+    audit::run(&config, &options)
 }
 
 fn replay(_config: Config) -> ExitCode {

@@ -17,8 +17,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, select};
 
+pub(crate) use self::handshake::random;
 use self::handshake::{Failed, shake_hands};
-use self::link::{Incoming, Link};
+use self::link::{ABNORMAL, Incoming, Link};
 use crate::clock::Clock;
 use crate::message::{Address, Batch, Closed, Frame, News};
 use crate::net::{Dialer, Target};
@@ -243,10 +244,12 @@ impl Reader {
                     }
                 }
                 Ok(Incoming::Close { code, reason }) => {
-                    link.send_close(if code == 1005 { 1000 } else { code });
+                    if code != ABNORMAL {
+                        link.send_close(if code == 1005 { 1000 } else { code });
+                    }
                     // The frames before it count; a stop that comes meanwhile changes nothing.
                     let _ = self.flush(false);
-                    return Closed::ByServer { code, reason };
+                    return if self.is_stopped() { Closed::ByUs } else { Closed::ByServer { code, reason } };
                 }
                 Err(error) => {
                     let _ = self.flush(false);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crossbeam_channel::{Receiver, bounded};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
@@ -34,6 +34,8 @@ const ENDED_AT_ONCE: i32 = 1;
 /// When the system refuses the handlers or the thread.
 pub fn listen() -> io::Result<Receiver<Signal>> {
     let stopping = Arc::new(AtomicBool::new(false));
+    // Beyond a limit on the size of files a write is to fail, not to kill.
+    flag::register(SIGXFSZ, Arc::default())?;
     for signal in [SIGTERM, SIGINT] {
         // In this order: the first signal finds the flag down and raises it, the second finds it up.
         flag::register_conditional_shutdown(signal, ENDED_AT_ONCE, stopping.clone())?;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use crossbeam_channel::never;
 
 use super::{Audit, Report, Step};
-use crate::clock::{Clock, Millis, format_millis};
 use crate::cli;
+use crate::clock::{Clock, Millis, format_millis};
 use crate::config::Config;
 use crate::genesys::api::Api;
 use crate::genesys::history::KEPT_MS;
@@ -62,7 +62,14 @@ fn audit(config: &Config, options: &cli::Audit, clock: &Clock) -> Result<bool, S
     Ok(report.complete)
 }
 
-fn one(config: &Config, api: &mut Api, ids: Vec<String>, from: Millis, to: Millis, clock: &Clock) -> Result<Report, String> {
+fn one(
+    config: &Config,
+    api: &mut Api,
+    ids: Vec<String>,
+    from: Millis,
+    to: Millis,
+    clock: &Clock,
+) -> Result<Report, String> {
     let mut audit = Audit::new(config, ids, from, to);
     let mut failures = 0;
     loop {
@@ -125,7 +132,10 @@ fn prose(report: &Report) -> String {
     }
     for (what, entries) in [("missing", &report.missing), ("extra", &report.extra)] {
         for e in entries {
-            text.push_str(&format!("  {what}: {} {} conversation {} entity {}\n", e.timestamp, e.event_id, e.conversation_id, e.entity_id));
+            text.push_str(&format!(
+                "  {what}: {} {} conversation {} entity {}\n",
+                e.timestamp, e.event_id, e.conversation_id, e.entity_id
+            ));
         }
     }
     text.push_str(&match (report.missing.len(), report.extra.len()) {

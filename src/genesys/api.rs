@@ -79,6 +79,11 @@ impl Api {
         }
     }
 
+    /// Why the last login was refused, until one works.
+    pub fn refusal(&self) -> Option<&ApiError> {
+        self.refused.as_ref().map(|(_, error)| error)
+    }
+
     /// Gives the token up: the service revoked it.
     pub fn forget_token(&mut self) {
         self.token = None;

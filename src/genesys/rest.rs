@@ -16,7 +16,7 @@ use crate::secret::Secret;
 
 /// What a request may take. Silence is told before a health check grows impatient.
 pub const LIMITS: Limits =
-    Limits { connect: Duration::from_secs(6), read: Duration::from_secs(8), total: Duration::from_secs(20) };
+    Limits { connect: Duration::from_secs(5), read: Duration::from_secs(7), total: Duration::from_secs(20) };
 
 /// Bytes of an answer, at most.
 const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;

@@ -20,6 +20,8 @@ const TICK: Duration = Duration::from_secs(1);
 const WRITE_LIMIT: Duration = Duration::from_secs(5);
 /// A frame that says it is longer than this costs the socket; shorter ones are read to their end and let go.
 const SKIP_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// What stands for a close frame's code where the server ended the connection without one.
+pub const ABNORMAL: u16 = 1006;
 const SCRATCH_BYTES: usize = 64 * 1024;
 
 /// What a read brought.
@@ -92,7 +94,7 @@ impl Link {
         };
         match frames.read(Some(MESSAGE_BYTES_MAX)) {
             Ok(Some(frame)) => self.take(frame),
-            Ok(None) => Err("the server ended the connection without a close frame".to_owned()),
+            Ok(None) => Ok(Incoming::Close { code: ABNORMAL, reason: "no close frame".to_owned() }),
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(Incoming::Wait),
             Err(Error::Capacity(CapacityError::MessageTooLong { size, .. })) => Ok(self.begin_skip(size as u64)),
             Err(error) => Err(error.to_string()),

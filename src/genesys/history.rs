@@ -1,0 +1,410 @@
+//! Reading the history: spans cut into pieces, pieces into groups of definitions, groups into pages.
+//!
+//! One request a step, so that whoever drives it has time for other duties. Pure: it says what to ask and takes the
+//! answer. Must never: say that a span was read before every page of it was given; follow a page that leads nowhere.
+
+mod page;
+mod rate;
+
+use std::collections::{HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use twox_hash::XxHash3_64;
+
+pub use self::rate::Rate;
+use super::api::interval;
+use super::error::{ApiError, Kind};
+use crate::clock::{Millis, format_millis};
+use crate::message::Page;
+
+/// How far back the service keeps the history.
+pub const KEPT_MS: Millis = 10 * 24 * 3600 * 1000;
+
+/// The longest piece that is asked for at once; the service's own limit is learned from its refusals.
+const PIECE_MS_MAX: Millis = 24 * 3600 * 1000;
+/// A refused piece is first halved down to this, before the definitions are.
+const PIECE_MS_ENOUGH: Millis = 3600 * 1000;
+/// No piece is shorter.
+const PIECE_MS_MIN: Millis = 60 * 1000;
+/// How often a piece is begun anew at once (an expired cursor, a repeated page) before it counts as failing.
+const RESTARTS_MAX: u32 = 3;
+/// Pages without rows that still name a next one, in a row.
+const EMPTY_PAGES_MAX: u32 = 20;
+/// A failing page is asked for so many times before the piece is begun anew: its cursor may be what fails.
+const CURSOR_FAILURES_MAX: u32 = 3;
+/// A long read shows its progress this often.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+
+const WHAT: &str = "read the history";
+
+/// A span to be read.
+#[derive(Debug)]
+struct Job {
+    ids: Vec<String>,
+    from: Millis,
+    to: Millis,
+    /// Everything before this was given.
+    at: Millis,
+    /// Whether its end is a checkpoint, or only some definitions are read again.
+    is_whole: bool,
+    started: Instant,
+    shown: Instant,
+    events: u64,
+    requests: u64,
+}
+
+/// The piece that is being read.
+#[derive(Debug)]
+struct Piece {
+    from: Millis,
+    to: Millis,
+    /// Which ids are asked for now: `ids[start..start + len]`.
+    start: usize,
+    len: usize,
+    cursor: Option<String>,
+    /// The cursors that were followed, hashed: one that comes again is a loop.
+    followed: HashSet<u64>,
+    empty_pages: u32,
+    restarts: u32,
+    failures: u32,
+    /// Ids that were refused alone, and whether any other was not.
+    suspects: Vec<String>,
+    any_taken: bool,
+    body: String,
+}
+
+/// What to do next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// There is nothing to read.
+    Idle,
+    /// The rate allows the next request after this.
+    Wait(Duration),
+    /// Ask for this page.
+    Ask { cursor: Option<String>, body: String },
+}
+
+/// What an answer brought.
+#[derive(Debug, Default)]
+pub struct Taken {
+    pub page: Option<Page>,
+    /// All events up to here were given.
+    pub read_up_to: Option<Millis>,
+    /// The span is read to its end.
+    pub done: bool,
+    /// The request failed for a reason that only time can cure: wait before the next.
+    pub failed: Option<ApiError>,
+    pub notices: Vec<String>,
+}
+
+/// The reader of the history.
+#[derive(Debug)]
+pub struct History {
+    api_url: String,
+    rate: Rate,
+    jobs: VecDeque<Job>,
+    piece: Option<Piece>,
+    /// How long a piece is now, and the most that the service is known to take.
+    piece_ms: Millis,
+    piece_ms_max: Millis,
+    /// How many ids are asked for at once.
+    group_max: usize,
+    /// Ids that the service does not take.
+    refused_ids: Vec<String>,
+}
+
+impl History {
+    pub fn new(api_url: &str, requests_per_minute: u32) -> Self {
+        Self {
+            api_url: api_url.to_owned(),
+            rate: Rate::new(requests_per_minute),
+            jobs: VecDeque::new(),
+            piece: None,
+            piece_ms: PIECE_MS_MAX,
+            piece_ms_max: PIECE_MS_MAX,
+            group_max: usize::MAX,
+            refused_ids: Vec::new(),
+        }
+    }
+
+    /// Whether a span is being read, or waits to be.
+    pub fn is_idle(&self) -> bool {
+        self.jobs.is_empty()
+    }
+
+    /// Whether a whole span is being read.
+    pub fn has_whole(&self) -> bool {
+        self.jobs.iter().any(|job| job.is_whole)
+    }
+
+    /// Adds a span; `is_whole` when its end is a checkpoint.
+    pub fn add(&mut self, ids: Vec<String>, from: Millis, to: Millis, is_whole: bool, now: Instant) {
+        if ids.is_empty() || from >= to {
+            return;
+        }
+        let job = Job { ids, from, to, at: from, is_whole, started: now, shown: now, events: 0, requests: 0 };
+        self.jobs.push_back(job);
+    }
+
+    /// Gives up what was to be read: it will be asked for anew.
+    pub fn clear(&mut self) {
+        self.jobs.clear();
+        self.piece = None;
+    }
+
+    /// The definitions changed: those that were refused may be taken now.
+    pub fn forget_refusals(&mut self) {
+        self.refused_ids.clear();
+    }
+
+    /// What to ask for next; `service_now` is the service's clock.
+    pub fn next(&mut self, now: Instant, service_now: Millis) -> Next {
+        let Some(job) = self.jobs.front() else { return Next::Idle };
+        let wait = self.rate.wait(now);
+        if !wait.is_zero() {
+            return Next::Wait(wait);
+        }
+        let group_max = self.group_max;
+        let piece_ms = self.piece_ms;
+        let refused = &self.refused_ids;
+        let ids: Vec<String> = job.ids.iter().filter(|id| !refused.contains(id)).cloned().collect();
+        let piece = self.piece.get_or_insert_with(|| {
+            // A millisecond more, wherever the service's intervals end: what comes twice is dropped.
+            let begin = if job.at > job.from { job.at - 1 } else { job.at };
+            let from = begin.max(service_now - KEPT_MS).min(job.to);
+            Piece::new(from, (from + piece_ms).min(job.to), ids.len().min(group_max))
+        });
+        if piece.body.is_empty() {
+            let end = (piece.start + piece.len).min(ids.len());
+            piece.body = json!({
+                "interval": interval(piece.from, piece.to),
+                "eventDefinitionIds": ids[piece.start.min(end)..end],
+                "sortOrder": "ASC",
+            })
+            .to_string();
+        }
+        self.rate.take();
+        let ask = Next::Ask { cursor: piece.cursor.clone(), body: piece.body.clone() };
+        if let Some(job) = self.jobs.front_mut() {
+            job.requests += 1;
+        }
+        ask
+    }
+
+    /// Takes the answer to what [`History::next`] asked for; `received` is the wall clock.
+    pub fn take(&mut self, answer: Result<String, ApiError>, received: Millis) -> Taken {
+        let mut taken = Taken::default();
+        if self.piece.is_none() || self.jobs.is_empty() {
+            return taken;
+        }
+        match answer {
+            Ok(body) => self.take_page(body, received, &mut taken),
+            Err(error) => self.take_failure(error, &mut taken),
+        }
+        taken
+    }
+
+    fn take_page(&mut self, body: String, received: Millis, taken: &mut Taken) {
+        let parsed = match page::parse(&body, &self.api_url) {
+            Ok(parsed) => parsed,
+            Err(cause) => return self.take_failure(ApiError::nonsense(WHAT, cause), taken),
+        };
+        let (Some(piece), Some(job)) = (self.piece.as_mut(), self.jobs.front_mut()) else { return };
+        piece.failures = 0;
+        piece.any_taken = true;
+        job.events += parsed.rows.len() as u64;
+        if parsed.rows.is_empty() {
+            piece.empty_pages += 1;
+        } else {
+            piece.empty_pages = 0;
+            taken.page = Some(Page { body, rows: parsed.rows, received });
+        }
+        match parsed.next {
+            Some(next) if piece.empty_pages > EMPTY_PAGES_MAX || !piece.followed.insert(hash(&next)) => {
+                self.restart(ApiError::nonsense(WHAT, "its pages repeat and have no end"), taken);
+            }
+            Some(next) => piece.cursor = Some(next),
+            None => self.end_group(taken),
+        }
+    }
+
+    /// The pages of a group of ids are read: on to the next group, or to the next piece.
+    fn end_group(&mut self, taken: &mut Taken) {
+        let (Some(piece), Some(job)) = (self.piece.as_mut(), self.jobs.front_mut()) else { return };
+        let count = job.ids.iter().filter(|id| !self.refused_ids.contains(id)).count();
+        piece.start += piece.len;
+        piece.begin();
+        if piece.start < count {
+            return;
+        }
+        if !piece.suspects.is_empty() {
+            if !piece.any_taken {
+                // All were refused: it was not the ids.
+                piece.suspects.clear();
+                self.shorten(taken);
+                return;
+            }
+            let named = piece.suspects.join(", ");
+            taken
+                .notices
+                .push(format!("the history knows no definition {named}: left out until the definitions change"));
+            self.refused_ids.append(&mut piece.suspects);
+            // What was learned by their refusals was not about spans.
+            (self.group_max, self.piece_ms_max, self.piece_ms) = (usize::MAX, PIECE_MS_MAX, PIECE_MS_MAX);
+        }
+        job.at = piece.to;
+        if job.is_whole {
+            taken.read_up_to = Some(job.at);
+        }
+        self.piece = None;
+        self.piece_ms = (self.piece_ms * 2).min(self.piece_ms_max);
+        if job.at >= job.to {
+            taken.done = job.is_whole;
+            self.jobs.pop_front();
+        }
+    }
+
+    fn take_failure(&mut self, error: ApiError, taken: &mut Taken) {
+        let Some(piece) = self.piece.as_mut() else { return };
+        piece.failures += 1;
+        match error.kind {
+            Kind::Refused(_) | Kind::Gone if piece.cursor.is_some() => self.restart(error, taken),
+            Kind::Refused(400 | 413 | 414 | 422) => self.shrink(error, taken),
+            // Long spans take long: shorter ones may be answered in time. They grow again with each success.
+            Kind::Network | Kind::Unavailable | Kind::Nonsense => {
+                if piece.cursor.is_some() {
+                    if piece.failures >= CURSOR_FAILURES_MAX {
+                        piece.restart();
+                    }
+                } else if piece.failures >= 2 && self.piece_ms > PIECE_MS_ENOUGH {
+                    self.piece_ms = (self.piece_ms / 2).max(PIECE_MS_ENOUGH);
+                    let failures = piece.failures;
+                    self.cut();
+                    if let Some(piece) = self.piece.as_mut() {
+                        piece.failures = failures;
+                    }
+                }
+                taken.failed = Some(error);
+            }
+            _ => taken.failed = Some(error),
+        }
+    }
+
+    /// The service refuses this piece as it stands: asks for less.
+    fn shrink(&mut self, error: ApiError, taken: &mut Taken) {
+        let Some(piece) = self.piece.as_mut() else { return };
+        let span = piece.to - piece.from;
+        if span > PIECE_MS_ENOUGH {
+            self.piece_ms = (span / 2).max(PIECE_MS_ENOUGH);
+            self.piece_ms_max = self.piece_ms;
+            taken.notices.push(format!("{error}: asking for {} min at once", self.piece_ms / 60_000));
+            self.cut();
+        } else if piece.len > 1 {
+            self.group_max = piece.len / 2;
+            taken.notices.push(format!("{error}: asking for {} definitions at once", self.group_max));
+            piece.len = self.group_max;
+            piece.begin();
+        } else {
+            let ids = self.jobs.front().map(|job| &job.ids);
+            let refused = &self.refused_ids;
+            let suspect = ids.and_then(|ids| ids.iter().filter(|id| !refused.contains(id)).nth(piece.start)).cloned();
+            piece.suspects.extend(suspect);
+            let too_short = span <= PIECE_MS_MIN;
+            let last = ids.is_none_or(|ids| piece.start + 1 >= ids.len() - refused.len().min(ids.len()));
+            if last && !piece.any_taken && too_short {
+                self.piece = None;
+                taken.failed = Some(error);
+                return;
+            }
+            self.end_group(taken);
+        }
+    }
+
+    /// Every definition alone was refused: shorter pieces are tried.
+    fn shorten(&mut self, taken: &mut Taken) {
+        let Some(piece) = self.piece.as_ref() else { return };
+        self.piece_ms = ((piece.to - piece.from) / 2).max(PIECE_MS_MIN);
+        self.piece_ms_max = self.piece_ms;
+        taken.notices.push(format!("the history refuses longer spans: asking for {} s at once", self.piece_ms / 1000));
+        self.cut();
+    }
+
+    /// Begins the piece anew with the span that is allowed now; what was given of it comes twice and is dropped.
+    fn cut(&mut self) {
+        let Some(piece) = self.piece.as_ref() else { return };
+        let to = piece.to.min(piece.from + self.piece_ms);
+        self.piece = Some(Piece::new(piece.from, to, piece.len.min(self.group_max)));
+    }
+
+    /// Begins the group anew: its cursor leads nowhere.
+    fn restart(&mut self, error: ApiError, taken: &mut Taken) {
+        let Some(piece) = self.piece.as_mut() else { return };
+        piece.restart();
+        if piece.restarts > RESTARTS_MAX {
+            piece.restarts = 0;
+            taken.failed = Some(error);
+        }
+    }
+
+    /// One line on a long read, every few seconds.
+    pub fn progress(&mut self, now: Instant) -> Option<String> {
+        let job = self.jobs.front_mut().filter(|job| now.duration_since(job.shown) >= PROGRESS_INTERVAL)?;
+        job.shown = now;
+        let spent = now.duration_since(job.started).as_secs_f64().max(0.001);
+        let percent = 100.0 * (job.at - job.from) as f64 / (job.to - job.from).max(1) as f64;
+        Some(format!(
+            "reading the history: {percent:.0} % of {} to {} done, {} events, {:.0} events/s, {:.0} requests a minute",
+            format_millis(job.from),
+            format_millis(job.to),
+            job.events,
+            job.events as f64 / spent,
+            job.requests as f64 * 60.0 / spent.max(60.0),
+        ))
+    }
+
+    /// How far the span that is being read has come, in percent.
+    pub fn percent(&self) -> Option<i64> {
+        self.jobs.front().map(|job| 100 * (job.at - job.from) / (job.to - job.from).max(1))
+    }
+}
+
+impl Piece {
+    fn new(from: Millis, to: Millis, len: usize) -> Self {
+        Self {
+            from,
+            to,
+            start: 0,
+            len,
+            cursor: None,
+            followed: HashSet::new(),
+            empty_pages: 0,
+            restarts: 0,
+            failures: 0,
+            suspects: Vec::new(),
+            any_taken: false,
+            body: String::new(),
+        }
+    }
+
+    /// The group's first page is next.
+    fn begin(&mut self) {
+        self.cursor = None;
+        self.followed.clear();
+        self.empty_pages = 0;
+        self.body.clear();
+    }
+
+    fn restart(&mut self) {
+        self.begin();
+        self.restarts += 1;
+        self.failures = 0;
+    }
+}
+
+fn hash(cursor: &str) -> u64 {
+    XxHash3_64::oneshot(cursor.as_bytes())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,247 @@
+//! When the history is read, from where to where, and what its failures mean.
+//!
+//! Spans end at the service's own time, so that a wall clock that jumps changes nothing. Must never: skip a span that
+//! failed; read while the writer's queue is full.
+
+use std::time::{Duration, Instant};
+
+use super::{Checkpoint, Session, draw};
+use crate::clock::{Millis, format_millis};
+use crate::config::Delivery;
+use crate::genesys::backoff::Backoff;
+use crate::genesys::error::{ApiError, Kind};
+use crate::genesys::history::{History, KEPT_MS, Next};
+use crate::message::FromSession;
+use crate::status::Code;
+
+/// At the start the socket comes first; the history waits for it this long.
+const SOCKET_FIRST: Duration = Duration::from_secs(3);
+/// Being held back by 429 for longer than this is a failure.
+const THROTTLED_MAX: Duration = Duration::from_secs(5);
+
+/// How the history is, as far as the last request tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Unknown,
+    Works,
+    Failing,
+    Forbidden,
+}
+
+/// What is known of the reading.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub history: History,
+    pub state: State,
+    /// When the next whole read begins.
+    at: Instant,
+    /// After a failure: when its request is sent again.
+    retry_at: Instant,
+    backoff: Backoff,
+    start: Checkpoint,
+    /// On the disk up to here.
+    pub checkpoint: Option<Millis>,
+    /// Given to the writer up to here.
+    given: Option<Millis>,
+    /// Before this nothing is asked for: where the very first start began.
+    origin: Option<Millis>,
+    /// A socket was opened since the running read began: another follows at once.
+    again: bool,
+    throttled_since: Option<Instant>,
+}
+
+impl Reading {
+    pub fn new(history: History, start: Checkpoint, backoff: Backoff, now: Instant) -> Self {
+        let checkpoint = match start {
+            Checkpoint::First => None,
+            Checkpoint::At(ms) => Some(ms),
+        };
+        Self {
+            history,
+            state: State::Unknown,
+            at: now,
+            retry_at: now,
+            backoff,
+            start,
+            checkpoint,
+            given: None,
+            origin: None,
+            again: false,
+            throttled_since: None,
+        }
+    }
+}
+
+impl Session {
+    pub(super) fn wants_history(&self) -> bool {
+        self.config.genesys.delivery != Delivery::Websocket && !self.plan.ids.is_empty()
+    }
+
+    /// A socket was opened: what came before is to be read.
+    pub(super) fn read_again(&mut self) {
+        if self.reading.history.has_whole() {
+            self.reading.again = true;
+        } else if self.reading.state != State::Forbidden {
+            self.reading.at = self.clock.now();
+        }
+    }
+
+    pub(super) fn reading_due(&self, now: Instant) -> Option<Instant> {
+        if !self.wants_history() || !self.outbox.is_empty() {
+            return None;
+        }
+        if !self.reading.history.is_idle() {
+            return Some(self.reading.retry_at);
+        }
+        let opening = self.reading.state == State::Unknown && self.wants_socket() && self.socket.current.is_none();
+        let first = if opening { self.started + SOCKET_FIRST } else { now };
+        Some(self.reading.at.max(first))
+    }
+
+    /// Sends one request of the history, or begins the next read.
+    pub(super) fn read_if_due(&mut self, now: Instant) -> bool {
+        if self.reading_due(now).is_none_or(|due| now < due) {
+            return false;
+        }
+        if self.reading.history.is_idle() {
+            self.begin_read(now);
+            return !self.reading.history.is_idle();
+        }
+        let (cursor, body) = match self.reading.history.next(now, self.api.service().now()) {
+            Next::Ask { cursor, body } => (cursor, body),
+            Next::Wait(wait) => {
+                self.reading.retry_at = now + wait;
+                return false;
+            }
+            Next::Idle => return false,
+        };
+        self.reading.retry_at = now;
+        let answer = self.api.query_page(cursor.as_deref(), &body);
+        let taken = self.reading.history.take(answer, self.clock.wall());
+        for notice in taken.notices {
+            log::warn!("{notice}");
+        }
+        match taken.failed {
+            Some(error) => self.read_failed(&error),
+            None => self.read_worked(),
+        }
+        if let Some(page) = taken.page {
+            self.tell(FromSession::Page(page));
+        }
+        if let Some(up_to) = taken.read_up_to {
+            self.reading.given = Some(up_to);
+            self.tell(FromSession::ReadUpTo(up_to));
+        }
+        if taken.done && std::mem::take(&mut self.reading.again) {
+            self.reading.at = self.clock.now();
+        }
+        if let Some(line) = self.reading.history.progress(self.clock.now()) {
+            log::info!("{line}");
+        }
+        true
+    }
+
+    fn begin_read(&mut self, now: Instant) {
+        let service_now = self.api.service().now();
+        let interval = self.config.catch_up.interval;
+        self.reading.at = now + interval;
+        let overlap = self.overlap_ms();
+        let from = match self.reading.given.or(self.reading.checkpoint) {
+            Some(known) => {
+                if self.reading.given.is_none() {
+                    self.tell_hole(known, service_now);
+                }
+                (known - overlap).max(self.reading.origin.unwrap_or(Millis::MIN))
+            }
+            None => {
+                let back = self.config.catch_up.start.as_millis() as Millis;
+                let origin = *self.reading.origin.get_or_insert(service_now - back);
+                if origin >= service_now {
+                    // Only from now on: the next read has a span.
+                    self.reading.given = Some(origin);
+                    self.tell(FromSession::ReadUpTo(origin));
+                    self.reading.at = now + interval.min(Duration::from_secs(5));
+                }
+                origin
+            }
+        };
+        // A service whose clock went back is asked up to where it was asked before.
+        let to = service_now.max(self.reading.given.unwrap_or(Millis::MIN));
+        self.reading.history.add(self.plan.ids.clone(), from, to, true, now);
+        self.reading.retry_at = now;
+    }
+
+    /// Down for longer than the service remembers: both ends of the hole are said.
+    fn tell_hole(&mut self, checkpoint: Millis, service_now: Millis) {
+        let kept = service_now - KEPT_MS;
+        if checkpoint >= kept || self.reading.start != Checkpoint::At(checkpoint) {
+            return;
+        }
+        self.reading.start = Checkpoint::First;
+        self.status.raise(
+            Code::Incomplete,
+            format!(
+                "events from {} to {} may be missing for good: the collector was down for longer than the ten days that Genesys keeps its history; note the gap, nothing can bring it back",
+                format_millis(checkpoint),
+                format_millis(kept)
+            ),
+        );
+    }
+
+    fn read_worked(&mut self) {
+        self.reading.state = State::Works;
+        self.reading.backoff.reset();
+        self.reading.throttled_since = None;
+        self.throttled_backoff.reset();
+        self.status.clear(Code::HistoryForbidden);
+        self.status.clear(Code::HistoryFailing);
+    }
+
+    /// Without a token the history cannot be read either; it is said once it worked before.
+    pub(super) fn cannot_read(&mut self, error: &ApiError) {
+        if self.api.token().is_none() && self.reading.state == State::Works && self.wants_history() {
+            self.reading.state = State::Failing;
+            self.status.raise(Code::HistoryFailing, format!("{error}; events are safe in Genesys for ten days"));
+        }
+    }
+
+    fn read_failed(&mut self, error: &ApiError) {
+        let now = self.clock.now();
+        let late = if self.socket.current.is_some() {
+            "what comes on the socket is collected; what it missed comes late, and is safe in Genesys for ten days"
+        } else {
+            "events are late, and safe in Genesys for ten days"
+        };
+        let asked = self.failed(error);
+        match error.kind {
+            Kind::Forbidden => {
+                self.reading.state = State::Forbidden;
+                self.reading.history.clear();
+                self.reading.at = now + self.config.catch_up.interval;
+                self.status.clear(Code::HistoryFailing);
+                self.status.raise(
+                    Code::HistoryForbidden,
+                    format!("{error}; until then whatever comes while the socket is down is lost"),
+                );
+            }
+            Kind::Throttled(_) => {
+                let since = *self.reading.throttled_since.get_or_insert(now);
+                self.reading.retry_at = now + asked.unwrap_or_default();
+                let held = self.reading.retry_at.duration_since(since);
+                if held > THROTTLED_MAX {
+                    self.reading.state = State::Failing;
+                    self.status.raise(Code::HistoryFailing, format!("{error}; {late}"));
+                }
+            }
+            _ => {
+                let wait = asked.unwrap_or_else(|| self.reading.backoff.next(draw()));
+                self.reading.retry_at = now + wait;
+                self.reading.state = State::Failing;
+                self.status.counters.errors.add(1);
+                self.last_error(error);
+                log::warn!("{error}; trying again in {:.0} s", wait.as_secs_f64());
+                self.status.raise(Code::HistoryFailing, format!("{error}; {late}"));
+            }
+        }
+    }
+}

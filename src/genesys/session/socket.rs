@@ -1,0 +1,510 @@
+//! The channel and its socket: made, subscribed, opened, handed over, given up.
+//!
+//! A socket is opened beside the current one and takes its place once it is open: so a start, a reconnect and a handover
+//! are one and the same. Must never: give up a socket before its successor is open; make a channel where one stands.
+
+use std::time::{Duration, Instant};
+
+use super::{DEFINITIONS_INTERVAL, Rejections, Session, draw, shorten};
+use crate::config::Delivery;
+use crate::genesys::backoff::Backoff;
+use crate::genesys::channel::{self, Subscription};
+use crate::genesys::error::{ApiError, Kind};
+use crate::message::{Address, ChannelState, Closed, Connection, Control, FromSession, News};
+use crate::reader::ReaderHandle;
+use crate::secret::Secret;
+
+/// A socket that somebody else's puts out sooner than this after it was opened (and twice RECONNECT_DELAY, which the
+/// other one waits too), twice in a row, is being fought over.
+const SHORT_LIFE: Duration = Duration::from_secs(10);
+/// A channel of one's own is made for that reason no more often than this: a network that cuts every socket must not
+/// make channels, of which the client has only twenty.
+const OWN_CHANNEL_INTERVAL: Duration = Duration::from_secs(600);
+/// A channel that could not be connected to so many times in a row is asked for.
+const FAILURES_BEFORE_CHECK: u32 = 3;
+
+/// What is to happen to the channel next.
+#[derive(Debug)]
+pub(super) enum Prepare {
+    Nothing,
+    /// Whether a remembered channel still stands.
+    Check(ChannelState),
+    Create,
+    Subscribe {
+        state: ChannelState,
+        /// Just made: the service cannot mean that it is gone.
+        fresh: bool,
+    },
+    Open(ChannelState),
+}
+
+/// A socket, opening or open.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub connection: Connection,
+    pub handle: ReaderHandle,
+    pub opened: Option<Instant>,
+    pub channel: ChannelState,
+    /// The server said that it would close it.
+    pub closing: bool,
+}
+
+/// What is known of the channel and its sockets.
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub prepare: Prepare,
+    pub prepare_at: Instant,
+    pub prepare_backoff: Backoff,
+    /// The channel that is subscribed.
+    pub channel: Option<ChannelState>,
+    pub topics: Vec<String>,
+    pub rejected: Rejections,
+    pub resubscribe_at: Instant,
+    pub handover_at: Option<Instant>,
+    pub current: Option<Live>,
+    pub next: Option<Live>,
+    pub connections: Connection,
+    pub backoff: Backoff,
+    pub open_at: Instant,
+    /// Since when no socket is open.
+    pub lost: Option<Instant>,
+    pub why_lost: String,
+    short_lives: u32,
+    own_channel_made: Option<Instant>,
+    created: Option<Instant>,
+}
+
+impl Socket {
+    pub fn new(remembered: Option<ChannelState>, backoff: Backoff, now: Instant) -> Self {
+        Self {
+            prepare: remembered.map_or(Prepare::Create, Prepare::Check),
+            prepare_at: now,
+            prepare_backoff: backoff.clone(),
+            channel: None,
+            topics: Vec::new(),
+            rejected: Rejections::new(),
+            resubscribe_at: now + DEFINITIONS_INTERVAL,
+            handover_at: None,
+            current: None,
+            next: None,
+            connections: 0,
+            backoff,
+            open_at: now,
+            lost: Some(now),
+            why_lost: "it is being opened".to_owned(),
+            short_lives: 0,
+            own_channel_made: None,
+            created: None,
+        }
+    }
+}
+
+impl Session {
+    /// Whether a socket is to be open.
+    pub(super) fn wants_socket(&self) -> bool {
+        match self.config.genesys.delivery {
+            Delivery::History => false,
+            Delivery::Websocket => !self.all_rejected(),
+            Delivery::Auto => self.may_subscribe() && !self.all_rejected(),
+        }
+    }
+
+    /// Whether a subscription is to be tried: the transports allow it, or a topic is none of theirs.
+    fn may_subscribe(&self) -> bool {
+        match self.config.genesys.delivery {
+            Delivery::History => false,
+            Delivery::Websocket => true,
+            Delivery::Auto => self.transport_allowed || self.plan.ids.len() < self.plan.topics.len(),
+        }
+    }
+
+    pub(super) fn all_rejected(&self) -> bool {
+        self.socket.channel.is_some() && self.socket.topics.is_empty() && !self.socket.rejected.is_empty()
+    }
+
+    // ----- what is due -----
+
+    pub(super) fn socket_due(&self) -> Option<Instant> {
+        if self.socket.next.is_some() {
+            return None;
+        }
+        let idle = self.socket.current.is_none();
+        match self.socket.prepare {
+            Prepare::Open(_) => Some(self.socket.open_at),
+            Prepare::Nothing if idle && self.wants_socket() => Some(self.socket.open_at),
+            _ => None,
+        }
+    }
+
+    pub(super) fn prepare_due(&self) -> Option<Instant> {
+        if !self.may_subscribe() {
+            return None;
+        }
+        match self.socket.prepare {
+            Prepare::Check(_) | Prepare::Create | Prepare::Subscribe { .. } => Some(self.socket.prepare_at),
+            Prepare::Nothing => self.socket.handover_at.filter(|_| self.wants_socket()),
+            Prepare::Open(_) => None,
+        }
+    }
+
+    pub(super) fn resubscribe_due(&self) -> Option<Instant> {
+        let ready = self.may_subscribe() && self.socket.channel.is_some();
+        (ready && matches!(self.socket.prepare, Prepare::Nothing)).then_some(self.socket.resubscribe_at)
+    }
+
+    pub(super) fn resubscribe_now(&mut self) {
+        self.socket.resubscribe_at = self.clock.now();
+    }
+
+    // ----- duties -----
+
+    /// Opens a socket: a new channel's, or again the current channel's.
+    pub(super) fn open_if_due(&mut self, now: Instant) -> bool {
+        let Some(due) = self.socket_due() else { return false };
+        if now < due {
+            return false;
+        }
+        match std::mem::replace(&mut self.socket.prepare, Prepare::Nothing) {
+            Prepare::Open(state) => self.open_socket(state),
+            _ => match self.socket.channel.clone() {
+                Some(state) => self.open_socket(state),
+                None => self.prepare(Prepare::Create),
+            },
+        }
+        true
+    }
+
+    fn prepare(&mut self, what: Prepare) {
+        self.socket.prepare = what;
+        self.socket.prepare_at = self.clock.now();
+    }
+
+    fn open_socket(&mut self, state: ChannelState) {
+        self.update_doing("opening the socket");
+        let connection = self.next_connection();
+        let uri = Secret::new(state.connect_uri.clone());
+        let address = Address { connection, uri, channel: Secret::new(state.id.clone()) };
+        match (self.open)(address) {
+            Ok(handle) => {
+                self.socket.next = Some(Live { connection, handle, opened: None, channel: state, closing: false });
+            }
+            Err(error) => {
+                let wait = self.socket.backoff.next(draw());
+                log::error!("cannot open a socket: {error}; trying again in {:.0} s", wait.as_secs_f64());
+                self.status.counters.errors.add(1);
+                self.socket.why_lost = error.to_string();
+                self.socket.open_at = self.clock.now() + wait;
+            }
+        }
+    }
+
+    /// Takes the next step towards a subscribed channel.
+    pub(super) fn prepare_if_due(&mut self, now: Instant) -> bool {
+        if self.prepare_due().is_none_or(|due| now < due) {
+            return false;
+        }
+        match std::mem::replace(&mut self.socket.prepare, Prepare::Nothing) {
+            Prepare::Check(state) => self.check_channel(state),
+            Prepare::Create => self.create_channel(),
+            Prepare::Subscribe { state, fresh } => self.subscribe(state, fresh),
+            Prepare::Nothing => {
+                log::info!("the channel is near its end: a new one takes over");
+                self.socket.handover_at = None;
+                self.prepare(Prepare::Create);
+            }
+            open @ Prepare::Open(_) => self.socket.prepare = open,
+        }
+        true
+    }
+
+    fn check_channel(&mut self, state: ChannelState) {
+        let owner = channel::owner(&self.config.genesys);
+        if !channel::is_usable(&state, &owner, self.api.service().now()) {
+            log::info!("the remembered channel is past its end or another client's: a new one is made");
+            self.prepare(Prepare::Create);
+            return;
+        }
+        match self.api.check_channel(&state.id) {
+            Ok(()) => self.prepare(Prepare::Subscribe { state, fresh: false }),
+            Err(error) => self.channel_failed(Prepare::Check(state), false, &error),
+        }
+    }
+
+    fn create_channel(&mut self) {
+        // Channels are few: one that did not help is not followed by the next at once.
+        if let Some(created) = self.socket.created.take() {
+            let wait = self.socket.prepare_backoff.next(draw());
+            let at = created + wait;
+            if at > self.clock.now() {
+                self.socket.prepare = Prepare::Create;
+                self.socket.prepare_at = at;
+                return;
+            }
+        }
+        self.update_doing("making a channel");
+        match self.api.create_channel() {
+            Ok(state) => {
+                log::info!("made the channel {}", crate::secret::mask(&state.id));
+                self.socket.created = Some(self.clock.now());
+                self.tell(FromSession::Channel(Some(state.clone())));
+                self.prepare(Prepare::Subscribe { state, fresh: true });
+            }
+            Err(error) => self.channel_failed(Prepare::Create, true, &error),
+        }
+    }
+
+    fn subscribe(&mut self, state: ChannelState, fresh: bool) {
+        self.update_doing("subscribing");
+        let topics = self.plan.topics.clone();
+        match self.api.subscribe(&state.id, &topics) {
+            Ok(subscriptions) => {
+                self.socket.prepare_backoff.reset();
+                self.take_subscriptions(subscriptions);
+                let service_now = self.api.service().now();
+                self.socket.handover_at = Some(self.clock.now() + channel::handover_in(&state, service_now));
+                self.socket.channel = Some(state.clone());
+                self.publish();
+                if self.all_rejected() {
+                    // Nothing would come: an open socket of the channel before it is of no more use either.
+                    self.socket.current = None;
+                } else {
+                    self.socket.open_at = self.clock.now();
+                    self.prepare(Prepare::Open(state));
+                }
+            }
+            Err(error) => self.channel_failed(Prepare::Subscribe { state, fresh }, fresh, &error),
+        }
+    }
+
+    /// A step failed: a channel that the service refuses is replaced, everything else is tried again.
+    fn channel_failed(&mut self, again: Prepare, fresh: bool, error: &ApiError) {
+        let refused = matches!(error.kind, Kind::Gone | Kind::Unauthorized | Kind::Forbidden | Kind::Refused(_));
+        if refused && !fresh {
+            log::info!("{error}; a new channel is made");
+            self.prepare(Prepare::Create);
+            return;
+        }
+        let asked = self.failed(error);
+        let wait = asked.unwrap_or_else(|| self.socket.prepare_backoff.next(draw()));
+        if asked.is_none() {
+            self.status.counters.errors.add(1);
+            log::warn!("{error}; trying again in {:.0} s", wait.as_secs_f64());
+        }
+        self.last_error(error);
+        self.socket.why_lost = error.to_string();
+        self.socket.prepare = if refused && error.kind == Kind::Gone { Prepare::Create } else { again };
+        self.socket.prepare_at = self.clock.now() + wait;
+    }
+
+    /// Subscribes anew: for new topics, to prolong the channel, or because some were rejected.
+    pub(super) fn resubscribe_if_due(&mut self, now: Instant) -> bool {
+        if self.resubscribe_due().is_none_or(|due| now < due) {
+            return false;
+        }
+        let Some(state) = self.socket.channel.clone() else { return false };
+        let topics = self.plan.topics.clone();
+        let was_rejected = self.all_rejected();
+        match self.api.subscribe(&state.id, &topics) {
+            Ok(subscriptions) => {
+                self.take_subscriptions(subscriptions);
+                self.publish();
+                if was_rejected && !self.all_rejected() {
+                    self.socket.open_at = self.clock.now();
+                } else if self.all_rejected() {
+                    self.socket.current = None;
+                }
+            }
+            Err(error) => {
+                let asked = self.failed(&error);
+                if matches!(error.kind, Kind::Gone | Kind::Unauthorized | Kind::Forbidden) {
+                    log::warn!("{error}; a new channel is made");
+                    self.prepare(Prepare::Create);
+                } else {
+                    log::warn!("{error}; the subscriptions stay as they were");
+                }
+                let wait = asked.unwrap_or_else(|| self.socket.prepare_backoff.next(draw()));
+                self.socket.resubscribe_at = self.clock.now() + wait;
+            }
+        }
+        true
+    }
+
+    fn take_subscriptions(&mut self, subscriptions: Vec<Subscription>) {
+        let before = std::mem::take(&mut self.socket.rejected);
+        self.socket.topics.clear();
+        for Subscription { topic, rejected } in subscriptions {
+            match rejected {
+                None => self.socket.topics.push(topic),
+                Some(why) => {
+                    if before.get(&topic) != Some(&why) {
+                        log::warn!("the topic {topic} was rejected: {why}");
+                    }
+                    self.socket.rejected.insert(topic, why);
+                }
+            }
+        }
+        let retry = if self.socket.rejected.is_empty() { DEFINITIONS_INTERVAL } else { self.retry_interval() };
+        self.socket.resubscribe_at = self.clock.now() + retry;
+        if !self.socket.topics.is_empty() {
+            log::info!("subscribed to {} topics: {}", self.socket.topics.len(), shorten(&self.socket.topics));
+        }
+    }
+
+    // ----- news -----
+
+    pub(super) fn hear(&mut self, news: News) {
+        match news {
+            News::Opened(connection) => self.opened(connection),
+            News::Closed { connection, why } => self.closed(connection, why),
+            News::Control { connection, control } => self.control(connection, control),
+            News::Checkpoint(ms) => self.reading.checkpoint = Some(ms),
+        }
+        let open = self.socket.current.is_some();
+        self.status.gauges.socket_connected.set(i64::from(open));
+    }
+
+    fn opened(&mut self, connection: Connection) {
+        let Some(mut live) = self.socket.next.take_if(|next| next.connection == connection) else { return };
+        let now = self.clock.now();
+        live.opened = Some(now);
+        if let Some(old) = self.socket.current.take() {
+            old.handle.retire();
+        }
+        log::info!("the socket of the channel {} is open", crate::secret::mask(&live.channel.id));
+        self.socket.current = Some(live);
+        self.socket.lost = None;
+        // What came while no socket was open is in the history.
+        self.read_again();
+        self.publish();
+    }
+
+    fn closed(&mut self, connection: Connection, why: Closed) {
+        let now = self.clock.now();
+        if let Some(live) = self.socket.next.take_if(|next| next.connection == connection) {
+            self.not_opened(live, why);
+            return;
+        }
+        let Some(live) = self.socket.current.take_if(|current| current.connection == connection) else { return };
+        self.socket.lost = Some(now);
+        self.socket.why_lost = describe(&why);
+        if self.socket.next.is_some() || live.closing {
+            // Its successor is on its way: that is what put it out.
+            self.socket.open_at = now;
+            return;
+        }
+        let life = now.duration_since(live.opened.unwrap_or(now));
+        log::warn!("the socket was lost after {} s: {}", life.as_secs(), self.socket.why_lost);
+        let is_short = life < SHORT_LIFE + 2 * self.config.reconnect.delay;
+        if is_short && was_put_out(&why) {
+            self.socket.short_lives += 1;
+        } else {
+            self.socket.short_lives = 0;
+        }
+        if !is_short {
+            self.socket.backoff.reset();
+        }
+        let may_make = self.socket.own_channel_made.is_none_or(|made| now.duration_since(made) >= OWN_CHANNEL_INTERVAL);
+        if self.socket.short_lives >= 2 && may_make {
+            log::warn!(
+                "something else takes this channel's socket over, as a copy of this collector would: it gets a channel of its own"
+            );
+            self.socket.short_lives = 0;
+            self.socket.own_channel_made = Some(now);
+            self.replace_channel();
+            return;
+        }
+        let wait = if is_short { self.socket.backoff.next(draw()) } else { Duration::ZERO };
+        self.socket.open_at = now + wait;
+    }
+
+    fn not_opened(&mut self, live: Live, why: Closed) {
+        let now = self.clock.now();
+        if self.socket.current.is_none() {
+            self.socket.lost.get_or_insert(now);
+        }
+        self.socket.why_lost = describe(&why);
+        let wait = self.socket.backoff.next(draw());
+        self.socket.open_at = now + wait;
+        if matches!(why, Closed::Refused(401 | 403 | 404 | 410)) {
+            log::warn!("the channel is gone ({}): a new one is made", self.socket.why_lost);
+            self.replace_channel();
+            if self.socket.backoff.failures() > 1 {
+                // Channels are few: a service that refuses each new one's socket is not given the next at once.
+                self.socket.prepare_at = self.socket.prepare_at.max(self.socket.open_at);
+            }
+            return;
+        }
+        self.status.counters.errors.add(1);
+        log::warn!("cannot open the socket: {}; trying again in {:.0} s", self.socket.why_lost, wait.as_secs_f64());
+        if !matches!(self.socket.prepare, Prepare::Nothing) {
+            return;
+        }
+        if self.socket.backoff.failures() % FAILURES_BEFORE_CHECK == 0 {
+            self.prepare(Prepare::Check(live.channel));
+            self.socket.prepare_at = self.socket.open_at;
+        } else if self.socket.current.is_some() {
+            // A handover that failed is tried again; the socket before it goes on meanwhile.
+            self.socket.prepare = Prepare::Open(live.channel);
+        }
+    }
+
+    fn control(&mut self, connection: Connection, control: Control) {
+        let Some(current) = self.socket.current.as_mut().filter(|current| current.connection == connection) else {
+            return;
+        };
+        match control {
+            Control::SocketClosing => {
+                current.closing = true;
+                log::info!("the server is about to close the socket: another one to the same channel takes over");
+                if self.socket.next.is_none() && matches!(self.socket.prepare, Prepare::Nothing) {
+                    self.socket.open_at = self.clock.now();
+                    self.socket.prepare = Prepare::Open(current.channel.clone());
+                }
+            }
+            Control::Revoked => {
+                log::warn!("the server ended the subscription or the token: a new token and a new channel follow");
+                self.api.forget_token();
+                self.replace_channel();
+            }
+            Control::ChannelGone => {
+                log::warn!("the server says that the channel is gone: a new one is made");
+                self.replace_channel();
+            }
+        }
+    }
+
+    /// The channel is of no more use; its socket goes on until the new one's is open.
+    fn replace_channel(&mut self) {
+        if matches!(self.socket.prepare, Prepare::Create | Prepare::Subscribe { .. }) {
+            return;
+        }
+        self.socket.channel = None;
+        self.socket.handover_at = None;
+        self.prepare(Prepare::Create);
+    }
+}
+
+/// Whether the socket ended as it does when somebody else connects to its channel.
+fn was_put_out(why: &Closed) -> bool {
+    // 1001, 1012 and 1013: the server goes away, restarts, or is overloaded.
+    matches!(why, Closed::ByServer { code, .. } if !matches!(code, 1001 | 1012 | 1013))
+}
+
+/// What happened to the socket, for a person.
+fn describe(why: &Closed) -> String {
+    match why {
+        Closed::Refused(status @ (200..=399 | 407)) => {
+            format!("the handshake was answered with {status}: check for a proxy in the way (HTTPS_PROXY, NO_PROXY)")
+        }
+        Closed::Refused(status) => format!("the handshake was refused with {status}"),
+        Closed::Unreachable(text) => text.clone(),
+        Closed::ByServer { code, reason } if reason.is_empty() => format!("the server closed it ({code})"),
+        Closed::ByServer { code, reason } => {
+            let reason: String = reason.chars().filter(|c| !c.is_control()).take(120).collect();
+            format!("the server closed it ({code} {reason})")
+        }
+        Closed::Silent => "it was silent, and a ping was not answered".to_owned(),
+        Closed::Broken(text) => format!("the connection broke: {text}"),
+        Closed::ByUs => "it was closed from here".to_owned(),
+    }
+}
