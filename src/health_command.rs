@@ -18,13 +18,17 @@ const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Prints the answer of `/health`. Status 0 for 200, else 1.
 pub fn run(http: &Http) -> ExitCode {
-    let url = url(http);
-    let answer = match ask(&url, http) {
-        Ok(answer) => answer,
+    let mut failure = String::new();
+    let answer = urls(http).into_iter().find_map(|url| match ask(&url, http) {
+        Ok(answer) => Some(answer),
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "cannot ask {url}: {error}; is the collector running on this port?");
-            return ExitCode::FAILURE;
+            failure = format!("cannot ask {url}: {error}; is the collector running on this port?");
+            None
         }
+    });
+    let Some(answer) = answer else {
+        let _ = writeln!(std::io::stderr(), "audiohook-collector: {failure}");
+        return ExitCode::FAILURE;
     };
     let _ = writeln!(std::io::stdout(), "{}", answer.body.trim_end());
     if answer.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -53,15 +57,17 @@ fn ask(url: &str, http: &Http) -> Result<Answer, ureq::Error> {
     Ok(Answer { ok: response.status() == 200, body })
 }
 
-/// Where a collector with these settings answers; one that listens everywhere is asked on the loopback.
-fn url(http: &Http) -> String {
-    let host = match http.host.parse::<IpAddr>() {
-        Ok(IpAddr::V4(ip)) if ip.is_unspecified() => "127.0.0.1".to_owned(),
-        Ok(IpAddr::V6(ip)) if ip.is_unspecified() => "[::1]".to_owned(),
-        Ok(IpAddr::V6(ip)) => format!("[{ip}]"),
-        _ => http.host.clone(),
+/// Where a collector with these settings may answer, the likeliest last: one that listens everywhere is asked on the
+/// loopback, and `localhost` is known even where nothing can look names up.
+fn urls(http: &Http) -> Vec<String> {
+    let hosts = match http.host.parse::<IpAddr>() {
+        Ok(IpAddr::V4(ip)) if ip.is_unspecified() => vec!["127.0.0.1".to_owned()],
+        Ok(IpAddr::V6(ip)) if ip.is_unspecified() => vec!["[::1]".to_owned()],
+        Ok(IpAddr::V6(ip)) => vec![format!("[{ip}]")],
+        _ if http.host.eq_ignore_ascii_case("localhost") => vec!["[::1]".to_owned(), "127.0.0.1".to_owned()],
+        _ => vec![http.host.clone()],
     };
-    format!("http://{host}:{}/health", http.port)
+    hosts.into_iter().map(|host| format!("http://{host}:{}/health", http.port)).collect()
 }
 
 #[cfg(test)]
@@ -80,8 +86,10 @@ mod tests {
             ("10.1.2.3", "http://10.1.2.3:8077/health"),
             ("fe80::1", "http://[fe80::1]:8077/health"),
             ("collector", "http://collector:8077/health"),
+            ("localhost", "http://127.0.0.1:8077/health"),
         ] {
-            assert_eq!(url(&Http { host: host.into(), port: 8077, token: None }), expected);
+            let urls = urls(&Http { host: host.into(), port: 8077, token: None });
+            assert_eq!(urls.last().map(String::as_str), Some(expected));
         }
     }
 
@@ -99,7 +107,7 @@ mod tests {
             })
             .expect("thread");
             let http = Http { host: "127.0.0.1".into(), port, token: Some(Secret::new("t0k3n")) };
-            let answer = ask(&url(&http), &http).expect("answer");
+            let answer = ask(&urls(&http)[0], &http).expect("answer");
             assert_eq!((answer.ok, answer.body.as_str()), (ok, "{}"));
             let request = server.join().expect("server");
             assert!(request.to_ascii_lowercase().contains("authorization: bearer t0k3n"), "{request}");

@@ -57,9 +57,18 @@ fn command(invocation: Invocation) -> ExitCode {
     let load = |need| Config::load_for(need, &environment, env_file);
     match invocation.command {
         Command::Collect => daemon(load(Need::Credentials), collect),
-        Command::Demo(options) => daemon(load(Need::Nothing), |config| demo(config, options)),
+        Command::Demo(options) => {
+            let format_given = environment("LOG_FORMAT").is_some_and(|format| !format.is_empty());
+            daemon(load(Need::Nothing).map(|config| made_up(config, format_given)), |config| demo(config, options))
+        }
         Command::Simulate(options) => daemon(load(Need::Nothing), |config| simulate(config, options)),
-        Command::Check { json } => tool(load(Need::Credentials), |config| check(config, json)),
+        Command::Check { json } => {
+            let config = load(Need::Credentials);
+            if let (true, Err(faults)) = (json, &config) {
+                print(checked(faults));
+            }
+            tool(config, |config| check(config, json))
+        }
         Command::Audit(options) => tool(load(Need::Credentials), |config| audit(config, options)),
         Command::Replay => tool(load(Need::Cluster), replay),
         Command::Template => tool(load(Need::Template), template),
@@ -68,6 +77,27 @@ fn command(invocation: Invocation) -> ExitCode {
             Err(faults) => wrong_use(faults),
         },
     }
+}
+
+/// The settings of a demo, which may stand beside those of real use: its events are made up and must not reach a cluster,
+/// and its log is read by a person unless asked for otherwise.
+fn made_up(mut config: Config, format_given: bool) -> Config {
+    config.elastic = None;
+    if !format_given {
+        config.log.format = config::LogFormat::Text;
+    }
+    config
+}
+
+/// What `check --json` prints where it gets no further than the settings.
+fn checked(faults: &Faults) -> serde_json::Value {
+    let check = serde_json::json!({
+        "name": "settings",
+        "ok": false,
+        "found": faults.to_string(),
+        "cure": "set right what is named here, in the environment or in the settings file",
+    });
+    serde_json::json!({ "ok": false, "checks": [check] })
 }
 
 /// Runs what stays: its log is on standard output.

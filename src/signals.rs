@@ -53,3 +53,20 @@ pub fn listen() -> io::Result<Receiver<Signal>> {
     })?;
     Ok(receiver)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::{Signal as Sent, getpid, kill_process};
+    use std::time::Duration;
+
+    /// One test for all: the handlers belong to the whole process, and a second SIGTERM would end it.
+    #[test]
+    fn signals_arrive_as_messages() {
+        let signals = listen().expect("listens");
+        for (sent, heard) in [(Sent::HUP, Signal::Reopen), (Sent::HUP, Signal::Reopen), (Sent::TERM, Signal::Stop)] {
+            kill_process(getpid(), sent).expect("sent");
+            assert_eq!(signals.recv_timeout(Duration::from_secs(5)), Ok(heard));
+        }
+    }
+}

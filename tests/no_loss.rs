@@ -70,8 +70,9 @@ fn fifty_kills_at_random_instants_lose_nothing_and_double_nothing() {
         random ^= random << 17;
         random % below
     };
+    let many = [("MAX_FILE_SIZE", "100KB"), ("BACKUP_COUNT", "500"), ("CATCH_UP_RATE", "100000")];
     for round in 0..50 {
-        let mut collector = Collector::start(&sim, &folder, &[("MAX_FILE_SIZE", "100KB"), ("BACKUP_COUNT", "50")]);
+        let mut collector = Collector::start(&sim, &folder, &many);
         let until = Instant::now() + Duration::from_millis(draw(if round % 5 == 0 { 2500 } else { 700 }));
         while Instant::now() < until {
             issue(&sim, draw(20) as u32);
@@ -80,7 +81,7 @@ fn fifty_kills_at_random_instants_lose_nothing_and_double_nothing() {
         collector.kill9();
         issue(&sim, draw(5) as u32);
     }
-    let collector = Collector::start(&sim, &folder, &[("MAX_FILE_SIZE", "100KB"), ("BACKUP_COUNT", "50")]);
+    let collector = Collector::start(&sim, &folder, &many);
     wait_for_all(&sim, &collector);
     assert_same_set_within(&sim.issued(), &collector.records(), 900);
     let made = sim.view(|view| view.channels_made());

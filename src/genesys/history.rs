@@ -7,10 +7,10 @@ mod page;
 mod rate;
 
 use std::collections::{HashSet, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use twox_hash::XxHash3_64;
 
 pub use self::rate::Rate;
 use super::api::interval;
@@ -403,7 +403,9 @@ impl Piece {
 }
 
 fn hash(cursor: &str) -> u64 {
-    XxHash3_64::oneshot(cursor.as_bytes())
+    let mut hasher = DefaultHasher::new();
+    cursor.hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]

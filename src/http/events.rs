@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 
 use super::query::{Pairs, Value};
-use crate::status::{RECENT_MAX, Recent};
+use crate::status::{RECENT_MAX, Status};
 
 /// Records in an answer when no limit is given.
 const LIMIT_DEFAULT: usize = 50;
@@ -86,8 +86,10 @@ fn fields(line: &[u8]) -> Option<Fields<'_>> {
     serde_json::from_slice(line).ok()
 }
 
-/// The document. `next`, where `after` was given, is what to give as `after` the next time.
-pub fn document(recent: &Recent, wanted: &Wanted) -> Vec<u8> {
+/// The document. A reader that gave `after`, as the page does, is told what to give the next time, and the health: one
+/// request a turn, whose answer is 200 however bad things are.
+pub fn document(status: &Status, wanted: &Wanted) -> Vec<u8> {
+    let recent = &status.recent;
     let kept = recent.numbers();
     let oldest = kept.start.max(wanted.after.unwrap_or(0));
     let limit = wanted.limit.unwrap_or(LIMIT_DEFAULT);
@@ -118,7 +120,8 @@ pub fn document(recent: &Recent, wanted: &Wanted) -> Vec<u8> {
     }
     body.push(b']');
     if wanted.after.is_some() {
-        body.extend_from_slice(format!(",\"next\":{}", kept.end).as_bytes());
+        body.extend_from_slice(format!(",\"next\":{},\"health\":", kept.end).as_bytes());
+        body.extend_from_slice(&serde_json::to_vec(&status.health()).unwrap_or_default());
     }
     body.push(b'}');
     body
@@ -127,19 +130,24 @@ pub fn document(recent: &Recent, wanted: &Wanted) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
     use crate::http::query;
 
-    fn ask(recent: &Recent, target: &str) -> serde_json::Value {
+    fn ask(status: &Status, target: &str) -> serde_json::Value {
         let wanted = Wanted::parse(query::split(target).unwrap().1).unwrap();
-        serde_json::from_slice(&document(recent, &wanted)).unwrap()
+        serde_json::from_slice(&document(status, &wanted)).unwrap()
     }
 
     fn ids(answer: &serde_json::Value) -> Vec<u64> {
         answer["recent_events"].as_array().unwrap().iter().map(|e| e["n"].as_u64().unwrap()).collect()
     }
 
-    fn filled(count: usize) -> Recent {
-        let recent = Recent::default();
+    fn empty() -> Status {
+        Status::new(Clock::system(), false)
+    }
+
+    fn filled(count: usize) -> Status {
+        let status = empty();
         let lines: Vec<String> = (0..count)
             .map(|n| {
                 format!(
@@ -150,42 +158,43 @@ mod tests {
                 )
             })
             .collect();
-        recent.extend(lines.iter().map(String::as_bytes));
-        recent
+        status.recent.extend(lines.iter().map(String::as_bytes));
+        status
     }
 
     #[test]
     fn the_newest_come_oldest_first_up_to_the_limit() {
-        let recent = filled(1200);
-        assert_eq!(ids(&ask(&recent, "/events")), (1150..1200).collect::<Vec<u64>>());
-        assert_eq!(ids(&ask(&recent, "/events?limit=2")), [1198, 1199]);
-        assert_eq!(ids(&ask(&recent, "/events?limit=0")), [0u64; 0]);
-        assert_eq!(ids(&ask(&recent, "/events?limit=99999999999999999999")).len(), 1000);
+        let status = filled(1200);
+        assert_eq!(ids(&ask(&status, "/events")), (1150..1200).collect::<Vec<u64>>());
+        assert_eq!(ids(&ask(&status, "/events?limit=2")), [1198, 1199]);
+        assert_eq!(ids(&ask(&status, "/events?limit=0")), [0u64; 0]);
+        assert_eq!(ids(&ask(&status, "/events?limit=99999999999999999999")).len(), 1000);
         assert_eq!(ids(&ask(&filled(3), "/events?limit=1000")), [0, 1, 2]);
-        assert_eq!(document(&Recent::default(), &Wanted::default()), b"{\"recent_events\":[]}");
+        assert_eq!(document(&empty(), &Wanted::default()), b"{\"recent_events\":[]}");
     }
 
     #[test]
     fn filters_are_exact_and_go_together() {
-        let recent = filled(1200);
-        assert_eq!(ids(&ask(&recent, "/events?event_id=AUDIOHOOK-0001&limit=2")), [1195, 1198]);
-        assert_eq!(ids(&ask(&recent, "/events?event_id=AUDIOHOOK-000")), [0u64; 0]);
-        assert_eq!(ids(&ask(&recent, "/events?conversation_id=c901")), [901]);
-        assert_eq!(ids(&ask(&recent, "/events?conversation_id=&limit=1")), [1198]);
-        assert_eq!(ids(&ask(&recent, "/events?entity_id=a%22b%20%C3%A9%2B4&limit=1")), [1199]);
-        assert_eq!(ids(&ask(&recent, "/events?entity_id=a%22b+%C3%A9%2B4&event_id=AUDIOHOOK-0001&limit=1")), [1189]);
+        let status = filled(1200);
+        assert_eq!(ids(&ask(&status, "/events?event_id=AUDIOHOOK-0001&limit=2")), [1195, 1198]);
+        assert_eq!(ids(&ask(&status, "/events?event_id=AUDIOHOOK-000")), [0u64; 0]);
+        assert_eq!(ids(&ask(&status, "/events?conversation_id=c901")), [901]);
+        assert_eq!(ids(&ask(&status, "/events?conversation_id=&limit=1")), [1198]);
+        assert_eq!(ids(&ask(&status, "/events?entity_id=a%22b%20%C3%A9%2B4&limit=1")), [1199]);
+        assert_eq!(ids(&ask(&status, "/events?entity_id=a%22b+%C3%A9%2B4&event_id=AUDIOHOOK-0001&limit=1")), [1189]);
     }
 
     #[test]
     fn a_reader_can_ask_for_what_is_newer() {
-        let recent = filled(3);
-        let first = ask(&recent, "/events?after=0&limit=1000");
+        let status = filled(3);
+        let first = ask(&status, "/events?after=0&limit=1000");
         assert_eq!((ids(&first), first["next"].as_u64()), (vec![0, 1, 2], Some(3)));
-        let none = ask(&recent, "/events?after=3");
+        let none = ask(&status, "/events?after=3");
         assert_eq!((ids(&none), none["next"].as_u64()), (vec![], Some(3)));
-        recent.extend([&br#"{"n":3}"#[..]].into_iter());
-        assert_eq!(ids(&ask(&recent, "/events?after=3")), [3]);
-        assert!(ask(&recent, "/events").get("next").is_none());
+        status.recent.extend([&br#"{"n":3}"#[..]].into_iter());
+        assert_eq!(ids(&ask(&status, "/events?after=3")), [3]);
+        assert_eq!(ask(&status, "/events?after=3")["health"]["status"], "degraded");
+        assert_eq!(ask(&status, "/events").as_object().map(|o| o.len()), Some(1));
     }
 
     #[test]
@@ -197,11 +206,11 @@ mod tests {
 
     #[test]
     fn a_record_is_shown_and_found_however_deep_it_nests() {
-        let recent = Recent::default();
+        let status = empty();
         let line = format!("{{\"event_id\":\"E\",\"raw_event\":{}{},\"n\":1e400}}", "[".repeat(5000), "]".repeat(5000));
-        recent.extend([line.as_bytes()].into_iter());
+        status.recent.extend([line.as_bytes()].into_iter());
         let wanted = Wanted::parse(query::split("/?event_id=E").unwrap().1).unwrap();
-        let body = document(&recent, &wanted);
+        let body = document(&status, &wanted);
         assert_eq!(body, [b"{\"recent_events\":[", line.as_bytes(), b"]}"].concat());
     }
 }

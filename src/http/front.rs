@@ -11,6 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
 use super::answer::Answer;
@@ -106,9 +107,15 @@ impl Front {
         wanted.push(PollFd::new(&self.listener, accepting));
         wanted.extend(self.peers.iter().map(|peer| PollFd::new(&peer.stream, peer.wants())));
         let timeout = self.next_wake(now).and_then(|left| Timespec::try_from(left).ok());
-        // Of the errors only an interruption and a lack of memory exist here: both pass, and nothing is ready.
-        if poll(&mut wanted, timeout.as_ref()).is_err() {
-            wanted.iter_mut().for_each(PollFd::clear_revents);
+        match poll(&mut wanted, timeout.as_ref()) {
+            Ok(_) => {}
+            Err(Errno::INTR) => return Some(Ready::default()),
+            // More connections than descriptors are allowed, since the limit was lowered under us: begin anew.
+            Err(_) => {
+                drop(wanted);
+                self.peers.clear();
+                return Some(Ready::default());
+            }
         }
         let mut ready = wanted.iter().map(|fd| !fd.revents().is_empty());
         if ready.next()? {
@@ -242,6 +249,7 @@ impl Front {
 }
 
 /// What woke the front.
+#[derive(Default)]
 struct Ready {
     newcomers: bool,
     /// For each connection, whether it is.

@@ -51,7 +51,7 @@ impl Site {
         }
         let admitted = token::admits(self.token.as_ref(), authorization);
         match path {
-            "/" => page::document(),
+            "/" => page::document(self.token.is_some()),
             page::ICON_PATH => page::icon(),
             "/livez" => self.alive(),
             "/readyz" => self.ready(),
@@ -60,7 +60,7 @@ impl Site {
                 .with("WWW-Authenticate", "Bearer"),
             "/metrics" => Answer::new(200, metrics::CONTENT_TYPE, metrics::text(&self.status)),
             _ => match Wanted::parse(pairs) {
-                Ok(wanted) => Answer::new(200, JSON, events::document(&self.status.recent, &wanted)),
+                Ok(wanted) => Answer::new(200, JSON, events::document(&self.status, &wanted)),
                 Err(wrong) => Answer::error(400, &wrong),
             },
         }

@@ -99,6 +99,44 @@ mod tests {
     }
 
     #[test]
+    fn whatever_is_let_through_comes_out() {
+        let mut tiny = Tiny::start(&Clock::system()).unwrap();
+        let mut seed: u64 = 7;
+        let mut random = |below: usize| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) as usize % below
+        };
+        let seeds: [&[u8]; 4] = [
+            b"GET /events?limit=3&event_id=A%20B HTTP/1.1\r\nHost: x:8077\r\nAuthorization: Bearer abc\r\n\r\n",
+            b"POST http://x/y HTTP/1.0\r\nConnection: keep-alive, close\r\nContent-Length: 3\r\n\r\nabc",
+            b"\r\nHEAD * HTTP/1.1\nAuthorization:\tBasic \x80\xff\nExpect: 100-continue\n\n",
+            b"!#$%&'*+-.^_`|~ /\"<>[]{}|\\^` HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTE: x;q=1\r\n\r\n0\r\n\r\n",
+        ];
+        let mut complete = 0;
+        for _ in 0..20_000 {
+            let mut bytes = seeds[random(seeds.len())].to_vec();
+            for _ in 0..random(4) {
+                let at = random(bytes.len().max(1));
+                match random(4) {
+                    _ if bytes.is_empty() => {}
+                    0 => bytes[at] = random(256) as u8,
+                    1 => bytes.insert(at, b" \t\r\n:/?%\0~"[random(10)]),
+                    2 => drop(bytes.remove(at)),
+                    _ => bytes.truncate(at),
+                }
+            }
+            if let Parsed::Complete(head, used) = parse(&bytes) {
+                complete += 1;
+                assert!(used <= bytes.len());
+                let request = tiny.request(&head).unwrap_or_else(|e| panic!("{e}: {head:?}"));
+                assert_eq!((request.method().as_str(), request.url()), (head.method.as_str(), head.target.as_str()));
+                drop(request.into_writer());
+            }
+        }
+        assert!(complete > 2000, "{complete}");
+    }
+
+    #[test]
     fn nobody_else_can_connect() {
         let tiny = Tiny::start(&Clock::system()).unwrap();
         let port = tiny.link.peer_addr().unwrap();

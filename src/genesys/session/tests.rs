@@ -1,1 +1,493 @@
+//! The session against the simulated service, with the test in the writer's place.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use crossbeam_channel::bounded;
+
+use super::*;
+use crate::config::{self, CatchUp, LogFormat, LogSettings, Network, Reconnect};
+use crate::message::{Batch, Control, Frame};
+use crate::secret::Secret;
+use crate::simulator::{Action, Call, Client, Event, Options, Route, Simulator};
+use crate::status::Code;
+
+const SOON: Duration = Duration::from_secs(15);
+
+struct Stage {
+    sim: Simulator,
+    status: Arc<Status>,
+    frames: Receiver<Batch>,
+    told: Receiver<FromSession>,
+    news: Sender<News>,
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+    seen: Seen,
+}
+
+/// What the stage in the writer's place has seen.
+#[derive(Default)]
+struct Seen {
+    /// Conversations, as both ways name them.
+    socket: BTreeSet<String>,
+    history: BTreeSet<String>,
+    read_up_to: Option<Millis>,
+    channel: Option<ChannelState>,
+    definitions: usize,
+}
+
+fn simulator() -> Simulator {
+    Simulator::start(Options::default()).unwrap()
+}
+
+fn config_for(sim: &Simulator) -> Config {
+    let Client { id, secret } = Options::default().clients.remove(0);
+    Config {
+        genesys: config::Genesys {
+            env: "usw2.pure.cloud".to_owned(),
+            client_id: id,
+            client_secret: Secret::new(secret),
+            login_url: sim.url(),
+            api_url: sim.url(),
+            delivery: Delivery::Auto,
+            topics_file: PathBuf::from("/no/such/topics.json"),
+            topics_file_named: false,
+        },
+        catch_up: CatchUp {
+            interval: Duration::from_secs(1),
+            overlap: Duration::from_secs(900),
+            rate: 100_000,
+            start: Duration::from_secs(86_400),
+        },
+        output: config::Output {
+            file: "unused".into(),
+            max_file_size: 0,
+            backup_count: 0,
+            state_file: "unused".into(),
+            redact_fields: Vec::new(),
+        },
+        log: LogSettings { console: false, level: log::LevelFilter::Off, format: LogFormat::Json },
+        elastic: None,
+        http: config::Http { host: String::new(), port: 0, token: None },
+        reconnect: Reconnect { delay: Duration::from_millis(100), max_delay: Duration::from_millis(400) },
+        network: Network::default(),
+    }
+}
+
+impl Stage {
+    fn new(sim: Simulator) -> Self {
+        let config = config_for(&sim);
+        sim.faults().set(|knobs| knobs.requests_per_minute = None);
+        Self::with(sim, config, Checkpoint::First, None)
+    }
+
+    fn with(sim: Simulator, config: Config, checkpoint: Checkpoint, channel: Option<ChannelState>) -> Self {
+        let clock = Clock::system();
+        let status = Arc::new(Status::new(clock.clone(), false));
+        let dialer = Arc::new(Dialer::new(&config.network).unwrap());
+        let (to_writer, told) = bounded(2);
+        let (news_in, news) = bounded(64);
+        let (frames_in, frames) = bounded(16);
+        let (stop, stopped) = bounded(0);
+        let open = {
+            let (dialer, news, status, clock, stop) =
+                (dialer.clone(), news_in.clone(), status.clone(), clock.clone(), stopped.clone());
+            move |address: Address| {
+                let (dialer, frames, news, status) = (dialer.clone(), frames_in.clone(), news.clone(), status.clone());
+                crate::reader::start(address, dialer, frames, news, status, clock.clone(), stop.clone())
+            }
+        };
+        let begin = Start { checkpoint, channel };
+        let thread =
+            start(Arc::new(config), begin, dialer, to_writer, news, open, status.clone(), clock, stopped).unwrap();
+        Self {
+            sim,
+            status,
+            frames,
+            told,
+            news: news_in,
+            stop: Some(stop),
+            thread: Some(thread),
+            seen: Seen::default(),
+        }
+    }
+
+    /// Does the writer's work until it holds; panics when it does not come to that.
+    fn until(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
+        let deadline = Instant::now() + SOON;
+        while !holds(self) {
+            assert!(Instant::now() < deadline, "not in time: {what}; reasons {:?}", self.codes());
+            crossbeam_channel::select! {
+                recv(self.frames) -> batch => self.take(batch.unwrap()),
+                recv(self.told) -> told => self.hear(told.unwrap()),
+                default(Duration::from_millis(10)) => {}
+            }
+        }
+    }
+
+    fn take(&mut self, batch: Batch) {
+        for frame in batch.frames {
+            let Frame::Text(text) = frame else { continue };
+            let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let control = match value["topicName"].as_str() {
+                Some("v2.system.socket_closing") => Some(Control::SocketClosing),
+                Some(topic) if topic.starts_with("v2.system.") => Some(Control::Revoked),
+                None if value["result"] == "404" => Some(Control::ChannelGone),
+                _ => None,
+            };
+            if let Some(control) = control {
+                self.news.send(News::Control { connection: batch.connection, control }).unwrap();
+            }
+            if let Some(id) = value["eventBody"]["conversationId"].as_str() {
+                self.seen.socket.insert(id.to_owned());
+            }
+        }
+    }
+
+    fn hear(&mut self, told: FromSession) {
+        match told {
+            FromSession::Page(page) => {
+                for row in page.rows {
+                    let row: serde_json::Value = serde_json::from_str(&page.body[row]).unwrap();
+                    self.seen.history.insert(row["conversation"]["id"].as_str().unwrap().to_owned());
+                }
+            }
+            FromSession::ReadUpTo(ms) => self.seen.read_up_to = Some(ms),
+            FromSession::Channel(channel) => self.seen.channel = channel,
+            FromSession::Definitions(definitions) => self.seen.definitions = definitions.len(),
+            FromSession::Repair(_) => {}
+        }
+    }
+
+    fn codes(&self) -> Vec<Code> {
+        self.status.reasons().iter().map(|reason| reason.code).collect()
+    }
+
+    fn until_raised(&mut self, code: Code) {
+        self.until(code.name(), |stage| stage.status.is_raised(code));
+    }
+
+    fn until_cleared(&mut self, code: Code) {
+        self.until(code.name(), |stage| !stage.status.is_raised(code));
+    }
+
+    /// Subscribed, open, and the history read up to now.
+    fn until_settled(&mut self) {
+        self.until("settled", |stage| {
+            stage.sim.view(|view| view.sockets_open()) == 1
+                && stage.status.gauges.socket_connected.get() == Some(1)
+                && stage.seen.read_up_to.is_some()
+                && stage.codes().is_empty()
+        });
+    }
+
+    /// Issues an event and waits until the socket brings it.
+    fn until_received(&mut self) {
+        let before = self.seen.socket.len();
+        self.sim.issue_by(event(), Route::SocketOnly);
+        self.until("an event on the socket", |stage| stage.seen.socket.len() > before);
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.stop.take();
+        let Some(thread) = self.thread.take() else { return };
+        if !std::thread::panicking() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+fn event() -> Event {
+    Event::numbered("AUDIOHOOK-0001")
+}
+
+#[test]
+fn it_subscribes_opens_the_socket_and_reads_the_history() {
+    let sim = simulator();
+    sim.issue_by(event(), Route::HistoryOnly);
+    let mut stage = Stage::new(sim);
+    stage.until_settled();
+    stage.until("the history's event", |stage| stage.seen.history.len() == 1);
+    stage.until_received();
+    assert!(stage.status.ready() && stage.seen.definitions > 0);
+    let view = stage.status.session();
+    assert!(view.topics.iter().all(|topic| topic.starts_with("v2.operations.events.AUDIOHOOK-")), "{view:?}");
+    assert_eq!(stage.sim.view(|view| view.subscribed()), view.topics);
+    assert_eq!(stage.seen.channel.as_ref().map(|c| c.id.clone()), view.channel.map(|id| id.expose().to_owned()));
+}
+
+#[test]
+fn a_cut_socket_is_back_on_the_same_channel_and_the_history_brings_what_came_meanwhile() {
+    let mut stage = Stage::new(simulator());
+    stage.until_settled();
+    let reads = stage.sim.view(|view| view.count(Call::History));
+    stage.sim.faults().cut_sockets();
+    stage.sim.issue_by(event(), Route::HistoryOnly);
+    stage.until("a second socket", |stage| stage.sim.view(|view| view.sockets_opened() == 2));
+    stage.until("the history's event", |stage| stage.seen.history.len() == 1);
+    stage.until_received();
+    assert_eq!(stage.sim.view(|view| view.channels_made()), 1);
+    assert!(stage.sim.view(|view| view.count(Call::History)) > reads);
+}
+
+#[test]
+fn a_remembered_channel_is_taken_up_again_and_a_dead_one_is_replaced() {
+    let mut stage = Stage::new(simulator());
+    stage.until_settled();
+    let channel = stage.seen.channel.clone();
+    let sim = std::mem::replace(&mut stage.sim, simulator());
+    drop(stage);
+    let config = config_for(&sim);
+    let mut stage = Stage::with(sim, config, Checkpoint::First, channel.clone());
+    stage.until_settled();
+    assert_eq!(stage.sim.view(|view| view.channels_made()), 1);
+    let sim = std::mem::replace(&mut stage.sim, simulator());
+    drop(stage);
+    sim.faults().drop_channels();
+    let config = config_for(&sim);
+    let mut stage = Stage::with(sim, config, Checkpoint::First, channel);
+    stage.until_settled();
+    assert_eq!(stage.sim.view(|view| view.channels_made()), 2);
+}
+
+#[test]
+fn the_token_is_renewed_without_touching_the_socket() {
+    let sim = simulator();
+    sim.faults().set(|knobs| knobs.token_life = Duration::from_secs(2));
+    let mut stage = Stage::new(sim);
+    stage.until_settled();
+    stage.until("three tokens", |stage| stage.sim.view(|view| view.tokens_granted()) >= 3);
+    stage.until_received();
+    assert_eq!(stage.sim.view(|view| view.sockets_opened()), 1);
+}
+
+#[test]
+fn a_dead_token_is_replaced_once_and_the_call_repeated() {
+    let mut stage = Stage::new(simulator());
+    stage.until_settled();
+    stage.sim.faults().revoke_tokens();
+    stage.sim.issue_by(event(), Route::HistoryOnly);
+    stage.until("the history's event", |stage| stage.seen.history.len() == 1);
+    assert_eq!(stage.sim.view(|view| view.tokens_granted()), 2);
+    assert!(stage.codes().is_empty());
+}
+
+#[test]
+fn a_socket_that_is_to_be_closed_is_handed_over_on_the_same_channel() {
+    let mut stage = Stage::new(simulator());
+    stage.until_settled();
+    stage.sim.faults().announce_closing();
+    stage.until("a second socket", |stage| stage.sim.view(|view| view.sockets_opened() == 2));
+    stage.until_received();
+    assert_eq!(stage.sim.view(|view| view.channels_made()), 1);
+    assert!(!stage.status.is_raised(Code::SocketDown));
+}
+
+#[test]
+fn a_channel_near_its_end_is_handed_over_to_a_new_one() {
+    let sim = simulator();
+    sim.faults().set(|knobs| knobs.channel_life = Duration::from_secs(6));
+    let mut stage = Stage::new(sim);
+    stage.until_settled();
+    stage.until("a second channel's socket", |stage| stage.sim.view(|view| view.sockets_opened() >= 2));
+    assert!(!stage.status.is_raised(Code::SocketDown));
+    stage.until_received();
+}
+
+#[test]
+fn a_revoked_token_brings_a_new_token_and_a_new_channel() {
+    let mut stage = Stage::new(simulator());
+    stage.until_settled();
+    stage.sim.faults().announce_token_revoked();
+    stage.until("a second channel's socket", |stage| {
+        stage.sim.view(|view| view.channels_made() == 2 && view.sockets_opened() == 2)
+    });
+    stage.until_settled();
+    stage.until_received();
+}
+
+#[test]
+fn an_evicted_channel_is_replaced() {
+    let mut stage = Stage::new(simulator());
+    stage.until_settled();
+    stage.sim.faults().evict_channels();
+    stage.until("a second channel", |stage| stage.sim.view(|view| view.channels_made() == 2));
+    stage.until_settled();
+    stage.sim.faults().drop_channels();
+    stage.until("a third channel", |stage| stage.sim.view(|view| view.channels_made() == 3));
+    stage.until_settled();
+    stage.until_received();
+}
+
+#[test]
+fn who_is_put_out_twice_makes_a_channel_of_its_own() {
+    let mut stage = Stage::new(simulator());
+    stage.until_settled();
+    for opened in 1..=3 {
+        if stage.sim.view(|view| view.channels_made()) > 1 {
+            break;
+        }
+        stage.until("the socket", |stage| stage.sim.view(|view| view.sockets_opened()) >= opened);
+        stage.sim.faults().take_over_channels();
+    }
+    stage.until("a channel of its own", |stage| stage.sim.view(|view| view.channels_made() == 2));
+    stage.until_settled();
+    stage.until_received();
+}
+
+#[test]
+fn a_lost_socket_is_said_within_ten_seconds_and_over_when_it_is_back() {
+    let mut stage = Stage::new(simulator());
+    stage.until_settled();
+    stage.sim.faults().fail(Call::Handshake, Action::status(503));
+    stage.sim.faults().cut_sockets();
+    let lost = Instant::now();
+    stage.until_raised(Code::SocketDown);
+    assert!(lost.elapsed() < Duration::from_secs(10));
+    assert!(stage.status.ready() && !stage.status.is_raised(Code::NotReceiving));
+    stage.sim.faults().fail(Call::History, Action::status(503));
+    stage.until_raised(Code::HistoryFailing);
+    stage.until_raised(Code::NotReceiving);
+    stage.sim.faults().heal_all();
+    stage.until_settled();
+    assert_eq!(stage.sim.view(|view| view.channels_made()), 1);
+}
+
+#[test]
+fn refused_credentials_are_said_with_the_cure_and_not_tried_again_soon() {
+    let sim = simulator();
+    let mut config = config_for(&sim);
+    config.genesys.client_secret = Secret::new("wrong-wrong-wrong");
+    let mut stage = Stage::with(sim, config, Checkpoint::First, None);
+    stage.until_raised(Code::CredentialsRefused);
+    stage.until_raised(Code::NotReceiving);
+    let reasons = stage.status.reasons();
+    let told = reasons.iter().find(|reason| reason.code == Code::CredentialsRefused).unwrap();
+    assert!(told.message.contains("GENESYS_CLIENT_SECRET") && !told.message.contains("wrong-wrong"), "{told:?}");
+    assert_eq!(stage.sim.view(|view| view.count(Call::Token)), 1);
+}
+
+#[test]
+fn without_permission_the_history_is_asked_again_and_the_socket_goes_on() {
+    let sim = simulator();
+    sim.faults().fail(Call::History, Action::status(403));
+    let mut stage = Stage::new(sim);
+    stage.until_raised(Code::HistoryForbidden);
+    stage.until_cleared(Code::Starting);
+    stage.until_received();
+    assert!(!stage.status.is_raised(Code::NotReceiving));
+    stage.sim.faults().heal_all();
+    stage.until_settled();
+}
+
+#[test]
+fn where_every_topic_is_rejected_it_lives_on_the_history_until_they_are_permitted() {
+    let sim = simulator();
+    sim.faults().reject_topics("v2.operations.events.", "not for you", &["usage:events:view"]);
+    let mut stage = Stage::new(sim);
+    stage.until_raised(Code::SubscriptionRejected);
+    stage.until_cleared(Code::Starting);
+    stage.sim.issue_by(event(), Route::Both);
+    stage.until("the history's event", |stage| stage.seen.history.len() == 1);
+    assert!(!stage.status.is_raised(Code::NotReceiving) && !stage.status.is_raised(Code::SocketDown));
+    stage.sim.faults().permit_topics();
+    stage.until_settled();
+    stage.until_received();
+}
+
+#[test]
+fn where_the_transports_allow_no_socket_there_is_none() {
+    let sim = simulator();
+    sim.faults().set(|knobs| knobs.transports = vec!["EventBridge".to_owned()]);
+    let mut stage = Stage::new(sim);
+    stage.sim.issue_by(event(), Route::Both);
+    stage.until("the history's event", |stage| stage.seen.history.len() == 1);
+    stage.until("ready", |stage| stage.status.ready() && stage.codes().is_empty());
+    assert_eq!(stage.sim.view(|view| view.channels_made()), 0);
+}
+
+#[test]
+fn what_the_service_limits_is_learned() {
+    let sim = simulator();
+    for _ in 0..450 {
+        sim.issue_by(event(), Route::HistoryOnly);
+    }
+    sim.issue_by(Event::numbered("AUDIOHOOK-0002"), Route::HistoryOnly);
+    sim.faults().set(|knobs| {
+        knobs.history_span_max = Some(Duration::from_secs(5 * 3600));
+        knobs.history_ids_max = Some(1);
+        knobs.cursors_to_expire = 1;
+        knobs.pages_to_repeat = 1;
+    });
+    let mut stage = Stage::new(sim);
+    stage.until("all", |stage| stage.seen.history.len() == 451);
+    stage.until_settled();
+}
+
+#[test]
+fn a_definition_that_the_history_does_not_know_is_left_out() {
+    let sim = simulator();
+    sim.issue_by(event(), Route::HistoryOnly);
+    let path = std::env::temp_dir().join(format!("topics-{}.json", std::process::id()));
+    std::fs::write(&path, r#"{"topics":["v2.operations.events.AUDIOHOOK-*","v2.operations.events.NO-SUCH-1"]}"#).unwrap();
+    let mut config = config_for(&sim);
+    config.genesys.topics_file = path.clone();
+    sim.faults().set(|knobs| knobs.requests_per_minute = None);
+    let mut stage = Stage::with(sim, config, Checkpoint::First, None);
+    stage.until("the history's event", |stage| stage.seen.history.len() == 1);
+    stage.until("read", |stage| stage.seen.read_up_to.is_some() && !stage.status.is_raised(Code::HistoryFailing));
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn retry_after_is_kept_to() {
+    let mut stage = Stage::new(simulator());
+    stage.until_settled();
+    let action = Action::Status { status: 429, retry_after_s: Some(2) };
+    stage.sim.faults().fail_next(Call::History, action, 1);
+    let before = stage.sim.view(|view| view.count(Call::History));
+    stage.until("the refusal", |stage| stage.sim.view(|view| view.count(Call::History)) > before);
+    let refused = Instant::now();
+    stage.until("the next try", |stage| stage.sim.view(|view| view.count(Call::History)) > before + 1);
+    assert!(refused.elapsed() >= Duration::from_millis(1900), "{:?}", refused.elapsed());
+    assert!(!stage.status.is_raised(Code::HistoryFailing));
+}
+
+#[test]
+fn a_history_that_hangs_is_said_and_does_not_keep_the_thread_from_stopping() {
+    let mut stage = Stage::new(simulator());
+    stage.until_settled();
+    stage.sim.faults().fail(Call::History, Action::Hang);
+    let hung = Instant::now();
+    stage.until_raised(Code::HistoryFailing);
+    assert!(hung.elapsed() < Duration::from_secs(10), "{:?}", hung.elapsed());
+    stage.until_received();
+    stage.sim.faults().heal_all();
+    stage.until_settled();
+}
+
+#[test]
+fn a_hole_beyond_ten_days_is_said_with_both_its_ends() {
+    let sim = simulator();
+    let config = config_for(&sim);
+    let checkpoint = sim.now() - 11 * 24 * 3_600_000;
+    let mut stage = Stage::with(sim, config, Checkpoint::At(checkpoint), None);
+    stage.until_raised(Code::Incomplete);
+    let reasons = stage.status.reasons();
+    let told = reasons.iter().find(|reason| reason.code == Code::Incomplete).unwrap();
+    assert!(told.message.contains(&crate::clock::format_millis(checkpoint)), "{told:?}");
+}
+
+#[test]
+fn spans_end_at_the_services_own_time() {
+    let sim = simulator();
+    sim.faults().set(|knobs| knobs.clock_offset_ms = -3_600_000);
+    let mut stage = Stage::new(sim);
+    stage.sim.issue_by(event(), Route::HistoryOnly);
+    stage.until("the history's event", |stage| stage.seen.history.len() == 1);
+    stage.until("read", |stage| stage.seen.read_up_to.is_some());
+    let read_up_to = stage.seen.read_up_to.unwrap();
+    assert!((stage.sim.now() - read_up_to).abs() < 10_000);
+}

@@ -1,0 +1,76 @@
+# `make demo` shows it, `make test` tests it, `make install` installs it; `make help` lists the rest.
+# GNU make; DESTDIR, PREFIX and the GNU directory names are honoured.
+
+PREFIX ?= /usr/local
+prefix ?= $(PREFIX)
+exec_prefix ?= $(prefix)
+bindir ?= $(exec_prefix)/bin
+datarootdir ?= $(prefix)/share
+datadir ?= $(datarootdir)
+docdir ?= $(datarootdir)/doc/audiohook-collector
+mandir ?= $(datarootdir)/man
+man8dir ?= $(mandir)/man8
+# Not $(prefix)/etc: systemd, operators and this README look in /etc.
+sysconfdir ?= /etc
+unitdir ?= $(prefix)/lib/systemd/system
+bashcompletiondir ?= $(datadir)/bash-completion/completions
+zshcompletiondir ?= $(datadir)/zsh/site-functions
+fishcompletiondir ?= $(datadir)/fish/vendor_completions.d
+
+INSTALL ?= install
+INSTALL_PROGRAM ?= $(INSTALL) -m 0755
+INSTALL_DATA ?= $(INSTALL) -m 0644
+CARGO ?= cargo
+# What the demo is given: make demo ARGS="--for 20".
+ARGS ?=
+
+target_dir := $(or $(CARGO_TARGET_DIR),target)
+# In an unpacked release the binary lies beside this file, and nothing is built.
+packed := $(wildcard audiohook-collector)
+BIN ?= $(or $(packed),$(target_dir)/release/audiohook-collector)
+export DESTDIR prefix bindir sysconfdir docdir man8dir datadir unitdir bashcompletiondir zshcompletiondir fishcompletiondir
+export INSTALL_PROGRAM INSTALL_DATA BIN
+
+.PHONY: all build demo test static dist install uninstall clean help tools
+all: build
+
+help:
+	@echo 'make demo       build and run it against a simulated Genesys Cloud, with no account (ARGS="--for 20")'
+	@echo 'make test       run the tests'
+	@echo 'make build      build the release binary'
+	@echo 'make static     build one file that needs nothing of the machine it runs on; its path is printed last'
+	@echo 'make dist       pack it, with unit, settings, manual and bill of materials; the same bytes wherever it is built'
+	@echo 'make install    install it as a system service (DESTDIR, PREFIX, bindir, sysconfdir, unitdir, …)'
+	@echo 'make uninstall  remove what was installed, edited settings apart'
+
+tools:
+	@CARGO='$(CARGO)' sh src/install/tools.sh
+
+demo: tools
+	$(CARGO) build --locked
+	@$(target_dir)/debug/audiohook-collector demo $(ARGS)
+
+test: tools
+	$(CARGO) test --locked
+
+build: tools
+	$(CARGO) build --release --locked
+
+static: tools
+	@CARGO='$(CARGO)' src/install/static.sh
+
+dist: tools
+	@CARGO='$(CARGO)' src/install/dist.sh
+
+# An upgrade is `make install` and a restart, so what is installed is what the sources say: built if there is a cargo.
+# Under sudo there may be none; then what `make build` left is installed.
+install:
+	@if [ '$(BIN)' = '$(target_dir)/release/audiohook-collector' ] && { command -v $(CARGO) >/dev/null || [ ! -x '$(BIN)' ]; }; \
+		then $(MAKE) --no-print-directory build; fi
+	@sh src/install/install.sh
+
+uninstall:
+	@sh src/install/uninstall.sh
+
+clean:
+	$(CARGO) clean

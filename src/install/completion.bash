@@ -1,0 +1,29 @@
+# bash completion for audiohook-collector
+_audiohook_collector() {
+    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command='' each options
+    COMPREPLY=()
+    for each in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
+        case $each in demo | simulate | check | audit | health | replay | template) command=$each ;; esac
+    done
+    case $before in
+        --env-file)
+            mapfile -t COMPREPLY < <(compgen -f -- "$word")
+            return
+            ;;
+        --dir)
+            mapfile -t COMPREPLY < <(compgen -d -- "$word")
+            return
+            ;;
+        --for | --listen | --seed | --rate | --from | --to) return ;;
+    esac
+    options='--env-file --help --version'
+    case $command in
+        '') options="demo simulate check audit health replay template $options" ;;
+        demo) options="--dir --for $options" ;;
+        simulate) options="--listen --seed --rate $options" ;;
+        check) options="--json $options" ;;
+        audit) options="--from --to --repair --json $options" ;;
+    esac
+    mapfile -t COMPREPLY < <(compgen -W "$options" -- "$word")
+}
+complete -o filenames -F _audiohook_collector audiohook-collector

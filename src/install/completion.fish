@@ -1,0 +1,22 @@
+# fish completion for audiohook-collector
+set -l commands demo simulate check audit health replay template
+complete -c audiohook-collector -f
+complete -c audiohook-collector -l env-file -r -F -d 'read settings from this file'
+complete -c audiohook-collector -s h -l help -d 'print help'
+complete -c audiohook-collector -s V -l version -d 'print the version'
+complete -c audiohook-collector -n "not __fish_seen_subcommand_from $commands" -a demo -d 'run against a simulated Genesys Cloud'
+complete -c audiohook-collector -n "not __fish_seen_subcommand_from $commands" -a simulate -d 'run only the simulated Genesys Cloud'
+complete -c audiohook-collector -n "not __fish_seen_subcommand_from $commands" -a check -d 'try everything that a start needs'
+complete -c audiohook-collector -n "not __fish_seen_subcommand_from $commands" -a audit -d 'compare the files with the counts of Genesys Cloud'
+complete -c audiohook-collector -n "not __fish_seen_subcommand_from $commands" -a health -d 'ask the running collector how it is'
+complete -c audiohook-collector -n "not __fish_seen_subcommand_from $commands" -a replay -d 'send the dead letters again'
+complete -c audiohook-collector -n "not __fish_seen_subcommand_from $commands" -a template -d 'print the index template'
+complete -c audiohook-collector -n '__fish_seen_subcommand_from demo' -l dir -r -a '(__fish_complete_directories)' -d 'keep its files here'
+complete -c audiohook-collector -n '__fish_seen_subcommand_from demo' -l for -x -d 'stop after seconds'
+complete -c audiohook-collector -n '__fish_seen_subcommand_from simulate' -l listen -x -d 'host and port'
+complete -c audiohook-collector -n '__fish_seen_subcommand_from simulate' -l seed -x -d 'the same events again'
+complete -c audiohook-collector -n '__fish_seen_subcommand_from simulate' -l rate -x -d 'events a minute'
+complete -c audiohook-collector -n '__fish_seen_subcommand_from check audit' -l json -d 'print one JSON document'
+complete -c audiohook-collector -n '__fish_seen_subcommand_from audit' -l from -x -d 'the beginning, RFC 3339'
+complete -c audiohook-collector -n '__fish_seen_subcommand_from audit' -l to -x -d 'the end, RFC 3339'
+complete -c audiohook-collector -n '__fish_seen_subcommand_from audit' -l repair -d 'append what is missing'

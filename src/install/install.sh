@@ -1,0 +1,69 @@
+#!/bin/sh
+# Installs the service below $DESTDIR. Called by `make install`, which gives the directories.
+#
+# An edited settings file is never overwritten: a copy of what was installed tells the edited from the untouched.
+set -eu
+cd "$(dirname "$0")/../.."
+: "${INSTALL_PROGRAM:?}" "${INSTALL_DATA:?}" "${BIN:?}" "${bindir:?}" "${sysconfdir:?}" "${datadir:?}" "${docdir:?}" "${man8dir:?}"
+: "${unitdir:?}" "${bashcompletiondir:?}" "${zshcompletiondir:?}" "${fishcompletiondir:?}"
+root=${DESTDIR:-}
+settings=$sysconfdir/audiohook-collector
+pristine=$datadir/audiohook-collector
+temporary=$(mktemp -d)
+trap 'rm -rf "$temporary"' EXIT
+
+# put MODE FILE PATH: installs a file, making the folders above it.
+put() {
+    mkdir -p "$(dirname "$root$3")"
+    case $1 in
+        program) $INSTALL_PROGRAM "$2" "$root$3" ;;
+        data) $INSTALL_DATA "$2" "$root$3" ;;
+    esac
+}
+
+# put_settings MODE FILE NAME: the same for a file that may be edited.
+put_settings() {
+    live=$root$settings/$3
+    kept=$root$pristine/$3
+    mkdir -p "$root$settings"
+    if [ ! -e "$live" ] || { [ -e "$kept" ] && cmp -s "$live" "$kept"; }; then
+        # Written beside and renamed: a settings file is never half there, nor readable for a moment.
+        (umask 077 && cp "$2" "$live.new")
+        chmod "$1" "$live.new"
+        mv -f "$live.new" "$live"
+    else
+        cmp -s "$live" "$2" || echo "kept $settings/$3, which was edited; the new default is $pristine/$3"
+    fi
+    put data "$2" "$pristine/$3"
+}
+
+put program "$BIN" "$bindir/audiohook-collector"
+
+sed -e "s|/usr/local/bin/|$bindir/|" -e "s|/etc/audiohook-collector|$settings|" \
+    -e "s|/usr/local/share/doc/audiohook-collector|$docdir|" collector.service >"$temporary/unit"
+put data "$temporary/unit" "$unitdir/audiohook-collector.service"
+# Where systemd is older than 254 the drop-in would only be warned of.
+version=$(systemctl --version 2>/dev/null | sed -n '1s/^systemd \([0-9]*\).*/\1/p')
+if [ "${version:-254}" -ge 254 ]; then
+    put data src/install/10-growing-delay.conf "$unitdir/audiohook-collector.service.d/10-growing-delay.conf"
+fi
+
+sed -e '1s/.*/# Settings of the audiohook-collector service. Fill in the first three, then:/' \
+    -e '1a #     systemctl enable --now audiohook-collector' \
+    -e "s|^TOPICS_FILE=.*|TOPICS_FILE=$settings/topics.json|" \
+    -e 's|^OUTPUT_FILE=.*|OUTPUT_FILE=/var/log/audiohook-collector/audiohook_events.jsonl|' \
+    -e 's|^STATE_FILE=.*|STATE_FILE=/var/lib/audiohook-collector/state|' .env.example >"$temporary/collector.env"
+put_settings 0640 "$temporary/collector.env" collector.env
+put_settings 0644 topics.json topics.json
+
+put data src/install/audiohook-collector.8 "$man8dir/audiohook-collector.8"
+put data src/install/completion.bash "$bashcompletiondir/audiohook-collector"
+put data src/install/completion.zsh "$zshcompletiondir/_audiohook-collector"
+put data src/install/completion.fish "$fishcompletiondir/audiohook-collector.fish"
+put data LICENSE "$docdir/LICENSE"
+if [ -e README.md ]; then put data README.md "$docdir/README.md"; fi
+put data CHANGELOG.md "$docdir/CHANGELOG.md"
+
+if [ -z "$root" ]; then
+    echo "installed; fill in the credentials in $settings/collector.env, then: systemctl enable --now audiohook-collector"
+fi

@@ -1,0 +1,32 @@
+#!/bin/sh
+# Builds the static binary: one file that needs nothing of the machine that it runs on, and holds no path of the machine
+# that built it. Prints its path last. Called by `make static`.
+#
+#   TARGET             the triple, x86_64-unknown-linux-gnu unless given
+#   SOURCE_DATE_EPOCH  the date that OpenSSL writes into itself: fixed, so that every build is the same
+set -eu
+cd "$(dirname "$0")/../.."
+root=$(pwd -P)
+target=${TARGET:-$(uname -m)-unknown-linux-gnu}
+cargo_home=${CARGO_HOME:-$HOME/.cargo}
+target_dir=${CARGO_TARGET_DIR:-$root/target}
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-1767225600}
+export SOURCE_DATE_EPOCH
+
+"${CARGO:-cargo}" fetch --locked --quiet
+
+# Of several prefixes that fit, rustc takes the last.
+flags="-C target-feature=+crt-static --remap-path-prefix=$target_dir=/target --remap-path-prefix=$root=/source"
+flags="$flags --remap-path-prefix=$cargo_home=/cargo"
+for registry in "$cargo_home"/registry/src/*/; do
+    flags="$flags --remap-path-prefix=${registry%/}=/registry"
+done
+# Random numbers by the system call: there may be no /dev/urandom, and no libc to ask in another way.
+flags="$flags --cfg getrandom_backend=\"linux_raw\""
+
+# Sections let the linker leave out what nothing calls: half of OpenSSL.
+CFLAGS="-Os -ffunction-sections -fdata-sections" \
+    OPENSSL_SRC_PERL="$root/src/install/perl-for-openssl" \
+    RUSTFLAGS="$flags" \
+    "${CARGO:-cargo}" build --release --locked --target "$target" --bin audiohook-collector
+echo "$target_dir/$target/release/audiohook-collector"

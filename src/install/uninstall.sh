@@ -1,0 +1,32 @@
+#!/bin/sh
+# Removes what `make install` put below $DESTDIR, and nothing else: edited settings, events and state stay.
+set -eu
+: "${bindir:?}" "${sysconfdir:?}" "${datadir:?}" "${docdir:?}" "${man8dir:?}"
+: "${unitdir:?}" "${bashcompletiondir:?}" "${zshcompletiondir:?}" "${fishcompletiondir:?}"
+root=${DESTDIR:-}
+settings=$sysconfdir/audiohook-collector
+pristine=$datadir/audiohook-collector
+
+for name in collector.env topics.json; do
+    live=$root$settings/$name
+    if [ -e "$live" ]; then
+        if [ -e "$root$pristine/$name" ] && cmp -s "$live" "$root$pristine/$name"; then
+            rm -f "$live"
+        else
+            echo "left $settings/$name, which was edited"
+        fi
+    fi
+    rm -f "$root$pristine/$name"
+done
+rm -f "$root$bindir/audiohook-collector" \
+    "$root$unitdir/audiohook-collector.service" \
+    "$root$unitdir/audiohook-collector.service.d/10-growing-delay.conf" \
+    "$root$man8dir/audiohook-collector.8" \
+    "$root$bashcompletiondir/audiohook-collector" \
+    "$root$zshcompletiondir/_audiohook-collector" \
+    "$root$fishcompletiondir/audiohook-collector.fish" \
+    "$root$docdir/LICENSE" "$root$docdir/README.md" "$root$docdir/CHANGELOG.md"
+# Folders of our own, where nothing else is left in them.
+for folder in "$settings" "$pristine" "$docdir" "$unitdir/audiohook-collector.service.d"; do
+    if [ -d "$root$folder" ]; then rmdir "$root$folder" 2>/dev/null || true; fi
+done

@@ -1,0 +1,98 @@
+//! The command line of the real binary: what it prints where, and its exit status.
+
+use std::process::{Command, Output};
+
+/// The binary in an empty environment and a folder without settings.
+fn run(args: &[&str], environment: &[(&str, &str)]) -> Output {
+    let folder = std::env::temp_dir().join(format!("audiohook-command-line-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("folder");
+    Command::new(env!("CARGO_BIN_EXE_audiohook-collector"))
+        .args(args)
+        .env_clear()
+        .envs(environment.iter().copied())
+        .current_dir(folder)
+        .output()
+        .expect("the binary runs")
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("UTF-8")
+}
+
+#[test]
+fn help_and_version_are_printed_everywhere() {
+    for command in ["", "demo", "simulate", "check", "audit", "health", "replay", "template"] {
+        for (option, expected) in [("--help", "Usage: audiohook-collector"), ("--version", env!("CARGO_PKG_VERSION"))] {
+            let args: Vec<&str> = [command, option].into_iter().filter(|word| !word.is_empty()).collect();
+            let output = run(&args, &[]);
+            assert_eq!(output.status.code(), Some(0), "{args:?}");
+            assert!(text(&output.stdout).contains(expected), "{args:?}");
+            assert!(output.stderr.is_empty(), "{args:?}");
+        }
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_one_line_and_status_2() {
+    for args in [&["--nope"][..], &["chek"], &["demo", "--for", "0"], &["--env-file"], &["audit", "--from", "noon"]] {
+        let output = run(args, &[]);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        let error = text(&output.stderr);
+        assert_eq!(error.lines().count(), 1, "{error}");
+        assert!(error.contains("--help"), "{error}");
+        assert!(output.stdout.is_empty(), "{args:?}");
+    }
+}
+
+#[test]
+fn every_fault_of_the_settings_is_one_line_and_status_2() {
+    let settings = [
+        ("GENESYS_ENV", "https://login.mypurecloud.com"),
+        ("GENESYS_CLIENT_SECRET", "hush-hush-hush"),
+        ("GENESYS_CLIENT_SECRET_FILE", "/nowhere/secret"),
+        ("BULK_SIZE", "0"),
+        ("ELASTIC_AUTH", "hush hush"),
+    ];
+    for command in [&[][..], &["check"], &["audit"]] {
+        let output = run(command, &settings);
+        assert_eq!(output.status.code(), Some(2), "{command:?}");
+        let error = text(&output.stderr);
+        for name in settings.map(|(name, _)| name).into_iter().chain(["GENESYS_CLIENT_ID"]) {
+            let subject = |line: &&str| {
+                line.strip_prefix("audiohook-collector: ")
+                    .and_then(|line| line.strip_prefix(name))
+                    .is_some_and(|rest| rest.starts_with([':', '=']))
+            };
+            assert_eq!(error.lines().filter(subject).count(), 1, "{name} in\n{error}");
+        }
+        assert_eq!(error.lines().count(), 6, "{error}");
+        assert!(!error.contains("hush"), "{error}");
+        assert!(output.stdout.is_empty(), "{command:?}");
+    }
+}
+
+#[test]
+fn a_named_settings_file_must_be_there_for_every_command() {
+    for command in ["demo", "simulate", "check", "audit", "health", "replay", "template"] {
+        let output = run(&[command, "--env-file", "/nowhere/env"], &[]);
+        assert_eq!(output.status.code(), Some(2), "{command}");
+        assert!(text(&output.stderr).contains("/nowhere/env: cannot read the settings file"), "{command}");
+    }
+}
+
+#[test]
+fn health_needs_no_credentials_and_is_1_where_nothing_answers() {
+    let output = run(&["health"], &[("HTTP_PORT", "9"), ("BULK_SIZE", "0")]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("http://127.0.0.1:9/health"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn check_says_in_json_too_that_the_settings_are_wrong() {
+    let output = run(&["check", "--json"], &[("BULK_SIZE", "0")]);
+    assert_eq!(output.status.code(), Some(2));
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one document");
+    assert_eq!(answer["ok"], false);
+    assert_eq!(answer["checks"][0]["name"], "settings");
+    assert!(answer["checks"][0]["found"].as_str().expect("text").contains("BULK_SIZE=0"));
+}
