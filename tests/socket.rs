@@ -126,6 +126,7 @@ fn twenty_quick_restarts_make_two_channels_at_most() {
     for round in 1..=20 {
         let mut collector = Collector::start(&sim, &folder, &[]);
         assert!(sim.wait_until(LONG, |view| view.sockets_opened() >= round), "{}", collector.log_text());
+        collector.wait_healthy();
         collector.kill9();
     }
     assert!(sim.view(|view| view.channels_made()) <= 2, "{}", sim.view(|view| view.channels_made()));
