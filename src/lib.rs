@@ -140,9 +140,9 @@ fn collect(config: Config) -> ExitCode {
     }
 }
 
-fn demo(_config: Config, options: cli::Demo) -> ExitCode {
+fn demo(config: Config, options: cli::Demo) -> ExitCode {
     match signals::listen() {
-        Ok(signals) => demo::run(options, signals, signals::Signal::Stop, collector::run),
+        Ok(signals) => demo::run(config.log, options, signals, collector::run),
         Err(error) => failure(format_args!("cannot listen to signals: {error}")),
     }
 }
