@@ -111,7 +111,7 @@ impl Collector {
                 )
             }
         };
-        let begin = session::Start { checkpoint: session::Checkpoint::At(begin.checkpoint), channel: begin.channel };
+        let begin = session::Start { checkpoint: begin.checkpoint, origin: begin.origin, channel: begin.channel };
         let handle =
             session::start(config.clone(), begin, dialer, pages_in, news, open, status.clone(), clock, stopped)
                 .map_err(|e| refused("session", e))?;

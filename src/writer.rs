@@ -74,6 +74,8 @@ pub struct Inbox {
 #[derive(Clone, Debug)]
 pub struct Begin {
     pub checkpoint: Millis,
+    /// Where the very first start began.
+    pub origin: Millis,
     pub channel: Option<ChannelState>,
 }
 
@@ -133,7 +135,9 @@ impl Writer {
             }
         }
         let state = begin_state(&config, wall)?;
-        let begin = Begin { checkpoint: state.checkpoint_ms.unwrap_or(wall), channel: state.channel.clone() };
+        let checkpoint = state.checkpoint_ms.unwrap_or(wall);
+        let origin = state.origin_ms.unwrap_or(checkpoint);
+        let begin = Begin { checkpoint, origin, channel: state.channel.clone() };
         let beat = status.beats.register("writer");
         let overlap_ms = config.catch_up.overlap.as_millis() as i64;
         status.gauges.checkpoint.set(begin.checkpoint);
@@ -599,7 +603,7 @@ fn begin_state(config: &Config, wall: Millis) -> Result<State, String> {
     // Records of ours show that this is no first start: all that they may lack since the oldest of them is read again.
     let checkpoint = records::oldest_of_ours(&records::files(&config.output.file))
         .map_or(first, |oldest| oldest.max(wall - HISTORY_KEPT_MS));
-    let state = State { checkpoint_ms: Some(checkpoint), ..state };
+    let state = State { checkpoint_ms: Some(checkpoint), origin_ms: Some(checkpoint), ..state };
     state::write(path, &state).map_err(|error| {
         format!(
             "cannot write STATE_FILE {}: {error}; the user that runs the collector must be able to write there",

@@ -38,6 +38,8 @@ pub struct State {
     pub format: u32,
     /// Everything in the history before this instant (the service's clock) is in the file for certain.
     pub checkpoint_ms: Option<Millis>,
+    /// Where the very first start began: nothing before it was ever asked for.
+    pub origin_ms: Option<Millis>,
     pub channel: Option<ChannelState>,
     /// What the cluster has: kept as it is while ELASTIC_URL is off.
     pub cursor: Option<Cursor>,

@@ -366,7 +366,7 @@ impl Session {
             News::Opened(connection) => self.opened(connection),
             News::Closed { connection, why } => self.closed(connection, why),
             News::Control { connection, control } => self.control(connection, control),
-            News::Checkpoint(ms) => self.reading.checkpoint = Some(ms),
+            News::Checkpoint(ms) => self.reading.checkpoint = ms,
         }
         let open = self.socket.current.is_some();
         self.status.gauges.socket_connected.set(i64::from(open));
