@@ -228,7 +228,9 @@ impl Front {
                 Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
                 Err(e) => {
                     self.tell(now, &e);
-                    if !self.make_room(now) && self.spare.take().is_none() {
+                    // In want of descriptors or memory, room can be made; anything else passes by itself or not at all.
+                    let room = is_want(&e) && (self.make_room(now) || self.spare.take().is_some());
+                    if !room {
                         self.accept_after = Some(now + PAUSE);
                         return;
                     }
@@ -249,7 +251,7 @@ impl Front {
         if self.told_at.is_none_or(|at| now.saturating_duration_since(at) >= TOLD_EVERY) {
             self.told_at = Some(now);
             log::warn!(
-                "cannot accept an HTTP connection: {error}; older ones are given up for it; raise LimitNOFILE= (ulimit -n) if it lasts"
+                "cannot accept an HTTP connection: {error}; it is tried again, and older ones are given up for it; if open files run out, raise LimitNOFILE= (ulimit -n)"
             );
         }
     }
@@ -266,6 +268,11 @@ struct Ready {
 /// Events alone can come to megabytes.
 fn may_be_large(head: &Head) -> bool {
     head.target.starts_with("/events")
+}
+
+fn is_want(error: &io::Error) -> bool {
+    let code = Errno::from_io_error(error);
+    matches!(code, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
 }
 
 fn spare(any: &UnixStream) -> io::Result<OwnedFd> {
