@@ -264,7 +264,7 @@ fn elastic(reader: &mut Reader<'_>, need: Need) -> Option<Option<Elastic>> {
     let index = reader.judged("ELASTIC_INDEX", values::index_name);
     let bulk_size = reader.judged("BULK_SIZE", |text| values::number(text, 1, BULK_SIZE_MAX));
     let flush_interval = reader.judged("ELASTIC_FLUSH_INTERVAL", values::seconds);
-    let ca_file = reader.readable_file("ELASTIC_CA_FILE");
+    let ca_file = reader.certificate_file("ELASTIC_CA_FILE");
     let setup = reader.judged("ELASTIC_SETUP", values::boolean);
     let backlog_max = reader.judged("ELASTIC_BACKLOG_MAX", values::size);
     let mut urls: Vec<String> = addresses?.iter().map(Address::without_user_info).collect();
@@ -358,7 +358,7 @@ fn reconnect(reader: &mut Reader<'_>) -> Option<Reconnect> {
 }
 
 fn network(reader: &mut Reader<'_>) -> Option<Network> {
-    let ssl_cert_file = reader.readable_file("SSL_CERT_FILE");
+    let ssl_cert_file = reader.certificate_file("SSL_CERT_FILE");
     let [https, no] = PROXY_SETTINGS.map(|name| (name, name.to_ascii_lowercase()));
     let https_proxy = match reader.text_of(&[https.0, &https.1]).map(|text| proxy(&text)) {
         Some(Ok(proxy)) => Some(proxy),
