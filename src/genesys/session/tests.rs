@@ -100,16 +100,7 @@ impl Stage {
         let begin = Start { checkpoint, channel };
         let thread =
             start(Arc::new(config), begin, dialer, to_writer, news, open, status.clone(), clock, stopped).unwrap();
-        Self {
-            sim,
-            status,
-            frames,
-            told,
-            news: news_in,
-            stop: Some(stop),
-            thread: Some(thread),
-            seen: Seen::default(),
-        }
+        Self { sim, status, frames, told, news: news_in, stop: Some(stop), thread: Some(thread), seen: Seen::default() }
     }
 
     /// Does the writer's work until it holds; panics when it does not come to that.
@@ -431,7 +422,8 @@ fn a_definition_that_the_history_does_not_know_is_left_out() {
     let sim = simulator();
     sim.issue_by(event(), Route::HistoryOnly);
     let path = std::env::temp_dir().join(format!("topics-{}.json", std::process::id()));
-    std::fs::write(&path, r#"{"topics":["v2.operations.events.AUDIOHOOK-*","v2.operations.events.NO-SUCH-1"]}"#).unwrap();
+    std::fs::write(&path, r#"{"topics":["v2.operations.events.AUDIOHOOK-*","v2.operations.events.NO-SUCH-1"]}"#)
+        .unwrap();
     let mut config = config_for(&sim);
     config.genesys.topics_file = path.clone();
     sim.faults().set(|knobs| knobs.requests_per_minute = None);
