@@ -8,6 +8,7 @@ pub mod clock;
 pub mod collector;
 pub mod config;
 pub mod demo;
+pub mod elastic;
 pub mod event;
 pub mod genesys;
 pub mod health_command;
@@ -161,12 +162,16 @@ fn audit(config: Config, options: cli::Audit) -> ExitCode {
     audit::run(&config, &options)
 }
 
-fn replay(_config: Config) -> ExitCode {
-    failure("cannot replay: not part of this build")
+fn replay(config: Config) -> ExitCode {
+    match elastic::replay(&config, &Clock::system()) {
+        Ok(status) => status,
+        Err(error) => failure(format_args!("cannot replay the dead letters: {error}")),
+    }
 }
 
-fn template(_config: Config) -> ExitCode {
-    failure("cannot print the template: not part of this build")
+fn template(config: Config) -> ExitCode {
+    let index = config.elastic.map_or_else(|| "genesys-audiohook".to_owned(), |elastic| elastic.index);
+    print(elastic::template::text(&index, false))
 }
 
 /// A closed pipe is no failure of ours: `audiohook-collector --help | head` is well.

@@ -290,6 +290,7 @@ impl Session {
         match self.api.definitions() {
             Ok(definitions) => {
                 self.definitions_backoff.reset();
+                self.throttled_backoff.reset();
                 self.definitions_at = self.clock.now() + DEFINITIONS_INTERVAL;
                 self.take_definitions(definitions);
             }
@@ -361,6 +362,9 @@ impl Session {
                         found.join(", "),
                         if allowed { "allowed" } else { "not allowed" }
                     );
+                }
+                if allowed && !self.transport_allowed {
+                    self.socket_is_wanted();
                 }
                 self.transport_allowed = allowed;
                 let again = if allowed { DEFINITIONS_INTERVAL } else { self.retry_interval() * 10 };

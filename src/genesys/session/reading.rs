@@ -38,7 +38,8 @@ pub(super) struct Reading {
     /// After a failure: when its request is sent again.
     retry_at: Instant,
     backoff: Backoff,
-    start: Checkpoint,
+    /// Where the hole begins that was said last.
+    hole_told: Option<Millis>,
     /// On the disk up to here.
     pub checkpoint: Option<Millis>,
     /// Given to the writer up to here.
@@ -62,7 +63,7 @@ impl Reading {
             at: now,
             retry_at: now,
             backoff,
-            start,
+            hole_told: None,
             checkpoint,
             given: None,
             origin: None,
@@ -121,6 +122,9 @@ impl Session {
         for notice in taken.notices {
             log::warn!("{notice}");
         }
+        if let Some(summary) = taken.summary {
+            log::info!("{summary}");
+        }
         match taken.failed {
             Some(error) => self.read_failed(&error),
             None => self.read_worked(),
@@ -148,9 +152,7 @@ impl Session {
         let overlap = self.overlap_ms();
         let from = match self.reading.given.or(self.reading.checkpoint) {
             Some(known) => {
-                if self.reading.given.is_none() {
-                    self.tell_hole(known, service_now);
-                }
+                self.tell_hole(known, service_now);
                 (known - overlap).max(self.reading.origin.unwrap_or(Millis::MIN))
             }
             None => {
@@ -174,14 +176,14 @@ impl Session {
     /// Down for longer than the service remembers: both ends of the hole are said.
     fn tell_hole(&mut self, checkpoint: Millis, service_now: Millis) {
         let kept = service_now - KEPT_MS;
-        if checkpoint >= kept || self.reading.start != Checkpoint::At(checkpoint) {
+        if checkpoint >= kept || self.reading.hole_told == Some(checkpoint) {
             return;
         }
-        self.reading.start = Checkpoint::First;
+        self.reading.hole_told = Some(checkpoint);
         self.status.raise(
             Code::Incomplete,
             format!(
-                "events from {} to {} may be missing for good: the collector was down for longer than the ten days that Genesys keeps its history; note the gap, nothing can bring it back",
+                "events from {} to {} may be missing for good: the history was not read for longer than the ten days that Genesys keeps it; what the socket brought meanwhile is there; note the gap, nothing can bring the rest back",
                 format_millis(checkpoint),
                 format_millis(kept)
             ),

@@ -483,3 +483,68 @@ fn spans_end_at_the_services_own_time() {
     let read_up_to = stage.seen.read_up_to.unwrap();
     assert!((stage.sim.now() - read_up_to).abs() < 10_000);
 }
+
+#[test]
+fn two_collectors_with_one_copied_channel_part() {
+    let mut first = Stage::new(simulator());
+    first.until_settled();
+    let config = config_for(&first.sim);
+    // The second one's own service is idle: it speaks to the first one's.
+    let mut second = Stage::with(simulator(), config, Checkpoint::First, first.seen.channel.clone());
+    let deadline = Instant::now() + SOON;
+    while first.sim.view(|view| view.channels_made() != 2 || view.sockets_open() != 2) {
+        assert!(Instant::now() < deadline, "they fight");
+        first.until("a look", |_| true);
+        second.until("a look", |_| true);
+        let _ = crossbeam_channel::after(Duration::from_millis(10)).recv();
+    }
+    first.until_cleared(Code::SocketDown);
+    first.sim.issue_by(event(), Route::SocketOnly);
+    first.until("the event", |stage| stage.seen.socket.len() == 1);
+    second.until("the event", |stage| stage.seen.socket.len() == 1);
+}
+
+#[test]
+fn with_the_history_alone_no_channel_is_made() {
+    let sim = simulator();
+    let mut config = config_for(&sim);
+    config.genesys.delivery = Delivery::History;
+    let mut stage = Stage::with(sim, config, Checkpoint::First, None);
+    stage.sim.issue_by(event(), Route::Both);
+    stage.until("the history's event", |stage| stage.seen.history.len() == 1);
+    stage.until("ready", |stage| stage.status.ready() && stage.codes().is_empty());
+    assert_eq!(stage.sim.view(|view| view.channels_made()), 0);
+    stage.sim.faults().fail(Call::History, Action::status(500));
+    stage.until_raised(Code::NotReceiving);
+    stage.sim.faults().heal_all();
+    stage.until("well again", |stage| stage.codes().is_empty());
+}
+
+#[test]
+fn with_the_socket_alone_the_history_is_never_asked() {
+    let sim = simulator();
+    sim.issue_by(event(), Route::HistoryOnly);
+    let mut config = config_for(&sim);
+    config.genesys.delivery = Delivery::Websocket;
+    let mut stage = Stage::with(sim, config, Checkpoint::First, None);
+    stage.until("well", |stage| stage.status.ready() && stage.codes().is_empty());
+    stage.until_received();
+    assert_eq!(stage.sim.view(|view| view.count(Call::History)), 0);
+    stage.sim.faults().fail(Call::Handshake, Action::status(503));
+    stage.sim.faults().cut_sockets();
+    stage.until_raised(Code::NotReceiving);
+}
+
+#[test]
+fn a_start_from_now_on_brings_nothing_older() {
+    let sim = simulator();
+    let old = sim.now() - 60_000;
+    sim.issue_by(event().at(old), Route::HistoryOnly);
+    let mut config = config_for(&sim);
+    config.catch_up.start = Duration::ZERO;
+    let mut stage = Stage::with(sim, config, Checkpoint::First, None);
+    stage.until_settled();
+    stage.sim.issue_by(event(), Route::HistoryOnly);
+    stage.until("the new event", |stage| !stage.seen.history.is_empty());
+    assert_eq!(stage.seen.history.len(), 1);
+}
