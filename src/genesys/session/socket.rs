@@ -69,10 +69,15 @@ pub(super) struct Socket {
     /// Since when no socket is open.
     pub lost: Option<Instant>,
     pub why_lost: String,
+    /// Whether the writer has put the newest channel on the disk.
+    kept: bool,
     short_lives: u32,
     own_channel_made: Option<Instant>,
     created: Option<Instant>,
 }
+
+/// How long the opening of a socket waits for its channel to be remembered: a disk may be full.
+const KEPT_MAX: Duration = Duration::from_secs(2);
 
 impl Socket {
     pub fn new(remembered: Option<ChannelState>, backoff: Backoff, now: Instant) -> Self {
@@ -92,6 +97,7 @@ impl Socket {
             open_at: now,
             lost: Some(now),
             why_lost: "it is being opened".to_owned(),
+            kept: true,
             short_lives: 0,
             own_channel_made: None,
             created: None,
@@ -246,6 +252,7 @@ impl Session {
             Ok(state) => {
                 log::info!("made the channel {}", crate::secret::mask(&state.id));
                 self.socket.created = Some(self.clock.now());
+                self.socket.kept = false;
                 self.tell(FromSession::Channel(Some(state.clone())));
                 self.prepare(Prepare::Subscribe { state, fresh: true });
             }
@@ -268,7 +275,9 @@ impl Session {
                     // Nothing would come: an open socket of the channel before it is of no more use either.
                     self.socket.current = None;
                 } else {
-                    self.socket.open_at = self.clock.now();
+                    // A channel that is not remembered yet would be made again by the next start of a crash loop.
+                    let wait = if self.socket.kept { Duration::ZERO } else { KEPT_MAX };
+                    self.socket.open_at = self.clock.now() + wait;
                     self.prepare(Prepare::Open(state));
                 }
             }
@@ -309,7 +318,7 @@ impl Session {
                 self.take_subscriptions(subscriptions);
                 self.publish();
                 if was_rejected && !self.all_rejected() {
-                    self.socket.open_at = self.clock.now();
+                    self.socket_is_wanted();
                 } else if self.all_rejected() {
                     self.socket.current = None;
                 }
@@ -327,6 +336,15 @@ impl Session {
             }
         }
         true
+    }
+
+    /// From now on a socket is to be open, and was not until now.
+    pub(super) fn socket_is_wanted(&mut self) {
+        let now = self.clock.now();
+        self.socket.open_at = now;
+        if self.socket.current.is_none() {
+            self.socket.lost = Some(now);
+        }
     }
 
     fn take_subscriptions(&mut self, subscriptions: Vec<Subscription>) {
@@ -357,7 +375,13 @@ impl Session {
             News::Opened(connection) => self.opened(connection),
             News::Closed { connection, why } => self.closed(connection, why),
             News::Control { connection, control } => self.control(connection, control),
-            News::Checkpoint(ms) => self.reading.checkpoint = Some(ms),
+            News::ChannelKept => {
+                self.socket.kept = true;
+                if matches!(self.socket.prepare, Prepare::Open(_)) {
+                    self.socket.open_at = self.clock.now();
+                }
+            }
+            News::Checkpoint(ms) => self.reading.checkpoint = ms,
         }
         let open = self.socket.current.is_some();
         self.status.gauges.socket_connected.set(i64::from(open));
@@ -425,7 +449,7 @@ impl Session {
         self.socket.why_lost = describe(&why);
         let wait = self.socket.backoff.next(draw());
         self.socket.open_at = now + wait;
-        if matches!(why, Closed::Refused(401 | 403 | 404 | 410)) {
+        if matches!(why, Closed::Refused(401 | 404 | 410)) {
             log::warn!("the channel is gone ({}): a new one is made", self.socket.why_lost);
             self.replace_channel();
             if self.socket.backoff.failures() > 1 {
