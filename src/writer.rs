@@ -193,13 +193,20 @@ impl Writer {
                     Err(_) => frames = never(),
                 },
                 recv(session) -> given => match given {
-                    Ok(given) => self.take(given, &inbox.stop)?,
+                    Ok(given) => {
+                        // The disk may hang here as it may below.
+                        self.beat.busy();
+                        self.take(given, &inbox.stop)?;
+                    }
                     Err(_) => session = never(),
                 },
                 recv(answers) -> answer => if let (Ok(answer), Some(sink)) = (answer, &mut self.sink) {
                     sink.answer(answer);
                 },
-                recv(inbox.reopen) -> _ => self.look(),
+                recv(inbox.reopen) -> _ => {
+                    self.beat.busy();
+                    self.look();
+                }
                 recv(inbox.stop) -> _ => break,
                 recv(idle) -> _ => {}
             }
@@ -529,6 +536,7 @@ impl Writer {
 
     /// The end: what was received is written, synced and remembered.
     fn stop(mut self, inbox: &Inbox) -> Result<(), String> {
+        self.beat.busy();
         let deadline = self.clock.now() + STOP_MAX;
         while self.clock.now() < deadline {
             match inbox.frames.recv_timeout(STOP_QUIET) {

@@ -90,6 +90,13 @@ impl Session {
         }
     }
 
+    /// The socket was lost: what comes meanwhile is read now, which also tells whether anything can come at all.
+    pub(super) fn read_instead(&mut self) {
+        if self.reading.state != State::Forbidden {
+            self.reading.at = self.reading.at.min(self.clock.now());
+        }
+    }
+
     pub(super) fn reading_due(&self, now: Instant) -> Option<Instant> {
         if !self.wants_history() || !self.outbox.is_empty() {
             return None;
