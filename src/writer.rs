@@ -610,7 +610,7 @@ fn begin_state(config: &Config, wall: Millis) -> Result<State, String> {
             State::default()
         }
     };
-    let first = wall - config.catch_up.start.as_millis() as i64;
+    let first = wall - (config.catch_up.start.as_millis() as i64).min(HISTORY_KEPT_MS);
     // Records of ours show that this is no first start: all that they may lack since the oldest of them is read again.
     let checkpoint = records::oldest_of_ours(&records::files(&config.output.file))
         .map_or(first, |oldest| oldest.max(wall - HISTORY_KEPT_MS));

@@ -19,6 +19,9 @@ const SOCKET_FIRST: Duration = Duration::from_secs(3);
 /// Being held back by 429 for longer than this is a failure.
 const THROTTLED_MAX: Duration = Duration::from_secs(5);
 
+/// What the very first read may miss of the ten days before the first start, while it tries, unsaid.
+const FIRST_READ_SLACK_MS: Millis = 3_600_000;
+
 /// How the history is, as far as the last request tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -172,7 +175,9 @@ impl Session {
     /// Down for longer than the service remembers: both ends of the hole are said.
     fn tell_hole(&mut self, checkpoint: Millis, service_now: Millis) {
         let kept = service_now - KEPT_MS;
-        if checkpoint >= kept || checkpoint <= self.reading.origin || self.reading.hole_told == Some(checkpoint) {
+        // The very first read may go back just as far as the service remembers, and comes a moment after its start.
+        let slack_ms = if checkpoint <= self.reading.origin { FIRST_READ_SLACK_MS } else { 0 };
+        if checkpoint + slack_ms >= kept || self.reading.hole_told == Some(checkpoint) {
             return;
         }
         self.reading.hole_told = Some(checkpoint);
