@@ -24,6 +24,7 @@ use twox_hash::XxHash3_64;
 
 use crate::clock::Millis;
 use crate::message::ChannelState;
+use crate::output::identity::Cursor;
 
 /// Only the owner may read a channel's id.
 const MODE: u32 = 0o600;
@@ -39,7 +40,7 @@ pub struct State {
     pub checkpoint_ms: Option<Millis>,
     pub channel: Option<ChannelState>,
     /// What the cluster has: kept as it is while ELASTIC_URL is off.
-    pub cursor: Option<serde_json::Value>,
+    pub cursor: Option<Cursor>,
 }
 
 /// What was found at the start.
