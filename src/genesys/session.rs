@@ -143,6 +143,7 @@ impl Session {
             log::error!("{error}; the AudioHook definitions are taken instead");
             None
         });
+        let first_start = clock.wall() - config.catch_up.start.as_millis() as Millis;
         let history = History::new(&config.genesys.api_url, config.catch_up.rate);
         Self {
             beat: status.beats.register_with_limit("session", BEAT_LIMIT),
@@ -162,7 +163,7 @@ impl Session {
             throttled_backoff: backoff.clone(),
             clock_told: false,
             socket: Socket::new(start.channel, backoff.clone(), now),
-            reading: Reading::new(history, start.checkpoint, backoff, now),
+            reading: Reading::new(history, start.checkpoint, first_start, backoff, now),
             config,
             api,
             to_writer,
