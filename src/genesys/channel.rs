@@ -19,6 +19,8 @@ pub const LIFE: Duration = Duration::from_secs(24 * 3600);
 pub const TOPICS_MAX: usize = 1000;
 /// A channel is handed over when a tenth of its life is left, and no earlier than this before its end.
 const HANDOVER_BEFORE_MAX: Duration = Duration::from_secs(3600);
+/// No later than this: the service tells its time to the second only, and the handover takes a few requests.
+const HANDOVER_BEFORE_MIN: Duration = Duration::from_secs(2);
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -70,7 +72,7 @@ pub fn is_usable(state: &ChannelState, owner: &str, now: Millis) -> bool {
 /// How long until the channel should be handed over to a new one.
 pub fn handover_in(state: &ChannelState, now: Millis) -> Duration {
     let left = Duration::from_millis(u64::try_from(state.expires_ms - now).unwrap_or(0));
-    left - (left / 10).min(HANDOVER_BEFORE_MAX)
+    left - (left / 10).clamp(HANDOVER_BEFORE_MIN, HANDOVER_BEFORE_MAX).min(left / 2)
 }
 
 /// The body that subscribes to these topics: a bare array.
