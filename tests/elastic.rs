@@ -1,5 +1,7 @@
 //! The cluster's side through the front door: a real file, a sink, and a cluster that misbehaves.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
 mod cluster;
 
 use std::fs;

@@ -1,6 +1,7 @@
 //! A cluster for what a real one cannot be made to do: it keeps documents by their id, and misbehaves on request.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -253,10 +254,11 @@ fn bulk(body: &str, state: &mut State) -> String {
         state.arrivals += 1;
         let mut status = state.items.as_mut().map_or(201, |items| items(&id, document));
         if status == 201 {
-            if state.documents.contains_key(&id) {
-                status = 409;
-            } else {
-                state.documents.insert(id, document.to_owned());
+            match state.documents.entry(id) {
+                Entry::Occupied(_) => status = 409,
+                Entry::Vacant(place) => {
+                    place.insert(document.to_owned());
+                }
             }
         }
         let error = match status {
