@@ -32,10 +32,14 @@ use crate::status::{Code, Status};
 const STEP_BYTES_MAX: usize = 2 * REQUEST_BYTES_MAX;
 /// Requests are not made smaller than this for a cluster that is slow.
 const SLOW_BYTES_MIN: usize = 64 * 1024;
+/// Nor than this for one that is busy.
+const BUSY_BYTES_MIN: usize = 16 * 1024;
 /// A request this large may be what breaks the connection.
 const SUSPECT_BYTES: usize = 256 * 1024;
-/// Requests that went well before a larger one is tried again after a 413.
-const GROW_AFTER: u32 = 100;
+/// Requests that went well before a larger one is tried again: after a 413, which will most likely come again; and
+/// after the cluster was slow or busy, which passes.
+const GROW_AFTER_TOO_LARGE: u32 = 64;
+const GROW_AFTER_BUSY: u32 = 4;
 /// How often the dead letters are looked for while there are any: a replay in another process takes them.
 const DEAD_CHECK_EVERY: Duration = Duration::from_secs(5);
 /// How long the loss of a backlog is shown after the last one.
@@ -69,6 +73,7 @@ pub struct Sink {
     bytes_max: usize,
     documents_max: usize,
     good_requests: u32,
+    grow_after: u32,
     /// Documents were taken since a request was last not understood.
     accepted_since_malformed: bool,
     /// The cursor while the file that comes next has no line yet.
@@ -131,6 +136,7 @@ impl Sink {
             bytes_max: REQUEST_BYTES_MAX,
             documents_max: settings.bulk_size,
             good_requests: 0,
+            grow_after: GROW_AFTER_BUSY,
             accepted_since_malformed: false,
             passed: None,
             trimmed_at: None,
@@ -370,8 +376,7 @@ impl Sink {
             Ok(reply) => reply,
             Err(failure) => {
                 if failure.timed_out || failure.broke && flight.bytes >= SUSPECT_BYTES {
-                    self.bytes_max = (flight.bytes / 2).max(SLOW_BYTES_MIN);
-                    self.good_requests = 0;
+                    self.send_less((flight.bytes / 2).max(SLOW_BYTES_MIN), GROW_AFTER_BUSY);
                 }
                 return self.failed(node, failure.why, failure.timed_out, None, now);
             }
@@ -382,8 +387,7 @@ impl Sink {
                 self.settle(node, &[Item::Dead { status: 413, reason: why }], now);
             }
             Verdict::TooLarge(_) => {
-                self.bytes_max = flight.bytes / 2;
-                self.good_requests = 0;
+                self.send_less(flight.bytes / 2, GROW_AFTER_TOO_LARGE);
                 self.link.again(node, now);
             }
             Verdict::Malformed(_) if sent > 1 => {
@@ -409,7 +413,13 @@ impl Sink {
                 self.link.read_only(node, now);
                 self.say_read_only(&why);
             }
-            Verdict::Busy { why, retry_after } => self.failed(node, why, false, retry_after, now),
+            Verdict::Busy { why, retry_after } => {
+                // It may be the request's size that the cluster has no room for.
+                if sent > 1 {
+                    self.send_less((flight.bytes / 2).max(BUSY_BYTES_MIN), GROW_AFTER_BUSY);
+                }
+                self.failed(node, why, false, retry_after, now);
+            }
             Verdict::Failed(why) => self.failed(node, why, false, None, now),
         }
     }
@@ -474,11 +484,17 @@ impl Sink {
         }
     }
 
+    fn send_less(&mut self, bytes_max: usize, grow_after: u32) {
+        self.bytes_max = self.bytes_max.min(bytes_max);
+        self.good_requests = 0;
+        self.grow_after = grow_after;
+    }
+
     fn went_well(&mut self) {
         self.accepted_since_malformed = true;
         self.documents_max = (self.documents_max * 2).min(self.settings.bulk_size);
         self.good_requests += 1;
-        if self.good_requests >= GROW_AFTER {
+        if self.good_requests >= self.grow_after {
             self.good_requests = 0;
             self.bytes_max = (self.bytes_max * 2).min(REQUEST_BYTES_MAX);
         }

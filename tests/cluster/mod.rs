@@ -5,6 +5,7 @@
 
 pub mod engine;
 pub mod fake;
+pub mod tls;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -108,6 +109,15 @@ impl Rig {
             if let Some(sink) = &mut self.sink {
                 sink.appended(self.bytes, 1);
             }
+        }
+    }
+
+    /// Appends many lines at once, without a rotation.
+    pub fn append_all(&mut self, lines: &[String]) {
+        self.file.write_all((lines.join("\n") + "\n").as_bytes()).unwrap();
+        self.bytes = self.file.metadata().unwrap().len();
+        if let Some(sink) = &mut self.sink {
+            sink.appended(self.bytes, lines.len() as u64);
         }
     }
 
