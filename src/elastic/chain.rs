@@ -133,21 +133,21 @@ impl Chain {
     /// The current file was moved or deleted by somebody, and there is a new one. The old one is held open until it was
     /// read: it may have no name any more.
     pub fn moved(&mut self) {
-        if !self.head_is_current()
-            && let Some(old) = self.current.take()
-        {
-            self.between_bytes += self.current_bytes;
-            self.orphans.push_back(old);
-            if self.orphans.len() > ORPHANS_MAX {
-                self.orphans.pop_front();
-                log::warn!(
-                    "{} was moved away more than {ORPHANS_MAX} times before the cluster had it: the oldest is read only if it is in the folder still",
-                    self.path.display()
-                );
-            }
-        }
-        self.current = None;
+        let was_current = self.head_is_current();
+        let (old, old_key, old_bytes) = (self.current.take(), self.current_key, self.current_bytes);
         self.open_current();
+        if was_current || self.current_key == old_key {
+            return;
+        }
+        self.between_bytes += old_bytes;
+        self.orphans.extend(old);
+        if self.orphans.len() > ORPHANS_MAX {
+            self.orphans.pop_front();
+            log::warn!(
+                "{} was moved away more than {ORPHANS_MAX} times before the cluster had it: the oldest is read only if it is in the folder still",
+                self.path.display()
+            );
+        }
     }
 
     /// The oldest files were deleted: if the head's was among them, the rest of it is given up.

@@ -44,6 +44,8 @@ const GROW_AFTER_BUSY: u32 = 4;
 const DEAD_CHECK_EVERY: Duration = Duration::from_secs(5);
 /// How long the loss of a backlog is shown after the last one.
 const DROPPED_SHOWN: Duration = Duration::from_secs(3600);
+/// How often the words about a cluster that takes nothing are put anew: they carry the last cause and the backlog.
+const SAY_EVERY: Duration = Duration::from_secs(1);
 /// How often the template is tried before documents go without.
 const SETUP_TRIES_MAX: u32 = 3;
 /// A document that was put off this often, while others go, is said.
@@ -87,6 +89,8 @@ pub struct Sink {
     dead_check: Option<Instant>,
     dropped_until: Option<Instant>,
     dropped_events: u64,
+    /// When the unreachable cluster was said last.
+    said_at: Option<Instant>,
 }
 
 struct InFlight {
@@ -148,6 +152,7 @@ impl Sink {
             dead_check: None,
             dropped_until: None,
             dropped_events: 0,
+            said_at: None,
             in_flight: None,
             settings: settings.clone(),
             nodes,
@@ -434,7 +439,8 @@ impl Sink {
 
     /// Takes out what is done and puts the rest off.
     fn settle(&mut self, node: usize, items: &[Item], now: Instant) {
-        let dead_written = self.bury(items);
+        let letters = self.bury(items);
+        let dead_written = letters.is_some();
         let (mut created, mut exists, mut dead) = (0, 0, 0);
         let (mut refused, mut read_only, mut put_off) = (None, None, None);
         for item in items {
@@ -451,7 +457,7 @@ impl Sink {
         let counters = &self.status.counters;
         counters.elastic_created.add(created);
         counters.elastic_exists.add(exists);
-        counters.elastic_dead.add(dead);
+        counters.elastic_dead.add(letters.unwrap_or(0));
         let done = (created + exists + dead) as usize;
         let tries = self.queue.settle(items.len(), |index| match &items[index] {
             Item::Created | Item::Exists => false,
@@ -500,27 +506,29 @@ impl Sink {
         }
     }
 
-    /// Writes the dead letters; `false` when they could not be written, and their documents must go again.
-    fn bury(&mut self, items: &[Item]) -> bool {
+    /// Writes the dead letters and says how many; `None` when they could not be written: their documents must go again.
+    fn bury(&mut self, items: &[Item]) -> Option<u64> {
         let mut letters = Vec::new();
+        let mut count = 0;
         let mut last = None;
         for (index, item) in items.iter().enumerate() {
             let Item::Dead { status, reason } = item else { continue };
             let record = self.queue.record(index);
             if dead::push_letter(&mut letters, self.clock.wall(), *status, reason, &record) {
                 last = Some(reason);
+                count += 1;
             } else {
                 // It is no JSON at all, which only the cluster's own reading showed.
                 self.skip();
             }
         }
         if letters.is_empty() {
-            return true;
+            return Some(0);
         }
         match dead::append(&self.path, &letters) {
             Ok(()) => {
                 self.say_dead(last.map(String::as_str));
-                true
+                Some(count)
             }
             Err(error) => {
                 self.why = format!("cannot write {}: {error}", dead::letters_path(&self.path).display());
@@ -528,7 +536,7 @@ impl Sink {
                 if error.kind() != io::ErrorKind::WouldBlock {
                     log::warn!("{}", self.why);
                 }
-                false
+                None
             }
         }
     }
@@ -610,8 +618,10 @@ impl Sink {
     /// Raises and clears what time alone changes.
     fn watch(&mut self, now: Instant) {
         if self.blocked_since().is_some_and(|since| now >= since + BLOCKED_AFTER)
+            && self.said_at.is_none_or(|said| now >= said + SAY_EVERY)
             && !self.status.is_raised(Code::ElasticRefused)
         {
+            self.said_at = Some(now);
             self.say_unreachable();
         }
         if self.dead_check.is_some_and(|at| at <= now) {
