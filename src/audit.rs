@@ -88,6 +88,14 @@ impl Report {
     }
 }
 
+/// Since when the files hold every event that they ever held. With every backup there, or with logrotate at work, older
+/// records may have gone: they are not missing. `None`: nothing has gone.
+pub fn held_since(config: &Config) -> Option<Millis> {
+    let files = records::files(&config.output.file);
+    let may_have_gone = files.len() > config.output.backup_count as usize;
+    records::oldest_receipt(&files).filter(|_| may_have_gone)
+}
+
 /// What a step brought.
 pub enum Step {
     /// The rate allows the next request after this.
@@ -159,14 +167,14 @@ impl Audit {
         }
     }
 
-    /// One step: a request at most.
+    /// One step: a request at most. `pulse` is called while files are read.
     ///
     /// # Errors
     /// When the service or a file cannot be read; the step may be tried again.
-    pub fn step(&mut self, api: &mut Api, clock: &Clock) -> Result<Step, Failed> {
+    pub fn step(&mut self, api: &mut Api, clock: &Clock, pulse: &dyn Fn()) -> Result<Step, Failed> {
         let Some(compared) = self.compared else {
             let counts = api.aggregates(self.from, self.to).map_err(Failed::Api)?;
-            self.counted = self.count(counts).map_err(Failed::Files)?;
+            self.counted = self.count(counts, pulse).map_err(Failed::Files)?;
             self.compared = Some(if self.counted.iter().all(|c| c.genesys == c.file) { self.to } else { self.from });
             return Ok(Step::More);
         };
@@ -174,11 +182,11 @@ impl Audit {
             if compared >= self.to {
                 return Ok(Step::Done(self.report()));
             }
-            self.begin_piece(compared, clock)?;
+            self.begin_piece(compared, clock, pulse)?;
         }
         match self.history.next(clock.now(), api.service().now()) {
             Next::Wait(wait) => return Ok(Step::Wait(wait)),
-            Next::Idle => self.end_piece().map_err(Failed::Files)?,
+            Next::Idle => self.end_piece(pulse).map_err(Failed::Files)?,
             Next::Ask { cursor, body } => {
                 let answer = api.query_page(cursor.as_deref(), &body);
                 let taken = self.history.take(answer, clock.wall());
@@ -194,7 +202,7 @@ impl Audit {
     }
 
     /// The files' counts beside the service's.
-    fn count(&self, genesys: BTreeMap<String, u64>) -> std::io::Result<Vec<Counted>> {
+    fn count(&self, genesys: BTreeMap<String, u64>, pulse: &dyn Fn()) -> std::io::Result<Vec<Counted>> {
         let mut counted: BTreeMap<String, Counted> =
             self.ids.iter().map(|id| (id.clone(), Counted { id: id.clone(), genesys: 0, file: 0 })).collect();
         for (id, count) in genesys {
@@ -203,7 +211,7 @@ impl Audit {
             }
         }
         let (from, to) = (self.from, self.to);
-        self.each_record(from, to, |event_id, sighting, _| {
+        self.each_record(from, to, pulse, |event_id, sighting, _| {
             if (from..to).contains(&sighting.moment.nominal())
                 && let Some(counted) = counted.get_mut(event_id)
             {
@@ -218,6 +226,7 @@ impl Audit {
         &self,
         from: Millis,
         to: Millis,
+        pulse: &dyn Fn(),
         mut visit: impl FnMut(&str, Sighting, &str),
     ) -> std::io::Result<()> {
         let record = |text: &str, line: &crate::event::Line<'_>| {
@@ -227,15 +236,15 @@ impl Audit {
                 visit(&line.event_id.decoded(), sighting, text);
             }
         };
-        records::each_since(&records::files(&self.output), from - RECORD_MARGIN_MS, record, || false, || ())
+        records::each_since(&records::files(&self.output), from - RECORD_MARGIN_MS, record, || false, pulse)
     }
 
-    fn begin_piece(&mut self, from: Millis, clock: &Clock) -> Result<(), Failed> {
+    fn begin_piece(&mut self, from: Millis, clock: &Clock, pulse: &dyn Fn()) -> Result<(), Failed> {
         let to = (from + PIECE_MS).min(self.to);
         let differing: Vec<String> =
             self.counted.iter().filter(|c| c.genesys != c.file).map(|c| c.id.clone()).collect();
         let mut files = Window::default();
-        self.each_record(from, to, |event_id, sighting, _| {
+        self.each_record(from, to, pulse, |event_id, sighting, _| {
             if differing.iter().any(|id| id == event_id) {
                 files.note(sighting);
             }
@@ -286,12 +295,12 @@ impl Audit {
     }
 
     /// All rows of the piece were seen: what is missing, and what is there beyond them?
-    fn end_piece(&mut self) -> std::io::Result<()> {
+    fn end_piece(&mut self, pulse: &dyn Fn()) -> std::io::Result<()> {
         let Some(mut piece) = self.piece.take() else { return Ok(()) };
         let within = |at: Millis| (piece.from..piece.to).contains(&at);
         let differing: Vec<&str> = self.counted.iter().filter(|c| c.genesys != c.file).map(|c| c.id.as_str()).collect();
         let mut extra = Vec::new();
-        self.each_record(piece.from, piece.to, |event_id, sighting, text| {
+        self.each_record(piece.from, piece.to, pulse, |event_id, sighting, text| {
             if differing.contains(&event_id)
                 && piece.rows.offer(sighting) == Outcome::New
                 && within(sighting.moment.nominal())

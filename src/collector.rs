@@ -77,7 +77,7 @@ impl Collector {
         let dialer = Arc::new(dialer);
         let bound = http::bind(&config.http).map_err(Fault::Other)?;
         let (news_in, news) = bounded(NEWS_MAX);
-        let (writer, begin) =
+        let (mut writer, begin) =
             Writer::open(config.clone(), status.clone(), clock.clone(), news_in.clone()).map_err(Fault::Other)?;
 
         let (stop, stopped) = bounded::<()>(0);
@@ -87,6 +87,7 @@ impl Collector {
         let (ended_in, ended) = bounded(3);
         let refused = |stage: &str, error| Fault::Other(format!("cannot start the {stage} thread: {error}"));
 
+        writer.fill_cluster(stopped.clone()).map_err(Fault::Other)?;
         let inbox = Inbox { frames, session: pages, reopen: reopened, stop: stopped.clone() };
         let handle = thread::spawn("writer", move || writer.run(inbox)).map_err(|e| refused("writer", e))?;
         watch("writer", handle, ended_in.clone()).map_err(|e| refused("writer", e))?;
@@ -110,7 +111,7 @@ impl Collector {
                 )
             }
         };
-        let begin = session::Start { checkpoint: session::Checkpoint::At(begin.checkpoint), channel: begin.channel };
+        let begin = session::Start { checkpoint: begin.checkpoint, origin: begin.origin, channel: begin.channel };
         let handle =
             session::start(config.clone(), begin, dialer, pages_in, news, open, status.clone(), clock, stopped)
                 .map_err(|e| refused("session", e))?;

@@ -9,14 +9,16 @@ use std::net::TcpListener;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, after, bounded, never, select};
 
 use crate::cli::Demo;
-use crate::config::{CatchUp, Config, Delivery, Genesys, Http, LogFormat, LogSettings, Network, Output, Reconnect};
+use crate::config::{CatchUp, Config, Delivery, Genesys, Http, LogSettings, Network, Output, Reconnect};
 use crate::secret::Secret;
-use crate::simulator::{Options, Pace, Simulator};
+use crate::signals::Signal;
+use crate::simulator::{Client, Options, Pace, Simulator};
 use crate::thread;
 
 /// The port that is tried first: the one that the collector listens on when nothing is set.
@@ -24,62 +26,73 @@ const HTTP_PORT: u16 = 8077;
 const HTTP_HOST: &str = "127.0.0.1";
 /// The history is read so often, so that what only the history brings is seen too.
 const CATCH_UP_INTERVAL: Duration = Duration::from_secs(10);
+/// Lively enough to watch, and calm enough to read.
+const EVENTS_PER_MINUTE: f64 = 30.0;
 /// Folders that were left by others are tried so many times to be avoided.
 const FOLDER_TRIES: u32 = 100;
+/// Signals that wait for the collector, at most.
+const SIGNALS_MAX: usize = 8;
 
-/// Runs the collector against a simulated service until a signal comes or the time is over; `terminate` is the signal
-/// that ends it then. Its exit status is the collector's, or 1 when the demo cannot be set up.
-pub fn run<S: Send + 'static>(
+/// Runs the collector against a simulated service until a signal comes or the time is over. Its exit status is the
+/// collector's, or 1 when the demo cannot be set up. `log`: as the log was started.
+pub fn run(
+    log: LogSettings,
     options: Demo,
-    signals: Receiver<S>,
-    terminate: S,
-    collector: impl FnOnce(Config, Receiver<S>) -> ExitCode,
+    signals: Receiver<Signal>,
+    collector: impl FnOnce(Config, Receiver<Signal>) -> ExitCode,
 ) -> ExitCode {
-    match start(options, signals, terminate, collector) {
+    match start(log, options, signals, collector) {
         Ok(status) => status,
         Err(e) => {
-            let _ = writeln!(io::stderr(), "cannot run the demo: {e}");
+            let _ = writeln!(io::stderr(), "audiohook-collector: cannot run the demo: {e}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn start<S: Send + 'static>(
+fn start(
+    log: LogSettings,
     options: Demo,
-    signals: Receiver<S>,
-    terminate: S,
-    collector: impl FnOnce(Config, Receiver<S>) -> ExitCode,
+    signals: Receiver<Signal>,
+    collector: impl FnOnce(Config, Receiver<Signal>) -> ExitCode,
 ) -> io::Result<ExitCode> {
     let folder = Folder::make(options.dir)?;
     let service = Options { keep_issued: false, ..Options::default() };
-    let (id, secret) = service.clients.first().map(|c| (c.id.clone(), c.secret.clone())).unwrap_or_default();
+    let client = service.clients.first().cloned().ok_or_else(|| io::Error::other("the service knows no client"))?;
     let mut simulator = Simulator::start(service)?;
-    simulator.generate(Pace::default())?;
-    let config = settings(&simulator.url(), &id, &secret, &folder.path, free_port()?);
+    simulator.generate(Pace { per_minute: EVENTS_PER_MINUTE, ..Pace::default() })?;
+    let config = settings(&simulator.url(), &client, &folder.path, free_port()?, log);
     announce(&mut io::stdout().lock(), &config, &folder)?;
-    let limit = options.run_for;
-    let (forward, forwarded) = bounded(4);
     // Dropped when the collector has ended, which ends the forwarding thread.
     let (ended, end) = bounded::<()>(0);
+    let (forwarding, forwarded) = forward(signals, options.run_for, end)?;
+    let status = collector(config, forwarded);
+    drop(ended);
+    let _ = forwarding.join();
+    Ok(status)
+}
+
+/// Passes signals on, and adds the one that ends the demo in time.
+fn forward(
+    mut signals: Receiver<Signal>,
+    limit: Option<Duration>,
+    end: Receiver<()>,
+) -> io::Result<(JoinHandle<()>, Receiver<Signal>)> {
+    let (forward, forwarded) = bounded(SIGNALS_MAX);
+    let over = limit.map_or_else(never, after);
     let forwarding = thread::spawn("demo-time", move || {
-        let over = limit.map_or_else(never, after);
-        let mut terminate = Some(terminate);
-        let mut signals = signals;
         loop {
             select! {
                 recv(signals) -> signal => match signal {
                     Ok(signal) => { let _ = forward.try_send(signal); }
                     Err(_) => signals = never(),
                 },
-                recv(over) -> _ => if let Some(terminate) = terminate.take() { let _ = forward.try_send(terminate); },
+                recv(over) -> _ => { let _ = forward.try_send(Signal::Stop); }
                 recv(end) -> _ => return,
             }
         }
     })?;
-    let status = collector(config, forwarded);
-    drop(ended);
-    let _ = forwarding.join();
-    Ok(status)
+    Ok((forwarding, forwarded))
 }
 
 /// The folder that the demo writes to.
@@ -128,15 +141,15 @@ fn free_port() -> io::Result<u16> {
 }
 
 /// What an operator would set, and the defaults for the rest.
-fn settings(url: &str, client_id: &str, client_secret: &str, folder: &Path, port: u16) -> Config {
+fn settings(url: &str, client: &Client, folder: &Path, port: u16, log: LogSettings) -> Config {
     let file = folder.join("audiohook_events.jsonl");
     let mut state_file = file.clone().into_os_string();
     state_file.push(".state");
     Config {
         genesys: Genesys {
             env: "mypurecloud.com".to_owned(),
-            client_id: client_id.to_owned(),
-            client_secret: Secret::new(client_secret),
+            client_id: client.id.clone(),
+            client_secret: Secret::new(client.secret.clone()),
             login_url: url.to_owned(),
             api_url: url.to_owned(),
             delivery: Delivery::Auto,
@@ -156,7 +169,7 @@ fn settings(url: &str, client_id: &str, client_secret: &str, folder: &Path, port
             state_file: state_file.into(),
             redact_fields: Vec::new(),
         },
-        log: LogSettings { console: true, level: log::LevelFilter::Info, format: LogFormat::Text },
+        log,
         elastic: None,
         http: Http { host: HTTP_HOST.to_owned(), port, token: None },
         reconnect: Reconnect { delay: Duration::from_secs(5), max_delay: Duration::from_secs(60) },
@@ -182,32 +195,37 @@ fn announce(out: &mut impl Write, config: &Config, folder: &Folder) -> io::Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::LogFormat;
+
+    fn log() -> LogSettings {
+        LogSettings { console: true, level: log::LevelFilter::Info, format: LogFormat::Json }
+    }
 
     #[test]
     fn the_collector_gets_settings_of_a_service_that_answers_and_ends_in_time() {
-        let (_keep, signals) = bounded::<u8>(1);
+        let (_keep, signals) = bounded(1);
         let mut seen = None;
         let options = Demo { dir: None, run_for: Some(Duration::from_millis(50)) };
-        let status = run(options, signals, 15, |config, signals| {
+        let status = run(log(), options, signals, |config, signals| {
             assert!(config.output.file.parent().unwrap().is_dir());
-            assert_eq!(signals.recv_timeout(Duration::from_secs(10)), Ok(15));
+            let address = config.genesys.api_url.strip_prefix("http://").unwrap().parse().unwrap();
+            assert!(std::net::TcpStream::connect_timeout(&address, Duration::from_secs(10)).is_ok());
+            assert_eq!(signals.recv_timeout(Duration::from_secs(10)), Ok(Signal::Stop));
             seen = Some(config);
             ExitCode::from(7)
         });
         assert_eq!(status, ExitCode::from(7));
-        let config = seen.unwrap();
-        assert!(config.genesys.api_url.starts_with("http://127.0.0.1:"));
-        assert!(!config.output.file.parent().unwrap().exists(), "a temporary folder is removed");
+        assert!(!seen.unwrap().output.file.parent().unwrap().exists(), "a temporary folder is removed");
     }
 
     #[test]
     fn a_signal_is_passed_on_and_a_named_folder_stays() {
         let dir = std::env::temp_dir().join(format!("audiohook-demo-test-{}", std::process::id()));
-        let (send, signals) = bounded::<u8>(1);
-        send.send(2).unwrap();
+        let (send, signals) = bounded(1);
+        send.send(Signal::Reopen).unwrap();
         let options = Demo { dir: Some(dir.clone()), run_for: None };
-        let status = run(options, signals, 15, |_, signals| {
-            assert_eq!(signals.recv_timeout(Duration::from_secs(10)), Ok(2));
+        let status = run(log(), options, signals, |_, signals| {
+            assert_eq!(signals.recv_timeout(Duration::from_secs(10)), Ok(Signal::Reopen));
             ExitCode::SUCCESS
         });
         assert_eq!(status, ExitCode::SUCCESS);
@@ -218,7 +236,8 @@ mod tests {
     #[test]
     fn what_is_printed_has_the_real_port_and_file_and_no_secret() {
         let folder = Folder { path: PathBuf::from("/tmp/x"), temporary: false };
-        let config = settings("http://127.0.0.1:1", "id", "hidden-secret", &folder.path, 4242);
+        let client = Client { id: "id".to_owned(), secret: "hidden-secret".to_owned() };
+        let config = settings("http://127.0.0.1:1", &client, &folder.path, 4242, log());
         let mut out = Vec::new();
         announce(&mut out, &config, &folder).unwrap();
         let text = String::from_utf8(out).unwrap();

@@ -10,6 +10,7 @@
 //! read a file per request, or take the last descriptors from those who keep the events.
 
 mod answer;
+mod body;
 mod events;
 mod front;
 mod head;
@@ -22,6 +23,7 @@ mod routes;
 mod tiny;
 mod token;
 
+use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
@@ -42,47 +44,60 @@ const BACKLOG: i32 = 1024;
 /// The public port, taken and not yet served.
 #[derive(Debug)]
 pub struct Bound {
-    listener: TcpListener,
+    /// One for each address of the host; one at least.
+    listeners: Vec<TcpListener>,
     address: SocketAddr,
 }
 
 impl Bound {
-    /// Where it listens: the port that the system chose where 0 was asked for.
+    /// Where it listens, the first where a name has several addresses: with the port that the system chose where 0 was
+    /// asked for.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 }
 
-/// Takes the port. HTTP_HOST may be an IPv4 or IPv6 address, in brackets or not, or a name; the first of its addresses
-/// that can be listened on is used.
+/// Takes the port. HTTP_HOST may be an IPv4 or IPv6 address, in brackets or not, or a name: then all of its addresses
+/// that this machine has are listened on, `localhost` in both families.
 ///
 /// # Errors
 /// One sentence that names the setting and the cure.
 pub fn bind(settings: &Http) -> Result<Bound, String> {
     let host = settings.host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(&settings.host);
-    let addresses: Vec<SocketAddr> = (host, settings.port)
+    let addresses: BTreeSet<SocketAddr> = (host, settings.port)
         .to_socket_addrs()
         .map_err(|e| {
             format!("cannot look up HTTP_HOST {host}: {e}; use an address of this machine, 0.0.0.0 or :: for all")
         })?
         .collect();
     let mut failed = format!("cannot listen on HTTP_HOST {host}: the name has no address; use 0.0.0.0 or :: for all");
-    for address in addresses {
+    let mut bound: Option<Bound> = None;
+    for mut address in addresses {
+        // Where the system chose the port for the first address, the others have the same one.
+        if let Some(bound) = &bound {
+            address.set_port(bound.address.port());
+        }
         match listen(address) {
-            Ok(bound) => return Ok(bound),
+            Ok((listener, address)) => {
+                bound.get_or_insert(Bound { listeners: Vec::new(), address }).listeners.push(listener);
+            }
+            // Half of a name's addresses would be a trap: whoever asks the other half meets another program.
+            Err(error) if error.kind() == ErrorKind::AddrInUse && settings.port != 0 => {
+                return Err(sentence(address, &error));
+            }
             Err(error) => failed = sentence(address, &error),
         }
     }
-    Err(failed)
+    bound.ok_or(failed)
 }
 
-fn listen(address: SocketAddr) -> io::Result<Bound> {
+fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind(address)?;
     // A second listen only moves the limit; where it is refused, the first one's stays.
     let _ = rustix::net::listen(&listener, BACKLOG);
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
-    Ok(Bound { listener, address })
+    Ok((listener, address))
 }
 
 fn sentence(address: SocketAddr, error: &io::Error) -> String {
@@ -115,7 +130,7 @@ pub fn start(
 ) -> io::Result<JoinHandle<()>> {
     let tiny = tiny::Tiny::start(&clock)?;
     let (stopped, stopper) = UnixStream::pair()?;
-    let front = front::Front::new(bound.listener, stopped, tiny, routes::Site::new(status, token), clock)?;
+    let front = front::Front::new(bound.listeners, stopped, tiny, routes::Site::new(status, token), clock)?;
     // poll(2) cannot hear a channel: this thread only carries the stop from the one to the other.
     thread::spawn("http-stop", move || {
         let _ = stop.recv();
@@ -140,6 +155,18 @@ mod tests {
                 // A machine without IPv6 says so in the same words.
                 Err(message) => assert!(host.contains(':') && message.contains("HTTP_HOST"), "{host}: {message}"),
             }
+        }
+    }
+
+    #[test]
+    fn a_name_is_listened_on_in_every_family_it_has() {
+        let bound = bind(&at("localhost", 0)).unwrap();
+        let mut families: Vec<bool> = ("localhost", 0).to_socket_addrs().unwrap().map(|a| a.is_ipv6()).collect();
+        families.sort();
+        families.dedup();
+        assert!(bound.listeners.len() == families.len() || bind(&at("::1", 0)).is_err());
+        for listener in &bound.listeners {
+            assert_eq!(listener.local_addr().unwrap().port(), bound.address().port());
         }
     }
 

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod collector;
 pub mod config;
 pub mod demo;
+pub mod elastic;
 pub mod event;
 pub mod genesys;
 pub mod health_command;
@@ -139,9 +140,9 @@ fn collect(config: Config) -> ExitCode {
     }
 }
 
-fn demo(_config: Config, options: cli::Demo) -> ExitCode {
+fn demo(config: Config, options: cli::Demo) -> ExitCode {
     match signals::listen() {
-        Ok(signals) => demo::run(options, signals, signals::Signal::Stop, collector::run),
+        Ok(signals) => demo::run(config.log, options, signals, collector::run),
         Err(error) => failure(format_args!("cannot listen to signals: {error}")),
     }
 }
@@ -161,12 +162,16 @@ fn audit(config: Config, options: cli::Audit) -> ExitCode {
     audit::run(&config, &options)
 }
 
-fn replay(_config: Config) -> ExitCode {
-    failure("cannot replay: not part of this build")
+fn replay(config: Config) -> ExitCode {
+    match elastic::replay(&config, &Clock::system()) {
+        Ok(status) => status,
+        Err(error) => failure(format_args!("cannot replay the dead letters: {error}")),
+    }
 }
 
-fn template(_config: Config) -> ExitCode {
-    failure("cannot print the template: not part of this build")
+fn template(config: Config) -> ExitCode {
+    let index = config.elastic.map_or_else(|| "genesys-audiohook".to_owned(), |elastic| elastic.index);
+    print(elastic::template::text(&index, false))
 }
 
 /// A closed pipe is no failure of ours: `audiohook-collector --help | head` is well.

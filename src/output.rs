@@ -4,6 +4,8 @@
 //! cut the file, and the lock that keeps a second collector away. Must never: leave a torn line behind while it runs,
 //! look at what a line says, or ask the file system anything for each event.
 
+pub mod backups;
+pub mod identity;
 mod lines;
 mod lock;
 
@@ -55,7 +57,16 @@ pub struct Appended {
     /// Bytes that are in the file now: whole lines.
     pub bytes: usize,
     /// Why not all of them are.
-    pub error: Option<io::Error>,
+    pub stopped: Option<Stopped>,
+}
+
+/// What ended an append early.
+#[derive(Debug)]
+pub enum Stopped {
+    /// The next line would exceed the size: rotate, say [`OutputFile::rotated`], and go on.
+    Full,
+    /// The disk refuses.
+    Error(io::Error),
 }
 
 impl OutputFile {
@@ -93,27 +104,32 @@ impl OutputFile {
         self.len == 0
     }
 
-    /// Appends lines, each with its line feed; `rotate` is called, once the file is closed, to make room for a new one.
-    /// What does not fit whole is taken back.
-    pub fn append(&mut self, lines: &[u8], rotate: &mut dyn FnMut(&Path) -> io::Result<()>) -> Appended {
-        let mut done = 0;
-        while done < lines.len() {
-            if let Err(error) = self.make_ready() {
-                return Appended { bytes: done, error: Some(error) };
-            }
-            let rest = &lines[done..];
-            let fitting = self.fitting(rest);
-            if fitting == 0 {
-                self.rotate(rotate);
-                continue;
-            }
-            let written = self.write(&rest[..fitting]);
-            done += written.bytes;
-            if written.error.is_some() {
-                return Appended { bytes: done, ..written };
-            }
+    /// Appends lines, each with its line feed, until one would exceed the size. What does not fit whole is taken back.
+    pub fn append(&mut self, lines: &[u8]) -> Appended {
+        if let Err(error) = self.make_ready() {
+            return Appended { bytes: 0, stopped: Some(Stopped::Error(error)) };
         }
-        Appended { bytes: done, error: None }
+        let fitting = self.fitting(lines);
+        let written = self.write(&lines[..fitting]);
+        if written.stopped.is_none() && fitting < lines.len() {
+            return Appended { stopped: Some(Stopped::Full), ..written };
+        }
+        written
+    }
+
+    /// The file has become a backup: a new one is begun.
+    pub fn rotated(&mut self) {
+        self.let_go();
+        self.rotate_at = 0;
+        if let Err(error) = self.reopen() {
+            // The next append tries again, and tells.
+            log::debug!("cannot begin {}: {error}", self.path.display());
+        }
+    }
+
+    /// The rotation failed. Events come before tidiness: the file grows, and the rotation is tried again later.
+    pub fn not_rotated(&mut self) {
+        self.rotate_at = self.len + self.max_size.unwrap_or(0).max(1024 * 1024) / 8;
     }
 
     /// Makes everything appended so far durable.
@@ -172,20 +188,6 @@ impl OutputFile {
         }
     }
 
-    fn rotate(&mut self, rotate: &mut dyn FnMut(&Path) -> io::Result<()>) {
-        match rotate(&self.path) {
-            Ok(()) => {
-                self.let_go();
-                self.rotate_at = 0;
-            }
-            Err(error) => {
-                // Events come before tidiness: the file grows until it can be rotated.
-                log::error!("cannot rotate {}: {error}; it grows until that is mended", self.path.display());
-                self.rotate_at = self.len + self.max_size.unwrap_or(0).max(1024 * 1024) / 8;
-            }
-        }
-    }
-
     /// Gives up the file at hand, to be synced later.
     fn let_go(&mut self) {
         if let Some(file) = self.file.take()
@@ -222,7 +224,10 @@ impl OutputFile {
     }
 
     fn write(&mut self, lines: &[u8]) -> Appended {
-        let Some(mut file) = self.file.as_ref() else { return Appended { bytes: 0, error: None } };
+        let Some(mut file) = self.file.as_ref() else { return Appended { bytes: 0, stopped: None } };
+        if lines.is_empty() {
+            return Appended { bytes: 0, stopped: None };
+        }
         self.dirty = true;
         let mut done = 0;
         let error = loop {
@@ -234,7 +239,7 @@ impl OutputFile {
             }
             if done == lines.len() {
                 self.len += done as u64;
-                return Appended { bytes: done, error: None };
+                return Appended { bytes: done, stopped: None };
             }
         };
         let whole = lines[..done].iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
@@ -245,7 +250,7 @@ impl OutputFile {
         {
             log::debug!("cannot take back a torn line of {}: {error}", self.path.display());
         }
-        Appended { bytes: whole, error: Some(error) }
+        Appended { bytes: whole, stopped: Some(Stopped::Error(error)) }
     }
 
     /// Cuts off the part of a line that did not fit.
@@ -290,15 +295,20 @@ impl OutputFile {
 mod tests {
     use super::*;
 
-    /// Rotates in the simplest way.
-    fn shift(path: &Path) -> io::Result<()> {
-        let backup = |n: u32| PathBuf::from(format!("{}.{n}", path.display()));
-        for n in (1..9).rev() {
-            if backup(n).exists() {
-                std::fs::rename(backup(n), backup(n + 1))?;
+    /// Appends all of it, rotating as the writer does.
+    fn append_all(output: &mut OutputFile, mut lines: &[u8]) {
+        loop {
+            let appended = output.append(lines);
+            lines = &lines[appended.bytes..];
+            match appended.stopped {
+                None => return,
+                Some(Stopped::Full) => {
+                    backups::rotate(output.path(), 9, None).unwrap();
+                    output.rotated();
+                }
+                Some(Stopped::Error(error)) => panic!("{error}"),
             }
         }
-        std::fs::rename(path, backup(1))
     }
 
     fn folder(name: &str) -> PathBuf {
@@ -313,8 +323,7 @@ mod tests {
         let folder = folder("rotate");
         let path = folder.join("events");
         let (mut output, _) = OutputFile::open(&path, Some(10)).unwrap();
-        let appended = output.append(b"aaa\nbbb\nccc\nthis one is long\nd\n", &mut shift);
-        assert!(appended.error.is_none() && appended.bytes == 31);
+        append_all(&mut output, b"aaa\nbbb\nccc\nthis one is long\nd\n");
         let read = |n: &str| std::fs::read_to_string(folder.join(n)).unwrap();
         assert_eq!(
             [read("events"), read("events.1"), read("events.2"), read("events.3")],
@@ -327,8 +336,11 @@ mod tests {
     fn a_rotation_that_fails_loses_nothing() {
         let folder = folder("refuse");
         let (mut output, _) = OutputFile::open(&folder.join("events"), Some(10)).unwrap();
-        let mut refuse = |_: &Path| Err(io::Error::from(io::ErrorKind::PermissionDenied));
-        assert_eq!(output.append(b"aaaaaaaa\nbbbbbbbb\ncccccccc\n", &mut refuse).bytes, 27);
+        let lines = b"aaaaaaaa\nbbbbbbbb\ncccccccc\n";
+        let appended = output.append(lines);
+        assert!(appended.bytes == 9 && matches!(appended.stopped, Some(Stopped::Full)));
+        output.not_rotated();
+        assert_eq!(output.append(&lines[9..]).bytes, 18);
         assert_eq!(std::fs::read_to_string(folder.join("events")).unwrap(), "aaaaaaaa\nbbbbbbbb\ncccccccc\n");
         std::fs::remove_dir_all(folder).unwrap();
     }
@@ -340,7 +352,7 @@ mod tests {
         std::fs::write(&path, "{\"a\":1}\n{\"b\":").unwrap();
         let (mut output, torn) = OutputFile::open(&path, None).unwrap();
         assert_eq!(torn.as_deref(), Some(&b"{\"b\":"[..]));
-        output.append(b"{\"c\":3}\n", &mut shift);
+        output.append(b"{\"c\":3}\n");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"a\":1}\n{\"c\":3}\n");
         std::fs::write(&path, "{\"a\":1}").unwrap();
         let (_, torn) = OutputFile::open(&path, None).unwrap();
@@ -353,15 +365,15 @@ mod tests {
         let folder = folder("moved");
         let path = folder.join("events");
         let (mut output, _) = OutputFile::open(&path, None).unwrap();
-        output.append(b"a\n", &mut shift);
+        output.append(b"a\n");
         assert_eq!(output.look().unwrap(), Change::None);
         std::fs::rename(&path, folder.join("old")).unwrap();
         assert_eq!(output.look().unwrap(), Change::Replaced);
-        output.append(b"b\n", &mut shift);
+        output.append(b"b\n");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "b\n");
         File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
         assert_eq!(output.look().unwrap(), Change::Cut);
-        output.append(b"c\n", &mut shift);
+        output.append(b"c\n");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "c\n");
         std::fs::remove_dir_all(folder).unwrap();
     }
@@ -372,14 +384,14 @@ mod tests {
         let path = folder.join("events");
         // A file that may not grow beyond a limit stands for a disk that is full.
         let (mut output, _) = OutputFile::open(&path, None).unwrap();
-        output.append(b"first\n", &mut shift);
+        output.append(b"first\n");
         let device = OpenOptions::new().write(true).open("/dev/full").unwrap();
         let whole = output.file.replace(device);
-        let appended = output.append(b"second\n", &mut shift);
+        let appended = output.append(b"second\n");
         assert_eq!(appended.bytes, 0);
-        assert_eq!(appended.error.unwrap().kind(), io::ErrorKind::StorageFull);
+        assert!(matches!(appended.stopped, Some(Stopped::Error(error)) if error.kind() == io::ErrorKind::StorageFull));
         output.file = whole;
-        assert_eq!(output.append(b"second\n", &mut shift).bytes, 7);
+        assert_eq!(output.append(b"second\n").bytes, 7);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "first\nsecond\n");
         std::fs::remove_dir_all(folder).unwrap();
     }

@@ -69,17 +69,6 @@ impl ReaderHandle {
             let _ = tcp.shutdown(Shutdown::Both);
         }
     }
-
-    /// A handle on nothing, for tests of whoever holds one.
-    #[cfg(test)]
-    pub(crate) fn detached() -> Self {
-        Self(Arc::default())
-    }
-
-    #[cfg(test)]
-    pub(crate) fn is_retired(&self) -> bool {
-        self.0.retired.load(Ordering::SeqCst)
-    }
 }
 
 /// Closes unless the reader was retired: then it ends by itself.

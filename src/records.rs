@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::clock::Millis;
 use crate::event::{Line, read_line};
-use crate::output::{Flow, each_line_backwards, first_line};
+use crate::output::{Flow, backups, each_line_backwards, first_line};
 use crate::window::{Moment, RECEIPT_DELAY_MS, Sighting, Way};
 
 /// How far beyond the horizon a file is read: a wall clock that jumped an hour back leaves receipts out of order.
@@ -92,7 +92,6 @@ fn oldest_line(path: &Path) -> Option<String> {
 
 /// The output file and its backups, the newest first.
 pub fn files(path: &Path) -> Vec<PathBuf> {
-    let backup = |n: u32| PathBuf::from(format!("{}.{n}", path.display()));
-    let backups = (1..).map(backup).take_while(|path| path.exists());
-    std::iter::once(path.to_owned()).chain(backups).collect()
+    let numbers = backups::numbers(path).unwrap_or_default();
+    std::iter::once(path.to_owned()).chain(numbers.into_iter().map(|n| backups::backup(path, n))).collect()
 }

@@ -12,7 +12,7 @@ pub mod state;
 mod unreadable;
 
 use std::cell::{Cell, RefCell};
-use std::path::{Path, PathBuf};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,10 +20,11 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, after,
 
 use crate::clock::{Clock, Millis};
 use crate::config::Config;
+use crate::elastic::Sink;
 use crate::event::{Definitions, Line, Redaction};
 use crate::logging::Rate;
 use crate::message::{Batch, ChannelState, Definition, FromSession, News, Page};
-use crate::output::{Change, Lock, OutputFile};
+use crate::output::{Change, Lock, OutputFile, Stopped, backups};
 use crate::records;
 use crate::status::{Beat, Code, RECENT_BYTES_MAX, RECENT_MAX, Status};
 use crate::window::RECEIPT_DELAY_MS;
@@ -44,6 +45,12 @@ const DISK_RETRY: Duration = Duration::from_millis(500);
 /// How long a stop waits for what readers still hand over, and for a disk that refuses.
 const STOP_QUIET: Duration = Duration::from_millis(150);
 const STOP_MAX: Duration = Duration::from_secs(2);
+
+/// How often the cursor is kept while it moves; each time costs two syncs.
+const CURSOR_KEPT_EVERY: Duration = Duration::from_secs(2);
+
+/// How long a stop waits for the cluster.
+const CLUSTER_STOP_MAX: Duration = Duration::from_secs(1);
 
 /// How long the last unreadable frame is told of in `/health`.
 const UNREADABLE_TOLD: Duration = Duration::from_secs(3600);
@@ -67,6 +74,8 @@ pub struct Inbox {
 #[derive(Clone, Debug)]
 pub struct Begin {
     pub checkpoint: Millis,
+    /// Where the very first start began.
+    pub origin: Millis,
     pub channel: Option<ChannelState>,
 }
 
@@ -83,6 +92,9 @@ pub struct Writer {
     unreadable: Unreadable,
     unreadable_last: Option<Instant>,
     intake: Intake,
+    sink: Option<Sink>,
+    /// When the cursor was last kept.
+    cursor_kept: Instant,
     log_rate: Rate,
     beat: Beat,
     ticked: Instant,
@@ -123,7 +135,9 @@ impl Writer {
             }
         }
         let state = begin_state(&config, wall)?;
-        let begin = Begin { checkpoint: state.checkpoint_ms.unwrap_or(wall), channel: state.channel.clone() };
+        let checkpoint = state.checkpoint_ms.unwrap_or(wall);
+        let origin = state.origin_ms.unwrap_or(checkpoint);
+        let begin = Begin { checkpoint, origin, channel: state.channel.clone() };
         let beat = status.beats.register("writer");
         let overlap_ms = config.catch_up.overlap.as_millis() as i64;
         status.gauges.checkpoint.set(begin.checkpoint);
@@ -140,11 +154,26 @@ impl Writer {
             state_dirty: false,
             unreadable,
             unreadable_last: None,
+            sink: None,
+            cursor_kept: now,
             log_rate: Rate::new(LOGGED_EVENTS_MAX, Duration::from_secs(1)),
             beat,
             ticked: now,
         };
         Ok((writer, begin))
+    }
+
+    /// Fills a cluster from the file, from where the state says.
+    ///
+    /// # Errors
+    /// In one sentence: the file or the CA's file cannot be read.
+    pub fn fill_cluster(&mut self, stop: Receiver<()>) -> Result<(), String> {
+        let Some(elastic) = &self.config.elastic else { return Ok(()) };
+        let (output, network) = (&self.config.output, &self.config.network);
+        let sink =
+            Sink::start(elastic, output, network, self.state.cursor, self.status.clone(), self.clock.clone(), stop);
+        self.sink = Some(sink.map_err(|error| format!("cannot begin to fill ELASTIC_URL's cluster: {error}"))?);
+        Ok(())
     }
 
     /// Runs until told to stop.
@@ -154,9 +183,10 @@ impl Writer {
     pub fn run(mut self, inbox: Inbox) -> Result<(), String> {
         self.load()?;
         let (mut frames, mut session) = (inbox.frames.clone(), inbox.session.clone());
+        let answers = self.sink.as_ref().map_or_else(never, |sink| sink.answers().clone());
         loop {
             self.beat.waiting();
-            let idle = after(TICK.saturating_sub(self.clock.now() - self.ticked));
+            let idle = after(self.idle_for());
             select! {
                 recv(frames) -> batch => match batch {
                     Ok(batch) => self.intake.batch(&batch),
@@ -166,6 +196,9 @@ impl Writer {
                     Ok(given) => self.take(given, &inbox.stop)?,
                     Err(_) => session = never(),
                 },
+                recv(answers) -> answer => if let (Ok(answer), Some(sink)) = (answer, &mut self.sink) {
+                    sink.answer(answer);
+                },
                 recv(inbox.reopen) -> _ => self.look(),
                 recv(inbox.stop) -> _ => break,
                 recv(idle) -> _ => {}
@@ -173,11 +206,22 @@ impl Writer {
             self.beat.busy();
             self.gather(&frames);
             self.flush(&inbox.stop)?;
+            if let Some(sink) = &mut self.sink {
+                sink.step();
+            }
             if self.clock.now() - self.ticked >= TICK {
                 self.tick();
             }
         }
         self.stop(&inbox)
+    }
+
+    /// How long there is nothing to do if nothing comes.
+    fn idle_for(&self) -> Duration {
+        let now = self.clock.now();
+        let tick = TICK.saturating_sub(now - self.ticked);
+        let sink = self.sink.as_ref().and_then(Sink::wake_at);
+        sink.map_or(tick, |at| at.saturating_duration_since(now).min(tick))
     }
 
     /// Takes what has gathered in the inbox, without waiting for more.
@@ -236,48 +280,71 @@ impl Writer {
                 ));
             }
         }
-        if !self.intake.ends.is_empty() {
+        if self.intake.tally.written > 0 {
             self.status.clear(Code::DiskWriteFailed);
         }
         self.publish();
         Ok(())
     }
 
-    /// Appends the gathered lines; the lines that did not go stay.
+    /// Appends the gathered lines, rotating where need be; the lines that did not go stay.
     fn append(&mut self) -> Option<std::io::Error> {
-        let count = self.config.output.backup_count;
-        let appended = self.output.append(&self.intake.lines, &mut |path| shift_backups(path, count));
-        if appended.error.is_none() {
-            let lines = &self.intake.lines;
-            let from = self.intake.ends.len().saturating_sub(crate::status::RECENT_MAX);
-            let starts = self.intake.ends[..self.intake.ends.len().saturating_sub(1)].iter();
-            let starts = std::iter::once(&0).chain(starts).skip(from);
-            self.status
-                .recent
-                .extend(starts.zip(&self.intake.ends[from..]).map(|(start, end)| &lines[*start..*end - 1]));
+        let (mut done, mut lines_done) = (0, 0);
+        let error = loop {
+            let appended = self.output.append(&self.intake.lines[done..]);
+            let from = done;
+            done += appended.bytes;
+            let lines = self.intake.ends[lines_done..].iter().take_while(|end| **end <= done).count();
+            self.tell_recent(from, lines_done..lines_done + lines);
+            lines_done += lines;
+            if let Some(sink) = &mut self.sink {
+                sink.appended(self.output.len(), lines as u64);
+            }
+            match appended.stopped {
+                None => break None,
+                Some(Stopped::Full) => self.rotate(),
+                Some(Stopped::Error(error)) => break Some(error),
+            }
+        };
+        if done == self.intake.lines.len() {
             self.intake.lines.clear();
+            self.intake.ends.clear();
         } else {
-            self.recent_partly(appended.bytes);
-            self.intake.lines.drain(..appended.bytes);
+            self.intake.lines.drain(..done);
+            self.intake.ends.drain(..lines_done);
+            self.intake.ends.iter_mut().for_each(|end| *end -= done);
         }
-        appended.error
+        error
     }
 
-    /// Some lines went and some did not: those that went are told of, the others keep their places.
-    fn recent_partly(&mut self, bytes: usize) {
-        let lines = &self.intake.lines[..bytes];
-        self.status.recent.extend(lines.split(|b| *b == b'\n').filter(|line| !line.is_empty()));
-        self.intake.ends.retain_mut(|end| {
-            let gone = *end <= bytes;
-            *end = end.saturating_sub(bytes);
-            !gone
-        });
+    /// Publishes the newest of the lines that went; the first of them begins at `from`.
+    fn tell_recent(&self, from: usize, lines: Range<usize>) {
+        let first = lines.start.max(lines.end.saturating_sub(RECENT_MAX));
+        let start = |line: usize| if line == lines.start { from } else { self.intake.ends[line - 1] };
+        self.status
+            .recent
+            .extend((first..lines.end).map(|line| &self.intake.lines[start(line)..self.intake.ends[line] - 1]));
+    }
+
+    fn rotate(&mut self) {
+        let keep = self.sink.as_ref().map(Sink::keep);
+        match backups::rotate(self.output.path(), self.config.output.backup_count, keep) {
+            Ok(dropped) => {
+                self.output.rotated();
+                if let Some(sink) = &mut self.sink {
+                    sink.rotated(dropped);
+                }
+            }
+            Err(error) => {
+                self.status.counters.errors.add(1);
+                log::error!("cannot rotate {}: {error}; it grows until that is mended", self.output.path().display());
+                self.output.not_rotated();
+            }
+        }
     }
 
     /// Tells the others what was met, once it is in the file.
     fn publish(&mut self) {
-        let wrote = !self.intake.ends.is_empty() || self.intake.tally.written > 0;
-        self.intake.ends.clear();
         for (connection, control) in self.intake.controls.drain(..) {
             // The session may be busy: then it learns from the socket's end.
             let _ = self.news.try_send(News::Control { connection, control });
@@ -298,7 +365,7 @@ impl Writer {
             let gauge = &self.status.gauges.last_event;
             gauge.set(gauge.get().map_or(newest, |last| last.max(newest)));
         }
-        if wrote {
+        if tally.written > 0 {
             self.log_events(tally.written);
         }
     }
@@ -363,6 +430,10 @@ impl Writer {
 
     /// Writes the state; what cannot be written now is tried again at each tick.
     fn save_state(&mut self) {
+        if let Some(cursor) = self.sink.as_ref().and_then(Sink::cursor) {
+            self.state.cursor = Some(cursor);
+            self.cursor_kept = self.clock.now();
+        }
         let path = &self.config.output.state_file;
         match state::write(path, &self.state) {
             Ok(()) => self.state_dirty = false,
@@ -383,7 +454,9 @@ impl Writer {
         self.ticked = self.clock.now();
         self.look();
         self.say_held_back(self.ticked);
-        if self.state_dirty {
+        let cursor = self.sink.as_ref().and_then(Sink::cursor);
+        let cursor_moved = cursor.is_some() && cursor != self.state.cursor;
+        if self.state_dirty || (cursor_moved && self.ticked - self.cursor_kept >= CURSOR_KEPT_EVERY) {
             self.save_state();
         }
         if self.unreadable_last.is_some_and(|last| self.ticked - last > UNREADABLE_TOLD) {
@@ -396,6 +469,11 @@ impl Writer {
     fn look(&mut self) {
         match self.output.look() {
             Ok(change) => {
+                if change != Change::None
+                    && let Some(sink) = &mut self.sink
+                {
+                    sink.moved();
+                }
                 match change {
                     Change::None => {}
                     Change::Replaced => log::info!("{} was moved or deleted: a new one is begun", self.output.path().display()),
@@ -462,9 +540,26 @@ impl Writer {
             self.flush(&inbox.stop)?;
         }
         self.flush(&inbox.stop)?;
+        self.finish_cluster();
         self.output.sync().map_err(|error| format!("cannot sync {}: {error}", self.output.path().display()))?;
         self.save_state();
         Ok(())
+    }
+}
+
+impl Writer {
+    /// What the cluster takes quickly it gets before the end; the rest it gets after the next start.
+    fn finish_cluster(&mut self) {
+        let Some(sink) = &mut self.sink else { return };
+        let deadline = self.clock.now() + CLUSTER_STOP_MAX;
+        let answers = sink.answers().clone();
+        while sink.pending() {
+            sink.flush();
+            match answers.recv_deadline(deadline) {
+                Ok(answer) => sink.answer(answer),
+                Err(_) => return,
+            }
+        }
     }
 }
 
@@ -480,8 +575,10 @@ pub fn repair(config: &Config, definitions: &[Definition], page: &Page) -> Resul
         Intake::new(Redaction::new(&config.output.redact_fields), config.catch_up.overlap.as_millis() as i64);
     intake.definitions = Definitions::new(definitions);
     intake.repair(page);
-    let appended = output.append(&intake.lines, &mut |_| Ok(()));
-    appended.error.map_or(Ok(()), Err).and_then(|()| output.sync()).map_err(cannot)?;
+    if let Some(Stopped::Error(error)) = output.append(&intake.lines).stopped {
+        return Err(cannot(error));
+    }
+    output.sync().map_err(cannot)?;
     Ok(intake.tally.written)
 }
 
@@ -506,7 +603,7 @@ fn begin_state(config: &Config, wall: Millis) -> Result<State, String> {
     // Records of ours show that this is no first start: all that they may lack since the oldest of them is read again.
     let checkpoint = records::oldest_of_ours(&records::files(&config.output.file))
         .map_or(first, |oldest| oldest.max(wall - HISTORY_KEPT_MS));
-    let state = State { checkpoint_ms: Some(checkpoint), ..state };
+    let state = State { checkpoint_ms: Some(checkpoint), origin_ms: Some(checkpoint), ..state };
     state::write(path, &state).map_err(|error| {
         format!(
             "cannot write STATE_FILE {}: {error}; the user that runs the collector must be able to write there",
@@ -514,15 +611,4 @@ fn begin_state(config: &Config, wall: Millis) -> Result<State, String> {
         )
     })?;
     Ok(state)
-}
-
-/// Stands in until the backups' own module is here.
-fn shift_backups(path: &Path, count: u32) -> std::io::Result<()> {
-    let backup = |n: u32| PathBuf::from(format!("{}.{n}", path.display()));
-    for n in (1..count).rev() {
-        if backup(n).exists() {
-            std::fs::rename(backup(n), backup(n + 1))?;
-        }
-    }
-    std::fs::rename(path, backup(1))
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crossbeam_channel::never;
 
-use super::{Audit, Report, Step};
+use super::{Audit, Report, Step, held_since};
 use crate::cli;
 use crate::clock::{Clock, Millis, format_millis};
 use crate::config::Config;
@@ -16,7 +16,7 @@ use crate::genesys::history::KEPT_MS;
 use crate::genesys::topics;
 use crate::net::Dialer;
 use crate::output::Lock;
-use crate::{records, writer};
+use crate::writer;
 
 /// What is looked at when nothing is said: a day.
 const SPAN_MS: i64 = 24 * 3_600_000;
@@ -73,7 +73,7 @@ fn one(
     let mut audit = Audit::new(config, ids, from, to);
     let mut failures = 0;
     loop {
-        let wait = match audit.step(api, clock) {
+        let wait = match audit.step(api, clock, &|| ()) {
             Ok(Step::Done(report)) => return Ok(report),
             Ok(Step::More) => {
                 failures = 0;
@@ -108,10 +108,7 @@ fn interval(config: &Config, options: &cli::Audit, now: Millis) -> Result<(Milli
         from = now - KEPT_MS;
         say(&format!("--from is cut to {}: Genesys keeps ten days", format_millis(from)));
     }
-    let files = records::files(&config.output.file);
-    // With every backup there, or with logrotate at work, older records may have gone: they are not missing.
-    let may_have_gone = files.len() > config.output.backup_count as usize;
-    if may_have_gone && let Some(oldest) = records::oldest_receipt(&files).filter(|oldest| *oldest > from) {
+    if let Some(oldest) = held_since(config).filter(|oldest| *oldest > from) {
         from = oldest;
         say(&format!("--from is cut to {}: the files hold nothing older", format_millis(from)));
     }

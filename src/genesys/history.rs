@@ -96,6 +96,8 @@ pub struct Taken {
     /// The request failed for a reason that only time can cure: wait before the next.
     pub failed: Option<ApiError>,
     pub notices: Vec<String>,
+    /// The sum of a long read, at its end.
+    pub summary: Option<String>,
 }
 
 /// The reader of the history.
@@ -261,6 +263,10 @@ impl History {
         self.piece_ms = (self.piece_ms * 2).min(self.piece_ms_max);
         if job.at >= job.to {
             taken.done = job.is_whole;
+            taken.summary = (job.shown > job.started).then(|| {
+                let (from, to) = (format_millis(job.from), format_millis(job.to));
+                format!("read the history from {from} to {to}: {} events in {} requests", job.events, job.requests)
+            });
             self.jobs.pop_front();
         }
     }
@@ -314,6 +320,11 @@ impl History {
             let last = ids.is_none_or(|ids| piece.start + 1 >= ids.len() - refused.len().min(ids.len()));
             if last && !piece.any_taken && too_short {
                 self.piece = None;
+                if self.jobs.front().is_some_and(|job| !job.is_whole) {
+                    // New definitions that the history does not know: the next whole read finds that out by itself.
+                    self.jobs.pop_front();
+                    return;
+                }
                 taken.failed = Some(error);
                 return;
             }

@@ -6,6 +6,7 @@
 //! It is a scheduler. Each duty has an instant from which it is due; the loop runs the first that is, in the order of
 //! [`Session::work`], and otherwise waits for news, for room in the writer's queue, or for the next instant.
 
+mod auditing;
 mod health;
 mod login;
 mod reading;
@@ -48,17 +49,12 @@ const CLOCK_TOLERANCE_MS: i64 = 300_000;
 /// Where the last run ended.
 #[derive(Clone, Debug)]
 pub struct Start {
-    pub checkpoint: Checkpoint,
+    /// Everything in the history before this is on the disk.
+    pub checkpoint: Millis,
+    /// Where the very first start began: nothing before it is asked for, or missed.
+    pub origin: Millis,
     /// The channel that the last run remembered.
     pub channel: Option<ChannelState>,
-}
-
-/// How far the history is known to be on the disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Checkpoint {
-    /// Nothing is known: the very first start, which goes back CATCH_UP_START.
-    First,
-    At(Millis),
 }
 
 /// Opens a socket: [`crate::reader::start`] with what it needs, or a test's own.
@@ -119,6 +115,7 @@ struct Session {
     clock_told: bool,
     socket: Socket,
     reading: Reading,
+    auditing: auditing::Auditing,
 }
 
 impl Session {
@@ -161,8 +158,9 @@ impl Session {
             throttled_until: now,
             throttled_backoff: backoff.clone(),
             clock_told: false,
-            socket: Socket::new(start.channel, backoff.clone(), now),
-            reading: Reading::new(history, start.checkpoint, backoff, now),
+            socket: Socket::new(start.channel.clone(), backoff.clone(), now),
+            reading: Reading::new(history, &start, backoff, now),
+            auditing: auditing::Auditing::default(),
             config,
             api,
             to_writer,
@@ -227,6 +225,7 @@ impl Session {
             || self.prepare_if_due(now)
             || self.resubscribe_if_due(now)
             || self.read_if_due(now)
+            || self.audit_if_due(now)
     }
 
     /// Waits for news, for room in the writer's queue, for a stop, or until the next duty is due.
@@ -255,6 +254,7 @@ impl Session {
                 self.prepare_due(),
                 self.resubscribe_due(),
                 self.reading_due(now),
+                self.auditing_due(),
             ];
             due.extend(calls.into_iter().flatten().map(|at| at.max(self.throttled_until)));
         }
@@ -290,6 +290,7 @@ impl Session {
         match self.api.definitions() {
             Ok(definitions) => {
                 self.definitions_backoff.reset();
+                self.throttled_backoff.reset();
                 self.definitions_at = self.clock.now() + DEFINITIONS_INTERVAL;
                 self.take_definitions(definitions);
             }
@@ -361,6 +362,9 @@ impl Session {
                         found.join(", "),
                         if allowed { "allowed" } else { "not allowed" }
                     );
+                }
+                if allowed && !self.transport_allowed {
+                    self.socket_is_wanted();
                 }
                 self.transport_allowed = allowed;
                 let again = if allowed { DEFINITIONS_INTERVAL } else { self.retry_interval() * 10 };

@@ -3,11 +3,14 @@
 //! Deals with: the headers that every answer carries, and printing them through tiny_http. Must never: send a body
 //! without its length, or one to HEAD.
 
+use std::collections::VecDeque;
 use std::io;
 use std::str::FromStr;
 
 use serde_json::json;
 use tiny_http::{HTTPVersion, Header, Response, StatusCode};
+
+use super::body::Body;
 
 /// What a route answers.
 #[derive(Debug)]
@@ -16,13 +19,13 @@ pub struct Answer {
     pub content_type: &'static str,
     /// Beyond those that every answer carries.
     pub headers: Vec<(&'static str, String)>,
-    pub body: Vec<u8>,
+    pub body: Body,
 }
 
 pub const JSON: &str = "application/json";
 
 impl Answer {
-    pub fn new(status: u16, content_type: &'static str, body: impl Into<Vec<u8>>) -> Self {
+    pub fn new(status: u16, content_type: &'static str, body: impl Into<Body>) -> Self {
         Self { status, content_type, headers: Vec::new(), body: body.into() }
     }
 
@@ -41,8 +44,8 @@ impl Answer {
         self
     }
 
-    /// The head and the body as they go over the wire. `minor` is the client's HTTP/1 version.
-    pub fn print(self, minor: u8, without_body: bool, keep_alive: bool) -> (Vec<u8>, Vec<u8>) {
+    /// The head and the body's pieces as they go over the wire. `minor` is the client's HTTP/1 version.
+    pub fn print(self, minor: u8, without_body: bool, keep_alive: bool) -> VecDeque<Vec<u8>> {
         let mut response = Response::new(StatusCode(self.status), Vec::new(), io::empty(), Some(self.body.len()), None)
             .with_chunked_threshold(usize::MAX);
         let always = [
@@ -69,7 +72,9 @@ impl Answer {
         };
         let end = head.len().saturating_sub(2);
         head.splice(end..end, connection.iter().copied());
-        (head, if without_body { Vec::new() } else { self.body })
+        let mut pieces = if without_body { VecDeque::new() } else { self.body.into_pieces() };
+        pieces.push_front(head);
+        pieces
     }
 }
 
@@ -79,8 +84,8 @@ mod tests {
 
     #[test]
     fn every_answer_says_its_length_and_kind() {
-        let (head, body) = Answer::error(404, "none \"here\"").with("Allow", "GET").print(1, false, false);
-        let head = String::from_utf8(head).unwrap();
+        let mut pieces = Answer::error(404, "none \"here\"").with("Allow", "GET").print(1, false, false);
+        let head = String::from_utf8(pieces.pop_front().unwrap()).unwrap();
         assert!(head.starts_with("HTTP/1.1 404 Not Found\r\n"), "{head}");
         assert!(head.ends_with("\r\nConnection: close\r\n\r\n"), "{head}");
         for line in [
@@ -94,15 +99,15 @@ mod tests {
         ] {
             assert_eq!(head.matches(&format!("\r\n{line}\r\n")).count(), 1, "{line} in {head}");
         }
-        assert_eq!(body, br#"{"error":"none \"here\""}"#);
+        assert_eq!(pieces, [br#"{"error":"none \"here\""}"#.to_vec()]);
     }
 
     #[test]
     fn head_has_the_length_and_not_the_body() {
         let large = Answer::new(200, JSON, vec![b'1'; 100_000]);
-        let (head, body) = large.print(0, true, true);
-        let head = String::from_utf8(head).unwrap();
+        let mut pieces = large.print(0, true, true);
+        let head = String::from_utf8(pieces.pop_front().unwrap()).unwrap();
         assert!(head.contains("Content-Length: 100000\r\n") && head.contains("Connection: keep-alive\r\n"), "{head}");
-        assert!(body.is_empty());
+        assert!(pieces.is_empty());
     }
 }

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
+use super::body::Body;
 use super::query::{Pairs, Value};
 use crate::status::{RECENT_MAX, Status};
 
@@ -88,7 +89,7 @@ fn fields(line: &[u8]) -> Option<Fields<'_>> {
 
 /// The document. A reader that gave `after`, as the page does, is told what to give the next time, and the health: one
 /// request a turn, whose answer is 200 however bad things are.
-pub fn document(status: &Status, wanted: &Wanted) -> Vec<u8> {
+pub fn document(status: &Status, wanted: &Wanted) -> Body {
     let recent = &status.recent;
     let kept = recent.numbers();
     let oldest = kept.start.max(wanted.after.unwrap_or(0));
@@ -105,25 +106,24 @@ pub fn document(status: &Status, wanted: &Wanted) -> Vec<u8> {
         (oldest..kept.end).rev().take(limit).collect()
     };
     numbers.reverse();
-    let bytes: usize = numbers.iter().filter_map(|number| recent.with(*number, |line| line.len() + 1)).sum();
-    let mut body = Vec::with_capacity(bytes + 64);
-    body.extend_from_slice(b"{\"recent_events\":[");
+    let mut body = Body::default();
+    body.push(b"{\"recent_events\":[");
     let mut first = true;
     for number in numbers {
         recent.with(number, |line| {
             if !first {
-                body.push(b',');
+                body.push(b",");
             }
             first = false;
-            body.extend_from_slice(line);
+            body.push(line);
         });
     }
-    body.push(b']');
+    body.push(b"]");
     if wanted.after.is_some() {
-        body.extend_from_slice(format!(",\"next\":{},\"health\":", kept.end).as_bytes());
-        body.extend_from_slice(&serde_json::to_vec(&status.health()).unwrap_or_default());
+        body.push(format!(",\"next\":{},\"health\":", kept.end).as_bytes());
+        body.push(&serde_json::to_vec(&status.health()).unwrap_or_default());
     }
-    body.push(b'}');
+    body.push(b"}");
     body
 }
 
@@ -135,7 +135,11 @@ mod tests {
 
     fn ask(status: &Status, target: &str) -> serde_json::Value {
         let wanted = Wanted::parse(query::split(target).unwrap().1).unwrap();
-        serde_json::from_slice(&document(status, &wanted)).unwrap()
+        serde_json::from_slice(&text(document(status, &wanted))).unwrap()
+    }
+
+    fn text(body: Body) -> Vec<u8> {
+        Vec::from(body.into_pieces()).concat()
     }
 
     fn ids(answer: &serde_json::Value) -> Vec<u64> {
@@ -170,7 +174,7 @@ mod tests {
         assert_eq!(ids(&ask(&status, "/events?limit=0")), [0u64; 0]);
         assert_eq!(ids(&ask(&status, "/events?limit=99999999999999999999")).len(), 1000);
         assert_eq!(ids(&ask(&filled(3), "/events?limit=1000")), [0, 1, 2]);
-        assert_eq!(document(&empty(), &Wanted::default()), b"{\"recent_events\":[]}");
+        assert_eq!(text(document(&empty(), &Wanted::default())), b"{\"recent_events\":[]}");
     }
 
     #[test]
@@ -210,7 +214,7 @@ mod tests {
         let line = format!("{{\"event_id\":\"E\",\"raw_event\":{}{},\"n\":1e400}}", "[".repeat(5000), "]".repeat(5000));
         status.recent.extend([line.as_bytes()].into_iter());
         let wanted = Wanted::parse(query::split("/?event_id=E").unwrap().1).unwrap();
-        let body = document(&status, &wanted);
+        let body = text(document(&status, &wanted));
         assert_eq!(body, [b"{\"recent_events\":[", line.as_bytes(), b"]}"].concat());
     }
 }

@@ -41,7 +41,7 @@ const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// The front, and all it holds.
 pub struct Front {
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     /// Ends when the program stops.
     stopped: UnixStream,
     /// `None` after it failed: it is started again for the next request.
@@ -59,12 +59,18 @@ pub struct Front {
 impl Front {
     /// # Errors
     /// When there is no descriptor to hold back.
-    pub fn new(listener: TcpListener, stopped: UnixStream, tiny: Tiny, site: Site, clock: Clock) -> io::Result<Self> {
+    pub fn new(
+        listeners: Vec<TcpListener>,
+        stopped: UnixStream,
+        tiny: Tiny,
+        site: Site,
+        clock: Clock,
+    ) -> io::Result<Self> {
         let allowed =
             getrlimit(Resource::Nofile).current.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
         Ok(Self {
             spare: Some(spare(&stopped)?),
-            listener,
+            listeners,
             stopped,
             tiny: Some(tiny),
             site,
@@ -90,7 +96,7 @@ impl Front {
                 self.spare = spare(&self.stopped).ok();
             }
             if ready.newcomers {
-                self.accept(now);
+                (0..self.listeners.len()).for_each(|listener| self.accept(listener, now));
             }
         }
     }
@@ -101,10 +107,10 @@ impl Front {
         if self.accept_after.is_some_and(|at| at <= now) {
             self.accept_after = None;
         }
-        let mut wanted = Vec::with_capacity(self.peers.len() + 2);
+        let mut wanted = Vec::with_capacity(self.peers.len() + self.listeners.len() + 1);
         wanted.push(PollFd::new(&self.stopped, PollFlags::IN));
         let accepting = if self.accept_after.is_none() { PollFlags::IN } else { PollFlags::empty() };
-        wanted.push(PollFd::new(&self.listener, accepting));
+        wanted.extend(self.listeners.iter().map(|listener| PollFd::new(listener, accepting)));
         wanted.extend(self.peers.iter().map(|peer| PollFd::new(&peer.stream, peer.wants())));
         let timeout = self.next_wake(now).and_then(|left| Timespec::try_from(left).ok());
         match poll(&mut wanted, timeout.as_ref()) {
@@ -121,7 +127,8 @@ impl Front {
         if ready.next()? {
             return None;
         }
-        Some(Ready { newcomers: ready.next()?, peers: ready.collect() })
+        let newcomers = ready.by_ref().take(self.listeners.len()).fold(false, |any, is_ready| any | is_ready);
+        Some(Ready { newcomers, peers: ready.collect() })
     }
 
     /// How long nothing happens by itself; `None`: for ever.
@@ -202,7 +209,7 @@ impl Front {
         Answer::error(503, "the HTTP server is starting anew; ask again").with("Retry-After", "1")
     }
 
-    fn accept(&mut self, now: Instant) {
+    fn accept(&mut self, listener: usize, now: Instant) {
         for _ in 0..ACCEPTS_A_TURN {
             if self.peers.len() >= self.peers_max && !self.make_room(now) {
                 // All are new: wait until the oldest had its chance.
@@ -210,7 +217,7 @@ impl Front {
                 self.accept_after = Some(oldest + GRACE);
                 return;
             }
-            match self.listener.accept() {
+            match self.listeners[listener].accept() {
                 Ok((stream, _)) => {
                     // Without these two it could block the thread, or answer late: neither is worth serving.
                     if stream.set_nonblocking(true).is_ok() && stream.set_nodelay(true).is_ok() {
@@ -221,7 +228,9 @@ impl Front {
                 Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
                 Err(e) => {
                     self.tell(now, &e);
-                    if !self.make_room(now) && self.spare.take().is_none() {
+                    // In want of descriptors or memory, room can be made; anything else passes by itself or not at all.
+                    let room = is_want(&e) && (self.make_room(now) || self.spare.take().is_some());
+                    if !room {
                         self.accept_after = Some(now + PAUSE);
                         return;
                     }
@@ -242,7 +251,7 @@ impl Front {
         if self.told_at.is_none_or(|at| now.saturating_duration_since(at) >= TOLD_EVERY) {
             self.told_at = Some(now);
             log::warn!(
-                "cannot accept an HTTP connection: {error}; older ones are given up for it; raise LimitNOFILE= (ulimit -n) if it lasts"
+                "cannot accept an HTTP connection: {error}; it is tried again, and older ones are given up for it; if open files run out, raise LimitNOFILE= (ulimit -n)"
             );
         }
     }
@@ -259,6 +268,11 @@ struct Ready {
 /// Events alone can come to megabytes.
 fn may_be_large(head: &Head) -> bool {
     head.target.starts_with("/events")
+}
+
+fn is_want(error: &io::Error) -> bool {
+    let code = Errno::from_io_error(error);
+    matches!(code, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
 }
 
 fn spare(any: &UnixStream) -> io::Result<OwnedFd> {

@@ -66,7 +66,7 @@ mod tests {
         };
         assert_ne!(policy(&one), policy(&other));
         let nonce = policy(&one).split("'nonce-").nth(1).unwrap().split('\'').next().unwrap().to_owned();
-        let body = String::from_utf8(one.body).unwrap();
+        let body = String::from_utf8(Vec::from(one.body.into_pieces()).concat()).unwrap();
         assert_eq!(body.matches(&format!("nonce=\"{nonce}\"")).count(), 2);
         for mark in ["{{nonce}}", "{{css}}", "{{js}}", "{{version}}", "{{token}}"] {
             assert!(!body.contains(mark), "{mark} was left");

@@ -3,7 +3,8 @@
 //! Deals with: reading and writing without ever waiting. Must never: hold more than a head of what a client sent, or
 //! count bytes that trickle in as a sign of good will.
 
-use std::io::{ErrorKind, IoSlice, Read, Write};
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,8 @@ const IDLE_MAX: Duration = Duration::from_secs(75);
 const TAKES_NOTHING_MAX: Duration = Duration::from_secs(10);
 /// How long a client may take for its whole answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+/// Pieces of an answer in one write.
+const PIECES_AT_ONCE: usize = 16;
 /// How long what a refused client still sends is thrown away, so that it gets to read why.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -49,16 +52,36 @@ enum State {
 }
 
 struct Output {
-    head: Vec<u8>,
-    body: Vec<u8>,
+    pieces: VecDeque<Vec<u8>>,
+    /// Bytes of the first piece that are sent.
     written: usize,
     then: Then,
     give_up_at: Instant,
 }
 
 impl Output {
-    fn left(&self) -> usize {
-        self.head.len() + self.body.len() - self.written
+    /// Sends pieces until none is left (true) or the client takes no more (false).
+    fn write(&mut self, stream: &mut TcpStream, mut progress: impl FnMut()) -> io::Result<bool> {
+        while !self.pieces.is_empty() {
+            let mut slices = [IoSlice::new(&[]); PIECES_AT_ONCE];
+            for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
+                *slice = IoSlice::new(piece);
+            }
+            slices[0] = IoSlice::new(&self.pieces[0][self.written..]);
+            match stream.write_vectored(&slices) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => self.written += count,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+                Err(e) => return Err(e),
+            }
+            progress();
+            while let Some(sent) = self.pieces.front().map(Vec::len).filter(|len| *len <= self.written) {
+                self.written -= sent;
+                self.pieces.pop_front();
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -110,9 +133,9 @@ impl Peer {
         if let State::Asking(head) = &self.state { Some(head) } else { None }
     }
 
-    /// Bytes of its answer that it has not taken.
+    /// Bytes held for it: of its answer, what it has not taken.
     pub fn pending_bytes(&self) -> usize {
-        if let State::Writing(output) = &self.state { output.left() } else { 0 }
+        if let State::Writing(output) = &self.state { output.pieces.iter().map(Vec::capacity).sum() } else { 0 }
     }
 
     /// Gives it up: its memory is free at once, its descriptor when it is dropped.
@@ -144,8 +167,8 @@ impl Peer {
     }
 
     fn send(&mut self, answer: Answer, minor: u8, without_body: bool, then: Then, now: Instant) {
-        let (head, body) = answer.print(minor, without_body, then == Then::KeepAlive);
-        self.state = State::Writing(Output { head, body, written: 0, then, give_up_at: now + ANSWER_WITHIN });
+        let pieces = answer.print(minor, without_body, then == Then::KeepAlive);
+        self.state = State::Writing(Output { pieces, written: 0, then, give_up_at: now + ANSWER_WITHIN });
         self.useful_at = now;
         self.deadline = now + TAKES_NOTHING_MAX;
         self.write(now);
@@ -207,20 +230,15 @@ impl Peer {
 
     fn write(&mut self, now: Instant) {
         let State::Writing(output) = &mut self.state else { return };
-        while output.left() > 0 {
-            let head = &output.head[output.written.min(output.head.len())..];
-            let body = &output.body[output.written.saturating_sub(output.head.len())..];
-            match self.stream.write_vectored(&[IoSlice::new(head), IoSlice::new(body)]) {
-                Ok(0) => return self.end(),
-                Ok(count) => {
-                    output.written += count;
-                    self.useful_at = now;
-                    self.deadline = (now + TAKES_NOTHING_MAX).min(output.give_up_at);
-                }
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return self.end(),
-            }
+        let (give_up_at, useful_at, deadline) = (output.give_up_at, &mut self.useful_at, &mut self.deadline);
+        let progress = || {
+            *useful_at = now;
+            *deadline = (now + TAKES_NOTHING_MAX).min(give_up_at);
+        };
+        match output.write(&mut self.stream, progress) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(_) => return self.end(),
         }
         match output.then {
             Then::KeepAlive => {

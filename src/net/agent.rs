@@ -24,6 +24,9 @@ pub const USER_AGENT: &str = concat!("audiohook-collector/", env!("CARGO_PKG_VER
 /// An idle connection is kept for the next request for this long.
 const IDLE_MAX: Duration = Duration::from_secs(90);
 
+/// Bytes of each of a connection's two buffers; an answer's head must fit.
+const BUFFER_BYTES: usize = 32 * 1024;
+
 /// Limits of one request.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -48,6 +51,8 @@ pub fn agent(dialer: Arc<Dialer>, limits: Limits) -> Agent {
         .timeout_connect(Some(limits.connect))
         .timeout_per_read(Some(limits.read))
         .timeout_per_write(Some(limits.read))
+        .input_buffer_size(BUFFER_BYTES)
+        .output_buffer_size(BUFFER_BYTES)
         .max_idle_age(IDLE_MAX)
         .max_idle_connections(4)
         .max_idle_connections_per_host(2)

@@ -161,6 +161,9 @@ impl Link {
         let head = self.assembler.skip();
         let mut skip = Skip { stream, left: size, head, scratch: Vec::new() };
         let rest = skip.let_go(&buffered);
+        if skip.is_hopeless() {
+            return Incoming::Unreadable { reason: TOO_LONG, head: skip.head };
+        }
         if skip.left == 0 {
             self.state = State::Frames(FrameSocket::from_partially_read(skip.stream, rest));
             return Incoming::Unreadable { reason: TOO_LONG, head: skip.head };
@@ -186,8 +189,7 @@ impl Link {
             Err(error) => Err(error.to_string()),
         };
         skip.scratch = scratch;
-        let head_is_full = skip.head.len() >= HEAD_BYTES_MAX;
-        let over = skip.left == 0 || outcome.is_err() || (skip.left > SKIP_BYTES_MAX && head_is_full);
+        let over = skip.left == 0 || outcome.is_err() || skip.is_hopeless();
         if !over {
             return Ok(Incoming::Nothing);
         }
@@ -202,6 +204,11 @@ impl Link {
 }
 
 impl Skip {
+    /// What is worth keeping was kept, and the rest is longer than is worth reading.
+    fn is_hopeless(&self) -> bool {
+        self.left > SKIP_BYTES_MAX && self.head.len() >= HEAD_BYTES_MAX
+    }
+
     /// Counts these bytes off the frame, keeps its first ones, and gives what stands behind the frame.
     fn let_go(&mut self, bytes: &[u8]) -> Vec<u8> {
         let within = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());

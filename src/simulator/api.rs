@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::channels::{Channel, TOPICS_MAX};
 use super::fault::Call;
 use super::history::{Cursor, PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX, Query, Side};
-use super::http::{Answer, Request};
+use super::http::{Answer, CORRELATION, Request};
 use super::outbox::Out;
 use super::state::{Shared, State, tell_gone};
 use super::{frame, history, server, topics};
@@ -57,10 +57,11 @@ pub(super) fn answer(shared: &Shared, call: Call, request: &Request) -> Answer {
 
 /// The service's error body.
 pub(super) fn error(status: u16, code: &str, message: &str) -> Answer {
+    let context = correlation();
     let body = json!({
-        "message": message, "code": code, "status": status, "contextId": correlation(), "details": [], "errors": [],
+        "message": message, "code": code, "status": status, "contextId": context, "details": [], "errors": [],
     });
-    Answer::json(status, body)
+    Answer::json(status, body).with(CORRELATION, context)
 }
 
 /// What the service would say with this status: the answer of a fault.

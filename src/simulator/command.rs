@@ -19,7 +19,7 @@ pub fn command<T>(listen: &str, seed: Option<u64>, rate: Option<f64>, stop: &Rec
     match serve(listen, seed, rate, stop) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            let _ = writeln!(io::stderr(), "cannot simulate Genesys Cloud: {e}");
+            let _ = writeln!(io::stderr(), "audiohook-collector: cannot simulate Genesys Cloud: {e}");
             ExitCode::FAILURE
         }
     }

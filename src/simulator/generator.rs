@@ -19,6 +19,10 @@ use crate::thread;
 const FIRST_EVENT_MS_MAX: u64 = 2_000;
 /// Events a minute at which a gap is still a millisecond.
 const PER_MINUTE_MAX: f64 = 60_000.0;
+/// The longest mean gap: a year.
+const GAP_MS_MAX: f64 = 3.2e10;
+/// Events a minute that the past is filled with, at most: a fast present must not make the start slow.
+const PAST_PER_MINUTE_MAX: f64 = 1_200.0;
 /// Events of one incident, at most.
 const BURST_MAX: u64 = 9;
 
@@ -47,6 +51,13 @@ const INTEGRATIONS: [(&str, &str, &str); 5] = [
     ("29f6b8c3-d415-47ea-a0b7-1c5e93d8f675", "Sentiment Pilot", "sentiment.example.net"),
 ];
 
+/// What the definitions of other features speak of: the beginning of their ids, type, id and name.
+const OTHERS: [(&str, &str, &str, &str); 3] = [
+    ("DATAACTIONS", "integration", "5d7e0c92-6a41-4b8f-b3c7-0e94d1a2f586", "CRM lookup"),
+    ("TELEPHONY", "trunk", "a84c1f37-92d0-4e6b-8b15-63f0e7d9c2a1", "SIP trunk Frankfurt 2"),
+    ("ARCHITECT", "flow", "f3b9d6a0-1c58-47e2-9a7d-b41e08c5d273", "Inbound service line"),
+];
+
 /// What goes wrong with an integration: definition, how often, error code, values before and after, and whether a
 /// conversation is hit. `@` stands for the host.
 type Kind = (&'static str, u64, Option<&'static str>, Option<&'static str>, Option<&'static str>, bool);
@@ -70,7 +81,7 @@ const RECOVERED: Kind = ("AUDIOHOOK-0008", 0, None, Some("DISCONNECTED"), Some("
 
 /// Fills the past, and goes on until `stopped`.
 pub(super) fn start(shared: Arc<Shared>, pace: Pace, stopped: Receiver<()>) -> io::Result<JoinHandle<()>> {
-    let mut incidents = Incidents::new(&shared, pace.per_minute);
+    let mut incidents = Incidents::new(&shared, pace.per_minute.min(PAST_PER_MINUTE_MAX));
     let now = shared.service_now(&shared.lock());
     let mut at = now - pace.past.as_millis() as Millis;
     loop {
@@ -81,6 +92,7 @@ pub(super) fn start(shared: Arc<Shared>, pace: Pace, stopped: Receiver<()>) -> i
         }
         shared.issue_template(template, &[Some(at)], Route::HistoryOnly);
     }
+    incidents.set_pace(pace.per_minute);
     thread::spawn("sim-events", move || {
         let (first_gap_ms, mut template) = incidents.next();
         let mut gap_ms = first_gap_ms.min(FIRST_EVENT_MS_MAX);
@@ -110,9 +122,16 @@ impl Incidents {
             .iter()
             .map(|integration| kinds().map(|kind| shared.template(event(integration, kind), true)).collect())
             .collect();
-        let per_minute = per_minute.clamp(f64::MIN_POSITIVE, PER_MINUTE_MAX);
-        let mean_gap_ms = (60_000.0 / per_minute).min(1e12);
-        Self { random: mix(shared.seed), mean_gap_ms, templates, integration: 0, kind: 0, left: 0, quiet_ms: 0.0 }
+        let random = mix(shared.seed);
+        let mut incidents =
+            Self { random, mean_gap_ms: 0.0, templates, integration: 0, kind: 0, left: 0, quiet_ms: 0.0 };
+        incidents.set_pace(per_minute);
+        incidents
+    }
+
+    /// Events a minute, in the mean, from the next burst on.
+    fn set_pace(&mut self, per_minute: f64) {
+        self.mean_gap_ms = (60_000.0 / per_minute.clamp(f64::MIN_POSITIVE, PER_MINUTE_MAX)).min(GAP_MS_MAX);
     }
 
     /// Milliseconds until the next event, and the event.
@@ -129,7 +148,8 @@ impl Incidents {
             gap_ms = self.mean_gap_ms * 0.4 * self.fraction();
         }
         self.left -= 1;
-        let recovered = self.left == 0 && self.quiet_ms > 2.0 * self.mean_gap_ms && KINDS[self.kind].0.starts_with('A');
+        let recovered =
+            self.left == 0 && self.quiet_ms > 2.0 * self.mean_gap_ms && KINDS[self.kind].0.starts_with("AUDIOHOOK");
         let kind = if recovered { KINDS.len() } else { self.kind };
         (gap_ms as u64, self.templates[self.integration][kind].clone())
     }
@@ -162,11 +182,13 @@ fn event(integration: &(&str, &str, &str), kind: &Kind) -> Event {
     let (id, name, host) = *integration;
     let (definition, _, error_code, before, after, conversation) = *kind;
     let text = |text: Option<&str>| text.map(|text| text.replace('@', host));
+    let other = OTHERS.iter().find(|other| definition.starts_with(other.0));
+    let (entity_type, id, name) = other.map_or(("integration", id, name), |other| (other.1, other.2, other.3));
     Event {
         definition: definition.to_owned(),
         entity_id: Some(id.to_owned()),
         entity_name: Some(name.to_owned()),
-        entity_type: Some("integration".to_owned()),
+        entity_type: Some(entity_type.to_owned()),
         previous_value: text(before),
         current_value: text(after),
         error_code: text(error_code),

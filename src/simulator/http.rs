@@ -13,6 +13,9 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 const HEADERS_MAX: usize = 64;
 
+/// The header that names an answer, for the vendor's support to find it by.
+pub(super) const CORRELATION: &str = "ININ-Correlation-Id";
+
 /// A request, whole.
 #[derive(Debug, Default)]
 pub(super) struct Request {
@@ -64,16 +67,15 @@ impl Answer {
 
     /// The bytes on the wire. `head_only`: the answer to HEAD, which has the length but not the body.
     pub fn to_bytes(&self, now: Millis, correlation: &str, keep_alive: bool, head_only: bool) -> Vec<u8> {
-        let mut head = format!(
-            "HTTP/1.1 {} {}\r\nDate: {}\r\nININ-Correlation-Id: {correlation}\r\n",
-            self.status,
-            reason(self.status),
-            http_date(now)
-        );
+        let mut head = format!("HTTP/1.1 {} {}\r\nDate: {}\r\n", self.status, reason(self.status), http_date(now));
         if self.status != 204 {
             head.push_str(&format!("Content-Length: {}\r\n", self.body.len()));
         }
-        if !self.headers.iter().any(|(name, _)| *name == "Content-Type") && !self.body.is_empty() {
+        let says = |name: &str| self.headers.iter().any(|(own, _)| *own == name);
+        if !says(CORRELATION) {
+            head.push_str(&format!("{CORRELATION}: {correlation}\r\n"));
+        }
+        if !says("Content-Type") && !self.body.is_empty() {
             head.push_str("Content-Type: application/json\r\n");
         }
         for (name, value) in &self.headers {

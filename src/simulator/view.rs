@@ -10,7 +10,7 @@ use super::fault::Call;
 use super::state::State;
 
 /// Requests that are remembered singly; older ones only in the counts.
-const REQUESTS_KEPT: usize = 100_000;
+const REQUESTS_KEPT: usize = 20_000;
 
 /// One request as it came, handshakes included.
 #[derive(Clone, Debug)]

@@ -24,6 +24,7 @@ use twox_hash::XxHash3_64;
 
 use crate::clock::Millis;
 use crate::message::ChannelState;
+use crate::output::identity::Cursor;
 
 /// Only the owner may read a channel's id.
 const MODE: u32 = 0o600;
@@ -37,9 +38,11 @@ pub struct State {
     pub format: u32,
     /// Everything in the history before this instant (the service's clock) is in the file for certain.
     pub checkpoint_ms: Option<Millis>,
+    /// Where the very first start began: nothing before it was ever asked for.
+    pub origin_ms: Option<Millis>,
     pub channel: Option<ChannelState>,
     /// What the cluster has: kept as it is while ELASTIC_URL is off.
-    pub cursor: Option<serde_json::Value>,
+    pub cursor: Option<Cursor>,
 }
 
 /// What was found at the start.

@@ -112,6 +112,12 @@ fn a_thousand_events_are_held_filtered_and_copied() {
     browser.wait_for("#shown", "1,000 of 1,000 match");
     let spent = browser.run("const t = performance.now(); show([]); return performance.now() - t;").as_f64().unwrap();
     assert!(spent < 500.0, "one turn takes {spent} ms");
+    // On a phone nothing stands beyond the edge.
+    let phone = json!({"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": true});
+    browser.tools("Emulation.setDeviceMetricsOverride", phone);
+    browser.wait("document.documentElement.clientWidth === 360");
+    assert_eq!(browser.run("return document.documentElement.scrollWidth;"), 360);
+    browser.tools("Emulation.clearDeviceMetricsOverride", json!({}));
     // The copies, as the clipboard gets them.
     browser.run("window.copied = []; navigator.clipboard.writeText = async (text) => { window.copied.push(text); };");
     browser.click("#rows tr:first-child");
@@ -181,10 +187,13 @@ fn a_collector_that_does_not_answer_is_said_and_its_return_is_noticed() {
 fn pictures() {
     let folder = std::path::PathBuf::from(std::env::var_os("PICTURES").unwrap());
     let Some(browser) = Browser::start() else { return };
-    let stage = Stage::start(None);
-    let clock = Clock::system();
+    // A collector that has been running for three hours.
+    let (clock, hand) = Clock::manual(now() - 3 * 3_600_000);
+    let status = std::sync::Arc::new(audiohook_collector::status::Status::new(clock.clone(), true));
+    hand.advance(std::time::Duration::from_secs(3 * 3600));
+    status.clear(Code::Starting);
+    let stage = Stage::serve("127.0.0.1", 0, status.clone(), clock.clone(), None);
     add(&stage, &incident::hours(&clock));
-    let status = &stage.status;
     status.gauges.socket_connected.set(1);
     status.gauges.checkpoint.set(now() - 21_000);
     status.gauges.last_event.set(now() - 14_000);
@@ -214,7 +223,9 @@ fn pictures() {
     take("page", 1100, 768, "light");
     take("dark", 1280, 1500, "dark");
     take("narrow", 390, 1900, "light");
-    browser.click("#rows tr:nth-child(3)");
+    browser.run("document.querySelector('#newest-title').scrollIntoView();");
+    let picture = browser.tools("Page.captureScreenshot", json!({"format": "png"}));
+    std::fs::write(folder.join("narrow-table.base64"), picture["data"].as_str().unwrap()).unwrap();
     status.raise(Code::SocketDown, "cannot open the socket to streaming.usw2.pure.cloud: the handshake was refused with 503; events come by the history and are late by up to 60 s; nothing to do unless it lasts, then look at Genesys Cloud's status page");
     status.raise(Code::DiskWriteFailed, "cannot write /var/log/audiohook-collector/events.jsonl: no space left on device; new events stay at Genesys Cloud, which keeps them for ten days, and come as soon as there is room: free some, or move OUTPUT_FILE");
     status.gauges.socket_connected.set(0);

@@ -38,13 +38,18 @@ pub struct Client {
 impl Client {
     /// Without a token.
     pub fn new(sim: &Simulator) -> Self {
+        Self::at(&sim.url())
+    }
+
+    /// Without a token, of the service at this address.
+    pub fn at(url: &str) -> Self {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .proxy(None)
             .allow_non_standard_methods(true)
             .timeout_global(Some(SOON))
             .build();
-        Self { agent: ureq::Agent::new_with_config(config), url: sim.url(), token: String::new() }
+        Self { agent: ureq::Agent::new_with_config(config), url: url.to_owned(), token: String::new() }
     }
 
     /// With a token of the usual credentials.

@@ -78,7 +78,12 @@ impl Collector {
 
     /// Starts it with exactly these settings.
     pub fn start_with(folder: &Path, settings: &BTreeMap<String, String>) -> Self {
-        let mut command = binary(folder, &[], settings);
+        Self::run(folder, &[], settings)
+    }
+
+    /// Starts the binary with these arguments: any of its commands.
+    pub fn run(folder: &Path, arguments: &[&str], settings: &BTreeMap<String, String>) -> Self {
+        let mut command = binary(folder, arguments, settings);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Log::default());
         read_lines(child.stdout.take().unwrap(), log.clone());

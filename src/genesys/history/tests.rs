@@ -1,1 +1,126 @@
+//! The reader of the history against literal answers.
 
+use super::*;
+
+const NOW: Millis = 1_795_430_000_000;
+const HOUR: Millis = 3_600_000;
+
+fn ids(count: usize) -> Vec<String> {
+    (1..=count).map(|n| format!("AUDIOHOOK-{n:04}")).collect()
+}
+
+fn history(span: Millis, ids: Vec<String>) -> History {
+    let mut history = History::new("https://api.example", 1_000_000);
+    history.add(ids, NOW - span, NOW, true, Instant::now());
+    history
+}
+
+/// The next request: its cursor, the hours and the number of ids it asks for.
+fn ask(history: &mut History) -> (Option<String>, Millis, usize) {
+    let Next::Ask { cursor, body } = history.next(Instant::now(), NOW) else { panic!("nothing is asked for") };
+    let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let (from, to) = body["interval"].as_str().unwrap().split_once('/').unwrap();
+    let ms = |text| crate::clock::parse_instant(text).unwrap();
+    (cursor, (ms(to) - ms(from)) / HOUR, body["eventDefinitionIds"].as_array().unwrap().len())
+}
+
+fn page(rows: usize, next: Option<&str>) -> Result<String, ApiError> {
+    let rows = vec![serde_json::json!({"a": 1}); rows];
+    Ok(serde_json::json!({ "entities": rows, "nextUri": next }).to_string())
+}
+
+fn failure(kind: Kind) -> Result<String, ApiError> {
+    Err(ApiError::new(kind, WHAT, "a test"))
+}
+
+#[test]
+fn a_long_span_is_read_in_pieces_and_each_end_is_told_after_its_last_page() {
+    let mut history = history(30 * HOUR, ids(2));
+    assert_eq!(ask(&mut history), (None, 24, 2));
+    let taken = history.take(page(2, Some("/next?after=1")), 0);
+    assert_eq!((taken.page.unwrap().rows.len(), taken.read_up_to, taken.done), (2, None, false));
+    assert_eq!(ask(&mut history).0.as_deref(), Some("/next?after=1"));
+    let taken = history.take(page(0, None), 0);
+    assert_eq!((taken.read_up_to, taken.done), (Some(NOW - 6 * HOUR), false));
+    assert_eq!(ask(&mut history), (None, 6, 2));
+    let taken = history.take(page(1, None), 0);
+    assert_eq!((taken.read_up_to, taken.done), (Some(NOW), true));
+    assert_eq!(history.next(Instant::now(), NOW), Next::Idle);
+}
+
+#[test]
+fn nothing_is_asked_for_that_the_service_no_longer_keeps() {
+    let mut history = history(12 * 24 * HOUR, ids(1));
+    let Next::Ask { body, .. } = history.next(Instant::now(), NOW) else { panic!() };
+    assert!(body.contains(&format_millis(NOW - KEPT_MS)), "{body}");
+}
+
+#[test]
+fn an_expired_cursor_begins_the_piece_anew_and_is_no_failure() {
+    let mut history = history(HOUR, ids(1));
+    ask(&mut history);
+    history.take(page(1, Some("/next?after=1")), 0);
+    ask(&mut history);
+    let taken = history.take(failure(Kind::Refused(400)), 0);
+    assert!(taken.failed.is_none() && taken.read_up_to.is_none());
+    assert_eq!(ask(&mut history), (None, 1, 1));
+    assert!(history.take(page(1, None), 0).done);
+}
+
+#[test]
+fn pages_that_lead_in_a_circle_end_as_a_failure_and_never_as_a_span_that_was_read() {
+    let mut history = history(HOUR, ids(1));
+    let mut failed = false;
+    for _ in 0..20 {
+        ask(&mut history);
+        let taken = history.take(page(1, Some("/next?after=1")), 0);
+        assert_eq!(taken.read_up_to, None);
+        failed |= taken.failed.is_some();
+    }
+    assert!(failed);
+}
+
+#[test]
+fn what_is_refused_is_asked_for_in_less() {
+    let mut history = history(24 * HOUR, ids(4));
+    let mut asked = Vec::new();
+    loop {
+        let (_, hours, count) = ask(&mut history);
+        asked.push((hours, count));
+        let taken = if hours > 3 || count > 1 {
+            history.take(failure(Kind::Refused(400)), 0)
+        } else {
+            history.take(page(0, None), 0)
+        };
+        assert!(taken.failed.is_none());
+        if taken.read_up_to.is_some() {
+            break;
+        }
+    }
+    assert_eq!(asked.last(), Some(&(1, 1)), "{asked:?}");
+    assert!(asked.len() < 14, "{asked:?}");
+}
+
+#[test]
+fn a_failing_service_shortens_the_piece_and_its_return_lets_it_grow() {
+    let mut history = history(48 * HOUR, ids(1));
+    for _ in 0..4 {
+        ask(&mut history);
+        assert!(history.take(failure(Kind::Unavailable), 0).failed.is_some());
+    }
+    let mut hours = Vec::new();
+    while !history.is_idle() {
+        hours.push(ask(&mut history).1);
+        history.take(page(0, None), 0);
+    }
+    assert!(hours[0] < 24 && hours.windows(2).take(2).all(|pair| pair[1] > pair[0]), "{hours:?}");
+}
+
+#[test]
+fn half_an_answer_is_asked_for_again() {
+    let mut history = history(HOUR, ids(1));
+    ask(&mut history);
+    assert!(history.take(Ok(r#"{"entities":[{"a":1}"#.to_owned()), 0).failed.is_some());
+    assert_eq!(ask(&mut history), (None, 1, 1));
+    assert!(history.take(page(1, None), 0).done);
+}

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Checkpoint, Session, draw};
+use super::{Session, Start, draw};
 use crate::clock::{Millis, format_millis};
 use crate::config::Delivery;
 use crate::genesys::backoff::Backoff;
@@ -38,37 +38,41 @@ pub(super) struct Reading {
     /// After a failure: when its request is sent again.
     retry_at: Instant,
     backoff: Backoff,
-    start: Checkpoint,
+    /// Where the hole begins that was said last.
+    hole_told: Option<Millis>,
     /// On the disk up to here.
-    pub checkpoint: Option<Millis>,
+    pub checkpoint: Millis,
     /// Given to the writer up to here.
-    given: Option<Millis>,
+    pub given: Option<Millis>,
     /// Before this nothing is asked for: where the very first start began.
-    origin: Option<Millis>,
+    pub origin: Millis,
     /// A socket was opened since the running read began: another follows at once.
     again: bool,
     throttled_since: Option<Instant>,
 }
 
 impl Reading {
-    pub fn new(history: History, start: Checkpoint, backoff: Backoff, now: Instant) -> Self {
-        let checkpoint = match start {
-            Checkpoint::First => None,
-            Checkpoint::At(ms) => Some(ms),
-        };
+    pub fn new(history: History, start: &Start, backoff: Backoff, now: Instant) -> Self {
         Self {
             history,
             state: State::Unknown,
             at: now,
             retry_at: now,
             backoff,
-            start,
-            checkpoint,
+            hole_told: None,
+            checkpoint: start.checkpoint,
             given: None,
-            origin: None,
+            origin: start.origin,
             again: false,
             throttled_since: None,
         }
+    }
+}
+
+impl Reading {
+    /// Whether a hole was found that nothing can fill.
+    pub fn has_hole(&self) -> bool {
+        self.hole_told.is_some()
     }
 }
 
@@ -121,6 +125,9 @@ impl Session {
         for notice in taken.notices {
             log::warn!("{notice}");
         }
+        if let Some(summary) = taken.summary {
+            log::info!("{summary}");
+        }
         match taken.failed {
             Some(error) => self.read_failed(&error),
             None => self.read_worked(),
@@ -146,42 +153,26 @@ impl Session {
         let interval = self.config.catch_up.interval;
         self.reading.at = now + interval;
         let overlap = self.overlap_ms();
-        let from = match self.reading.given.or(self.reading.checkpoint) {
-            Some(known) => {
-                if self.reading.given.is_none() {
-                    self.tell_hole(known, service_now);
-                }
-                (known - overlap).max(self.reading.origin.unwrap_or(Millis::MIN))
-            }
-            None => {
-                let back = self.config.catch_up.start.as_millis() as Millis;
-                let origin = *self.reading.origin.get_or_insert(service_now - back);
-                if origin >= service_now {
-                    // Only from now on: the next read has a span.
-                    self.reading.given = Some(origin);
-                    self.tell(FromSession::ReadUpTo(origin));
-                    self.reading.at = now + interval.min(Duration::from_secs(5));
-                }
-                origin
-            }
-        };
-        // A service whose clock went back is asked up to where it was asked before.
-        let to = service_now.max(self.reading.given.unwrap_or(Millis::MIN));
-        self.reading.history.add(self.plan.ids.clone(), from, to, true, now);
+        // A first start whose wall clock was ahead begins now; and what was read while a clock was ahead is read again.
+        self.reading.origin = self.reading.origin.min(service_now);
+        let known = self.reading.given.unwrap_or(self.reading.checkpoint).min(service_now);
+        self.tell_hole(known, service_now);
+        let from = (known - overlap).max(self.reading.origin);
+        self.reading.history.add(self.plan.ids.clone(), from, service_now, true, now);
         self.reading.retry_at = now;
     }
 
     /// Down for longer than the service remembers: both ends of the hole are said.
     fn tell_hole(&mut self, checkpoint: Millis, service_now: Millis) {
         let kept = service_now - KEPT_MS;
-        if checkpoint >= kept || self.reading.start != Checkpoint::At(checkpoint) {
+        if checkpoint >= kept || checkpoint <= self.reading.origin || self.reading.hole_told == Some(checkpoint) {
             return;
         }
-        self.reading.start = Checkpoint::First;
+        self.reading.hole_told = Some(checkpoint);
         self.status.raise(
             Code::Incomplete,
             format!(
-                "events from {} to {} may be missing for good: the collector was down for longer than the ten days that Genesys keeps its history; note the gap, nothing can bring it back",
+                "events from {} to {} may be missing for good: the history was not read for longer than the ten days that Genesys keeps it; what the socket brought meanwhile is there; note the gap, nothing can bring the rest back",
                 format_millis(checkpoint),
                 format_millis(kept)
             ),

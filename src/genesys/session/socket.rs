@@ -309,7 +309,7 @@ impl Session {
                 self.take_subscriptions(subscriptions);
                 self.publish();
                 if was_rejected && !self.all_rejected() {
-                    self.socket.open_at = self.clock.now();
+                    self.socket_is_wanted();
                 } else if self.all_rejected() {
                     self.socket.current = None;
                 }
@@ -327,6 +327,15 @@ impl Session {
             }
         }
         true
+    }
+
+    /// From now on a socket is to be open, and was not until now.
+    pub(super) fn socket_is_wanted(&mut self) {
+        let now = self.clock.now();
+        self.socket.open_at = now;
+        if self.socket.current.is_none() {
+            self.socket.lost = Some(now);
+        }
     }
 
     fn take_subscriptions(&mut self, subscriptions: Vec<Subscription>) {
@@ -357,7 +366,7 @@ impl Session {
             News::Opened(connection) => self.opened(connection),
             News::Closed { connection, why } => self.closed(connection, why),
             News::Control { connection, control } => self.control(connection, control),
-            News::Checkpoint(ms) => self.reading.checkpoint = Some(ms),
+            News::Checkpoint(ms) => self.reading.checkpoint = ms,
         }
         let open = self.socket.current.is_some();
         self.status.gauges.socket_connected.set(i64::from(open));
@@ -425,7 +434,7 @@ impl Session {
         self.socket.why_lost = describe(&why);
         let wait = self.socket.backoff.next(draw());
         self.socket.open_at = now + wait;
-        if matches!(why, Closed::Refused(401 | 403 | 404 | 410)) {
+        if matches!(why, Closed::Refused(401 | 404 | 410)) {
             log::warn!("the channel is gone ({}): a new one is made", self.socket.why_lost);
             self.replace_channel();
             if self.socket.backoff.failures() > 1 {
@@ -439,7 +448,7 @@ impl Session {
         if !matches!(self.socket.prepare, Prepare::Nothing) {
             return;
         }
-        if self.socket.backoff.failures() % FAILURES_BEFORE_CHECK == 0 {
+        if self.socket.backoff.failures().is_multiple_of(FAILURES_BEFORE_CHECK) {
             self.prepare(Prepare::Check(live.channel));
             self.socket.prepare_at = self.socket.open_at;
         } else if self.socket.current.is_some() {

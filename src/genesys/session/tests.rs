@@ -78,10 +78,10 @@ impl Stage {
     fn new(sim: Simulator) -> Self {
         let config = config_for(&sim);
         sim.faults().set(|knobs| knobs.requests_per_minute = None);
-        Self::with(sim, config, Checkpoint::First, None)
+        Self::with(sim, config, None, None)
     }
 
-    fn with(sim: Simulator, config: Config, checkpoint: Checkpoint, channel: Option<ChannelState>) -> Self {
+    fn with(sim: Simulator, config: Config, checkpoint: Option<Millis>, channel: Option<ChannelState>) -> Self {
         let clock = Clock::system();
         let status = Arc::new(Status::new(clock.clone(), false));
         let dialer = Arc::new(Dialer::new(&config.network).unwrap());
@@ -97,19 +97,11 @@ impl Stage {
                 crate::reader::start(address, dialer, frames, news, status, clock.clone(), stop.clone())
             }
         };
-        let begin = Start { checkpoint, channel };
+        let first = sim.now() - config.catch_up.start.as_millis() as Millis;
+        let begin = Start { checkpoint: checkpoint.unwrap_or(first), origin: checkpoint.map_or(first, |_| 0), channel };
         let thread =
             start(Arc::new(config), begin, dialer, to_writer, news, open, status.clone(), clock, stopped).unwrap();
-        Self {
-            sim,
-            status,
-            frames,
-            told,
-            news: news_in,
-            stop: Some(stop),
-            thread: Some(thread),
-            seen: Seen::default(),
-        }
+        Self { sim, status, frames, told, news: news_in, stop: Some(stop), thread: Some(thread), seen: Seen::default() }
     }
 
     /// Does the writer's work until it holds; panics when it does not come to that.
@@ -240,14 +232,14 @@ fn a_remembered_channel_is_taken_up_again_and_a_dead_one_is_replaced() {
     let sim = std::mem::replace(&mut stage.sim, simulator());
     drop(stage);
     let config = config_for(&sim);
-    let mut stage = Stage::with(sim, config, Checkpoint::First, channel.clone());
+    let mut stage = Stage::with(sim, config, None, channel.clone());
     stage.until_settled();
     assert_eq!(stage.sim.view(|view| view.channels_made()), 1);
     let sim = std::mem::replace(&mut stage.sim, simulator());
     drop(stage);
     sim.faults().drop_channels();
     let config = config_for(&sim);
-    let mut stage = Stage::with(sim, config, Checkpoint::First, channel);
+    let mut stage = Stage::with(sim, config, None, channel);
     stage.until_settled();
     assert_eq!(stage.sim.view(|view| view.channels_made()), 2);
 }
@@ -360,7 +352,7 @@ fn refused_credentials_are_said_with_the_cure_and_not_tried_again_soon() {
     let sim = simulator();
     let mut config = config_for(&sim);
     config.genesys.client_secret = Secret::new("wrong-wrong-wrong");
-    let mut stage = Stage::with(sim, config, Checkpoint::First, None);
+    let mut stage = Stage::with(sim, config, None, None);
     stage.until_raised(Code::CredentialsRefused);
     stage.until_raised(Code::NotReceiving);
     let reasons = stage.status.reasons();
@@ -431,11 +423,12 @@ fn a_definition_that_the_history_does_not_know_is_left_out() {
     let sim = simulator();
     sim.issue_by(event(), Route::HistoryOnly);
     let path = std::env::temp_dir().join(format!("topics-{}.json", std::process::id()));
-    std::fs::write(&path, r#"{"topics":["v2.operations.events.AUDIOHOOK-*","v2.operations.events.NO-SUCH-1"]}"#).unwrap();
+    std::fs::write(&path, r#"{"topics":["v2.operations.events.AUDIOHOOK-*","v2.operations.events.NO-SUCH-1"]}"#)
+        .unwrap();
     let mut config = config_for(&sim);
     config.genesys.topics_file = path.clone();
     sim.faults().set(|knobs| knobs.requests_per_minute = None);
-    let mut stage = Stage::with(sim, config, Checkpoint::First, None);
+    let mut stage = Stage::with(sim, config, None, None);
     stage.until("the history's event", |stage| stage.seen.history.len() == 1);
     stage.until("read", |stage| stage.seen.read_up_to.is_some() && !stage.status.is_raised(Code::HistoryFailing));
     std::fs::remove_file(path).unwrap();
@@ -473,7 +466,7 @@ fn a_hole_beyond_ten_days_is_said_with_both_its_ends() {
     let sim = simulator();
     let config = config_for(&sim);
     let checkpoint = sim.now() - 11 * 24 * 3_600_000;
-    let mut stage = Stage::with(sim, config, Checkpoint::At(checkpoint), None);
+    let mut stage = Stage::with(sim, config, Some(checkpoint), None);
     stage.until_raised(Code::Incomplete);
     let reasons = stage.status.reasons();
     let told = reasons.iter().find(|reason| reason.code == Code::Incomplete).unwrap();
@@ -490,4 +483,69 @@ fn spans_end_at_the_services_own_time() {
     stage.until("read", |stage| stage.seen.read_up_to.is_some());
     let read_up_to = stage.seen.read_up_to.unwrap();
     assert!((stage.sim.now() - read_up_to).abs() < 10_000);
+}
+
+#[test]
+fn two_collectors_with_one_copied_channel_part() {
+    let mut first = Stage::new(simulator());
+    first.until_settled();
+    let config = config_for(&first.sim);
+    // The second one's own service is idle: it speaks to the first one's.
+    let mut second = Stage::with(simulator(), config, None, first.seen.channel.clone());
+    let deadline = Instant::now() + SOON;
+    while first.sim.view(|view| view.channels_made() != 2 || view.sockets_open() != 2) {
+        assert!(Instant::now() < deadline, "they fight");
+        first.until("a look", |_| true);
+        second.until("a look", |_| true);
+        let _ = crossbeam_channel::after(Duration::from_millis(10)).recv();
+    }
+    first.until_cleared(Code::SocketDown);
+    first.sim.issue_by(event(), Route::SocketOnly);
+    first.until("the event", |stage| stage.seen.socket.len() == 1);
+    second.until("the event", |stage| stage.seen.socket.len() == 1);
+}
+
+#[test]
+fn with_the_history_alone_no_channel_is_made() {
+    let sim = simulator();
+    let mut config = config_for(&sim);
+    config.genesys.delivery = Delivery::History;
+    let mut stage = Stage::with(sim, config, None, None);
+    stage.sim.issue_by(event(), Route::Both);
+    stage.until("the history's event", |stage| stage.seen.history.len() == 1);
+    stage.until("ready", |stage| stage.status.ready() && stage.codes().is_empty());
+    assert_eq!(stage.sim.view(|view| view.channels_made()), 0);
+    stage.sim.faults().fail(Call::History, Action::status(500));
+    stage.until_raised(Code::NotReceiving);
+    stage.sim.faults().heal_all();
+    stage.until("well again", |stage| stage.codes().is_empty());
+}
+
+#[test]
+fn with_the_socket_alone_the_history_is_never_asked() {
+    let sim = simulator();
+    sim.issue_by(event(), Route::HistoryOnly);
+    let mut config = config_for(&sim);
+    config.genesys.delivery = Delivery::Websocket;
+    let mut stage = Stage::with(sim, config, None, None);
+    stage.until("well", |stage| stage.status.ready() && stage.codes().is_empty());
+    stage.until_received();
+    assert_eq!(stage.sim.view(|view| view.count(Call::History)), 0);
+    stage.sim.faults().fail(Call::Handshake, Action::status(503));
+    stage.sim.faults().cut_sockets();
+    stage.until_raised(Code::NotReceiving);
+}
+
+#[test]
+fn a_start_from_now_on_brings_nothing_older() {
+    let sim = simulator();
+    let old = sim.now() - 60_000;
+    sim.issue_by(event().at(old), Route::HistoryOnly);
+    let mut config = config_for(&sim);
+    config.catch_up.start = Duration::ZERO;
+    let mut stage = Stage::with(sim, config, None, None);
+    stage.until_settled();
+    stage.sim.issue_by(event(), Route::HistoryOnly);
+    stage.until("the new event", |stage| !stage.seen.history.is_empty());
+    assert_eq!(stage.seen.history.len(), 1);
 }

@@ -71,7 +71,8 @@ function showFigures() {
   const other = stats.filtered > 0 ? [`${count(stats.filtered)} not AudioHook's`] : [];
   const left = aside.map(([n, what]) => plural(n, what)).concat(other);
   say("file-small", `in ${span(at - Date.parse(stats.started_at)).replace(/\.\d/, "")}${left.length ? `; left out: ${left.join(", ")}` : ""}`);
-  sayBig("way-big", stats.socket_connected ? "Socket open" : "No socket");
+  const down = health.reasons.some((reason) => reason.code === "socket_down");
+  sayBig("way-big", stats.socket_connected ? "Socket open" : down ? "Socket down" : stats.history_checkpoint ? "By history" : "No socket");
   const read = stats.history_checkpoint ? `history read up to ${ago(at - Date.parse(stats.history_checkpoint))}` : "history not read yet";
   say("way-small", [read, stats.reconnects ? plural(stats.reconnects, "reconnect") : ""].filter(Boolean).join(", "));
   $("cluster").hidden = !elastic;

@@ -1,0 +1,26 @@
+//! The cluster: OpenSearch or Elasticsearch, filled from the file.
+//!
+//! Deals with: reading the file behind a cursor, batches, verdicts, dead letters, the index template. The file is the
+//! queue: a document is sent only from what the file holds, and the cursor says what the cluster has. Must never: delay
+//! the file, hold more of it in memory than one batch, or move the cursor past a document that is neither in the cluster
+//! nor among the dead letters.
+
+pub mod carrier;
+mod chain;
+pub mod dead;
+pub mod lines;
+mod link;
+pub mod probe;
+mod queue;
+mod replay;
+pub mod setup;
+mod sink;
+pub mod template;
+pub mod verdict;
+
+pub use carrier::Answer;
+pub use replay::replay;
+pub use sink::Sink;
+
+pub use crate::output::backups::{Dropped, Keep};
+pub use crate::output::identity::{Cursor, FileIdentity};

@@ -1,0 +1,462 @@
+//! When to send, where to, and how long to wait after a failure.
+//!
+//! Deals with: which nodes answer, the backoff, `Retry-After`, the probes that see a cluster come back, and since when
+//! documents do not go. Must never: touch a socket or read a clock; every instant is handed in.
+
+use std::time::{Duration, Instant};
+
+/// The first wait after a failure; it doubles up to the longest.
+const BACKOFF_FIRST: Duration = Duration::from_secs(1);
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// Between two tries while the login is refused.
+const REFUSED_WAIT: Duration = Duration::from_secs(30);
+/// Between two tries while the index takes no writes: only a try can tell.
+const READ_ONLY_WAIT: Duration = Duration::from_secs(8);
+/// Before documents that were put off go again, if all were; with fewer of them it is shorter in proportion.
+const LEFT_OVER_WAIT: Duration = Duration::from_millis(100);
+/// Every node that does not answer is probed this often while none does, all taken together.
+const PROBE_EVERY: Duration = Duration::from_secs(4);
+/// Before the first of those probes.
+const PROBE_SOON: Duration = Duration::from_secs(1);
+/// A node that failed is looked at again this often while another one works.
+const RETURN_EVERY: Duration = Duration::from_secs(30);
+/// An idle cluster is probed this often, so that its end is known before the next document.
+const IDLE_PROBE_EVERY: Duration = Duration::from_secs(6);
+/// Time for a probe.
+pub const PROBE_TIMEOUT: Duration = Duration::from_millis(2500);
+/// Documents that have not gone for this long are said.
+pub const BLOCKED_AFTER: Duration = Duration::from_secs(5);
+/// The shortest and the longest time that a bulk request is given.
+const BULK_TIMEOUT_MIN: Duration = Duration::from_millis(2500);
+const BULK_TIMEOUT_MAX: Duration = Duration::from_secs(60);
+/// The time that a try gets at a node that did not answer the last time.
+const DOWN_TIMEOUT: Duration = Duration::from_secs(4);
+/// What all nodes together may take to be found hanging.
+const BULK_TIMEOUT_ALL: Duration = Duration::from_secs(9);
+/// Answers in time, one after the other, before the time given is shortened again.
+const STEADY_ANSWERS: u32 = 50;
+/// Tries in one outage for which a probe's answer is enough, though no probe has failed.
+const SHORTCUTS_MAX: u32 = 2;
+
+/// What to do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    Bulk {
+        node: usize,
+        timeout: Duration,
+    },
+    Probe {
+        node: usize,
+    },
+    Setup {
+        node: usize,
+    },
+    /// Nothing before this instant.
+    Wait(Instant),
+}
+
+/// What is known of the way to the cluster.
+pub struct Link {
+    nodes: Vec<Node>,
+    /// The node whose turn is next.
+    turn: usize,
+    /// Tries that brought nothing on, one after the other.
+    failures: u32,
+    next_bulk: Option<Instant>,
+    /// Nothing shortens the wait: the login is refused, or somebody asked us to wait.
+    held: bool,
+    /// Only a little is sent, for it will most likely be refused.
+    trial: bool,
+    /// The first probe came back.
+    greeted: bool,
+    bulk_failed: bool,
+    probe_failed: bool,
+    shortcuts: u32,
+    /// Whether the template is this program's business at all.
+    setup: bool,
+    setup_due: bool,
+    timeout: Duration,
+    steady: u32,
+    last_contact: Instant,
+    blocked_since: Option<Instant>,
+    random: u64,
+}
+
+struct Node {
+    /// It answered last time.
+    up: bool,
+    not_before: Option<Instant>,
+    probe_at: Instant,
+}
+
+impl Link {
+    /// The first thing is a probe: who is there?
+    pub fn new(nodes: usize, setup: bool, seed: u64, now: Instant) -> Self {
+        Self {
+            nodes: (0..nodes).map(|_| Node { up: false, not_before: None, probe_at: now }).collect(),
+            turn: 0,
+            failures: 0,
+            next_bulk: None,
+            held: false,
+            trial: false,
+            greeted: false,
+            bulk_failed: false,
+            probe_failed: false,
+            shortcuts: 0,
+            setup,
+            setup_due: setup,
+            timeout: base_timeout(nodes),
+            steady: 0,
+            last_contact: now,
+            blocked_since: Some(now),
+            random: seed | 1,
+        }
+    }
+
+    /// What to do; `due` is when documents want to go.
+    pub fn next(&self, now: Instant, due: Option<Instant>) -> Next {
+        let turns = (0..self.nodes.len()).map(|step| (self.turn + step) % self.nodes.len());
+        let free_at = |node: &usize| self.nodes[*node].not_before.filter(|at| *at > now).unwrap_or(now);
+        let up = turns.clone().filter(|node| self.nodes[*node].up).min_by_key(free_at);
+        if let Some(node) = up.filter(|_| self.setup_due) {
+            return Next::Setup { node };
+        }
+        let mut wake = now + IDLE_PROBE_EVERY;
+        // Seldom, and so before the documents: under a steady load nobody would come back else.
+        for node in turns.clone().filter(|node| !self.nodes[*node].up) {
+            if self.nodes[node].probe_at <= now {
+                return Next::Probe { node };
+            }
+            wake = wake.min(self.nodes[node].probe_at);
+        }
+        // Documents go to a node that answers; when none does, a few go to the next one once the wait is over, for a
+        // probe may be kept out where documents are not.
+        if let Some(due) = due.filter(|_| self.greeted)
+            && let Some(node) = up.or_else(|| turns.clone().min_by_key(free_at))
+        {
+            let at = due.max(self.next_bulk.unwrap_or(due)).max(free_at(&node));
+            if at <= now {
+                let timeout = if up.is_some() { self.timeout } else { DOWN_TIMEOUT };
+                return Next::Bulk { node, timeout };
+            }
+            wake = wake.min(at);
+        }
+        if let Some(node) = up {
+            // A login that is refused is not tried in between.
+            let idle = (self.last_contact + IDLE_PROBE_EVERY).max(self.next_bulk.unwrap_or(now));
+            if idle <= now {
+                return Next::Probe { node };
+            }
+            wake = wake.min(idle);
+        }
+        Next::Wait(wake)
+    }
+
+    /// Whether only a little is to be sent.
+    pub fn is_trial(&self) -> bool {
+        self.trial || !self.any_up()
+    }
+
+    /// Documents are under way.
+    pub fn sent(&mut self, now: Instant) {
+        self.blocked_since.get_or_insert(now);
+    }
+
+    /// Documents were taken, or judged for good; `left_over` ones of those that were sent go again.
+    pub fn progressed(&mut self, node: usize, left_over: usize, sent: usize, now: Instant) {
+        self.answered(node, now);
+        self.failures = 0;
+        self.shortcuts = 0;
+        (self.bulk_failed, self.probe_failed) = (false, false);
+        self.blocked_since = None;
+        self.next_bulk = (left_over > 0).then(|| now + LEFT_OVER_WAIT * left_over as u32 / sent.max(1) as u32);
+        self.steady += 1;
+        if self.steady > STEADY_ANSWERS {
+            self.steady = 0;
+            self.timeout = (self.timeout / 2).max(base_timeout(self.nodes.len()));
+        }
+    }
+
+    /// The node answers, and the documents were all put off.
+    pub fn put_off(&mut self, node: usize, now: Instant) {
+        self.answered(node, now);
+        self.bulk_failed = true;
+        self.failures += 1;
+        self.next_bulk = Some(now + self.backoff());
+    }
+
+    /// The files cannot be read just now.
+    pub fn pause(&mut self, now: Instant) {
+        self.failures += 1;
+        self.next_bulk = Some(now + self.backoff());
+    }
+
+    /// Nothing was wrong but the request's size: at once again, smaller.
+    pub fn again(&mut self, node: usize, now: Instant) {
+        self.answered(node, now);
+        self.next_bulk = None;
+    }
+
+    /// The login was refused: by one node as by all.
+    pub fn refused(&mut self, node: usize, now: Instant) {
+        self.hold(node, REFUSED_WAIT, now);
+    }
+
+    /// The index takes no writes.
+    pub fn read_only(&mut self, node: usize, now: Instant) {
+        self.hold(node, READ_ONLY_WAIT, now);
+    }
+
+    fn hold(&mut self, node: usize, wait: Duration, now: Instant) {
+        self.answered(node, now);
+        self.bulk_failed = true;
+        self.greeted = true;
+        self.next_bulk = Some(now + self.jittered(wait, 10));
+        (self.held, self.trial) = (true, true);
+    }
+
+    /// The node did not take the request. Another one that answers is tried at once.
+    pub fn failed(&mut self, node: usize, timed_out: bool, retry_after: Option<Duration>, now: Instant) {
+        self.nodes[node].up = false;
+        self.nodes[node].not_before = retry_after.map(|wait| now + wait);
+        self.turn = (node + 1) % self.nodes.len();
+        self.steady = 0;
+        self.bulk_failed = true;
+        (self.held, self.trial) = (false, false);
+        if timed_out {
+            self.timeout = (self.timeout * 2).min(BULK_TIMEOUT_MAX);
+        }
+        if self.any_up() {
+            self.nodes[node].probe_at = now + RETURN_EVERY;
+            self.next_bulk = None;
+            return;
+        }
+        // None is left: those that failed before are looked at again soon.
+        for state in &mut self.nodes {
+            state.probe_at = state.probe_at.min(now + PROBE_SOON);
+        }
+        self.nodes[node].probe_at = now + PROBE_SOON;
+        self.failures += 1;
+        self.held = retry_after.is_some();
+        let wait = self.backoff();
+        self.next_bulk = Some(now + wait.max(retry_after.unwrap_or_default()));
+    }
+
+    /// A probe came back.
+    pub fn probed(&mut self, node: usize, alive: bool, now: Instant) {
+        let was_up = self.any_up();
+        let last_contact = std::mem::replace(&mut self.last_contact, now);
+        self.greeted = true;
+        self.nodes[node].up = alive;
+        if alive {
+            if !was_up {
+                self.came_back(node);
+            }
+            return;
+        }
+        if self.any_up() {
+            self.nodes[node].probe_at = now + RETURN_EVERY;
+            return;
+        }
+        self.nodes[node].probe_at = now + PROBE_EVERY / self.nodes.len() as u32;
+        self.probe_failed = true;
+        self.blocked_since.get_or_insert(last_contact);
+        if self.next_bulk.is_none() {
+            self.failures += 1;
+            self.next_bulk = Some(now + self.backoff());
+        }
+    }
+
+    /// None of them answered, and now this one does.
+    fn came_back(&mut self, node: usize) {
+        self.setup_due |= self.setup && self.probe_failed;
+        if !self.bulk_failed {
+            self.blocked_since = None;
+        }
+        if !self.held && (self.probe_failed || self.shortcuts < SHORTCUTS_MAX) {
+            self.shortcuts += u32::from(!self.probe_failed);
+            self.next_bulk = None;
+            self.turn = node;
+        }
+        self.probe_failed = false;
+    }
+
+    /// The template was seen to, or cannot be.
+    pub fn set_up(&mut self, now: Instant) {
+        self.last_contact = now;
+        self.setup_due = false;
+    }
+
+    /// Since when documents do not go, or would not, whatever node they are given to; `in_flight` is the one that has
+    /// some. A node that works and was not tried yet speaks against it.
+    pub fn blocked_since(&self, in_flight: Option<usize>) -> Option<Instant> {
+        let others_work = self.nodes.iter().enumerate().any(|(node, state)| state.up && Some(node) != in_flight);
+        self.blocked_since.filter(|_| self.nodes.len() == 1 || !others_work || self.failures > 0)
+    }
+
+    fn answered(&mut self, node: usize, now: Instant) {
+        self.nodes[node].up = true;
+        self.nodes[node].not_before = None;
+        self.turn = (node + 1) % self.nodes.len();
+        self.last_contact = now;
+        (self.held, self.trial) = (false, false);
+    }
+
+    fn any_up(&self) -> bool {
+        self.nodes.iter().any(|node| node.up)
+    }
+
+    /// Doubling from the first to the longest, each between a half and the whole of it.
+    fn backoff(&mut self) -> Duration {
+        let doubled = BACKOFF_FIRST * 2u32.pow(self.failures.saturating_sub(1).min(6));
+        self.jittered(doubled.min(BACKOFF_MAX), 50)
+    }
+
+    /// Shorter by up to so many percent.
+    fn jittered(&mut self, whole: Duration, percent_max: u32) -> Duration {
+        // Xorshift: spreading clients that failed together needs no better.
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        whole - whole * (self.random % u64::from(percent_max + 1)) as u32 / 100
+    }
+}
+
+fn base_timeout(nodes: usize) -> Duration {
+    (BULK_TIMEOUT_ALL / nodes as u32).max(BULK_TIMEOUT_MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn link(nodes: usize) -> (Link, Instant) {
+        let now = Instant::now();
+        let mut link = Link::new(nodes, false, 42, now);
+        assert_eq!(link.next(now, Some(now)), Next::Probe { node: 0 });
+        for node in 0..nodes {
+            link.probed(node, true, now);
+        }
+        (link, now)
+    }
+
+    /// The waits between the bulk requests of an outage in which each is answered as told.
+    fn waits(link: &mut Link, mut now: Instant, tries: usize, probe_alive: bool) -> Vec<Duration> {
+        let mut waits = Vec::new();
+        let mut last = now;
+        let end = now + 3600 * SECOND;
+        while waits.len() < tries && now < end {
+            match link.next(now, Some(now)) {
+                Next::Bulk { node, .. } => {
+                    waits.push(now - last);
+                    last = now;
+                    link.failed(node, false, None, now);
+                }
+                Next::Probe { node } => link.probed(node, probe_alive, now),
+                Next::Wait(until) => now = until.max(now),
+                Next::Setup { .. } => link.set_up(now),
+            }
+        }
+        waits
+    }
+
+    #[test]
+    fn the_wait_doubles_to_a_minute_with_jitter() {
+        let (mut link, now) = link(1);
+        let waits = waits(&mut link, now, 12, false);
+        assert_eq!(waits[0], Duration::ZERO);
+        for (n, wait) in waits[1..].iter().enumerate() {
+            let whole = (SECOND * 2u32.pow(n.min(6) as u32)).min(BACKOFF_MAX);
+            assert!((whole / 2..=whole).contains(wait), "{n}: {wait:?}");
+        }
+    }
+
+    #[test]
+    fn a_cluster_that_refuses_each_request_but_answers_probes_is_spared_too() {
+        let (mut link, now) = link(1);
+        let waits = waits(&mut link, now, 12, true);
+        assert!(waits[8..].iter().all(|wait| *wait >= 30 * SECOND), "{waits:?}");
+    }
+
+    #[test]
+    fn a_probe_that_succeeds_after_one_that_failed_ends_the_wait() {
+        let (mut link, mut now) = link(1);
+        waits(&mut link, now, 10, false);
+        now += 3700 * SECOND;
+        link.failed(0, false, None, now);
+        link.probed(0, false, now + 2 * SECOND);
+        let back = now + 6 * SECOND;
+        assert_eq!(link.next(back, Some(now)), Next::Probe { node: 0 });
+        link.probed(0, true, back);
+        assert!(matches!(link.next(back, Some(now)), Next::Bulk { node: 0, .. }));
+    }
+
+    #[test]
+    fn nothing_goes_before_the_time_that_the_cluster_asked_for() {
+        let (mut link, now) = link(1);
+        link.failed(0, false, Some(40 * SECOND), now);
+        let mut at = now;
+        while at < now + 40 * SECOND {
+            match link.next(at, Some(now)) {
+                Next::Probe { node } => link.probed(node, true, at),
+                Next::Wait(until) => at = until,
+                other => panic!("{other:?} after {:?}", at - now),
+            }
+        }
+        assert!(matches!(link.next(at, Some(now)), Next::Bulk { .. }));
+    }
+
+    #[test]
+    fn another_node_is_tried_at_once_and_the_first_comes_back_in_time() {
+        let (mut link, now) = link(2);
+        let Next::Bulk { node, .. } = link.next(now, Some(now)) else { panic!() };
+        link.sent(now);
+        link.failed(node, false, None, now);
+        let Next::Bulk { node: other, .. } = link.next(now, Some(now)) else { panic!() };
+        assert_ne!(node, other);
+        assert_eq!(link.blocked_since(Some(node)), None, "the other one is not tried yet");
+        link.progressed(other, 0, 1, now);
+        assert!(matches!(link.next(now, Some(now)), Next::Bulk { node, .. } if node == other));
+        let later = now + RETURN_EVERY;
+        assert_eq!(link.next(later, None), Next::Probe { node });
+        link.probed(node, true, later);
+        link.progressed(other, 0, 1, later);
+        assert!(matches!(link.next(later, Some(now)), Next::Bulk { node: turn, .. } if turn == node));
+    }
+
+    #[test]
+    fn a_refused_login_holds_all_for_about_half_a_minute_and_then_only_tries() {
+        let (mut link, now) = link(2);
+        link.refused(0, now);
+        assert!(link.is_trial());
+        assert!(!matches!(link.next(now + 26 * SECOND, Some(now)), Next::Bulk { .. }));
+        assert!(matches!(link.next(now + 30 * SECOND, Some(now)), Next::Bulk { .. }));
+        link.progressed(1, 0, 1, now + 30 * SECOND);
+        assert!(!link.is_trial());
+    }
+
+    #[test]
+    fn a_request_that_hangs_is_given_more_time_the_next_time() {
+        let (mut link, now) = link(1);
+        let Next::Bulk { timeout: first, .. } = link.next(now, Some(now)) else { panic!() };
+        link.failed(0, true, None, now);
+        link.probed(0, true, now);
+        let Next::Bulk { timeout: second, .. } = link.next(now, Some(now)) else { panic!() };
+        assert_eq!(second, 2 * first);
+    }
+
+    #[test]
+    fn an_idle_cluster_is_probed_and_its_end_is_known() {
+        let (mut link, now) = link(1);
+        assert_eq!(link.blocked_since(None), None);
+        let later = now + IDLE_PROBE_EVERY;
+        assert_eq!(link.next(later, None), Next::Probe { node: 0 });
+        link.probed(0, false, later);
+        assert!(link.blocked_since(None).is_some_and(|since| later - since >= BLOCKED_AFTER));
+        assert_eq!(link.next(later + PROBE_EVERY, None), Next::Probe { node: 0 });
+        link.probed(0, true, later + PROBE_EVERY);
+        assert_eq!(link.blocked_since(None), None);
+    }
+}

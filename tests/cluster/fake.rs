@@ -1,0 +1,278 @@
+//! A cluster for what a real one cannot be made to do: it keeps documents by their id, and misbehaves on request.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use audiohook_collector::thread;
+use openssl::ssl::{SslAcceptor, SslStream};
+
+/// How long a hanging answer hangs, at most: longer than any test.
+const HANG: Duration = Duration::from_secs(600);
+
+/// What the cluster does with a request.
+pub enum Act {
+    /// What a cluster does.
+    Serve,
+    Answer(u16, &'static str),
+    AnswerWith(u16, &'static str, &'static str),
+    /// No answer, and the connection stays.
+    Hang,
+    /// The documents are taken, and half of the answer comes.
+    HangHalfway,
+    Close,
+}
+
+type Script = Box<dyn FnMut(&Request) -> Act + Send>;
+type ItemScript = Box<dyn FnMut(&str, &str) -> u16 + Send>;
+
+pub struct Request {
+    pub method: String,
+    pub path: String,
+    pub authorization: Option<String>,
+    pub encoding: Option<String>,
+    pub body: Vec<u8>,
+    pub at: Instant,
+}
+
+impl Request {
+    pub fn is_bulk(&self) -> bool {
+        self.path.contains("/_bulk")
+    }
+
+    /// Documents in a bulk request.
+    pub fn documents(&self) -> usize {
+        self.body.iter().filter(|byte| **byte == b'\n').count() / 2
+    }
+}
+
+#[derive(Default)]
+pub struct State {
+    /// The documents' texts by id.
+    pub documents: BTreeMap<String, String>,
+    /// How often a document came in for the first time or again.
+    pub arrivals: usize,
+    pub requests: Vec<Request>,
+    pub connections: usize,
+    pub templates: BTreeMap<String, String>,
+    script: Option<Script>,
+    items: Option<ItemScript>,
+}
+
+#[derive(Clone)]
+pub struct Fake {
+    pub url: String,
+    state: Arc<Mutex<State>>,
+}
+
+impl Fake {
+    pub fn start() -> Self {
+        Self::listen(None)
+    }
+
+    pub fn with_tls(acceptor: SslAcceptor) -> Self {
+        Self::listen(Some(acceptor))
+    }
+
+    fn listen(tls: Option<SslAcceptor>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}", listener.local_addr().unwrap());
+        let state = Arc::new(Mutex::new(State::default()));
+        let fake = Self { url, state: state.clone() };
+        thread::spawn("fake", move || {
+            for stream in listener.incoming() {
+                let Ok(stream) = stream else { return };
+                let (state, tls) = (state.clone(), tls.clone());
+                state.lock().unwrap().connections += 1;
+                let _ = thread::spawn("fake-connection", move || match tls {
+                    None => serve(stream, &state),
+                    Some(acceptor) => {
+                        if let Ok(stream) = acceptor.accept(stream) {
+                            serve::<SslStream<TcpStream>>(stream, &state);
+                        }
+                    }
+                });
+            }
+        })
+        .unwrap();
+        fake
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// From now on every request goes through this.
+    pub fn script(&self, script: impl FnMut(&Request) -> Act + Send + 'static) {
+        self.state().script = Some(Box::new(script));
+    }
+
+    /// Only bulk requests.
+    pub fn on_bulk(&self, mut script: impl FnMut(&Request) -> Act + Send + 'static) {
+        self.script(move |request| if request.is_bulk() { script(request) } else { Act::Serve });
+    }
+
+    /// From now on each document's status is this one's, by id and text; 201 serves it as a cluster does.
+    pub fn on_item(&self, items: impl FnMut(&str, &str) -> u16 + Send + 'static) {
+        self.state().items = Some(Box::new(items));
+    }
+
+    pub fn behave(&self) {
+        let mut state = self.state();
+        state.script = None;
+        state.items = None;
+    }
+
+    pub fn documents(&self) -> usize {
+        self.state().documents.len()
+    }
+
+    /// When each bulk request came, and how many documents it had.
+    pub fn bulks(&self) -> Vec<(Instant, usize)> {
+        let state = self.state();
+        state.requests.iter().filter(|r| r.is_bulk()).map(|r| (r.at, r.documents())).collect()
+    }
+}
+
+fn serve<S: Read + Write>(stream: S, state: &Mutex<State>) {
+    let mut stream = BufReader::new(stream);
+    while let Some(request) = read_request(&mut stream) {
+        let act = {
+            let mut state = state.lock().unwrap();
+            let act = state.script.as_mut().map_or(Act::Serve, |script| script(&request));
+            state.requests.push(Request {
+                method: request.method.clone(),
+                path: request.path.clone(),
+                authorization: request.authorization.clone(),
+                encoding: request.encoding.clone(),
+                body: request.body.clone(),
+                at: request.at,
+            });
+            act
+        };
+        let (status, headers, body, cut) = match act {
+            Act::Serve => {
+                let (status, body) = answer(&request, &mut state.lock().unwrap());
+                (status, "", body, false)
+            }
+            Act::Answer(status, body) => (status, "", body.to_owned(), false),
+            Act::AnswerWith(status, headers, body) => (status, headers, body.to_owned(), false),
+            Act::HangHalfway => {
+                let (status, body) = answer(&request, &mut state.lock().unwrap());
+                (status, "", body, true)
+            }
+            Act::Hang => return hang(),
+            Act::Close => return,
+        };
+        let head = format!(
+            "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\n\r\n",
+            body.len()
+        );
+        let mut text = head.into_bytes();
+        if request.method != "HEAD" {
+            text.extend_from_slice(body.as_bytes());
+        }
+        if cut {
+            text.truncate(text.len() - body.len() / 2);
+        }
+        if stream.get_mut().write_all(&text).and_then(|()| stream.get_mut().flush()).is_err() {
+            return;
+        }
+        if cut {
+            return hang();
+        }
+    }
+}
+
+fn hang() {
+    let _ = crossbeam_channel::after(HANG).recv();
+}
+
+fn read_request<S: Read>(stream: &mut BufReader<S>) -> Option<Request> {
+    let mut line = String::new();
+    stream.read_line(&mut line).ok().filter(|read| *read > 0)?;
+    let mut words = line.split_whitespace();
+    let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
+    let (mut length, mut authorization, mut encoding) = (0, None, None);
+    loop {
+        let mut header = String::new();
+        stream.read_line(&mut header).ok()?;
+        let Some((name, value)) = header.trim().split_once(':') else { break };
+        match name.to_ascii_lowercase().as_str() {
+            "content-length" => length = value.trim().parse().ok()?,
+            "authorization" => authorization = Some(value.trim().to_owned()),
+            "content-encoding" => encoding = Some(value.trim().to_owned()),
+            _ => {}
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).ok()?;
+    if encoding.as_deref() == Some("gzip") {
+        let mut plain = Vec::new();
+        flate2::read::GzDecoder::new(&body[..]).read_to_end(&mut plain).ok()?;
+        body = plain;
+    }
+    Some(Request { method, path, authorization, encoding, body, at: Instant::now() })
+}
+
+fn answer(request: &Request, state: &mut State) -> (u16, String) {
+    let path = request.path.split('?').next().unwrap_or_default();
+    if request.is_bulk() {
+        return (200, bulk(&String::from_utf8_lossy(&request.body), state));
+    }
+    if path == "/" {
+        let version = r#"{"version":{"distribution":"opensearch","number":"2.19.1"}}"#;
+        return (200, version.to_owned());
+    }
+    if let Some(name) = path.strip_prefix("/_index_template/") {
+        if request.method == "PUT" {
+            state.templates.insert(name.to_owned(), String::from_utf8_lossy(&request.body).into_owned());
+            return (200, r#"{"acknowledged":true}"#.to_owned());
+        }
+        return if state.templates.contains_key(name) { (200, "{}".into()) } else { (404, "{}".into()) };
+    }
+    match path {
+        "/_template" | "/_index_template" => (200, "{}".to_owned()),
+        _ => {
+            (404, r#"{"error":{"type":"index_not_found_exception","reason":"no such index"},"status":404}"#.to_owned())
+        }
+    }
+}
+
+fn bulk(body: &str, state: &mut State) -> String {
+    let mut lines = body.lines();
+    let mut items = Vec::new();
+    let mut errors = false;
+    while let (Some(action), Some(document)) = (lines.next(), lines.next()) {
+        let action: serde_json::Value = serde_json::from_str(action).unwrap();
+        let id = action["create"]["_id"].as_str().unwrap().to_owned();
+        assert_eq!(action["create"]["_index"], "genesys-audiohook");
+        state.arrivals += 1;
+        let mut status = state.items.as_mut().map_or(201, |items| items(&id, document));
+        if status == 201 {
+            if state.documents.contains_key(&id) {
+                status = 409;
+            } else {
+                state.documents.insert(id, document.to_owned());
+            }
+        }
+        let error = match status {
+            201 => None,
+            409 => Some(("version_conflict_engine_exception", "document already exists")),
+            429 => Some(("es_rejected_execution_exception", "rejected execution of primary operation")),
+            400 => Some(("mapper_parsing_exception", "failed to parse field [n] of type [long]")),
+            _ => Some(("exception", "told to")),
+        };
+        errors |= error.is_some();
+        items.push(match error {
+            None => format!(r#"{{"create":{{"status":{status}}}}}"#),
+            Some((kind, reason)) => {
+                format!(r#"{{"create":{{"status":{status},"error":{{"type":"{kind}","reason":"{reason}"}}}}}}"#)
+            }
+        });
+    }
+    format!(r#"{{"errors":{errors},"items":[{}]}}"#, items.join(","))
+}

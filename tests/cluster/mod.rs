@@ -1,0 +1,222 @@
+//! What the cluster tests share: a folder with an output file, a sink that is driven as the writer drives it.
+
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+pub mod fake;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use audiohook_collector::clock::Clock;
+use audiohook_collector::config::{Elastic, Network, Output};
+use audiohook_collector::elastic::{Cursor, Sink};
+use audiohook_collector::output::backups;
+use audiohook_collector::secret::Secret;
+use audiohook_collector::status::{Code, Status};
+use crossbeam_channel::{Sender, bounded};
+
+/// How long a driven sink may sleep at most, so that a condition outside of it is seen.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// A writer without events: the file, its rotation, and the sink.
+pub struct Rig {
+    pub folder: PathBuf,
+    pub output: Output,
+    pub elastic: Elastic,
+    pub status: Arc<Status>,
+    pub cursor: Option<Cursor>,
+    sink: Option<Sink>,
+    stop: Option<Sender<()>>,
+    file: File,
+    bytes: u64,
+}
+
+impl Rig {
+    /// An empty folder of this name, and settings that a test may change before [`Rig::start`].
+    pub fn new(name: &str, urls: &[&str]) -> Self {
+        let folder = std::env::temp_dir().join(format!("cluster-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("events.jsonl");
+        Self {
+            output: Output {
+                state_file: folder.join("events.jsonl.state"),
+                file: path.clone(),
+                max_file_size: 10 * 1024 * 1024,
+                backup_count: 5,
+                redact_fields: Vec::new(),
+            },
+            elastic: Elastic {
+                urls: urls.iter().map(|url| (*url).to_owned()).collect(),
+                authorization: None,
+                index: "genesys-audiohook".to_owned(),
+                bulk_size: 50,
+                flush_interval: Duration::from_millis(100),
+                ca_file: None,
+                setup: true,
+                backlog_max: 1 << 30,
+            },
+            status: Arc::new(Status::new(Clock::system(), true)),
+            cursor: None,
+            sink: None,
+            stop: None,
+            file: open(&path),
+            bytes: 0,
+            folder,
+        }
+    }
+
+    pub fn with_login(mut self, authorization: &str) -> Self {
+        self.elastic.authorization = Some(Secret::new(authorization));
+        self
+    }
+
+    /// Starts the sink at the cursor that was kept last.
+    pub fn start(&mut self) {
+        let (stop, stopped) = bounded(0);
+        let network = Network::default();
+        let status = self.status.clone();
+        let clock = Clock::system();
+        let sink = Sink::start(&self.elastic, &self.output, &network, self.cursor, status, clock, stopped);
+        self.sink = Some(sink.unwrap());
+        self.stop = Some(stop);
+    }
+
+    /// Lets go of the sink, with the cursor as it was kept: what a kill leaves.
+    pub fn kill(&mut self) {
+        self.sink = None;
+        self.stop = None;
+    }
+
+    pub fn sink(&mut self) -> &mut Sink {
+        self.sink.as_mut().unwrap()
+    }
+
+    /// Appends lines as the writer does, rotating before a line would exceed the size.
+    pub fn append(&mut self, lines: &[String]) {
+        for line in lines {
+            if self.bytes + line.len() as u64 + 1 > self.output.max_file_size && self.output.backup_count > 0 {
+                self.rotate();
+            }
+            self.file.write_all(format!("{line}\n").as_bytes()).unwrap();
+            self.bytes += line.len() as u64 + 1;
+            if let Some(sink) = &mut self.sink {
+                sink.appended(self.bytes, 1);
+            }
+        }
+    }
+
+    pub fn rotate(&mut self) {
+        let keep = self.sink.as_ref().map(Sink::keep);
+        let dropped = backups::rotate(&self.output.file, self.output.backup_count, keep).unwrap();
+        self.file = open(&self.output.file);
+        self.bytes = 0;
+        if let Some(sink) = &mut self.sink {
+            sink.rotated(dropped);
+        }
+    }
+
+    /// What the writer does once it has seen that the file was moved or deleted.
+    pub fn begin_anew(&mut self) {
+        self.file = open(&self.output.file);
+        self.bytes = self.file.metadata().unwrap().len();
+        if let Some(sink) = &mut self.sink {
+            sink.moved();
+        }
+    }
+
+    /// Drives the sink until the condition holds; panics when it does not in time.
+    pub fn until(&mut self, what: &str, within: Duration, mut holds: impl FnMut(&Self) -> bool) {
+        let deadline = Instant::now() + within;
+        while !holds(self) {
+            let now = Instant::now();
+            assert!(now < deadline, "not within {within:?}: {what}; {:?}", self.status.health());
+            self.drive_once(deadline.min(now + LOOK_EVERY));
+        }
+    }
+
+    /// Drives the sink for a time.
+    pub fn drive(&mut self, time: Duration) {
+        let deadline = Instant::now() + time;
+        while Instant::now() < deadline {
+            self.drive_once(deadline);
+        }
+    }
+
+    fn drive_once(&mut self, deadline: Instant) {
+        let sink = self.sink.as_mut().unwrap();
+        sink.step();
+        let wake = sink.wake_at().map_or(deadline, |wake| wake.min(deadline));
+        if let Ok(answer) = sink.answers().recv_deadline(wake) {
+            sink.answer(answer);
+        }
+        self.cursor = sink.cursor();
+    }
+
+    pub fn backlog(&self) -> i64 {
+        self.status.gauges.elastic_backlog_bytes.get().unwrap_or(-1)
+    }
+
+    /// Documents that are done: created, there already, or dead.
+    pub fn done(&self) -> u64 {
+        let counters = &self.status.counters;
+        counters.elastic_created.get() + counters.elastic_exists.get() + counters.elastic_dead.get()
+    }
+
+    pub fn is_raised(&self, code: Code) -> bool {
+        self.status.is_raised(code)
+    }
+
+    pub fn message(&self, code: Code) -> String {
+        self.status.reasons().into_iter().find(|reason| reason.code == code).map(|r| r.message).unwrap_or_default()
+    }
+
+    pub fn dead_letters(&self) -> Vec<serde_json::Value> {
+        let text = fs::read_to_string(self.folder.join("events.jsonl.dead")).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// The suffixes of the output's files, sorted.
+    pub fn suffixes(&self) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(&self.folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().to_str().unwrap().replace("events.jsonl", ""))
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let _ = fs::remove_dir_all(&self.folder);
+        }
+    }
+}
+
+fn open(path: &Path) -> File {
+    OpenOptions::new().create(true).append(true).open(path).unwrap()
+}
+
+/// A record of about 700 bytes, the `n`th of its kind.
+pub fn record(n: usize) -> String {
+    record_with(n, "\"Up\"", 300)
+}
+
+/// The same with the text of a `previous_value`, and padding in the raw event.
+pub fn record_with(n: usize, previous_value: &str, padding: usize) -> String {
+    format!(
+        r#"{{"timestamp":"2026-11-20T10:30:45.{:03}Z","event_type":"audiohook_operational","event_id":"AUDIOHOOK-000{}","event_name":"AudioHook connection time-out","description":"The server did not answer.","conversation_id":"34c18827-77a6-4970-ad66-{n:012}","entity_type":"integration","entity_id":"0f8f91f9-a27d-4ddf-9026-7e1e3a8d73a6","entity_name":"Audio","version":"1","topic":"v2.operations.events.AUDIOHOOK-0002","channel":"…1234","error_code":null,"previous_value":{previous_value},"current_value":"Down","received_at":"2026-11-20T10:30:45.500Z","source":"websocket","id":"{n:032x}","raw_event":{{"n":{n},"number":1.0,"note":"{}"}}}}"#,
+        n % 1000,
+        n % 9 + 1,
+        "x".repeat(padding),
+    )
+}
+
+pub fn records(range: std::ops::Range<usize>) -> Vec<String> {
+    range.map(record).collect()
+}

@@ -1,0 +1,218 @@
+//! The one way out: proxies, silent addresses, IPv6, TLS and its trust, for the socket's stream and for REST alike.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+mod support;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use audiohook_collector::config::Network;
+use audiohook_collector::net::{Dialer, Limits, Step, Target, agent};
+use audiohook_collector::secret::Secret;
+use audiohook_collector::thread;
+use support::{Authority, Folder, SOON};
+
+const LIMITS: Limits =
+    Limits { connect: Duration::from_secs(5), read: Duration::from_secs(5), total: Duration::from_secs(8) };
+
+/// Answers each request on each connection with its path, over TLS or not.
+fn serve(address: &str, identity: Option<native_tls::Identity>) -> u16 {
+    let listener = TcpListener::bind(address).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let acceptor = identity.map(|identity| native_tls::TlsAcceptor::new(identity).unwrap());
+    let work = move || {
+        for tcp in listener.incoming() {
+            let Ok(tcp) = tcp else { return };
+            let acceptor = acceptor.clone();
+            let answer = move || match acceptor {
+                None => answer(tcp),
+                Some(acceptor) => {
+                    if let Ok(tls) = acceptor.accept(tcp) {
+                        answer(tls);
+                    }
+                }
+            };
+            thread::spawn("peer", answer).unwrap();
+        }
+    };
+    thread::spawn("peers", work).unwrap();
+    port
+}
+
+fn answer(stream: impl Read + Write) {
+    let mut stream = BufReader::new(stream);
+    loop {
+        let mut first = String::new();
+        if stream.read_line(&mut first).unwrap_or(0) == 0 {
+            return;
+        }
+        let mut line = String::new();
+        while stream.read_line(&mut line).is_ok_and(|count| count > 2) {
+            line.clear();
+        }
+        let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
+        let head =
+            if path == "/moved" { "HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\n" } else { "HTTP/1.1 200 OK\r\n" };
+        let text = format!("{head}Content-Length: {}\r\n\r\n{path}", path.len());
+        if stream.get_mut().write_all(text.as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+/// A CONNECT proxy that wants these credentials; gives its port and the heads it met.
+fn proxy(credentials: &'static str) -> (u16, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let heads = Arc::new(Mutex::new(Vec::new()));
+    let met = heads.clone();
+    let work = move || {
+        for tcp in listener.incoming() {
+            let Ok(mut tcp) = tcp else { return };
+            let mut head = Vec::new();
+            let mut byte = [0];
+            while !head.ends_with(b"\r\n\r\n") && tcp.read(&mut byte).is_ok_and(|count| count > 0) {
+                head.push(byte[0]);
+            }
+            let head = String::from_utf8(head).unwrap();
+            met.lock().unwrap().push(head.clone());
+            if !head.contains(&format!("Proxy-Authorization: Basic {credentials}\r\n")) {
+                let _ = tcp.write_all(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n");
+                continue;
+            }
+            let place = head.split(' ').nth(1).unwrap().parse().unwrap();
+            let Ok(peer) = TcpStream::connect_timeout(&place, SOON) else { continue };
+            tcp.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").unwrap();
+            for (from, to) in [(tcp.try_clone().unwrap(), peer.try_clone().unwrap()), (peer, tcp)] {
+                let copy = move || {
+                    let (mut from, mut to) = (from, to);
+                    let _ = std::io::copy(&mut from, &mut to);
+                };
+                thread::spawn("tunnel", copy).unwrap();
+            }
+        }
+    };
+    thread::spawn("proxy", work).unwrap();
+    (port, heads)
+}
+
+fn trusting(file: PathBuf) -> Network {
+    Network { ssl_cert_file: Some(file), ..Network::default() }
+}
+
+fn dialer(network: &Network) -> Arc<Dialer> {
+    Arc::new(Dialer::new(network).unwrap())
+}
+
+fn get(network: &Network, url: &str) -> Result<String, String> {
+    let mut answer = agent(dialer(network), LIMITS).get(url).call().map_err(|error| error.to_string())?;
+    answer.body_mut().read_to_string().map_err(|error| error.to_string())
+}
+
+#[test]
+fn rest_goes_plain_and_over_tls_to_ipv4_and_ipv6() {
+    let folder = Folder::new("network");
+    let authority = Authority::new();
+    let network = trusting(authority.write(&folder, "ca.pem"));
+    let v4 = serve("127.0.0.1:0", None);
+    let v6 = serve("[::1]:0", Some(authority.identity(&["::1"])));
+    assert_eq!(get(&network, &format!("http://127.0.0.1:{v4}/a")).unwrap(), "/a");
+    assert_eq!(get(&network, &format!("https://[::1]:{v6}/b")).unwrap(), "/b");
+    assert_eq!(get(&network, &format!("http://localhost:{v4}/c")).unwrap(), "/c");
+}
+
+#[test]
+fn a_connection_is_used_again_and_a_redirect_is_not_followed() {
+    let port = serve("127.0.0.1:0", None);
+    let agent = agent(dialer(&Network::default()), LIMITS);
+    for path in ["/one", "/two", "/moved"] {
+        let mut answer = agent.get(format!("http://127.0.0.1:{port}{path}")).call().unwrap();
+        assert_eq!(answer.status().as_u16(), if path == "/moved" { 302 } else { 200 });
+        assert_eq!(answer.body_mut().read_to_string().unwrap(), path);
+    }
+}
+
+#[test]
+fn https_goes_through_the_proxy_with_its_password_and_no_proxy_goes_by() {
+    let folder = Folder::new("network");
+    let authority = Authority::new();
+    let port = serve("127.0.0.1:0", Some(authority.identity(&["127.0.0.1"])));
+    // user:p@ss
+    let (proxy_port, heads) = proxy("dXNlcjpwQHNz");
+    let mut network = trusting(authority.write(&folder, "ca.pem"));
+    network.https_proxy = Some(Secret::new(format!("http://user:p%40ss@127.0.0.1:{proxy_port}")));
+    let url = format!("https://127.0.0.1:{port}/through");
+    assert_eq!(get(&network, &url).unwrap(), "/through");
+    assert!(heads.lock().unwrap()[0].starts_with(&format!("CONNECT 127.0.0.1:{port} HTTP/1.1\r\n")));
+    let target = Target::parse(&format!("wss://127.0.0.1:{port}/x")).unwrap();
+    assert!(dialer(&network).dial(&target, SOON).is_ok());
+    assert_eq!(heads.lock().unwrap().len(), 2);
+
+    network.no_proxy = vec!["127.0.0.0/8".to_owned()];
+    assert_eq!(get(&network, &url).unwrap(), "/through");
+    assert_eq!(heads.lock().unwrap().len(), 2);
+
+    network.no_proxy.clear();
+    network.https_proxy = Some(Secret::new(format!("http://user:wrong-password@127.0.0.1:{proxy_port}")));
+    let error = dialer(&network).dial(&target, SOON).unwrap_err();
+    assert_eq!(error.step, Step::Proxy);
+    let text = error.to_string();
+    assert!(text.contains("refused CONNECT") && text.contains("407") && text.contains("HTTPS_PROXY"), "{text}");
+    assert!(!text.contains("wrong-password"), "{text}");
+    assert!(get(&network, &url).unwrap_err().contains("407"));
+}
+
+#[test]
+fn a_peer_is_trusted_only_with_the_right_ca_name_and_time() {
+    let folder = Folder::new("network");
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let trusted = trusting(authority.write(&folder, "ca.pem"));
+    let refused = |network: &Network, identity, expected: &str| {
+        let port = serve("127.0.0.1:0", Some(identity));
+        let target = Target::parse(&format!("wss://127.0.0.1:{port}")).unwrap();
+        let error = dialer(network).dial(&target, SOON).unwrap_err();
+        assert_eq!(error.step, Step::Certificate, "{error}");
+        let text = error.to_string();
+        assert!(text.starts_with("certificate of 127.0.0.1 is not trusted: ") && text.contains(expected), "{text}");
+        let error = get(network, &format!("https://127.0.0.1:{port}/")).unwrap_err();
+        assert!(error.contains("is not trusted"), "{error}");
+    };
+    refused(&trusted, stranger.identity(&["127.0.0.1"]), "SSL_CERT_FILE");
+    refused(&trusted, authority.identity(&["another.example"]), "another name");
+    refused(&trusted, authority.expired_identity(&["127.0.0.1"]), "clock");
+    let port = serve("127.0.0.1:0", Some(authority.identity(&["127.0.0.1"])));
+    let target = Target::parse(&format!("wss://127.0.0.1:{port}")).unwrap();
+    assert!(dialer(&trusted).dial(&target, SOON).is_ok());
+    let cluster = Dialer::with_ca_file(&Network::default(), &folder.join("ca.pem")).unwrap();
+    assert!(cluster.dial(&target, SOON).is_ok());
+}
+
+#[test]
+fn a_peer_that_speaks_no_tls_or_nothing_is_told_within_the_limit() {
+    let folder = Folder::new("network");
+    let network = trusting(Authority::new().write(&folder, "ca.pem"));
+    let plain = serve("127.0.0.1:0", None);
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    for port in [plain, silent.local_addr().unwrap().port()] {
+        let target = Target::parse(&format!("https://127.0.0.1:{port}")).unwrap();
+        let began = Instant::now();
+        let error = dialer(&network).dial(&target, Duration::from_secs(1)).unwrap_err();
+        assert_eq!(error.step, Step::Tls, "{error}");
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    }
+}
+
+#[test]
+fn an_answer_that_hangs_ends_within_the_limits() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let limits = Limits { read: Duration::from_secs(1), ..LIMITS };
+    let began = Instant::now();
+    let url = format!("http://{}/", silent.local_addr().unwrap());
+    let error = agent(dialer(&Network::default()), limits).get(url).call().unwrap_err();
+    assert!(matches!(error, ureq::Error::Timeout(_)), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(3));
+}
