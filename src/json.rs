@@ -554,7 +554,8 @@ mod tests {
 
     #[test]
     fn a_walk_hands_over_the_whole_text() {
-        let text = " { \"a\" : [ 1.0 , { } , [ ] , \"x , y\" ] , \"b\" : { \"c\" : null } , \"d\" : [ { \"e\" : 1 } ] } ";
+        let text =
+            " { \"a\" : [ 1.0 , { } , [ ] , \"x , y\" ] , \"b\" : { \"c\" : null } , \"d\" : [ { \"e\" : 1 } ] } ";
         let mut out = String::new();
         Scanner::new(text)
             .walk(|part| {

@@ -27,7 +27,9 @@ fn on_socket(name: &str, changed: &[(&str, &str)]) -> (Simulator, Folder, Collec
 
 /// A frame around this body.
 fn around(body: &str) -> String {
-    format!("{{\"topicName\":\"v2.operations.events.AUDIOHOOK-0001\",\"version\":\"2\",\"eventBody\":{body},\"metadata\":{{\"CorrelationId\":\"x\"}}}}")
+    format!(
+        "{{\"topicName\":\"v2.operations.events.AUDIOHOOK-0001\",\"version\":\"2\",\"eventBody\":{body},\"metadata\":{{\"CorrelationId\":\"x\"}}}}"
+    )
 }
 
 /// A body that is told from others by its conversation.
@@ -186,7 +188,8 @@ fn raw_event_is_what_came_value_for_value_on_one_line() {
         &long,
     ];
     for (number, value) in values.into_iter().enumerate() {
-        let raw = format!("{{\"eventEntity\":{{\"id\":\"AUDIOHOOK-0001\"}},\"conversationId\":\"{number}\",\"x\":{value}}}");
+        let raw =
+            format!("{{\"eventEntity\":{{\"id\":\"AUDIOHOOK-0001\"}},\"conversationId\":\"{number}\",\"x\":{value}}}");
         sim.faults().send_text(&around(&raw));
         let file = collector.output_file();
         let lines = poll(SOON, || {
@@ -198,7 +201,8 @@ fn raw_event_is_what_came_value_for_value_on_one_line() {
         assert!(line.ends_with(&format!(",\"raw_event\":{raw}}}")), "{raw:.300} became {line:.900}");
     }
     let spaced = " {\n\t\"eventEntity\" : {\r\n \"id\" : \"AUDIOHOOK-0001\" } ,\n\"a b\" : [ 1.0 , \"  c \\n \" , { } ] , \"conversationId\":\"spaced\"\n} ";
-    let compact = "{\"eventEntity\":{\"id\":\"AUDIOHOOK-0001\"},\"a b\":[1.0,\"  c \\n \",{}],\"conversationId\":\"spaced\"}";
+    let compact =
+        "{\"eventEntity\":{\"id\":\"AUDIOHOOK-0001\"},\"a b\":[1.0,\"  c \\n \",{}],\"conversationId\":\"spaced\"}";
     sim.faults().send_text(&around(spaced));
     let line = poll(SOON, || {
         let text = std::fs::read_to_string(collector.output_file()).unwrap();
@@ -226,12 +230,16 @@ fn the_events_own_time_is_found_however_it_is_written() {
         ("0", "1970-01-01T00:00:00.000Z"),
     ];
     for (number, (time, expected)) in own.into_iter().enumerate() {
-        let body = format!("{{\"eventEntity\":{{\"id\":\"AUDIOHOOK-0001\"}},\"entityId\":\"{number}\",\"timestamp\":{time}}}");
+        let body =
+            format!("{{\"eventEntity\":{{\"id\":\"AUDIOHOOK-0001\"}},\"entityId\":\"{number}\",\"timestamp\":{time}}}");
         let record = record_of(&sim, &collector, &body);
         assert_eq!(record.text("timestamp"), Some(expected), "{time}");
     }
-    for (number, time) in ["null", "\"\"", "\"soon\"", "[]", "true", "1e300", "-5", "{\"a\":1}"].into_iter().enumerate() {
-        let body = format!("{{\"eventEntity\":{{\"id\":\"AUDIOHOOK-0001\"}},\"entityId\":\"r{number}\",\"timestamp\":{time}}}");
+    for (number, time) in ["null", "\"\"", "\"soon\"", "[]", "true", "1e300", "-5", "{\"a\":1}"].into_iter().enumerate()
+    {
+        let body = format!(
+            "{{\"eventEntity\":{{\"id\":\"AUDIOHOOK-0001\"}},\"entityId\":\"r{number}\",\"timestamp\":{time}}}"
+        );
         let record = record_of(&sim, &collector, &body);
         assert_eq!(record.text("timestamp"), record.text("received_at"), "{time}");
         let age = sim.now() - record.time_ms();
@@ -243,7 +251,8 @@ fn the_events_own_time_is_found_however_it_is_written() {
     let second = record_of(&sim, &collector, &bare);
     assert_ne!(first.text("id"), second.text("id"));
     // The same event again is one.
-    let timed = "{\"eventEntity\":{\"id\":\"AUDIOHOOK-0001\"},\"entityId\":\"0\",\"timestamp\":1795430645123,\"more\":1}";
+    let timed =
+        "{\"eventEntity\":{\"id\":\"AUDIOHOOK-0001\"},\"entityId\":\"0\",\"timestamp\":1795430645123,\"more\":1}";
     sim.faults().send_text(&around(timed));
     wait_counts(&collector, 19, 1, 0, 0);
 }
@@ -259,8 +268,17 @@ fn an_event_has_the_same_id_whichever_way_it_comes() {
     by_history.wait_healthy();
     let events = [
         Event::numbered("AUDIOHOOK-0042"),
-        Event { error_code: Some(String::new()), previous_value: Some("a \"b\" \\ é".into()), ..Event::numbered("AUDIOHOOK-0001") },
-        Event { version: Some("3".into()), error_code: Some("503".into()), parent_entity: Some("p".into()), ..Event::numbered("AUDIOHOOK-0001") },
+        Event {
+            error_code: Some(String::new()),
+            previous_value: Some("a \"b\" \\ é".into()),
+            ..Event::numbered("AUDIOHOOK-0001")
+        },
+        Event {
+            version: Some("3".into()),
+            error_code: Some("503".into()),
+            parent_entity: Some("p".into()),
+            ..Event::numbered("AUDIOHOOK-0001")
+        },
         Event { definition: "AUDIOHOOK-0002".into(), ..Event::default() },
         Event { socket_time: audiohook_collector::simulator::SocketTime::Iso, ..Event::numbered("AUDIOHOOK-0003") },
     ];
@@ -275,8 +293,20 @@ fn an_event_has_the_same_id_whichever_way_it_comes() {
     let from_socket = sorted(by_socket.wait_lines(count, SOON));
     let from_history = sorted(by_history.wait_lines(count, SOON));
     let shared = [
-        "timestamp", "event_type", "event_id", "event_name", "description", "conversation_id", "entity_id", "entity_name",
-        "version", "topic", "error_code", "previous_value", "current_value", "id",
+        "timestamp",
+        "event_type",
+        "event_id",
+        "event_name",
+        "description",
+        "conversation_id",
+        "entity_id",
+        "entity_name",
+        "version",
+        "topic",
+        "error_code",
+        "previous_value",
+        "current_value",
+        "id",
     ];
     for (socket, history) in from_socket.iter().zip(&from_history) {
         for field in shared {
@@ -285,9 +315,15 @@ fn an_event_has_the_same_id_whichever_way_it_comes() {
         assert_eq!((socket.text("source"), history.text("source")), (Some("websocket"), Some("history")));
         assert_eq!((&history.json["channel"], &history.json["entity_type"]), (&Value::Null, &Value::Null));
         assert!(history.json["raw_event"]["eventDefinition"]["id"].is_string(), "{}", history.line);
-        assert!(history.json["raw_event"]["dateCreated"].is_string() && socket.json["raw_event"]["eventEntity"].is_object());
+        assert!(
+            history.json["raw_event"]["dateCreated"].is_string() && socket.json["raw_event"]["eventEntity"].is_object()
+        );
         let keys: Vec<&str> = FIELDS.to_vec();
-        assert!(keys.iter().try_fold(0, |from, key| history.line[from..].find(&format!("\"{key}\":")).map(|at| from + at)).is_some());
+        assert!(
+            keys.iter()
+                .try_fold(0, |from, key| history.line[from..].find(&format!("\"{key}\":")).map(|at| from + at))
+                .is_some()
+        );
     }
     assert!(from_socket.iter().any(|record| record.text("description") == Some("It is \"new\".")));
 }
@@ -365,8 +401,14 @@ fn what_cannot_be_read_is_counted_and_kept_and_the_next_event_still_arrives() {
         ("an array", text("[{\"topicName\":\"x\"}]")),
         ("a number", text("5")),
         ("no body", text("{\"topicName\":\"v2.operations.events.AUDIOHOOK-0001\"}")),
-        ("a body that is text", text("{\"topicName\":\"v2.operations.events.AUDIOHOOK-0001\",\"eventBody\":\"AUDIOHOOK-0001\"}")),
-        ("a body that is a list", text("{\"topicName\":\"x\",\"eventBody\":[{\"eventEntity\":{\"id\":\"AUDIOHOOK-1\"}}]}")),
+        (
+            "a body that is text",
+            text("{\"topicName\":\"v2.operations.events.AUDIOHOOK-0001\",\"eventBody\":\"AUDIOHOOK-0001\"}"),
+        ),
+        (
+            "a body that is a list",
+            text("{\"topicName\":\"x\",\"eventBody\":[{\"eventEntity\":{\"id\":\"AUDIOHOOK-1\"}}]}"),
+        ),
         ("a body that is null", text("{\"topicName\":\"x\",\"eventBody\":null}")),
         ("an empty object", text("{}")),
         ("a bad number", text("{\"eventBody\":{\"eventEntity\":{\"id\":\"AUDIOHOOK-1\"},\"x\":01}}")),
@@ -422,7 +464,11 @@ fn next_after(sim: &Simulator, collector: &Collector, what: &str) {
 fn frames_in_pieces_arrive_whole_even_byte_by_byte() {
     let (sim, _folder, collector) = on_socket("pieces", &[]);
     let faults = sim.faults();
-    let text = |name: &str| around(&format!("{{\"eventEntity\":{{\"id\":\"AUDIOHOOK-0001\",\"name\":\"é😀\"}},\"conversationId\":\"{name}\"}}"));
+    let text = |name: &str| {
+        around(&format!(
+            "{{\"eventEntity\":{{\"id\":\"AUDIOHOOK-0001\",\"name\":\"é😀\"}},\"conversationId\":\"{name}\"}}"
+        ))
+    };
     faults.send_bytes(&frame::in_frames_of(text("one by one").as_bytes(), 1));
     faults.send_in_pieces(&frame::text(&text("byte by byte")), 1, Duration::from_millis(1));
     faults.send_in_pieces(&frame::in_frames_of(text("both").as_bytes(), 7), 3, Duration::from_millis(1));
@@ -461,7 +507,11 @@ fn what_is_kept_aside_stays_within_ten_mebibytes_and_is_the_newest() {
     assert!(std::fs::metadata(&path).unwrap().len() <= 10 * 1024 * 1024);
     let text = std::fs::read_to_string(&path).unwrap();
     let kept: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert!(kept.len() >= 4 && kept.last().unwrap()["frame"].as_str().unwrap().starts_with("frame 39 "), "{}", kept.len());
+    assert!(
+        kept.len() >= 4 && kept.last().unwrap()["frame"].as_str().unwrap().starts_with("frame 39 "),
+        "{}",
+        kept.len()
+    );
 }
 
 #[test]
@@ -476,7 +526,11 @@ fn hidden_fields_stand_nowhere_in_clear() {
         phone_number: Some("SECRETVALUE-phone".into()),
         extra: vec![
             ("nested".into(), "{\"a\":[\"SECRETVALUE-nested\"]}".into()),
-            ("outer".into(), "[{\"phoneNumber\":\"SECRETVALUE-deep\",\"phone\\u004eumber\":\"SECRETVALUE-escaped\",\"case\":1.0}]".into()),
+            (
+                "outer".into(),
+                "[{\"phoneNumber\":\"SECRETVALUE-deep\",\"phone\\u004eumber\":\"SECRETVALUE-escaped\",\"case\":1.0}]"
+                    .into(),
+            ),
         ],
         ..Event::numbered("AUDIOHOOK-0001")
     };
@@ -504,5 +558,9 @@ fn hidden_fields_stand_nowhere_in_clear() {
     for entry in std::fs::read_dir(folder.path()).unwrap() {
         seen.push_str(&String::from_utf8_lossy(&std::fs::read(entry.unwrap().path()).unwrap()));
     }
-    assert!(!seen.contains("SECRETVALUE"), "{:.300}", &seen[seen.find("SECRETVALUE").unwrap_or(0).saturating_sub(200)..]);
+    assert!(
+        !seen.contains("SECRETVALUE"),
+        "{:.300}",
+        &seen[seen.find("SECRETVALUE").unwrap_or(0).saturating_sub(200)..]
+    );
 }
