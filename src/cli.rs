@@ -13,7 +13,7 @@ use lexopt::{Arg, Parser, ValueExt};
 pub use help::{HINT, VERSION, text as help};
 
 use crate::clock::{Millis, parse_rfc3339};
-use crate::config::values;
+use crate::config::{address, values};
 
 /// A command line that is understood.
 #[derive(Clone, Debug, PartialEq)]
@@ -257,7 +257,7 @@ fn listen(text: &str) -> Result<String, String> {
     // Port 0, which `host_and_port` refuses, is of use here: the system chooses one.
     port.bytes().all(|b| b.is_ascii_digit()).then_some(()).ok_or_else(wrong)?;
     port.parse::<u16>().map_err(|_| wrong())?;
-    values::host_and_port(host).map_err(|_| wrong())?;
+    address::host_and_port(host).map_err(|_| wrong())?;
     Ok(text.to_owned())
 }
 

@@ -3,9 +3,11 @@
 //! Deals with: every name in the README's table, its default, its limits and what is wrong with a bad value; all faults
 //! are reported together. Must never: be read again while the program runs, or show a secret's value.
 
+pub mod address;
 mod authorization;
 mod env_file;
 mod faults;
+mod files;
 mod load;
 mod reader;
 mod region;

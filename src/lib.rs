@@ -192,8 +192,9 @@ fn failure(what: impl Display) -> ExitCode {
 
 /// One line, or one a fault, on standard error.
 fn say(what: impl Display) {
+    let mark = logging::error_mark();
     let mut out = io::stderr().lock();
     for line in what.to_string().lines() {
-        let _ = writeln!(out, "audiohook-collector: {line}");
+        let _ = writeln!(out, "{mark}audiohook-collector: {line}");
     }
 }

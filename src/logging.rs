@@ -56,6 +56,12 @@ pub fn start_beside_output(settings: &LogSettings, clock: Clock) -> io::Result<F
     begin(Sink::stderr(), settings.level.min(LevelFilter::Warn), LogFormat::Text, clock)
 }
 
+/// What a line of an error on standard error begins with: the journal's priority where that is the journal, else nothing.
+/// For what is said before the log runs.
+pub fn error_mark() -> &'static str {
+    if Sink::stderr().is_journal() { line::priority(log::Level::Error) } else { "" }
+}
+
 fn begin(sink: Sink, level: LevelFilter, format: LogFormat, clock: Clock) -> io::Result<Flush> {
     let (lines, inbox) = bounded(WAITING_LINES_MAX);
     let dropped = AtomicU64::new(0);

@@ -108,6 +108,8 @@ pub enum News {
     Closed { connection: Connection, why: Closed },
     /// A control frame that the writer met.
     Control { connection: Connection, control: Control },
+    /// The channel that was last given to the writer is on the disk.
+    ChannelKept,
     /// The checkpoint, after the writer moved it and it is on the disk.
     Checkpoint(Millis),
 }

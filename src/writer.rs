@@ -250,6 +250,9 @@ impl Writer {
             FromSession::Channel(channel) => {
                 self.state.channel = channel;
                 self.save_state();
+                if !self.state_dirty {
+                    let _ = self.news.try_send(News::ChannelKept);
+                }
             }
             FromSession::ReadUpTo(instant) => {
                 self.flush(stop)?;

@@ -2,7 +2,8 @@
 //!
 //! Must never: put what it was given into an error.
 
-use super::values::{Judged, percent_decode};
+use super::address::percent_decode;
+use super::values::Judged;
 use crate::secret::Secret;
 
 /// The whole value of the header for `user:pass`, `Basic …`, `Bearer …`, `ApiKey …`, or a bare bearer token.

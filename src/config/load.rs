@@ -3,13 +3,14 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use super::address::{self, Address};
 use super::faults::Faults;
 use super::reader::Reader;
 use super::settings::{PROXY_SETTINGS, default_of};
-use super::values::{self, Address, Judged};
+use super::values::{self, Judged};
 use super::{
     CatchUp, Config, Delivery, Elastic, Fault, Genesys, Http, LogFormat, LogSettings, Network, Output, Reconnect,
-    authorization, region,
+    authorization, files, region,
 };
 use crate::secret::Secret;
 
@@ -64,7 +65,7 @@ impl Config {
         let reconnect = reconnect(&mut reader);
         let network = network(&mut reader);
         if let Some(output) = &output {
-            check_files(&mut reader, output, env_file);
+            files::check(&mut reader, output, env_file);
         }
         let config = || {
             Some(Self {
@@ -99,7 +100,7 @@ impl Config {
         if let Some(elastic) = &self.elastic
             && elastic.authorization.is_some()
         {
-            let plain = |url: &&String| values::address(url).is_ok_and(|url| !url.https && !url.is_loopback());
+            let plain = |url: &&String| address::parse(url).is_ok_and(|url| !url.https && !url.is_loopback());
             notices.extend(elastic.urls.iter().find(plain).map(|url| {
                 format!("ELASTIC_URL={url}: the cluster's credentials go over the network in clear; use https")
             }));
@@ -192,7 +193,7 @@ fn client_id(text: &str) -> Judged<String> {
 
 /// An address of the service: https, or http on this machine.
 fn service_url(text: &str) -> Judged<String> {
-    let address = values::address(text)?;
+    let address = address::parse(text)?;
     if address.user_info.is_some() {
         return Err("must not hold a user or a password".to_owned());
     }
@@ -217,7 +218,7 @@ fn output(reader: &mut Reader<'_>) -> Option<Output> {
     let state_file = reader.optional("STATE_FILE", file_path);
     let redact_fields = reader.judged("REDACT_FIELDS", |text| Ok(values::list(text)));
     let file = file?;
-    let state_file = state_file?.unwrap_or_else(|| with_suffix(&file, ".state"));
+    let state_file = state_file?.unwrap_or_else(|| files::with_suffix(&file, ".state"));
     Some(Output {
         max_file_size: max_file_size?,
         backup_count: backup_count? as u32,
@@ -233,12 +234,6 @@ fn file_path(text: &str) -> Judged<PathBuf> {
         return Err("must name a file: this is a folder".to_owned());
     }
     Ok(path)
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut text = path.as_os_str().to_owned();
-    text.push(suffix);
-    PathBuf::from(text)
 }
 
 fn log_settings(reader: &mut Reader<'_>) -> Option<LogSettings> {
@@ -257,14 +252,14 @@ fn log_settings(reader: &mut Reader<'_>) -> Option<LogSettings> {
 /// The outer `None` is a fault, the inner one a cluster that is off. Everything is judged either way.
 fn elastic(reader: &mut Reader<'_>, need: Need) -> Option<Option<Elastic>> {
     let addresses = reader.judged("ELASTIC_URL", |text| {
-        values::list(text).iter().map(|url| values::address(url)).collect::<Judged<Vec<Address>>>()
+        values::list(text).iter().map(|url| address::parse(url)).collect::<Judged<Vec<Address>>>()
     });
     let given = reader.secret("ELASTIC_AUTH");
     let authorization = given.and_then(|given| cluster_authorization(reader, given, addresses.as_deref()?));
     let index = reader.judged("ELASTIC_INDEX", values::index_name);
     let bulk_size = reader.judged("BULK_SIZE", |text| values::number(text, 1, BULK_SIZE_MAX));
     let flush_interval = reader.judged("ELASTIC_FLUSH_INTERVAL", values::seconds);
-    let ca_file = reader.readable_file("ELASTIC_CA_FILE");
+    let ca_file = reader.certificate_file("ELASTIC_CA_FILE");
     let setup = reader.judged("ELASTIC_SETUP", values::boolean);
     let backlog_max = reader.judged("ELASTIC_BACKLOG_MAX", values::size);
     let mut urls: Vec<String> = addresses?.iter().map(Address::without_user_info).collect();
@@ -358,7 +353,7 @@ fn reconnect(reader: &mut Reader<'_>) -> Option<Reconnect> {
 }
 
 fn network(reader: &mut Reader<'_>) -> Option<Network> {
-    let ssl_cert_file = reader.readable_file("SSL_CERT_FILE");
+    let ssl_cert_file = reader.certificate_file("SSL_CERT_FILE");
     let [https, no] = PROXY_SETTINGS.map(|name| (name, name.to_ascii_lowercase()));
     let https_proxy = match reader.text_of(&[https.0, &https.1]).map(|text| proxy(&text)) {
         Some(Ok(proxy)) => Some(proxy),
@@ -382,75 +377,12 @@ fn proxy(text: &str) -> Judged<Secret> {
             "must begin with http://: the proxy itself is spoken to in clear, the https goes through it".to_owned()
         );
     }
-    let address = values::address(&whole)?;
+    let address = address::parse(&whole)?;
     if !address.path.is_empty() {
         return Err("must be http://host:port, with user:password@ before the host if need be".to_owned());
     }
     let user_info = address.user_info.map(|user_info| format!("{user_info}@")).unwrap_or_default();
     Ok(Secret::new(format!("http://{user_info}{}:{}", address.host, address.port.unwrap_or(80))))
-}
-
-/// No file may serve two purposes: the one would be written over by the other.
-fn check_files(reader: &mut Reader<'_>, output: &Output, env_file: Option<&Path>) {
-    let file = place(&output.file);
-    let state = place(&output.state_file);
-    let default_state = place(&with_suffix(&output.file, ".state"));
-    if let Some(owner) = taken_by_output(&state, &file) {
-        reader.fault("STATE_FILE", format!("must be a file of its own: this one is {owner}"));
-    }
-    for name in [
-        "TOPICS_FILE",
-        "ELASTIC_CA_FILE",
-        "SSL_CERT_FILE",
-        "GENESYS_CLIENT_SECRET_FILE",
-        "ELASTIC_AUTH_FILE",
-        "HTTP_TOKEN_FILE",
-    ] {
-        let Some(path) = reader.text(name).map(|path| place(Path::new(&path))) else { continue };
-        if let Some(owner) = taken_by_output(&path, &file) {
-            reader.fault(name, format!("must be a file of its own: this one is {owner}"));
-        } else if path == state || path == default_state {
-            reader.fault(name, "must be a file of its own: this one is STATE_FILE");
-        }
-    }
-    let env_file = place(env_file.unwrap_or(Path::new("./.env")));
-    for (name, path) in [("OUTPUT_FILE", &file), ("STATE_FILE", &state)] {
-        if *path == env_file {
-            reader.fault(name, "must be a file of its own: this one holds the settings");
-        }
-    }
-    let topics = place(Path::new(default_of("TOPICS_FILE")));
-    if reader.text("TOPICS_FILE").is_none() && (file == topics || state == topics) {
-        reader.fault("OUTPUT_FILE", "and STATE_FILE must not be TOPICS_FILE");
-    }
-}
-
-/// What of OUTPUT_FILE's family this path is, if it is one of it.
-fn taken_by_output(path: &Path, output: &Path) -> Option<String> {
-    if path == output {
-        return Some("OUTPUT_FILE".to_owned());
-    }
-    if path.parent() != output.parent() {
-        return None;
-    }
-    let (name, output_name) = (path.file_name()?.to_str()?, output.file_name()?.to_str()?);
-    let suffix = name.strip_prefix(output_name)?.strip_prefix('.')?;
-    if matches!(suffix, "dead" | "unreadable" | "lock") {
-        return Some(format!("OUTPUT_FILE.{suffix}"));
-    }
-    (!suffix.is_empty() && suffix.bytes().all(|b| b.is_ascii_digit())).then(|| "a backup of OUTPUT_FILE".to_owned())
-}
-
-/// Where a path leads, so that two ways of writing it are equal: symbolic links followed as far as there are folders.
-fn place(path: &Path) -> PathBuf {
-    if let Ok(real) = path.canonicalize() {
-        return real;
-    }
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    match (absolute.parent().map(Path::canonicalize), absolute.file_name()) {
-        (Some(Ok(parent)), Some(name)) => parent.join(name),
-        _ => absolute,
-    }
 }
 
 #[cfg(test)]

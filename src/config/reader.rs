@@ -16,6 +16,12 @@ use crate::secret::Secret;
 /// Bytes of a secret's file, at most: a larger one is not a secret's file.
 const SECRET_FILE_BYTES_MAX: usize = 64 * 1024;
 
+/// Bytes of a certificates' file that are looked at; a system's whole list has a tenth of this.
+const CERTIFICATE_FILE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// How a certificate begins in PEM, but for its first dashes: OpenSSL's own kind says `TRUSTED CERTIFICATE`.
+const CERTIFICATE_MARK: &[u8] = b"CERTIFICATE-----";
+
 /// The settings that hold a secret: their values are never shown.
 const SECRETS: [&str; 3] = ["GENESYS_CLIENT_SECRET", "ELASTIC_AUTH", "HTTP_TOKEN"];
 
@@ -125,6 +131,24 @@ impl<'a> Reader<'a> {
             && let Err(error) = read_some(path, 1)
         {
             self.fault(name, format!("cannot read the file: {error}"));
+            return None;
+        }
+        Some(path)
+    }
+
+    /// A file of CA certificates: there, readable, and with at least one in it, so that a mistake is told now and not by
+    /// the first connection.
+    pub fn certificate_file(&mut self, name: &str) -> Option<Option<PathBuf>> {
+        let path = self.readable_file(name)?;
+        let holds_one = |path: &PathBuf| {
+            read_some(path, CERTIFICATE_FILE_BYTES_MAX)
+                .is_ok_and(|bytes| bytes.windows(CERTIFICATE_MARK.len()).any(|window| window == CERTIFICATE_MARK))
+        };
+        if path.as_ref().is_some_and(|path| !holds_one(path)) {
+            self.fault(
+                name,
+                "names a file without a certificate: it must hold them as PEM (-----BEGIN CERTIFICATE-----)",
+            );
             return None;
         }
         Some(path)

@@ -17,7 +17,10 @@ use crate::net::Target;
 pub const LIFE: Duration = Duration::from_secs(24 * 3600);
 /// Topics of one channel, at most: the service refuses more.
 pub const TOPICS_MAX: usize = 1000;
-/// A channel is handed over when a tenth of its life is left, and no earlier than this before its end.
+/// A channel is handed over when a tenth of its life is left: no later than this before its end, as the service tells
+/// its time in whole seconds (of a life that is shorter still, at its half)…
+const HANDOVER_BEFORE_MIN: Duration = Duration::from_secs(3);
+/// …and no earlier than this.
 const HANDOVER_BEFORE_MAX: Duration = Duration::from_secs(3600);
 
 #[derive(Deserialize)]
@@ -70,7 +73,7 @@ pub fn is_usable(state: &ChannelState, owner: &str, now: Millis) -> bool {
 /// How long until the channel should be handed over to a new one.
 pub fn handover_in(state: &ChannelState, now: Millis) -> Duration {
     let left = Duration::from_millis(u64::try_from(state.expires_ms - now).unwrap_or(0));
-    left - (left / 10).min(HANDOVER_BEFORE_MAX)
+    left - (left / 10).max(HANDOVER_BEFORE_MIN).min(HANDOVER_BEFORE_MAX).min(left / 2)
 }
 
 /// The body that subscribes to these topics: a bare array.

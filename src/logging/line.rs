@@ -23,7 +23,7 @@ pub fn format(format: LogFormat, prefix: bool, now: Millis, record: &Record<'_>)
 }
 
 /// The journal's own level, as it reads it from the beginning of a line.
-fn priority(level: Level) -> &'static str {
+pub fn priority(level: Level) -> &'static str {
     match level {
         Level::Error => "<3>",
         Level::Warn => "<4>",

@@ -318,3 +318,81 @@ fn the_settings_show_no_secret_when_printed() {
     let text = format!("{:?}", load(&values).expect("valid"));
     assert!(!text.contains("hush") && !text.contains("s3cr3t") && !text.contains("Basic"), "{text}");
 }
+
+#[test]
+fn a_file_of_certificates_must_hold_one() {
+    let folder = Folder::new("certificates");
+    let good = folder.file("ca.pem", "# ours\n-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n");
+    let config = load(&[("SSL_CERT_FILE", &good), ("ELASTIC_CA_FILE", &good)]).expect("valid");
+    assert_eq!(config.network.ssl_cert_file.as_deref(), Some(Path::new(&good)));
+    let empty = folder.file("empty.pem", "");
+    for name in ["SSL_CERT_FILE", "ELASTIC_CA_FILE"] {
+        assert!(fault(&[(name, &empty)]).contains("without a certificate"));
+    }
+}
+
+/// Whatever stands in a settings file, it is judged: no panic, and no fault of more than a line.
+#[test]
+fn no_text_breaks_the_judgement() {
+    let pieces = [
+        "X",
+        "=",
+        "\"",
+        "'",
+        "#",
+        " ",
+        "\t",
+        "\n",
+        "\r",
+        "export ",
+        "HTTP_PORT",
+        "ELASTIC_URL",
+        "ELASTIC_AUTH",
+        "GENESYS_ENV",
+        "HTTPS_PROXY",
+        "MAX_FILE_SIZE",
+        "CATCH_UP_START",
+        "HTTP_HOST",
+        "STATE_FILE",
+        "://",
+        "https",
+        "http",
+        "@",
+        ":",
+        "/",
+        "[",
+        "]",
+        "::1",
+        "%",
+        "%4",
+        "%zz",
+        "9",
+        "-",
+        ".",
+        ",",
+        "MB",
+        "ü",
+        "…",
+        "\u{0}",
+        "\u{1b}",
+        "user:pass",
+        "Bearer ",
+        "ApiKey ",
+        "inf",
+    ];
+    let folder = Folder::new("noise");
+    let mut seed: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut draw = |below: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed % below as u64) as usize
+    };
+    for _ in 0..2_000 {
+        let text: String = (0..draw(60)).map(|_| pieces[draw(pieces.len())]).collect();
+        let path = folder.file("env", &text);
+        if let Err(faults) = load_with(Need::Nothing, &[], Some(Path::new(&path))) {
+            assert_eq!(faults.to_string().lines().count(), faults.0.len(), "{text:?}");
+        }
+    }
+}

@@ -69,10 +69,15 @@ pub(super) struct Socket {
     /// Since when no socket is open.
     pub lost: Option<Instant>,
     pub why_lost: String,
+    /// Whether the writer has put the newest channel on the disk.
+    kept: bool,
     short_lives: u32,
     own_channel_made: Option<Instant>,
     created: Option<Instant>,
 }
+
+/// How long the opening of a socket waits for its channel to be remembered: a disk may be full.
+const KEPT_MAX: Duration = Duration::from_secs(2);
 
 impl Socket {
     pub fn new(remembered: Option<ChannelState>, backoff: Backoff, now: Instant) -> Self {
@@ -92,6 +97,7 @@ impl Socket {
             open_at: now,
             lost: Some(now),
             why_lost: "it is being opened".to_owned(),
+            kept: true,
             short_lives: 0,
             own_channel_made: None,
             created: None,
@@ -246,6 +252,7 @@ impl Session {
             Ok(state) => {
                 log::info!("made the channel {}", crate::secret::mask(&state.id));
                 self.socket.created = Some(self.clock.now());
+                self.socket.kept = false;
                 self.tell(FromSession::Channel(Some(state.clone())));
                 self.prepare(Prepare::Subscribe { state, fresh: true });
             }
@@ -268,7 +275,9 @@ impl Session {
                     // Nothing would come: an open socket of the channel before it is of no more use either.
                     self.socket.current = None;
                 } else {
-                    self.socket.open_at = self.clock.now();
+                    // A channel that is not remembered yet would be made again by the next start of a crash loop.
+                    let wait = if self.socket.kept { Duration::ZERO } else { KEPT_MAX };
+                    self.socket.open_at = self.clock.now() + wait;
                     self.prepare(Prepare::Open(state));
                 }
             }
@@ -366,6 +375,12 @@ impl Session {
             News::Opened(connection) => self.opened(connection),
             News::Closed { connection, why } => self.closed(connection, why),
             News::Control { connection, control } => self.control(connection, control),
+            News::ChannelKept => {
+                self.socket.kept = true;
+                if matches!(self.socket.prepare, Prepare::Open(_)) {
+                    self.socket.open_at = self.clock.now();
+                }
+            }
             News::Checkpoint(ms) => self.reading.checkpoint = ms,
         }
         let open = self.socket.current.is_some();

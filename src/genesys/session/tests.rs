@@ -145,7 +145,10 @@ impl Stage {
                 }
             }
             FromSession::ReadUpTo(ms) => self.seen.read_up_to = Some(ms),
-            FromSession::Channel(channel) => self.seen.channel = channel,
+            FromSession::Channel(channel) => {
+                self.seen.channel = channel;
+                let _ = self.news.try_send(News::ChannelKept);
+            }
             FromSession::Definitions(definitions) => self.seen.definitions = definitions.len(),
             FromSession::Repair(_) => {}
         }
