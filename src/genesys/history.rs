@@ -224,7 +224,7 @@ impl History {
         }
         match parsed.next {
             Some(next) if piece.empty_pages > EMPTY_PAGES_MAX || !piece.followed.insert(hash(&next)) => {
-                self.restart(ApiError::nonsense(WHAT, "its pages repeat and have no end"), taken);
+                self.restart(ApiError::new(Kind::Nonsense, WHAT, "its pages repeat and have no end"), taken);
             }
             Some(next) => piece.cursor = Some(next),
             None => self.end_group(taken),

@@ -132,7 +132,7 @@ impl Session {
             log::info!("{summary}");
         }
         match taken.failed {
-            Some(error) => self.read_failed(&error),
+            Some(error) => self.read_failed(&error.with_correlation(self.api.correlation())),
             None => self.read_worked(),
         }
         if let Some(page) = taken.page {
