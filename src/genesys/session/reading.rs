@@ -138,7 +138,9 @@ impl Session {
         if let Some(page) = taken.page {
             self.tell(FromSession::Page(page));
         }
-        if let Some(up_to) = taken.read_up_to {
+        // What the overlap reads again moves nothing; only the end of a read may move it back, when a clock was wrong.
+        let known = self.reading.given.unwrap_or(self.reading.checkpoint);
+        if let Some(up_to) = taken.read_up_to.filter(|up_to| taken.done || *up_to > known) {
             self.reading.given = Some(up_to);
             self.tell(FromSession::ReadUpTo(up_to));
         }
