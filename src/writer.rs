@@ -36,6 +36,9 @@ use unreadable::Unreadable;
 /// Bytes of lines gathered for one write, about: gathering never waits.
 const GATHER_BYTES: usize = 256 * 1024;
 
+/// Batches gathered for one write, at most: whatever comes, counts and ticks have their turn.
+const GATHER_BATCHES_MAX: usize = 64;
+
 /// How often the path is looked at, the state kept, and the rest that time brings done.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -86,11 +89,13 @@ pub struct Writer {
     clock: Clock,
     news: Sender<News>,
     output: OutputFile,
-    _lock: Lock,
+    lock: Lock,
     state: State,
     state_dirty: bool,
     unreadable: Unreadable,
     unreadable_last: Option<Instant>,
+    /// Whether it was logged that frames cannot be kept aside.
+    aside_failed: bool,
     intake: Intake,
     sink: Option<Sink>,
     /// When the cursor was last kept.
@@ -149,11 +154,12 @@ impl Writer {
             clock,
             news,
             output,
-            _lock: lock,
+            lock,
             state,
             state_dirty: false,
             unreadable,
             unreadable_last: None,
+            aside_failed: false,
             sink: None,
             cursor_kept: now,
             log_rate: Rate::new(LOGGED_EVENTS_MAX, Duration::from_secs(1)),
@@ -218,6 +224,7 @@ impl Writer {
             }
             if self.clock.now() - self.ticked >= TICK {
                 self.tick();
+                self.lock.look()?;
             }
         }
         self.stop(&inbox)
@@ -233,7 +240,11 @@ impl Writer {
 
     /// Takes what has gathered in the inbox, without waiting for more.
     fn gather(&mut self, frames: &Receiver<Batch>) {
-        while self.intake.lines.len() < GATHER_BYTES {
+        // What is filtered leaves nothing behind to be counted in bytes.
+        for _ in 0..GATHER_BATCHES_MAX {
+            if self.intake.bytes() >= GATHER_BYTES {
+                return;
+            }
             match frames.try_recv() {
                 Ok(batch) => self.intake.batch(&batch),
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
@@ -383,9 +394,14 @@ impl Writer {
     fn keep_aside(&mut self, asides: &[intake::Aside]) {
         for aside in asides {
             if let Err(error) = self.unreadable.keep(aside.at, &aside.reason, &aside.frame) {
-                log::error!("cannot keep a frame aside: {error}");
+                if !std::mem::replace(&mut self.aside_failed, true) {
+                    log::error!(
+                        "cannot keep a frame aside: {error}; those that follow are counted alone until that is mended"
+                    );
+                }
                 break;
             }
+            self.aside_failed = false;
         }
         self.unreadable_last = Some(self.clock.now());
         let total = self.status.counters.unreadable.get() + asides.len() as u64;

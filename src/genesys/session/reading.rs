@@ -19,8 +19,11 @@ const SOCKET_FIRST: Duration = Duration::from_secs(3);
 /// Being held back by 429 for longer than this is a failure.
 const THROTTLED_MAX: Duration = Duration::from_secs(5);
 
-/// What the very first read may miss of the ten days before the first start, while it tries, unsaid.
-const FIRST_READ_SLACK_MS: Millis = 3_600_000;
+/// A hole that is shorter is none: the ends of a span are no more exact than that.
+const HOLE_MS_MIN: Millis = 60_000;
+/// The same before anything was read: the very first read may go back just as far as the service remembers, and may
+/// have to wait for a network or a permission.
+const FIRST_HOLE_MS_MIN: Millis = 3_600_000;
 
 /// How the history is, as far as the last request tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +44,7 @@ pub(super) struct Reading {
     /// After a failure: when its request is sent again.
     retry_at: Instant,
     backoff: Backoff,
-    /// Where the hole begins that was said last.
+    /// Where the hole begins that was said last; or where the very first start begins, before which nothing was known.
     hole_told: Option<Millis>,
     /// On the disk up to here.
     pub checkpoint: Millis,
@@ -145,7 +148,9 @@ impl Session {
         if let Some(page) = taken.page {
             self.tell(FromSession::Page(page));
         }
-        if let Some(up_to) = taken.read_up_to {
+        // What the overlap reads again moves nothing; only the end of a read may move it back, when a clock was wrong.
+        let known = self.reading.given.unwrap_or(self.reading.checkpoint);
+        if let Some(up_to) = taken.read_up_to.filter(|up_to| taken.done || *up_to > known) {
             self.reading.given = Some(up_to);
             self.tell(FromSession::ReadUpTo(up_to));
         }
@@ -175,9 +180,8 @@ impl Session {
     /// Down for longer than the service remembers: both ends of the hole are said.
     fn tell_hole(&mut self, checkpoint: Millis, service_now: Millis) {
         let kept = service_now - KEPT_MS;
-        // The very first read may go back just as far as the service remembers, and comes a moment after its start.
-        let slack_ms = if checkpoint <= self.reading.origin { FIRST_READ_SLACK_MS } else { 0 };
-        if checkpoint + slack_ms >= kept || self.reading.hole_told == Some(checkpoint) {
+        let shortest = if checkpoint <= self.reading.origin { FIRST_HOLE_MS_MIN } else { HOLE_MS_MIN };
+        if checkpoint + shortest >= kept || self.reading.hole_told == Some(checkpoint) {
             return;
         }
         self.reading.hole_told = Some(checkpoint);
