@@ -145,7 +145,7 @@ impl Collector {
                 },
                 recv(self.ended) -> ended => return self.fail(ended.ok()),
                 recv(tell) -> _ => {
-                    self.status.look_for_stalled();
+                    // Looking is of use without systemd too: it has a thread that stands still told in the log.
                     systemd::status(&self.status.line());
                     if self.status.beats.stalled().is_none() {
                         systemd::watchdog();

@@ -166,15 +166,13 @@ impl Status {
         lock(&self.reasons).is_raised(code)
     }
 
-    /// Logs that a thread stands still, and that it moves again: to be called now and then, for no thread can say it of
-    /// itself.
-    pub fn look_for_stalled(&self) {
-        let stalled = self.beats.stalled();
+    /// Logs that a thread stands still, and that it moves again: whoever looks says it, for that thread cannot.
+    fn tell_stalled(&self, stalled: Option<&Stalled>) {
         if self.stalled_told.swap(stalled.is_some(), Ordering::Relaxed) == stalled.is_some() {
             return;
         }
         match stalled {
-            Some(stalled) => log::error!("{}: {}", Code::Stalled.name(), stalled_message(&stalled)),
+            Some(stalled) => log::error!("{}: {}", Code::Stalled.name(), stalled_message(stalled)),
             None => log::info!("{}: over", Code::Stalled.name()),
         }
     }
@@ -182,7 +180,9 @@ impl Status {
     /// Everything that is wrong now: what was raised, and what the heartbeats show.
     pub fn reasons(&self) -> Vec<Reason> {
         let mut reasons = lock(&self.reasons).all();
-        if let Some(stalled) = self.beats.stalled() {
+        let stalled = self.beats.stalled();
+        self.tell_stalled(stalled.as_ref());
+        if let Some(stalled) = stalled {
             reasons.push(Reason {
                 code: Code::Stalled,
                 since: self.clock.wall() - stalled.for_ms,
