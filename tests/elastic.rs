@@ -497,7 +497,7 @@ fn the_cost_of_a_document() {
     let mut rig = Rig::new("cost", &[&fake.url]);
     rig.elastic.bulk_size = 1000;
     rig.output.max_file_size = 1 << 30;
-    rig.append_all(&(0..DOCUMENTS).map(|n| cluster::record_with(n, "null", 350)).collect::<Vec<_>>());
+    rig.append_all(&(0..DOCUMENTS).map(lively_record).collect::<Vec<_>>());
     let before = cpu_of(&["carrier"]);
     assert_eq!(before, Duration::ZERO);
     let own_before = own_cpu();
@@ -508,12 +508,30 @@ fn the_cost_of_a_document() {
     let (own, carrier) = (own_cpu() - own_before, cpu_of(&["carrier"]));
     println!(
         "{} bytes: sink {:.2} µs + carrier {:.2} µs = {:.2} µs a document; {:.0} documents/s",
-        cluster::record_with(1, "null", 350).len(),
+        lively_record(1).len(),
         per(own),
         per(carrier),
         per(own + carrier),
         DOCUMENTS as f64 / begun.elapsed().as_secs_f64()
     );
+}
+
+/// A record whose ids compress as badly as real ones.
+fn lively_record(n: usize) -> String {
+    let mut seed = n as u64 + 1;
+    let mut hex = || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let high = seed ^ (seed >> 29);
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        format!("{high:016x}{:016x}", seed ^ (seed >> 29))
+    };
+    let uuid = |hex: String| format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
+    let (conversation, entity, id) = (uuid(hex()), uuid(format!("{:032x}", n % 7)), hex());
+    let (code, time) = (n % 12 + 1, 1_795_430_645_123 + 13 * n as i64);
+    let text = audiohook_collector::clock::format_millis(time);
+    format!(
+        r#"{{"timestamp":"{text}","event_type":"audiohook_operational","event_id":"AUDIOHOOK-{code:04}","event_name":"AudioHook connection time-out","description":"The AudioHook server did not accept the connection in time.","conversation_id":"{conversation}","entity_type":"integration","entity_id":"{entity}","entity_name":"Voice transcription","version":"2","topic":"v2.operations.events.AUDIOHOOK-{code:04}","channel":"…1234","error_code":"connectionTimeout","previous_value":"ACTIVE","current_value":"ERROR","received_at":"{text}","source":"websocket","id":"{id}","raw_event":{{"eventEntity":{{"id":"AUDIOHOOK-{code:04}","name":"AudioHook connection time-out","description":"The AudioHook server did not accept the connection in time."}},"entityId":"{entity}","entityName":"Voice transcription","entityType":"integration","previousValue":"ACTIVE","currentValue":"ERROR","errorCode":"connectionTimeout","conversationId":"{conversation}","version":"2","timestamp":{time}}}}}"#
+    )
 }
 
 /// Processor time of this thread.
