@@ -473,6 +473,65 @@ fn an_address_that_understands_nothing_makes_no_dead_letters() {
 }
 
 #[test]
+fn at_a_stop_what_waits_for_others_goes_at_once() {
+    let fake = Fake::start();
+    let mut rig = Rig::new("stop", &[&fake.url]);
+    rig.elastic.flush_interval = Duration::from_secs(60);
+    rig.start();
+    rig.drive(Duration::from_secs(1));
+    assert!(!rig.sink().pending());
+    rig.append(&records(0..5));
+    rig.drive(Duration::from_millis(300));
+    assert!(rig.sink().pending());
+    assert_eq!(fake.documents(), 0);
+    rig.sink().flush();
+    let answer = rig.sink().answers().recv_timeout(SOON).unwrap();
+    rig.sink().answer(answer);
+    assert!(!rig.sink().pending());
+    assert_eq!(fake.documents(), 5);
+}
+
+#[test]
+fn a_cluster_that_only_lets_bulk_requests_through_is_filled_too() {
+    let fake = Fake::start();
+    fake.script(|request| if request.is_bulk() { Act::Serve } else { Act::Answer(200, "<html>welcome</html>") });
+    let mut rig = Rig::new("only-bulk", &[&fake.url]);
+    rig.append(&records(0..100));
+    rig.start();
+    rig.until("all are there", SOON, |_| fake.documents() == 100);
+    rig.until("said no more", SOON, |rig| !rig.is_raised(Code::ElasticUnreachable));
+}
+
+#[test]
+fn a_user_who_may_not_put_the_template_fills_the_index_all_the_same() {
+    let fake = Fake::start();
+    fake.script(|request| if request.path.contains("template") { Act::Answer(403, "{}") } else { Act::Serve });
+    let mut rig = Rig::new("no-right", &[&fake.url]);
+    rig.append(&records(0..100));
+    rig.start();
+    rig.until("all are there", SOON, |rig| rig.done() == 100);
+    assert!(!rig.is_raised(Code::ElasticRefused) && !rig.is_raised(Code::ElasticUnreachable));
+}
+
+#[test]
+fn what_is_put_off_for_ever_does_not_keep_others_back_and_is_said() {
+    let fake = Fake::start();
+    fake.on_item(|id, _| if id.ends_with("00") { 500 } else { 201 });
+    let mut rig = Rig::new("stuck", &[&fake.url]);
+    rig.start();
+    for begin in (0..3000).step_by(500) {
+        rig.append(&records(begin..begin + 500));
+        rig.drive(Duration::from_millis(200));
+    }
+    let stuck = (0..3000).filter(|n| n % 256 == 0).count();
+    rig.until("the others are there", 2 * SOON, |_| fake.documents() == 3000 - stuck);
+    rig.until("said", 2 * SOON, |rig| rig.is_raised(Code::ElasticUnreachable));
+    fake.behave();
+    rig.until("all are there", 3 * SOON, |_| fake.documents() == 3000);
+    assert!(rig.dead_letters().is_empty());
+}
+
+#[test]
 fn at_rest_nobody_wakes_up_more_than_now_and_then() {
     let fake = Fake::start();
     let mut rig = Rig::new("rest", &[&fake.url]);
