@@ -9,7 +9,7 @@ use super::*;
 use crate::config::{self, CatchUp, LogFormat, LogSettings, Network, Reconnect};
 use crate::message::{Batch, Control, Frame};
 use crate::secret::Secret;
-use crate::simulator::{Action, Call, Client, Event, Options, Route, Simulator};
+use crate::simulator::{Action, Call, Client, Definition, Event, Options, Route, Simulator};
 use crate::status::Code;
 
 const SOON: Duration = Duration::from_secs(15);
@@ -82,7 +82,16 @@ impl Stage {
     }
 
     fn with(sim: Simulator, config: Config, checkpoint: Option<Millis>, channel: Option<ChannelState>) -> Self {
-        let clock = Clock::system();
+        Self::with_clock(sim, config, checkpoint, channel, Clock::system())
+    }
+
+    fn with_clock(
+        sim: Simulator,
+        config: Config,
+        checkpoint: Option<Millis>,
+        channel: Option<ChannelState>,
+        clock: Clock,
+    ) -> Self {
         let status = Arc::new(Status::new(clock.clone(), false));
         let dialer = Arc::new(Dialer::new(&config.network).unwrap());
         let (to_writer, told) = bounded(2);
@@ -551,4 +560,23 @@ fn a_start_from_now_on_brings_nothing_older() {
     stage.sim.issue_by(event(), Route::HistoryOnly);
     stage.until("the new event", |stage| !stage.seen.history.is_empty());
     assert_eq!(stage.seen.history.len(), 1);
+}
+
+#[test]
+fn a_new_definition_is_subscribed_within_a_day_and_its_past_is_read() {
+    let sim = simulator();
+    let (clock, hands) = Clock::manual(sim.now());
+    let config = config_for(&sim);
+    let mut stage = Stage::with_clock(sim, config, None, None, clock);
+    stage.until_settled();
+    let topic = "v2.operations.events.AUDIOHOOK-0099".to_owned();
+    stage.sim.define(Definition::new("AUDIOHOOK-0099", "New", "Newer than this program."));
+    let before = stage.seen.history.len();
+    stage.sim.issue_by(Event::numbered("AUDIOHOOK-0099"), Route::HistoryOnly);
+    hands.advance(Duration::from_secs(12 * 3600));
+    // The session sleeps by the machine's clock: something wakes it.
+    stage.news.send(News::ChannelKept).unwrap();
+    stage.until("the new topic", |stage| stage.sim.view(|view| view.subscribed()).contains(&topic));
+    stage.until("its past", |stage| stage.seen.history.len() > before);
+    assert_eq!(stage.sim.view(|view| view.sockets_opened()), 1, "the socket was not touched");
 }
