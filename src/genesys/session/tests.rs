@@ -9,7 +9,7 @@ use super::*;
 use crate::config::{self, CatchUp, LogFormat, LogSettings, Network, Reconnect};
 use crate::message::{Batch, Control, Frame};
 use crate::secret::Secret;
-use crate::simulator::{Action, Call, Client, Definition, Event, Options, Route, Simulator};
+use crate::simulator::{Action, Call, Client, Event, Options, Route, Simulator};
 use crate::status::Code;
 
 const SOON: Duration = Duration::from_secs(15);
@@ -82,15 +82,15 @@ impl Stage {
     }
 
     fn with(sim: Simulator, config: Config, checkpoint: Option<Millis>, channel: Option<ChannelState>) -> Self {
-        Self::with_clock(sim, config, checkpoint, channel, Clock::system())
+        Self::at(Clock::system(), sim, config, checkpoint, channel)
     }
 
-    fn with_clock(
+    fn at(
+        clock: Clock,
         sim: Simulator,
         config: Config,
         checkpoint: Option<Millis>,
         channel: Option<ChannelState>,
-        clock: Clock,
     ) -> Self {
         let status = Arc::new(Status::new(clock.clone(), false));
         let dialer = Arc::new(Dialer::new(&config.network).unwrap());
@@ -563,24 +563,23 @@ fn a_start_from_now_on_brings_nothing_older() {
 }
 
 #[test]
-fn a_new_definition_is_subscribed_within_a_day_and_its_past_is_read() {
+fn a_new_definition_is_subscribed_without_a_restart_and_what_it_had_before_is_read() {
     let sim = simulator();
-    let (clock, hands) = Clock::manual(sim.now());
+    let (clock, hand) = Clock::manual(sim.now());
     let config = config_for(&sim);
-    let mut stage = Stage::with_clock(sim, config, None, None, clock);
-    stage.until_settled();
-    let topic = "v2.operations.events.AUDIOHOOK-0099".to_owned();
-    stage.sim.define(Definition::new("AUDIOHOOK-0099", "New", "Newer than this program."));
-    let before = stage.seen.history.len();
-    stage.sim.issue_by(Event::numbered("AUDIOHOOK-0099"), Route::HistoryOnly);
-    hands.advance(Duration::from_secs(12 * 3600));
-    // The session sleeps by the machine's clock: something wakes it.
-    stage.news.send(News::ChannelKept).unwrap();
-    stage.until("the new topic", |stage| stage.sim.view(|view| view.subscribed()).contains(&topic));
-    stage.until("its past", |stage| {
-        hands.advance(Duration::from_millis(100));
-        let _ = stage.news.try_send(News::ChannelKept);
-        stage.seen.history.len() > before
+    let mut stage = Stage::at(clock, sim, config, None, None);
+    stage.until("settled", |stage| stage.seen.read_up_to.is_some() && stage.codes().is_empty());
+    let topics = stage.status.session().topics.len();
+    stage.sim.define(crate::simulator::Definition {
+        id: "AUDIOHOOK-0777".to_owned(),
+        name: "New".to_owned(),
+        description: "New".to_owned(),
     });
-    assert_eq!(stage.sim.view(|view| view.sockets_opened()), 1, "the socket was not touched");
+    // Well before what the overlap covers.
+    let early = stage.sim.now() - 800_000;
+    stage.sim.issue_by(Event::numbered("AUDIOHOOK-0777").at(early), Route::HistoryOnly);
+    hand.advance(DEFINITIONS_INTERVAL);
+    stage.until("the new topic", |stage| stage.status.session().topics.len() == topics + 1);
+    stage.until("its event", |stage| stage.seen.history.len() == 1);
+    assert_eq!(stage.sim.view(|view| view.channels_made()), 1);
 }
