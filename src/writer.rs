@@ -9,6 +9,8 @@
 
 mod intake;
 pub mod state;
+#[cfg(test)]
+mod tests;
 mod unreadable;
 
 use std::cell::{Cell, RefCell};

@@ -51,9 +51,9 @@ pub fn read_file(path: &Path, named: bool) -> Result<Option<Vec<String>>, String
     match std::fs::read(path) {
         Ok(bytes) => parse_file(&bytes)
             .map(Some)
-            .map_err(|error| format!("cannot read the topics of TOPICS_FILE {}: {error}", path.display())),
+            .map_err(|error| format!("cannot read the topics in {}: {error}", path.display())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => Ok(None),
-        Err(error) => Err(format!("cannot read TOPICS_FILE {}: {error}", path.display())),
+        Err(error) => Err(format!("cannot read {}: {error}", path.display())),
     }
 }
 

@@ -363,6 +363,11 @@ impl Session {
         }
         let retry = if self.socket.rejected.is_empty() { DEFINITIONS_INTERVAL } else { self.retry_interval() };
         self.socket.resubscribe_at = self.clock.now() + retry;
+        if self.all_rejected() && self.socket.rejected != before {
+            log::warn!(
+                "every topic was rejected: nothing comes on a socket until a role of the OAuth client permits one"
+            );
+        }
         if !self.socket.topics.is_empty() {
             log::info!("subscribed to {} topics: {}", self.socket.topics.len(), shorten(&self.socket.topics));
         }
