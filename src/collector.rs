@@ -75,10 +75,11 @@ impl Collector {
         topics::read_file(&config.genesys.topics_file, config.genesys.topics_file_named).map_err(Fault::Setting)?;
         let dialer = Dialer::new(&config.network).map_err(|error| Fault::Setting(error.to_string()))?;
         let dialer = Arc::new(dialer);
-        let bound = http::bind(&config.http).map_err(Fault::Other)?;
         let (news_in, news) = bounded(NEWS_MAX);
         let (mut writer, begin) =
             Writer::open(config.clone(), status.clone(), clock.clone(), news_in.clone()).map_err(Fault::Other)?;
+        // After the lock: where a second collector has the first one's settings, the file is what both must not have.
+        let bound = http::bind(&config.http).map_err(Fault::Other)?;
 
         let (stop, stopped) = bounded::<()>(0);
         let (reopen, reopened) = bounded(1);

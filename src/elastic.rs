@@ -19,7 +19,7 @@ pub mod template;
 pub mod verdict;
 
 pub use carrier::Answer;
-pub use replay::replay;
+pub use replay::{replay, replay_to};
 pub use sink::Sink;
 
 pub use crate::output::backups::{Dropped, Keep};

@@ -11,7 +11,7 @@ mod lock;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 pub use lines::{Flow, each_line_backwards, first_line};
@@ -22,6 +22,9 @@ const UNSYNCED_MAX: usize = 4;
 
 /// Bytes looked through for the beginning of a torn last line.
 const TORN_MAX: u64 = 4 * 1024 * 1024;
+
+/// Bytes of a deleted file's lines that are read at once.
+const BRING_BACK_BYTES: usize = 256 * 1024;
 
 /// What a new file may be read by: the owner and the group.
 const MODE: u32 = 0o640;
@@ -37,6 +40,10 @@ pub struct OutputFile {
     torn: u64,
     dirty: bool,
     unsynced: Vec<File>,
+    /// Bytes that were in the file when the path last named it.
+    looked: u64,
+    /// Files that were deleted, whose newest lines nobody else can have.
+    deleted: Vec<Deleted>,
     /// A rotation failed: it is tried again when this many bytes are in the file.
     rotate_at: u64,
 }
@@ -49,6 +56,13 @@ pub enum Change {
     Replaced,
     /// Someone cut it, as logrotate's `copytruncate` does.
     Cut,
+}
+
+/// Lines that were written into a file after it was deleted, or just before: they are written again.
+struct Deleted {
+    file: File,
+    from: u64,
+    to: u64,
 }
 
 /// How an append went.
@@ -84,6 +98,8 @@ impl OutputFile {
             torn: 0,
             dirty: false,
             unsynced: Vec::new(),
+            looked: 0,
+            deleted: Vec::new(),
             rotate_at: 0,
         };
         output.reopen()?;
@@ -154,7 +170,7 @@ impl OutputFile {
     /// When the file is gone and a new one cannot be begun.
     pub fn look(&mut self) -> io::Result<Change> {
         let Some(file) = &self.file else {
-            self.reopen()?;
+            self.make_ready()?;
             return Ok(Change::Replaced);
         };
         let ours = file.metadata()?;
@@ -162,11 +178,15 @@ impl OutputFile {
             Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => {
                 let change = if ours.len() < self.len { Change::Cut } else { Change::None };
                 self.len = ours.len();
+                self.looked = self.len;
                 Ok(change)
             }
             _ => {
+                if ours.nlink() == 0 && self.len > self.looked {
+                    self.deleted.push(Deleted { file: file.try_clone()?, from: self.looked, to: self.len });
+                }
                 self.let_go();
-                self.reopen()?;
+                self.make_ready()?;
                 Ok(Change::Replaced)
             }
         }
@@ -203,11 +223,39 @@ impl OutputFile {
         self.dirty = false;
         self.torn = 0;
         self.len = 0;
+        self.looked = 0;
+    }
+
+    /// Writes the newest lines of a deleted file again.
+    fn bring_back(&mut self) -> io::Result<()> {
+        while let Some(Deleted { file, mut from, to }) = self.deleted.pop() {
+            let mut wanted = BRING_BACK_BYTES;
+            while from < to {
+                let mut lines = vec![0; wanted.min((to - from) as usize)];
+                file.read_exact_at(&mut lines, from)?;
+                match lines.iter().rposition(|b| *b == b'\n') {
+                    Some(end) => lines.truncate(end + 1),
+                    None if lines.len() < wanted => break,
+                    None => {
+                        wanted *= 2;
+                        continue;
+                    }
+                }
+                let written = self.write(&lines);
+                from += written.bytes as u64;
+                if let Some(Stopped::Error(error)) = written.stopped {
+                    self.deleted.push(Deleted { file, from, to });
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn reopen(&mut self) -> io::Result<()> {
         let file = OpenOptions::new().read(true).append(true).create(true).mode(MODE).open(&self.path)?;
         self.len = file.metadata()?.len();
+        self.looked = self.len;
         self.file = Some(file);
         Ok(())
     }
@@ -220,7 +268,7 @@ impl OutputFile {
         if self.torn > 0 {
             self.take_back()?;
         }
-        Ok(())
+        self.bring_back()
     }
 
     fn write(&mut self, lines: &[u8]) -> Appended {
@@ -371,6 +419,11 @@ mod tests {
         assert_eq!(output.look().unwrap(), Change::Replaced);
         output.append(b"b\n");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "b\n");
+        assert_eq!(output.look().unwrap(), Change::None);
+        std::fs::remove_file(&path).unwrap();
+        output.append(b"late\n");
+        assert_eq!(output.look().unwrap(), Change::Replaced);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "late\n", "nobody else can have what came after the look");
         File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
         assert_eq!(output.look().unwrap(), Change::Cut);
         output.append(b"c\n");

@@ -36,6 +36,9 @@ use unreadable::Unreadable;
 /// Bytes of lines gathered for one write, about: gathering never waits.
 const GATHER_BYTES: usize = 256 * 1024;
 
+/// Batches gathered for one write, at most: whatever comes, counts and ticks have their turn.
+const GATHER_BATCHES_MAX: usize = 64;
+
 /// How often the path is looked at, the state kept, and the rest that time brings done.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -86,7 +89,7 @@ pub struct Writer {
     clock: Clock,
     news: Sender<News>,
     output: OutputFile,
-    _lock: Lock,
+    lock: Lock,
     state: State,
     state_dirty: bool,
     unreadable: Unreadable,
@@ -149,7 +152,7 @@ impl Writer {
             clock,
             news,
             output,
-            _lock: lock,
+            lock,
             state,
             state_dirty: false,
             unreadable,
@@ -211,6 +214,7 @@ impl Writer {
             }
             if self.clock.now() - self.ticked >= TICK {
                 self.tick();
+                self.lock.look()?;
             }
         }
         self.stop(&inbox)
@@ -226,7 +230,11 @@ impl Writer {
 
     /// Takes what has gathered in the inbox, without waiting for more.
     fn gather(&mut self, frames: &Receiver<Batch>) {
-        while self.intake.lines.len() < GATHER_BYTES {
+        // What is filtered leaves nothing behind to be counted in bytes.
+        for _ in 0..GATHER_BATCHES_MAX {
+            if self.intake.bytes() >= GATHER_BYTES {
+                return;
+            }
             match frames.try_recv() {
                 Ok(batch) => self.intake.batch(&batch),
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,

@@ -1,5 +1,7 @@
 //! The cluster's side through the front door: a real file, a sink, and a cluster that misbehaves.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
 mod cluster;
 
 use std::fs;
@@ -345,4 +347,190 @@ fn memory_of_what_waits_does_not_grow_with_it() {
     assert!(rig.backlog() > 10_000_000);
     fake.behave();
     rig.until("all are there", 3 * SOON, |_| fake.documents() == 20_000);
+}
+
+#[test]
+fn a_private_ca_and_a_password_are_enough_and_without_the_ca_nothing_goes() {
+    let ca = cluster::tls::Authority::new();
+    let fake = Fake::with_tls(ca.acceptor("127.0.0.1"));
+    let mut rig = Rig::new("tls", &[&fake.url]).with_login("Basic dXNlcjpwYXNz");
+    rig.append(&records(0..20));
+    rig.start();
+    rig.until("said", Duration::from_secs(10), |rig| rig.is_raised(Code::ElasticUnreachable));
+    assert!(rig.message(Code::ElasticUnreachable).contains("ELASTIC_CA_FILE"), "{:?}", rig.status.health());
+    assert_eq!(fake.state().requests.len(), 0);
+    rig.kill();
+    let ca_file = rig.folder.join("ca.pem");
+    fs::write(&ca_file, ca.pem()).unwrap();
+    rig.elastic.ca_file = Some(ca_file);
+    rig.start();
+    rig.until("all are there", SOON, |_| fake.documents() == 20);
+    let state = fake.state();
+    assert!(state.requests.iter().all(|request| request.authorization.as_deref() == Some("Basic dXNlcjpwYXNz")));
+}
+
+#[test]
+fn a_certificate_for_another_name_is_refused() {
+    let ca = cluster::tls::Authority::new();
+    let fake = Fake::with_tls(ca.acceptor("127.0.0.2"));
+    let mut rig = Rig::new("name", &[&fake.url]);
+    let ca_file = rig.folder.join("ca.pem");
+    fs::write(&ca_file, ca.pem()).unwrap();
+    rig.elastic.ca_file = Some(ca_file);
+    rig.append(&records(0..20));
+    rig.start();
+    rig.until("said", Duration::from_secs(10), |rig| rig.is_raised(Code::ElasticUnreachable));
+    assert_eq!(fake.state().requests.len(), 0);
+}
+
+#[test]
+fn a_replay_sends_what_is_mended_and_keeps_what_is_refused_again() {
+    let fake = Fake::start();
+    fake.on_item(|id, _| if id.ends_with(['0', '5']) { 400 } else { 201 });
+    let mut rig = Rig::new("replay", &[&fake.url]);
+    rig.append(&records(0..500));
+    rig.start();
+    rig.until("all are judged", SOON, |rig| rig.done() == 500);
+    let refused = rig.dead_letters().len();
+    assert_eq!(fake.documents() + refused, 500);
+    fake.on_item(|id, _| if id.ends_with('0') { 400 } else { 201 });
+    let replayed = rig.replay();
+    let left = rig.dead_letters();
+    assert!(!replayed.success);
+    assert!(replayed.shown.contains(&format!("{} sent", refused - left.len())), "{}", replayed.shown);
+    assert!(replayed.shown.contains(&format!("{} refused again", left.len())), "{}", replayed.shown);
+    assert_eq!(fake.documents() + left.len(), 500);
+    assert!(left.iter().all(|letter| letter["record"]["id"].as_str().unwrap().ends_with('0')));
+    fake.behave();
+    assert!(rig.replay().success);
+    assert_eq!(fake.documents(), 500);
+    assert_eq!(rig.suffixes(), [""], "nothing is left behind");
+    rig.until("over", Duration::from_secs(10), |rig| !rig.is_raised(Code::DeadLetters));
+}
+
+#[test]
+fn a_replay_that_was_killed_is_gone_on_with_and_a_letter_that_is_none_stays() {
+    let fake = Fake::start();
+    let rig = Rig::new("replay-killed", &[&fake.url]);
+    let letter = |n: usize| format!("{{\"at\":\"x\",\"status\":400,\"reason\":\"r\",\"record\":{}}}\n", record(n));
+    // One was done before the kill; new letters have come since.
+    let left = format!("#{}{}no letter\n", &letter(1)[1..], letter(2));
+    fs::write(rig.folder.join("events.jsonl.dead.replaying"), left).unwrap();
+    fs::write(rig.folder.join("events.jsonl.dead"), letter(3)).unwrap();
+    let replayed = rig.replay();
+    assert!(!replayed.success && replayed.shown.contains("3 dead letters"), "{}", replayed.shown);
+    let ids: Vec<String> = fake.state().documents.keys().cloned().collect();
+    assert_eq!(ids, [2, 3].map(|n| format!("{n:032x}")));
+    assert_eq!(fs::read_to_string(rig.folder.join("events.jsonl.dead")).unwrap(), "no letter\n");
+    assert_eq!(rig.suffixes(), ["", ".dead"]);
+}
+
+#[test]
+fn a_replay_to_a_cluster_that_refuses_the_login_gives_every_letter_back() {
+    let fake = Fake::start();
+    let rig = Rig::new("replay-refused", &[&fake.url]);
+    let letter = |n: usize| format!("{{\"at\":\"x\",\"status\":400,\"reason\":\"r\",\"record\":{}}}\n", record(n));
+    let letters: String = (0..120).map(letter).collect();
+    fs::write(rig.folder.join("events.jsonl.dead"), &letters).unwrap();
+    let mut first = true;
+    fake.on_bulk(move |_| if std::mem::take(&mut first) { Act::Serve } else { Act::Answer(403, "{}") });
+    let replayed = rig.replay();
+    assert!(!replayed.success && replayed.shown.contains("70 not sent"), "{}", replayed.shown);
+    assert_eq!((rig.dead_letters().len(), fake.documents()), (70, 50));
+    fake.behave();
+    assert!(rig.replay().success);
+    assert_eq!(fake.documents(), 120);
+}
+
+#[test]
+fn a_request_that_is_not_understood_is_narrowed_down_to_the_document_that_is_the_cause() {
+    let fake = Fake::start();
+    fake.on_bulk(|request| {
+        let poison = format!("{:032x}", 13);
+        if String::from_utf8_lossy(&request.body).contains(&poison) { Act::Answer(400, "{}") } else { Act::Serve }
+    });
+    let mut rig = Rig::new("narrowed", &[&fake.url]);
+    rig.append(&records(0..50));
+    rig.start();
+    rig.until("all are judged", SOON, |rig| rig.done() == 50);
+    assert_eq!(fake.documents(), 49);
+    assert_eq!(rig.dead_letters()[0]["record"]["raw_event"]["n"], 13);
+}
+
+#[test]
+fn an_address_that_understands_nothing_makes_no_dead_letters() {
+    let fake = Fake::start();
+    fake.on_bulk(|_| Act::Answer(400, r#"{"error":"no handler found for uri [/x/_bulk] and method [POST]"}"#));
+    let mut rig = Rig::new("nothing", &[&fake.url]);
+    rig.append(&records(0..50));
+    rig.start();
+    rig.until("said", Duration::from_secs(10), |rig| rig.is_raised(Code::ElasticUnreachable));
+    assert!(rig.message(Code::ElasticUnreachable).contains("no handler found"));
+    rig.drive(Duration::from_secs(5));
+    assert!(rig.dead_letters().is_empty());
+    fake.behave();
+    rig.until("all are there", SOON, |_| fake.documents() == 50);
+}
+
+#[test]
+fn at_rest_nobody_wakes_up_more_than_now_and_then() {
+    let fake = Fake::start();
+    let mut rig = Rig::new("rest", &[&fake.url]);
+    rig.append(&records(0..10));
+    rig.start();
+    rig.until("all are there", SOON, |rig| rig.done() == 10);
+    rig.drive(Duration::from_secs(1));
+    let wake = rig.sink().wake_at().unwrap();
+    assert!(wake > Instant::now() + Duration::from_secs(3));
+    let requests = fake.state().requests.len();
+    rig.drive(Duration::from_secs(7));
+    assert!(fake.state().requests.len() <= requests + 2);
+}
+
+/// `cargo test --release --test elastic -- --ignored --nocapture cost` prints the processor time of a document.
+#[test]
+#[ignore = "a measurement, not a test"]
+fn the_cost_of_a_document() {
+    const DOCUMENTS: usize = 200_000;
+    let fake = Fake::start();
+    fake.answer_all_as_created();
+    let mut rig = Rig::new("cost", &[&fake.url]);
+    rig.elastic.bulk_size = 1000;
+    rig.output.max_file_size = 1 << 30;
+    rig.append_all(&(0..DOCUMENTS).map(|n| cluster::record_with(n, "null", 350)).collect::<Vec<_>>());
+    let before = cpu_of(&["carrier"]);
+    assert_eq!(before, Duration::ZERO);
+    let own_before = own_cpu();
+    rig.start();
+    let begun = Instant::now();
+    rig.until("all are judged", 6 * SOON, |rig| rig.done() == DOCUMENTS as u64);
+    let per = |time: Duration| time.as_nanos() as f64 / 1000.0 / DOCUMENTS as f64;
+    let (own, carrier) = (own_cpu() - own_before, cpu_of(&["carrier"]));
+    println!(
+        "{} bytes: sink {:.2} µs + carrier {:.2} µs = {:.2} µs a document; {:.0} documents/s",
+        cluster::record_with(1, "null", 350).len(),
+        per(own),
+        per(carrier),
+        per(own + carrier),
+        DOCUMENTS as f64 / begun.elapsed().as_secs_f64()
+    );
+}
+
+/// Processor time of this thread.
+fn own_cpu() -> Duration {
+    scheduled("/proc/thread-self/schedstat")
+}
+
+/// Processor time of all threads of these names.
+fn cpu_of(names: &[&str]) -> Duration {
+    let tasks = fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
+    tasks
+        .filter(|task| fs::read_to_string(task.join("comm")).is_ok_and(|name| names.contains(&name.trim())))
+        .map(|task| scheduled(task.join("schedstat")))
+        .sum()
+}
+
+fn scheduled(path: impl AsRef<std::path::Path>) -> Duration {
+    let text = fs::read_to_string(path).unwrap();
+    Duration::from_nanos(text.split_whitespace().next().unwrap().parse().unwrap())
 }

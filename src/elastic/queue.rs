@@ -8,8 +8,9 @@ use crate::output::identity::Cursor;
 
 /// Bytes of a request, at most.
 pub const REQUEST_BYTES_MAX: usize = 5_000_000;
-/// Bytes of buffer that are kept while nothing is to be sent.
+/// Room that is kept while nothing is to be sent.
 const BUFFER_KEPT_BYTES: usize = 64 * 1024;
+const DOCUMENTS_KEPT: usize = 1024;
 
 /// A document in the body: an action line and the record with its `@timestamp`.
 #[derive(Clone, Copy, Debug)]
@@ -155,8 +156,9 @@ impl Queue {
         });
         self.body.truncate(to);
         if self.documents.is_empty() {
-            self.body.shrink_to(BUFFER_KEPT_BYTES.max(self.body.capacity() / 2));
-            self.documents.shrink_to(1024);
+            // A large request's room is not kept for small ones.
+            self.body.shrink_to(BUFFER_KEPT_BYTES.max(2 * from));
+            self.documents.shrink_to(DOCUMENTS_KEPT.max(2 * index));
         }
         tries
     }

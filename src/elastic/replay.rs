@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::clock::Clock;
-use crate::config::{Config, Elastic};
+use crate::config::{self, Config};
 use crate::elastic::carrier::Carrier;
 use crate::elastic::dead;
 use crate::elastic::lines;
@@ -65,12 +65,24 @@ pub fn replay(config: &Config, clock: &Clock) -> io::Result<ExitCode> {
         eprintln!("cannot replay: ELASTIC_URL is not set");
         return Ok(ExitCode::from(2));
     };
-    let carrier = Carrier::new(elastic, &config.network, clock.clone())?;
-    let mut replay = Replay::new(config, elastic, carrier, clock.clone());
-    match replay.run(&mut io::stdout())? {
-        counts if counts.refused == 0 && counts.left == 0 => Ok(ExitCode::SUCCESS),
-        _ => Ok(ExitCode::FAILURE),
-    }
+    let went = replay_to(elastic, &config.output, &config.network, clock, &mut io::stdout())?;
+    Ok(if went { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The same with any place to report to; whether every letter went.
+///
+/// # Errors
+/// As [`replay`].
+pub fn replay_to(
+    elastic: &config::Elastic,
+    output: &config::Output,
+    network: &config::Network,
+    clock: &Clock,
+    shown: &mut impl Write,
+) -> io::Result<bool> {
+    let carrier = Carrier::new(elastic, network, clock.clone())?;
+    let counts = Replay::new(elastic, output, carrier, clock.clone()).run(shown)?;
+    Ok(counts.refused == 0 && counts.left == 0)
 }
 
 struct Replay {
@@ -93,10 +105,10 @@ struct Replay {
 struct GivenUp(String);
 
 impl Replay {
-    fn new(config: &Config, elastic: &Elastic, carrier: Carrier, clock: Clock) -> Self {
+    fn new(elastic: &config::Elastic, output: &config::Output, carrier: Carrier, clock: Clock) -> Self {
         let now = clock.now();
         Self {
-            output: config.output.file.clone(),
+            output: output.file.clone(),
             carrier,
             bulk_size: elastic.bulk_size,
             queue: Queue::new(&elastic.index),
@@ -111,10 +123,10 @@ impl Replay {
         }
     }
 
-    fn run(&mut self, shown: &mut impl Write) -> io::Result<&Counts> {
+    fn run(mut self, shown: &mut impl Write) -> io::Result<Counts> {
         let Some(letters) = patiently(|| dead::take_over(&self.output))? else {
             writeln!(shown, "replay: there are no dead letters")?;
-            return Ok(&self.counts);
+            return Ok(self.counts);
         };
         self.counts.total = count(&letters)?;
         writeln!(shown, "replay: {} dead letters", self.counts.total)?;
@@ -141,7 +153,7 @@ impl Replay {
         fs::remove_file(dead::replaying_path(&self.output))?;
         File::open(folder(&self.output))?.sync_all()?;
         self.report(given_up.as_ref(), shown)?;
-        Ok(&self.counts)
+        Ok(self.counts)
     }
 
     /// Puts a letter's record into the queue; `false` for a letter that holds none.

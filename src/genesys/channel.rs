@@ -73,7 +73,7 @@ pub fn is_usable(state: &ChannelState, owner: &str, now: Millis) -> bool {
 /// How long until the channel should be handed over to a new one.
 pub fn handover_in(state: &ChannelState, now: Millis) -> Duration {
     let left = Duration::from_millis(u64::try_from(state.expires_ms - now).unwrap_or(0));
-    left - (left / 10).max(HANDOVER_BEFORE_MIN).min(HANDOVER_BEFORE_MAX).min(left / 2)
+    left - (left / 10).clamp(HANDOVER_BEFORE_MIN, HANDOVER_BEFORE_MAX).min(left / 2)
 }
 
 /// The body that subscribes to these topics: a bare array.

@@ -79,6 +79,11 @@ impl Intake {
         }
     }
 
+    /// Bytes that wait to be written, here and aside.
+    pub fn bytes(&self) -> usize {
+        self.lines.len() + self.asides.iter().map(|aside| aside.frame.len()).sum::<usize>()
+    }
+
     /// Takes what one read of the socket brought.
     pub fn batch(&mut self, batch: &Batch) {
         for frame in &batch.frames {

@@ -19,6 +19,9 @@ const SOCKET_FIRST: Duration = Duration::from_secs(3);
 /// Being held back by 429 for longer than this is a failure.
 const THROTTLED_MAX: Duration = Duration::from_secs(5);
 
+/// A hole that is shorter is none: the ends of a span are no more exact than that.
+const HOLE_MS_MIN: Millis = 60_000;
+
 /// How the history is, as far as the last request tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -38,7 +41,7 @@ pub(super) struct Reading {
     /// After a failure: when its request is sent again.
     retry_at: Instant,
     backoff: Backoff,
-    /// Where the hole begins that was said last.
+    /// Where the hole begins that was said last; or where the very first start begins, before which nothing was known.
     hole_told: Option<Millis>,
     /// On the disk up to here.
     pub checkpoint: Millis,
@@ -165,7 +168,10 @@ impl Session {
     /// Down for longer than the service remembers: both ends of the hole are said.
     fn tell_hole(&mut self, checkpoint: Millis, service_now: Millis) {
         let kept = service_now - KEPT_MS;
-        if checkpoint >= kept || checkpoint <= self.reading.origin || self.reading.hole_told == Some(checkpoint) {
+        if checkpoint + HOLE_MS_MIN >= kept
+            || checkpoint <= self.reading.origin
+            || self.reading.hole_told == Some(checkpoint)
+        {
             return;
         }
         self.reading.hole_told = Some(checkpoint);
