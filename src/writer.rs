@@ -583,6 +583,7 @@ pub fn repair(config: &Config, definitions: &[Definition], page: &Page) -> Resul
     let path = &config.output.file;
     let cannot = |error: std::io::Error| format!("cannot append to {}: {error}", path.display());
     let (mut output, _) = OutputFile::open(path, None).map_err(cannot)?;
+    output.give_to_folders_owner();
     let mut intake =
         Intake::new(Redaction::new(&config.output.redact_fields), config.catch_up.overlap.as_millis() as i64);
     intake.definitions = Definitions::new(definitions);
