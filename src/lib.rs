@@ -3,6 +3,7 @@
 //! See ARCHITECTURE in the README for the picture; each module opens with what it deals with and what it must never do.
 
 pub mod audit;
+pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod collector;
@@ -154,8 +155,8 @@ fn simulate(_config: Config, options: cli::Simulate) -> ExitCode {
     }
 }
 
-fn check(_config: Config, _json: bool) -> ExitCode {
-    failure("cannot check: not part of this build")
+fn check(config: Config, json: bool) -> ExitCode {
+    check::run(&config, json)
 }
 
 fn audit(config: Config, options: cli::Audit) -> ExitCode {

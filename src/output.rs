@@ -21,11 +21,11 @@ pub use lock::Lock;
 /// Files that were rotated out and are not synced yet are held open, this many at most.
 const UNSYNCED_MAX: usize = 4;
 
-/// Bytes looked through for the beginning of a torn last line.
+/// Bytes of a torn last line that are kept.
 const TORN_MAX: u64 = 4 * 1024 * 1024;
 
-/// Bytes of a deleted file's lines that are read at once.
-const BRING_BACK_BYTES: usize = 256 * 1024;
+/// Bytes that are read at once.
+const BLOCK_BYTES: usize = 256 * 1024;
 
 /// What a new file may be read by: the owner and the group.
 const MODE: u32 = 0o640;
@@ -237,7 +237,7 @@ impl OutputFile {
     /// Writes the newest lines of a deleted file again.
     fn bring_back(&mut self) -> io::Result<()> {
         while let Some(Deleted { file, mut from, to }) = self.deleted.pop() {
-            let mut wanted = BRING_BACK_BYTES;
+            let mut wanted = BLOCK_BYTES;
             while from < to {
                 let mut lines = vec![0; wanted.min((to - from) as usize)];
                 file.read_exact_at(&mut lines, from)?;
@@ -321,30 +321,38 @@ impl OutputFile {
     /// Mends the end that a crash left.
     fn mend_end(&mut self) -> io::Result<Option<Vec<u8>>> {
         let Some(mut file) = self.file.as_ref() else { return Ok(None) };
-        let from = self.len.saturating_sub(TORN_MAX);
-        let mut last = [b'\n'];
-        if self.len > 0 {
-            file.seek(SeekFrom::End(-1))?;
-            file.read_exact(&mut last)?;
-        }
-        if last == [b'\n'] {
+        let start = last_line_start(file, self.len)?;
+        if start == self.len {
             return Ok(None);
         }
-        let mut tail = Vec::new();
-        file.seek(SeekFrom::Start(from))?;
-        file.read_to_end(&mut tail)?;
-        let start = tail.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
-        let torn = tail.split_off(start);
+        let mut torn = vec![0; (self.len - start).min(TORN_MAX) as usize];
+        file.read_exact_at(&mut torn, start)?;
         if serde_json::from_slice::<serde::de::IgnoredAny>(&torn).is_ok() && torn.starts_with(b"{") {
             file.write_all(b"\n")?;
             self.len += 1;
             return Ok(None);
         }
-        self.len -= torn.len() as u64;
+        self.len = start;
         file.set_len(self.len)?;
         file.sync_data()?;
         Ok(Some(torn))
     }
+}
+
+/// Where the last line begins that has no end; the file's length if there is none.
+fn last_line_start(file: &File, len: u64) -> io::Result<u64> {
+    let mut end = len;
+    let mut block = vec![0; BLOCK_BYTES];
+    while end > 0 {
+        let from = end.saturating_sub(BLOCK_BYTES as u64);
+        let bytes = &mut block[..(end - from) as usize];
+        file.read_exact_at(bytes, from)?;
+        if let Some(at) = bytes.iter().rposition(|b| *b == b'\n') {
+            return Ok(from + at as u64 + 1);
+        }
+        end = from;
+    }
+    Ok(0)
 }
 
 #[cfg(test)]
@@ -410,6 +418,10 @@ mod tests {
         assert_eq!(torn.as_deref(), Some(&b"{\"b\":"[..]));
         output.append(b"{\"c\":3}\n");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"a\":1}\n{\"c\":3}\n");
+        std::fs::write(&path, format!("{{\"a\":1}}\n{{\"b\":\"{}", "x".repeat(6_000_000))).unwrap();
+        let (_, torn) = OutputFile::open(&path, None).unwrap();
+        assert_eq!(torn.map(|torn| torn.len() as u64), Some(TORN_MAX));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"a\":1}\n", "however long it is");
         std::fs::write(&path, "{\"a\":1}").unwrap();
         let (_, torn) = OutputFile::open(&path, None).unwrap();
         assert_eq!((torn, std::fs::read_to_string(&path).unwrap().as_str()), (None, "{\"a\":1}\n"));

@@ -8,6 +8,7 @@ mod handshake;
 mod link;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
@@ -20,6 +21,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, select};
 pub(crate) use self::handshake::random;
 use self::handshake::{Failed, shake_hands};
 use self::link::{ABNORMAL, Incoming, Link};
+pub use self::trial::ping;
 use crate::clock::Clock;
 use crate::message::{Address, Batch, Closed, Frame, News};
 use crate::net::{Dialer, Target};

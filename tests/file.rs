@@ -270,3 +270,36 @@ fn a_folder_that_cannot_be_written_stops_the_start_and_names_the_setting() {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.code() == Some(1) && said.contains("STATE_FILE"), "{said}");
 }
+
+#[test]
+fn what_others_left_in_the_file_is_neither_touched_nor_in_the_way() {
+    let (sim, folder) = (simulator(), Folder::new("others"));
+    let others = b"not JSON\n\n\x00\x01\xff\n{\"timestamp\":5}\n[1,2]\n{\"id\":\"x\",\"raw_event\":7}\r\n";
+    let mut content = others.to_vec();
+    // Torn in the middle of a line that is longer than any record.
+    content.extend(std::iter::repeat_n(b'y', 9_000_000));
+    folder.write("events.jsonl", &content);
+    let collector = Collector::start(&sim, &folder, &[("MAX_FILE_SIZE", "1GB")]);
+    collector.wait_healthy();
+    issue(&sim, 3);
+    let text = || std::fs::read(folder.join("events.jsonl")).unwrap();
+    assert!(poll(SOON, || (text().iter().filter(|b| **b == b'\n').count() == 9).then_some(())).is_some());
+    let text = text();
+    assert_eq!(&text[..others.len()], others);
+    let ours = String::from_utf8(text[others.len()..].to_vec()).unwrap();
+    assert_eq!(ours.lines().map(number).collect::<Vec<_>>(), [Some(1), Some(2), Some(3)]);
+    let aside = std::fs::read_to_string(folder.join("events.jsonl.unreadable")).unwrap();
+    assert!(aside.lines().count() == 1 && aside.contains("torn"));
+}
+
+#[test]
+fn a_size_that_no_line_fits_gives_each_its_own_file() {
+    let (sim, folder, collector) = on_socket("tiny", &[("MAX_FILE_SIZE", "1"), ("BACKUP_COUNT", "30")]);
+    issue(&sim, 20);
+    collector.wait_lines(20, SOON);
+    let path = folder.join("events.jsonl");
+    assert_eq!(numbers(&path), [20]);
+    for n in 1..20 {
+        assert_eq!(numbers(&backup(&path, n)), [20 - n]);
+    }
+}

@@ -564,3 +564,48 @@ fn hidden_fields_stand_nowhere_in_clear() {
         &seen[seen.find("SECRETVALUE").unwrap_or(0).saturating_sub(200)..]
     );
 }
+
+#[test]
+fn a_message_of_one_mebibyte_is_read_and_one_byte_more_is_not() {
+    let (sim, folder, collector) = on_socket("mebibyte", &[]);
+    let padded = |bytes: usize, name: &str| {
+        let empty = around(&format!(
+            "{{\"eventEntity\":{{\"id\":\"AUDIOHOOK-0001\"}},\"conversationId\":\"{name}\",\"x\":\"\"}}"
+        ));
+        let padding = "p".repeat(bytes - empty.len());
+        empty.replace("\"x\":\"\"", &format!("\"x\":\"{padding}\""))
+    };
+    sim.faults().send_text(&padded(1024 * 1024, "just"));
+    collector.wait_lines(1, SOON);
+    wait_counts(&collector, 1, 0, 0, 0);
+    sim.faults().send_text(&padded(1024 * 1024 + 1, "over"));
+    wait_counts(&collector, 1, 0, 0, 1);
+    next_after(&sim, &collector, "one byte more");
+    // A frame that says it is longer than anything.
+    let mut endless = vec![0x81, 127];
+    endless.extend((i64::MAX as u64).to_be_bytes());
+    endless.extend(b"{\"topicName\":\"x\"".repeat(1000));
+    sim.faults().send_bytes(&endless);
+    sim.faults().cut_sockets();
+    next_after(&sim, &collector, "an endless one");
+    wait_counts(&collector, 3, 0, 0, 2);
+    assert_eq!(std::fs::read_to_string(folder.join("events.jsonl.unreadable")).unwrap().lines().count(), 2);
+}
+
+#[test]
+fn each_event_is_logged_up_to_a_rate_and_counted_beyond_it() {
+    let (sim, _folder, collector) = on_socket("rate", &[("LOG_LEVEL", "info")]);
+    for _ in 0..400 {
+        sim.issue(Event::numbered("AUDIOHOOK-0001"));
+    }
+    collector.wait_lines(400, SOON);
+    let told = || -> (usize, u64) {
+        let lines: Vec<Value> =
+            collector.log_lines().iter().map(|line| serde_json::from_str(line).unwrap_or_default()).collect();
+        let named = lines.iter().filter(|line| line["message"] == "AudioHook event processed").count();
+        (named, lines.iter().filter_map(|line| line["count"].as_u64()).sum())
+    };
+    assert!(poll(SOON, || (told().0 as u64 + told().1 == 400).then_some(())).is_some(), "{:?}", told());
+    assert!((20..200).contains(&told().0), "{:?}", told());
+    assert!(!collector.log_text().contains("DEBUG"));
+}

@@ -44,10 +44,10 @@ pub fn owner(genesys: &Genesys) -> String {
 pub fn understand(body: &str, owner: String, now: Millis) -> Result<ChannelState, ApiError> {
     const WHAT: &str = "make a channel";
     // The parser's message could quote the id: only the fact is told.
-    let created: Created = serde_json::from_str(body)
-        .map_err(|_| ApiError::nonsense(WHAT, "the answer holds no channel; check for a proxy in the way"))?;
+    let created: Created =
+        serde_json::from_str(body).map_err(|_| ApiError::nonsense(WHAT, "the answer holds no channel"))?;
     if !is_connectable(&created.connect_uri) {
-        return Err(ApiError::nonsense(WHAT, "the channel's address is no wss address; check for a proxy in the way"));
+        return Err(ApiError::nonsense(WHAT, "the channel's address is no wss address"));
     }
     let told = created.expires.as_deref().and_then(parse_instant).filter(|expires| *expires > now);
     Ok(ChannelState {

@@ -144,8 +144,9 @@ impl Rest {
         let correlation = header(&response, "inin-correlation-id");
         let status = response.status().as_u16();
         let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
-        let body = String::from_utf8(body.map_err(|error| failed(&error))?)
-            .map_err(|_| ApiError::nonsense(call.what, "the answer is not UTF-8"))?;
+        let body = String::from_utf8(body.map_err(|error| failed(&error))?).map_err(|_| {
+            ApiError::nonsense(call.what, "the answer is not UTF-8").with_correlation(correlation.as_deref())
+        })?;
         log::debug!(
             "{}: {status}, {} bytes, correlation id {}",
             call.what,
@@ -170,6 +171,6 @@ fn explain(what: &str, error: &ureq::Error) -> ApiError {
         ureq::Error::Io(error) => ApiError::new(Kind::Network, what, format!("the connection broke: {error}")),
         ureq::Error::BodyExceedsLimit(_) => ApiError::nonsense(what, "the answer is longer than 16 MiB"),
         // The texts of the others may quote the address.
-        _ => ApiError::nonsense(what, "the answer is no HTTP that can be understood; check for a proxy in the way"),
+        _ => ApiError::nonsense(what, "the answer is no HTTP that can be understood"),
     }
 }

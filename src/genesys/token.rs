@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use super::error::{ApiError, Kind, judge_login};
+use super::error::{ApiError, judge_login};
 use super::rest::{Answer, Call, Rest};
 use crate::config::Genesys;
 use crate::net::base64;
@@ -45,7 +45,7 @@ impl Token {
 /// Logs in: `POST {login}/oauth/token`.
 ///
 /// # Errors
-/// [`Kind::Credentials`] when the client is refused, with the cure.
+/// [`super::error::Kind::Credentials`] when the client is refused, with the cure.
 pub fn log_in(rest: &Rest, genesys: &Genesys, now: Instant) -> Result<Token, ApiError> {
     let plain = format!("{}:{}", genesys.client_id, genesys.client_secret.expose());
     let authorization = Secret::new(format!("Basic {}", base64::encode(plain.as_bytes())));
@@ -57,7 +57,7 @@ pub fn log_in(rest: &Rest, genesys: &Genesys, now: Instant) -> Result<Token, Api
         authorization: &authorization,
         body: Some(("application/x-www-form-urlencoded", b"grant_type=client_credentials")),
     };
-    understand(&rest.send(&call)?, now)
+    understand(&rest.send(&call)?, now).map_err(|error| error.hide(genesys.client_secret.expose()))
 }
 
 /// The token in the login's answer.
@@ -67,11 +67,8 @@ fn understand(answer: &Answer, now: Instant) -> Result<Token, ApiError> {
     }
     // The parser's own message could quote the token: only the fact is told.
     let granted: Granted = serde_json::from_str(&answer.body).map_err(|_| {
-        ApiError::new(
-            Kind::Nonsense,
-            "log in",
-            "the answer holds no token: a proxy's page or a wrong address is in the way; check HTTPS_PROXY and GENESYS_ENV",
-        )
+        ApiError::nonsense("log in", "the answer holds no token: a proxy's page or a wrong address is in the way")
+            .with_correlation(answer.correlation.as_deref())
     })?;
     let life = granted.expires_in.filter(|seconds| *seconds >= 1.0 && seconds.is_finite());
     let life = life.map_or(LIFE_UNKNOWN, |seconds| Duration::from_secs_f64(seconds.min(48.0 * 3600.0)));
@@ -81,6 +78,7 @@ fn understand(answer: &Answer, now: Instant) -> Result<Token, ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::genesys::error::Kind;
 
     fn answer(status: u16, body: &str) -> Answer {
         Answer { status, body: body.to_owned(), retry_after: None, correlation: None }

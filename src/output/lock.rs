@@ -24,6 +24,27 @@ impl Lock {
         name.into()
     }
 
+    /// Who holds the lock, as the process id that stands in it; none when it is free. Nothing is written.
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    pub fn holder(output: &Path) -> io::Result<Option<String>> {
+        let mut file = match File::open(Self::path(output)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(None),
+            Err(TryLockError::WouldBlock) => {
+                let mut pid = String::new();
+                file.read_to_string(&mut pid)?;
+                Ok(Some(pid.trim().to_owned()))
+            }
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
     /// Takes the lock, and writes this process's id into it.
     ///
     /// # Errors
@@ -91,7 +112,9 @@ mod tests {
         let first = Lock::take(&output).unwrap();
         let refusal = Lock::take(&output).err().unwrap();
         assert!(refusal.contains(&format!("process {}", std::process::id())), "{refusal}");
+        assert_eq!(Lock::holder(&output).unwrap(), Some(std::process::id().to_string()));
         drop(first);
+        assert_eq!(Lock::holder(&output).unwrap(), None);
         let mut third = Lock::take(&output).unwrap();
         std::fs::remove_file(Lock::path(&output)).unwrap();
         third.look().unwrap();

@@ -131,6 +131,7 @@ impl Intake {
         };
         match self.window.offer(Sighting { content: identity.content, way: Way::Socket, moment }) {
             Outcome::New => self.write(event, identity, Origin::Websocket { channel: &batch.channel }, received),
+            // A socket's sighting displaces none.
             Outcome::Duplicate | Outcome::Displaces(_) => self.tally.duplicate += 1,
         }
     }

@@ -363,6 +363,11 @@ impl Session {
         }
         let retry = if self.socket.rejected.is_empty() { DEFINITIONS_INTERVAL } else { self.retry_interval() };
         self.socket.resubscribe_at = self.clock.now() + retry;
+        if self.all_rejected() && self.socket.rejected != before {
+            log::warn!(
+                "every topic was rejected: nothing comes on a socket until a role of the OAuth client permits one"
+            );
+        }
         if !self.socket.topics.is_empty() {
             log::info!("subscribed to {} topics: {}", self.socket.topics.len(), shorten(&self.socket.topics));
         }
@@ -411,6 +416,7 @@ impl Session {
         let Some(live) = self.socket.current.take_if(|current| current.connection == connection) else { return };
         self.socket.lost = Some(now);
         self.socket.why_lost = describe(&why);
+        self.read_instead();
         if self.socket.next.is_some() || live.closing {
             // Its successor is on its way: that is what put it out.
             self.socket.open_at = now;
