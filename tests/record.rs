@@ -1,6 +1,8 @@
 //! What comes on the socket or from the history is in the file as the record that is promised, value for value; what is
 //! no event is counted and kept aside, and the next event still arrives.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
 mod support;
 
 use std::time::Duration;
