@@ -1,5 +1,7 @@
 //! No secret stands in any log line, page, record, error or other file, at the level that says most.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
 mod support;
 
 use std::time::Duration;

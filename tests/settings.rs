@@ -1,5 +1,7 @@
 //! Settings through the real binary: every fault at once, no secret shown, nothing started; and what users have works.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
 mod support;
 
 use std::collections::BTreeMap;
