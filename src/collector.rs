@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, after, bounded, sele
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::genesys::{session, topics};
+use crate::http::Bound;
 use crate::message::Address;
 use crate::net::Dialer;
 use crate::signals::Signal;
@@ -46,7 +47,12 @@ struct Ended {
 
 /// Runs the collector until a signal stops it, or a stage ends early.
 pub fn run(config: Config, signals: Receiver<Signal>) -> ExitCode {
-    match Collector::start(config) {
+    run_on(config, None, signals)
+}
+
+/// The same on a port that was taken already: HTTP_PORT of this configuration.
+pub fn run_on(config: Config, bound: Option<Bound>, signals: Receiver<Signal>) -> ExitCode {
+    match Collector::start(config, bound) {
         Ok(collector) => collector.watch(signals),
         Err(Fault::Setting(message)) => {
             log::error!("{message}");
@@ -68,7 +74,7 @@ struct Collector {
 }
 
 impl Collector {
-    fn start(config: Config) -> Result<Self, Fault> {
+    fn start(config: Config, bound: Option<Bound>) -> Result<Self, Fault> {
         let clock = Clock::system();
         let config = Arc::new(config);
         let status = Arc::new(Status::new(clock.clone(), config.elastic.is_some()));
@@ -79,7 +85,10 @@ impl Collector {
         let (mut writer, begin) =
             Writer::open(config.clone(), status.clone(), clock.clone(), news_in.clone()).map_err(Fault::Other)?;
         // After the lock: where a second collector has the first one's settings, the file is what both must not have.
-        let bound = http::bind(&config.http).map_err(Fault::Other)?;
+        let bound = match bound {
+            Some(bound) => bound,
+            None => http::bind(&config.http).map_err(Fault::Other)?,
+        };
 
         let (stop, stopped) = bounded::<()>(0);
         let (reopen, reopened) = bounded(1);

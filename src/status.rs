@@ -247,12 +247,9 @@ impl Status {
         let reasons = self.reasons();
         let codes: Vec<&str> = reasons.iter().map(|reason| reason.code.name()).collect();
         let why = if codes.is_empty() { String::new() } else { format!(" ({})", codes.join(", ")) };
-        format!(
-            "{}{why}: {} events in the file, {}",
-            verdict(&reasons),
-            self.counters.written.get(),
-            self.session().doing
-        )
+        let doing = self.session().doing;
+        let doing = if doing.is_empty() { "starting" } else { doing.as_str() };
+        format!("{}{why}: {} events in the file, {doing}", verdict(&reasons), self.counters.written.get())
     }
 
     /// Whether events can come: subscribed, or living on the history.

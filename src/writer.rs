@@ -423,8 +423,9 @@ impl Writer {
         self.log_rate.hold_back(written.saturating_sub(self.intake.mentions.len() as u64));
         for mention in self.intake.mentions.drain(..) {
             if self.log_rate.allow(now) {
+                let (event_name, conversation_id) = (or_null(&mention.event_name), or_null(&mention.conversation_id));
                 log::info!(
-                    event_id = mention.event_id, event_name = mention.event_name, conversation_id = mention.conversation_id;
+                    event_id = mention.event_id, event_name = event_name, conversation_id = conversation_id;
                     "AudioHook event processed"
                 );
             }
@@ -600,6 +601,7 @@ pub fn repair(config: &Config, definitions: &[Definition], page: &Page) -> Resul
     let path = &config.output.file;
     let cannot = |error: std::io::Error| format!("cannot append to {}: {error}", path.display());
     let (mut output, _) = OutputFile::open(path, None).map_err(cannot)?;
+    output.give_to_folders_owner();
     let mut intake =
         Intake::new(Redaction::new(&config.output.redact_fields), config.catch_up.overlap.as_millis() as i64);
     intake.definitions = Definitions::new(definitions);
@@ -609,6 +611,11 @@ pub fn repair(config: &Config, definitions: &[Definition], page: &Page) -> Resul
     }
     output.sync().map_err(cannot)?;
     Ok(intake.tally.written)
+}
+
+/// What the log shows of a text: one that an event does not have is null there, as in the record.
+fn or_null(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
 }
 
 /// The state to begin with. A first start is remembered at once: where it began must not move with a restart.
