@@ -31,12 +31,13 @@ BIN ?= $(or $(packed),$(target_dir)/release/audiohook-collector)
 export DESTDIR prefix bindir sysconfdir docdir man8dir datadir unitdir bashcompletiondir zshcompletiondir fishcompletiondir
 export INSTALL_PROGRAM INSTALL_DATA BIN
 
-.PHONY: all build demo test static dist install uninstall clean help tools
+.PHONY: all bench build demo test static dist install uninstall clean help tools
 all: build
 
 help:
 	@echo 'make demo       build and run it against a simulated Genesys Cloud, with no account (ARGS="--for 20")'
 	@echo 'make test       run the tests'
+	@echo 'make bench      measure it beside the floor under it (ARGS=--short, --growth, "--compare COMMAND…")'
 	@echo 'make build      build the release binary'
 	@echo 'make static     build one file that needs nothing of the machine it runs on; its path is printed last'
 	@echo 'make dist       pack it, with unit, settings, manual and bill of materials; the same bytes wherever it is built'
@@ -52,6 +53,9 @@ demo: tools
 
 test: tools
 	$(CARGO) test --locked
+
+bench: tools
+	$(CARGO) bench --locked --bench bench -- $(ARGS)
 
 build: tools
 	$(CARGO) build --release --locked

@@ -5,9 +5,9 @@
 
 mod beat;
 mod reason;
+mod reasons;
 mod recent;
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -15,6 +15,7 @@ use serde::Serialize;
 
 pub use beat::{Beat, Beats, STALLED_AFTER};
 pub use reason::{Code, Reason, Severity};
+use reasons::Reasons;
 pub use recent::{RECENT_BYTES_MAX, RECENT_MAX, Recent};
 
 use crate::clock::{Clock, Millis, format_millis};
@@ -113,7 +114,7 @@ pub struct Status {
     elastic_on: bool,
     session: Mutex<SessionView>,
     elastic: Mutex<ElasticView>,
-    reasons: Mutex<BTreeMap<Code, Reason>>,
+    reasons: Mutex<Reasons>,
 }
 
 impl Status {
@@ -138,38 +139,34 @@ impl Status {
     }
 
     /// Says that something is wrong, in one sentence for a person. The first time it is logged; while it lasts, a new
-    /// message replaces the old one and `since` stays.
+    /// message replaces the old one and `since` stays. What comes and goes again and again is logged a few times a
+    /// minute, and counted.
     pub fn raise(&self, code: Code, message: impl Into<String>) {
         let message = message.into();
-        let mut reasons = lock(&self.reasons);
-        if let Some(reason) = reasons.get_mut(&code) {
-            reason.message = message;
-            return;
-        }
-        let since = self.clock.wall();
-        reasons.insert(code, Reason { code, since, message: message.clone() });
-        drop(reasons);
+        let told = lock(&self.reasons).raise(code, &message, self.clock.wall(), self.clock.now());
+        let Some(untold) = told else { return };
+        let often = if untold > 0 { format!(" (it came and went {untold} times more)") } else { String::new() };
         match code.severity() {
-            Severity::Unhealthy => log::error!("{}: {message}", code.name()),
+            Severity::Unhealthy => log::error!("{}: {message}{often}", code.name()),
             Severity::Degraded if code == Code::Starting => log::debug!("{}: {message}", code.name()),
-            Severity::Degraded => log::warn!("{}: {message}", code.name()),
+            Severity::Degraded => log::warn!("{}: {message}{often}", code.name()),
         }
     }
 
-    /// Says that it is over; logged if it was raised.
+    /// Says that it is over; logged if its beginning was.
     pub fn clear(&self, code: Code) {
-        if lock(&self.reasons).remove(&code).is_some() {
+        if lock(&self.reasons).clear(code) {
             log::info!("{}: over", code.name());
         }
     }
 
     pub fn is_raised(&self, code: Code) -> bool {
-        lock(&self.reasons).contains_key(&code)
+        lock(&self.reasons).is_raised(code)
     }
 
     /// Everything that is wrong now: what was raised, and what the heartbeats show.
     pub fn reasons(&self) -> Vec<Reason> {
-        let mut reasons: Vec<Reason> = lock(&self.reasons).values().cloned().collect();
+        let mut reasons = lock(&self.reasons).all();
         if let Some(stalled) = self.beats.stalled() {
             reasons.push(Reason {
                 code: Code::Stalled,

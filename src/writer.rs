@@ -196,13 +196,20 @@ impl Writer {
                     Err(_) => frames = never(),
                 },
                 recv(session) -> given => match given {
-                    Ok(given) => self.take(given, &inbox.stop)?,
+                    Ok(given) => {
+                        // The disk may hang here as it may below.
+                        self.beat.busy();
+                        self.take(given, &inbox.stop)?;
+                    }
                     Err(_) => session = never(),
                 },
                 recv(answers) -> answer => if let (Ok(answer), Some(sink)) = (answer, &mut self.sink) {
                     sink.answer(answer);
                 },
-                recv(inbox.reopen) -> _ => self.look(),
+                recv(inbox.reopen) -> _ => {
+                    self.beat.busy();
+                    self.look();
+                }
                 recv(inbox.stop) -> _ => break,
                 recv(idle) -> _ => {}
             }
@@ -537,6 +544,7 @@ impl Writer {
 
     /// The end: what was received is written, synced and remembered.
     fn stop(mut self, inbox: &Inbox) -> Result<(), String> {
+        self.beat.busy();
         let deadline = self.clock.now() + STOP_MAX;
         while self.clock.now() < deadline {
             match inbox.frames.recv_timeout(STOP_QUIET) {
@@ -610,7 +618,7 @@ fn begin_state(config: &Config, wall: Millis) -> Result<State, String> {
             State::default()
         }
     };
-    let first = wall - config.catch_up.start.as_millis() as i64;
+    let first = wall - (config.catch_up.start.as_millis() as i64).min(HISTORY_KEPT_MS);
     // Records of ours show that this is no first start: all that they may lack since the oldest of them is read again.
     let checkpoint = records::oldest_of_ours(&records::files(&config.output.file))
         .map_or(first, |oldest| oldest.max(wall - HISTORY_KEPT_MS));

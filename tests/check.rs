@@ -1,5 +1,8 @@
 //! The command `check`: the real binary against the simulated service, with each fault that it is to find.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+mod cluster;
 mod support;
 
 use std::collections::BTreeMap;
@@ -8,6 +11,7 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 use audiohook_collector::simulator::{Action, Call, Event, Knobs, Options, Simulator};
+use cluster::fake::{Act, Fake};
 use serde_json::Value;
 use support::collector::{binary, credentials, settings};
 use support::{Authority, Client, Collector, Folder};
@@ -374,4 +378,48 @@ fn a_service_that_hangs_is_told_within_the_minute() {
     for name in ["definitions", "history", "transport"] {
         assert!(said.wrong().contains(&name), "{name}: {}", said.text);
     }
+}
+
+#[test]
+fn the_cluster_is_reached_named_and_written_to_without_a_trace() {
+    let (sim, folder, fake) = (simulator(|_| ()), Folder::new("check-cluster"), Fake::start());
+    // The index is there: documents can be made and deleted.
+    fake.script(|request| match (request.method.as_str(), request.path.split('/').nth(2)) {
+        ("HEAD", None) => Act::Answer(200, ""),
+        ("PUT", Some("_create")) => Act::Answer(201, r#"{"_index":".ds-behind-000001","result":"created"}"#),
+        ("DELETE", Some("_doc")) => Act::Answer(200, r#"{"result":"deleted"}"#),
+        _ => Act::Serve,
+    });
+    let on: [(&str, &str); 2] = [("ELASTIC_URL", &fake.url), ("ELASTIC_AUTH", "me:hunter2-hunter2")];
+    let said = check(&sim, &folder, &on);
+    assert_eq!(said.wrong(), [] as [&str; 0], "{}", said.text);
+    assert!(said.found("cluster").contains("OpenSearch 2.19.1"), "{}", said.text);
+    assert!(said.found("cluster write").contains("deleted again"));
+    assert!(said.found("cluster template").contains("the collector puts it"));
+    assert!(!said.text.contains("hunter2"));
+    let state = fake.state();
+    assert!(
+        state
+            .requests
+            .iter()
+            .any(|request| request.method == "DELETE" && request.path.starts_with("/.ds-behind-000001/_doc/"))
+    );
+    assert!(state.templates.is_empty() && state.documents.is_empty());
+    drop(state);
+    fake.script(|request| {
+        if request.method == "PUT" {
+            Act::Answer(403, "{}")
+        } else if request.method == "HEAD" {
+            Act::Answer(200, "")
+        } else {
+            Act::Serve
+        }
+    });
+    check(&sim, &folder, &on).assert_wrong("cluster write", "rights");
+    fake.script(|_| Act::Answer(401, "{}"));
+    check(&sim, &folder, &on).assert_wrong("cluster", "ELASTIC_AUTH");
+    fake.script(|_| Act::Close);
+    check(&sim, &folder, &on).assert_wrong("cluster", "ELASTIC_URL");
+    let nobody = format!("http://127.0.0.1:{}", support::free_port());
+    check(&sim, &folder, &[("ELASTIC_URL", &nobody)]).assert_wrong("cluster", "ELASTIC_URL");
 }

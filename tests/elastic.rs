@@ -473,6 +473,65 @@ fn an_address_that_understands_nothing_makes_no_dead_letters() {
 }
 
 #[test]
+fn at_a_stop_what_waits_for_others_goes_at_once() {
+    let fake = Fake::start();
+    let mut rig = Rig::new("stop", &[&fake.url]);
+    rig.elastic.flush_interval = Duration::from_secs(60);
+    rig.start();
+    rig.drive(Duration::from_secs(1));
+    assert!(!rig.sink().pending());
+    rig.append(&records(0..5));
+    rig.drive(Duration::from_millis(300));
+    assert!(rig.sink().pending());
+    assert_eq!(fake.documents(), 0);
+    rig.sink().flush();
+    let answer = rig.sink().answers().recv_timeout(SOON).unwrap();
+    rig.sink().answer(answer);
+    assert!(!rig.sink().pending());
+    assert_eq!(fake.documents(), 5);
+}
+
+#[test]
+fn a_cluster_that_only_lets_bulk_requests_through_is_filled_too() {
+    let fake = Fake::start();
+    fake.script(|request| if request.is_bulk() { Act::Serve } else { Act::Answer(200, "<html>welcome</html>") });
+    let mut rig = Rig::new("only-bulk", &[&fake.url]);
+    rig.append(&records(0..100));
+    rig.start();
+    rig.until("all are there", SOON, |_| fake.documents() == 100);
+    rig.until("said no more", SOON, |rig| !rig.is_raised(Code::ElasticUnreachable));
+}
+
+#[test]
+fn a_user_who_may_not_put_the_template_fills_the_index_all_the_same() {
+    let fake = Fake::start();
+    fake.script(|request| if request.path.contains("template") { Act::Answer(403, "{}") } else { Act::Serve });
+    let mut rig = Rig::new("no-right", &[&fake.url]);
+    rig.append(&records(0..100));
+    rig.start();
+    rig.until("all are there", SOON, |rig| rig.done() == 100);
+    assert!(!rig.is_raised(Code::ElasticRefused) && !rig.is_raised(Code::ElasticUnreachable));
+}
+
+#[test]
+fn what_is_put_off_for_ever_does_not_keep_others_back_and_is_said() {
+    let fake = Fake::start();
+    fake.on_item(|id, _| if id.ends_with("00") { 500 } else { 201 });
+    let mut rig = Rig::new("stuck", &[&fake.url]);
+    rig.start();
+    for begin in (0..3000).step_by(500) {
+        rig.append(&records(begin..begin + 500));
+        rig.drive(Duration::from_millis(200));
+    }
+    let stuck = (0..3000).filter(|n| n % 256 == 0).count();
+    rig.until("the others are there", 2 * SOON, |_| fake.documents() == 3000 - stuck);
+    rig.until("said", 2 * SOON, |rig| rig.is_raised(Code::ElasticUnreachable));
+    fake.behave();
+    rig.until("all are there", 3 * SOON, |_| fake.documents() == 3000);
+    assert!(rig.dead_letters().is_empty());
+}
+
+#[test]
 fn at_rest_nobody_wakes_up_more_than_now_and_then() {
     let fake = Fake::start();
     let mut rig = Rig::new("rest", &[&fake.url]);
@@ -497,7 +556,7 @@ fn the_cost_of_a_document() {
     let mut rig = Rig::new("cost", &[&fake.url]);
     rig.elastic.bulk_size = 1000;
     rig.output.max_file_size = 1 << 30;
-    rig.append_all(&(0..DOCUMENTS).map(|n| cluster::record_with(n, "null", 350)).collect::<Vec<_>>());
+    rig.append_all(&(0..DOCUMENTS).map(lively_record).collect::<Vec<_>>());
     let before = cpu_of(&["carrier"]);
     assert_eq!(before, Duration::ZERO);
     let own_before = own_cpu();
@@ -508,12 +567,30 @@ fn the_cost_of_a_document() {
     let (own, carrier) = (own_cpu() - own_before, cpu_of(&["carrier"]));
     println!(
         "{} bytes: sink {:.2} µs + carrier {:.2} µs = {:.2} µs a document; {:.0} documents/s",
-        cluster::record_with(1, "null", 350).len(),
+        lively_record(1).len(),
         per(own),
         per(carrier),
         per(own + carrier),
         DOCUMENTS as f64 / begun.elapsed().as_secs_f64()
     );
+}
+
+/// A record whose ids compress as badly as real ones.
+fn lively_record(n: usize) -> String {
+    let mut seed = n as u64 + 1;
+    let mut hex = || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let high = seed ^ (seed >> 29);
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        format!("{high:016x}{:016x}", seed ^ (seed >> 29))
+    };
+    let uuid = |hex: String| format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
+    let (conversation, entity, id) = (uuid(hex()), uuid(format!("{:032x}", n % 7)), hex());
+    let (code, time) = (n % 12 + 1, 1_795_430_645_123 + 13 * n as i64);
+    let text = audiohook_collector::clock::format_millis(time);
+    format!(
+        r#"{{"timestamp":"{text}","event_type":"audiohook_operational","event_id":"AUDIOHOOK-{code:04}","event_name":"AudioHook connection time-out","description":"The AudioHook server did not accept the connection in time.","conversation_id":"{conversation}","entity_type":"integration","entity_id":"{entity}","entity_name":"Voice transcription","version":"2","topic":"v2.operations.events.AUDIOHOOK-{code:04}","channel":"…1234","error_code":"connectionTimeout","previous_value":"ACTIVE","current_value":"ERROR","received_at":"{text}","source":"websocket","id":"{id}","raw_event":{{"eventEntity":{{"id":"AUDIOHOOK-{code:04}","name":"AudioHook connection time-out","description":"The AudioHook server did not accept the connection in time."}},"entityId":"{entity}","entityName":"Voice transcription","entityType":"integration","previousValue":"ACTIVE","currentValue":"ERROR","errorCode":"connectionTimeout","conversationId":"{conversation}","version":"2","timestamp":{time}}}}}"#
+    )
 }
 
 /// Processor time of this thread.

@@ -21,6 +21,8 @@ const THROTTLED_MAX: Duration = Duration::from_secs(5);
 
 /// A hole that is shorter is none: the ends of a span are no more exact than that.
 const HOLE_MS_MIN: Millis = 60_000;
+/// What the very first read may miss of the ten days before the first start, while it tries, unsaid.
+const FIRST_READ_SLACK_MS: Millis = 3_600_000;
 
 /// How the history is, as far as the last request tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +92,13 @@ impl Session {
             self.reading.again = true;
         } else if self.reading.state != State::Forbidden {
             self.reading.at = self.clock.now();
+        }
+    }
+
+    /// The socket was lost: what comes meanwhile is read now, which also tells whether anything can come at all.
+    pub(super) fn read_instead(&mut self) {
+        if self.reading.state != State::Forbidden {
+            self.reading.at = self.reading.at.min(self.clock.now());
         }
     }
 
@@ -170,10 +179,9 @@ impl Session {
     /// Down for longer than the service remembers: both ends of the hole are said.
     fn tell_hole(&mut self, checkpoint: Millis, service_now: Millis) {
         let kept = service_now - KEPT_MS;
-        if checkpoint + HOLE_MS_MIN >= kept
-            || checkpoint <= self.reading.origin
-            || self.reading.hole_told == Some(checkpoint)
-        {
+        // The very first read may go back just as far as the service remembers, and comes a moment after its start.
+        let slack_ms = if checkpoint <= self.reading.origin { FIRST_READ_SLACK_MS } else { HOLE_MS_MIN };
+        if checkpoint + slack_ms >= kept || self.reading.hole_told == Some(checkpoint) {
             return;
         }
         self.reading.hole_told = Some(checkpoint);

@@ -416,6 +416,7 @@ impl Session {
         let Some(live) = self.socket.current.take_if(|current| current.connection == connection) else { return };
         self.socket.lost = Some(now);
         self.socket.why_lost = describe(&why);
+        self.read_instead();
         if self.socket.next.is_some() || live.closing {
             // Its successor is on its way: that is what put it out.
             self.socket.open_at = now;

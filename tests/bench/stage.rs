@@ -1,0 +1,214 @@
+//! What every row needs: a folder, the peer, the collector or the floor as a process, and one burst from end to end.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::cluster::Cluster;
+use super::options::Options;
+use super::peer::{Peer, Socket};
+use super::process::{Process, pause, wait_until};
+
+/// How long a new process is left alone before it is measured.
+const SETTLE: Duration = Duration::from_millis(400);
+/// How long a measurement may take, at most.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// What is measured.
+#[derive(Clone, PartialEq)]
+pub enum Subject {
+    Floor,
+    Collector,
+    /// Another collector's command.
+    Other(Vec<String>),
+}
+
+/// What one burst showed.
+#[derive(Clone, Copy)]
+pub struct Burst {
+    pub events_per_s: f64,
+    /// CPU time of an event, in µs.
+    pub cpu_us: f64,
+    pub peak_kib: u64,
+}
+
+pub struct Stage {
+    pub options: Options,
+    pub peer: Peer,
+    pub cluster: Cluster,
+    pub folder: PathBuf,
+}
+
+/// A process under measurement, and its file.
+pub struct Running {
+    pub process: Process,
+    pub output: PathBuf,
+}
+
+impl Stage {
+    pub fn new(options: Options) -> Self {
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let peer = Peer::start(&folder);
+        Self { options, peer, cluster: Cluster::start(), folder }
+    }
+
+    /// An empty folder of a row's own.
+    pub fn fresh(&self) -> PathBuf {
+        let folder = self.folder.join("turn");
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
+    /// What a collector is told, before a row changes it.
+    fn settings(&self, output: &Path) -> BTreeMap<String, String> {
+        let pairs = [
+            ("GENESYS_ENV", "mypurecloud.com"),
+            ("GENESYS_CLIENT_ID", "bench"),
+            ("GENESYS_CLIENT_SECRET", "bench-secret"),
+            ("GENESYS_LOGIN_URL", &self.peer.url),
+            ("GENESYS_API_URL", &self.peer.url),
+            ("OUTPUT_FILE", &output.display().to_string()),
+            ("MAX_FILE_SIZE", "100GiB"),
+            ("HTTP_HOST", "127.0.0.1"),
+            ("HTTP_PORT", &free_port().to_string()),
+            ("CATCH_UP_START", "0"),
+            ("CATCH_UP_INTERVAL", "600"),
+            ("CATCH_UP_RATE", "1000000"),
+            ("SSL_CERT_FILE", &self.peer.ca.display().to_string()),
+            ("PATH", &std::env::var("PATH").unwrap_or_default()),
+        ];
+        pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
+    /// Starts a collector in this folder; these settings are changed.
+    pub fn collector(&self, folder: &Path, changed: &[(&str, &str)]) -> Running {
+        self.start(&Subject::Collector, folder, changed, false)
+    }
+
+    pub fn start(&self, subject: &Subject, folder: &Path, changed: &[(&str, &str)], tls: bool) -> Running {
+        let output = folder.join("events.jsonl");
+        let mut command = match subject {
+            Subject::Floor => {
+                let mut command = Command::new(std::env::current_exe().unwrap());
+                command.args(["floor", self.peer.address(tls)]).arg(&output);
+                if tls {
+                    command.arg(&self.peer.ca);
+                }
+                return Running { process: Process::start(command), output };
+            }
+            Subject::Collector => Command::new(env!("CARGO_BIN_EXE_audiohook-collector")),
+            Subject::Other(words) => {
+                let mut command = Command::new(&words[0]);
+                command.args(&words[1..]);
+                command
+            }
+        };
+        self.peer.set_tls(tls);
+        let mut settings = self.settings(&output);
+        for (name, value) in changed {
+            settings.insert((*name).to_owned(), (*value).to_owned());
+        }
+        command.env_clear().envs(settings).current_dir(folder);
+        Running { process: Process::start(command), output }
+    }
+
+    /// A fresh process, its socket open and quiet.
+    pub fn connected(&self, subject: &Subject, changed: &[(&str, &str)], tls: bool) -> (Running, Socket) {
+        self.connected_in(subject, &self.fresh(), changed, tls)
+    }
+
+    /// The same in a folder that holds something already.
+    pub fn connected_in(
+        &self,
+        subject: &Subject,
+        folder: &Path,
+        changed: &[(&str, &str)],
+        tls: bool,
+    ) -> (Running, Socket) {
+        let running = self.start(subject, folder, changed, tls);
+        let socket = self.peer.socket();
+        pause(SETTLE);
+        (running, socket)
+    }
+
+    /// One burst of these frames into a fresh process.
+    pub fn burst(&self, subject: &Subject, tls: bool, frames: &[u8], events: usize, event_bytes: usize) -> Burst {
+        let (running, mut socket) = self.connected(subject, &[], tls);
+        let floor_bytes = (*subject == Subject::Floor).then_some(event_bytes);
+        let burst = measure(&running, &mut socket, frames, events, floor_bytes);
+        drop(socket);
+        running.process.stop();
+        burst
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Sends the frames and waits until all of them stand in the file. `floor_bytes`: what the floor writes of each event.
+pub fn measure(
+    running: &Running,
+    socket: &mut Socket,
+    frames: &[u8],
+    events: usize,
+    floor_bytes: Option<usize>,
+) -> Burst {
+    let mut lines = Lines::open(&running.output, floor_bytes);
+    running.process.reset_peak();
+    let cpu = running.process.cpu();
+    let begun = Instant::now();
+    let all = std::thread::scope(|scope| {
+        scope.spawn(|| socket.write_all(frames));
+        wait_until(LIMIT, || lines.count() >= events)
+    });
+    let elapsed = begun.elapsed();
+    assert!(all, "{} of {events} events are in the file after {LIMIT:?}", lines.count());
+    let cpu = running.process.cpu() - cpu;
+    Burst {
+        events_per_s: events as f64 / elapsed.as_secs_f64(),
+        cpu_us: cpu.as_secs_f64() * 1e6 / events as f64,
+        peak_kib: running.process.memory_kib().1,
+    }
+}
+
+/// How many lines a file has got since it was opened. All lines of a burst are of one length, so its size tells.
+pub struct Lines {
+    path: PathBuf,
+    file: Option<File>,
+    begun_at: u64,
+    line_bytes: Option<usize>,
+}
+
+impl Lines {
+    pub fn open(path: &Path, line_bytes: Option<usize>) -> Self {
+        let begun_at = std::fs::metadata(path).map_or(0, |meta| meta.len());
+        Self { path: path.to_owned(), file: None, begun_at, line_bytes }
+    }
+
+    pub fn count(&mut self) -> usize {
+        if self.file.is_none() {
+            self.file = File::open(&self.path).ok();
+        }
+        let Some(file) = &self.file else { return 0 };
+        let grown = file.metadata().map_or(0, |meta| meta.len()).saturating_sub(self.begun_at);
+        if self.line_bytes.is_none() {
+            let mut first = vec![0; 256 * 1024];
+            let read = file.read_at(&mut first, self.begun_at).unwrap_or(0);
+            self.line_bytes = first[..read].iter().position(|byte| *byte == b'\n').map(|end| end + 1);
+        }
+        self.line_bytes.map_or(0, |bytes| grown as usize / bytes)
+    }
+}
+
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
