@@ -143,7 +143,9 @@ fn collect(config: Config) -> ExitCode {
 
 fn demo(config: Config, options: cli::Demo) -> ExitCode {
     match signals::listen() {
-        Ok(signals) => demo::run(config.log, options, signals, collector::run),
+        Ok(signals) => demo::run(config.log, options, signals, |config, bound, signals| {
+            collector::run_on(config, Some(bound), signals)
+        }),
         Err(error) => failure(format_args!("cannot listen to signals: {error}")),
     }
 }

@@ -94,6 +94,8 @@ pub struct Writer {
     state_dirty: bool,
     unreadable: Unreadable,
     unreadable_last: Option<Instant>,
+    /// Whether it was logged that frames cannot be kept aside.
+    aside_failed: bool,
     intake: Intake,
     sink: Option<Sink>,
     /// When the cursor was last kept.
@@ -157,6 +159,7 @@ impl Writer {
             state_dirty: false,
             unreadable,
             unreadable_last: None,
+            aside_failed: false,
             sink: None,
             cursor_kept: now,
             log_rate: Rate::new(LOGGED_EVENTS_MAX, Duration::from_secs(1)),
@@ -395,9 +398,14 @@ impl Writer {
             let frame = String::from_utf8_lossy(&aside.frame);
             let frame = crate::secret::hide(&frame, channel);
             if let Err(error) = self.unreadable.keep(aside.at, &aside.reason, frame.as_bytes()) {
-                log::error!("cannot keep a frame aside: {error}");
+                if !std::mem::replace(&mut self.aside_failed, true) {
+                    log::error!(
+                        "cannot keep a frame aside: {error}; those that follow are counted alone until that is mended"
+                    );
+                }
                 break;
             }
+            self.aside_failed = false;
         }
         self.unreadable_last = Some(self.clock.now());
         let total = self.status.counters.unreadable.get() + asides.len() as u64;
@@ -417,8 +425,9 @@ impl Writer {
         self.log_rate.hold_back(written.saturating_sub(self.intake.mentions.len() as u64));
         for mention in self.intake.mentions.drain(..) {
             if self.log_rate.allow(now) {
+                let (event_name, conversation_id) = (or_null(&mention.event_name), or_null(&mention.conversation_id));
                 log::info!(
-                    event_id = mention.event_id, event_name = mention.event_name, conversation_id = mention.conversation_id;
+                    event_id = mention.event_id, event_name = event_name, conversation_id = conversation_id;
                     "AudioHook event processed"
                 );
             }
@@ -594,6 +603,7 @@ pub fn repair(config: &Config, definitions: &[Definition], page: &Page) -> Resul
     let path = &config.output.file;
     let cannot = |error: std::io::Error| format!("cannot append to {}: {error}", path.display());
     let (mut output, _) = OutputFile::open(path, None).map_err(cannot)?;
+    output.give_to_folders_owner();
     let mut intake =
         Intake::new(Redaction::new(&config.output.redact_fields), config.catch_up.overlap.as_millis() as i64);
     intake.definitions = Definitions::new(definitions);
@@ -603,6 +613,11 @@ pub fn repair(config: &Config, definitions: &[Definition], page: &Page) -> Resul
     }
     output.sync().map_err(cannot)?;
     Ok(intake.tally.written)
+}
+
+/// What the log shows of a text: one that an event does not have is null there, as in the record.
+fn or_null(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
 }
 
 /// The state to begin with. A first start is remembered at once: where it began must not move with a restart.

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use data_encoding::BASE64;
 use serde::Deserialize;
 
 use super::error::{ApiError, judge_login};
 use super::rest::{Answer, Call, Rest};
 use crate::config::Genesys;
-use crate::net::base64;
 use crate::secret::Secret;
 
 /// The life of a token whose answer tells none: the shortest that can be set for a client.
@@ -49,7 +49,7 @@ impl Token {
 /// [`super::error::Kind::Credentials`] when the client is refused, with the cure.
 pub fn log_in(rest: &Rest, genesys: &Genesys, now: Instant) -> Result<Token, ApiError> {
     let plain = format!("{}:{}", genesys.client_id, genesys.client_secret.expose());
-    let authorization = Secret::new(format!("Basic {}", base64::encode(plain.as_bytes())));
+    let authorization = Secret::new(format!("Basic {}", BASE64.encode(plain.as_bytes())));
     let url = format!("{}/oauth/token", genesys.login_url);
     let call = Call {
         what: "log in",
