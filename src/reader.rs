@@ -29,6 +29,8 @@ use crate::status::{Beat, Status};
 
 /// Connecting, all steps up to TLS together.
 pub const DIAL_LIMIT: Duration = Duration::from_secs(10);
+/// How long the last batch waits for room while everything stops.
+const LAST_BATCH_LIMIT: Duration = Duration::from_secs(1);
 /// The WebSocket handshake.
 pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// Silence after which a ping asks whether the socket lives; heartbeats come about every 30 s.
@@ -297,7 +299,11 @@ impl Reader {
                 self.beat.waiting();
                 select! {
                     send(self.out, batch) -> sent => sent.map_err(drop),
-                    recv(self.stop) -> _ => Err(()),
+                    recv(self.stop) -> _ => {
+                        // What was received is to be in the file: the writer takes what still comes as it ends.
+                        let _ = self.out.send_timeout(batch, LAST_BATCH_LIMIT);
+                        Err(())
+                    }
                 }
             }
             Err(TrySendError::Disconnected(_)) => Err(()),

@@ -394,8 +394,12 @@ impl Writer {
     }
 
     fn keep_aside(&mut self, asides: &[intake::Aside]) {
+        let channel = self.state.channel.as_ref().map_or("", |channel| channel.id.as_str());
         for aside in asides {
-            if let Err(error) = self.unreadable.keep(aside.at, &aside.reason, &aside.frame) {
+            // What the service says about a channel may name it, and the state file alone holds what a mask hides.
+            let frame = String::from_utf8_lossy(&aside.frame);
+            let frame = crate::secret::hide(&frame, channel);
+            if let Err(error) = self.unreadable.keep(aside.at, &aside.reason, frame.as_bytes()) {
                 if !std::mem::replace(&mut self.aside_failed, true) {
                     log::error!(
                         "cannot keep a frame aside: {error}; those that follow are counted alone until that is mended"

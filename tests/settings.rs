@@ -132,7 +132,9 @@ fn no_secret_is_shown_whatever_is_wrong_with_it() {
     let folder = Folder::new("secrets");
     folder.write("two-lines", "HUSHone\nHUSHtwo\n");
     folder.write("fine", "HUSHfile\n");
-    let cases: [&[(&str, &str)]; 10] = [
+    folder.write("empty", "\n");
+    let cases: [&[(&str, &str)]; 11] = [
+        &[("HTTP_TOKEN", "HUSHa"), ("HTTP_TOKEN_FILE", "empty")],
         &[("GENESYS_CLIENT_SECRET", "HUSH\u{1}x")],
         &[("GENESYS_CLIENT_SECRET_FILE", "fine")],
         &[("GENESYS_CLIENT_SECRET", ""), ("GENESYS_CLIENT_SECRET_FILE", "two-lines")],

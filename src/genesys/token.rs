@@ -27,8 +27,9 @@ pub struct Token {
 #[derive(Deserialize)]
 struct Granted {
     access_token: String,
+    /// Seconds: a number, or its text.
     #[serde(default)]
-    expires_in: Option<f64>,
+    expires_in: serde_json::Value,
 }
 
 impl Token {
@@ -70,7 +71,9 @@ fn understand(answer: &Answer, now: Instant) -> Result<Token, ApiError> {
         ApiError::nonsense("log in", "the answer holds no token: a proxy's page or a wrong address is in the way")
             .with_correlation(answer.correlation.as_deref())
     })?;
-    let life = granted.expires_in.filter(|seconds| *seconds >= 1.0 && seconds.is_finite());
+    let told = &granted.expires_in;
+    let seconds = told.as_f64().or_else(|| told.as_str()?.trim().parse().ok());
+    let life = seconds.filter(|seconds| *seconds >= 1.0 && seconds.is_finite());
     let life = life.map_or(LIFE_UNKNOWN, |seconds| Duration::from_secs_f64(seconds.min(48.0 * 3600.0)));
     Ok(Token { authorization: Secret::new(format!("Bearer {}", granted.access_token)), life, obtained: now })
 }
@@ -93,7 +96,11 @@ mod tests {
             assert_eq!(token.renew_at() - now, Duration::from_secs(renewed));
             assert_eq!(token.expires_at() - now, Duration::from_secs(life));
         }
-        assert_eq!(understand(&answer(200, r#"{"access_token":"t"}"#), now).unwrap().life, LIFE_UNKNOWN);
+        for body in [r#"{"access_token":"t"}"#, r#"{"access_token":"t","expires_in":null}"#] {
+            assert_eq!(understand(&answer(200, body), now).unwrap().life, LIFE_UNKNOWN);
+        }
+        let text = r#"{"access_token":"t","expires_in":"600"}"#;
+        assert_eq!(understand(&answer(200, text), now).unwrap().life, Duration::from_secs(600));
     }
 
     #[test]
