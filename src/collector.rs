@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, after, bounded, never, select};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, after, bounded, select};
 
 use crate::clock::Clock;
 use crate::config::Config;
@@ -29,7 +29,7 @@ const PAGES_MAX: usize = 2;
 const NEWS_MAX: usize = 64;
 /// How long a stop waits for the writer, which has its own, shorter, limits.
 const STOP_MAX: Duration = Duration::from_millis(4500);
-/// How often systemd's status line is brought up to date.
+/// How often systemd's status line is brought up to date, and the threads' heartbeats are looked at.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// What did not let the collector start.
@@ -140,10 +140,9 @@ impl Collector {
     /// Passes on signals, tells systemd, and waits for the end.
     fn watch(self, signals: Receiver<Signal>) -> ExitCode {
         let watchdog = systemd::watchdog_interval();
-        let tell_every =
-            if systemd::is_listening() { Some(watchdog.map_or(TELL_EVERY, |w| w.min(TELL_EVERY))) } else { None };
+        let tell_every = watchdog.map_or(TELL_EVERY, |watchdog| watchdog.min(TELL_EVERY));
         loop {
-            let tell = tell_every.map_or_else(never, after);
+            let tell = after(tell_every);
             select! {
                 recv(signals) -> signal => match signal {
                     Ok(Signal::Reopen) => {
@@ -155,6 +154,7 @@ impl Collector {
                 },
                 recv(self.ended) -> ended => return self.fail(ended.ok()),
                 recv(tell) -> _ => {
+                    self.status.look_for_stalled();
                     systemd::status(&self.status.line());
                     if self.status.beats.stalled().is_none() {
                         systemd::watchdog();

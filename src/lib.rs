@@ -173,8 +173,10 @@ fn replay(config: Config) -> ExitCode {
 }
 
 fn template(config: Config) -> ExitCode {
-    let index = config.elastic.map_or_else(|| "genesys-audiohook".to_owned(), |elastic| elastic.index);
-    print(elastic::template::text(&index, false))
+    match elastic::setup::text_for(config.elastic.as_ref(), &config.network, &Clock::system()) {
+        Ok(text) => print(text),
+        Err(error) => failure(format_args!("cannot make the index template: {error}")),
+    }
 }
 
 /// A closed pipe is no failure of ours: `audiohook-collector --help | head` is well.

@@ -94,6 +94,8 @@ pub struct Writer {
     state_dirty: bool,
     unreadable: Unreadable,
     unreadable_last: Option<Instant>,
+    /// Whether it was logged that frames cannot be kept aside.
+    aside_failed: bool,
     intake: Intake,
     sink: Option<Sink>,
     /// When the cursor was last kept.
@@ -157,6 +159,7 @@ impl Writer {
             state_dirty: false,
             unreadable,
             unreadable_last: None,
+            aside_failed: false,
             sink: None,
             cursor_kept: now,
             log_rate: Rate::new(LOGGED_EVENTS_MAX, Duration::from_secs(1)),
@@ -391,9 +394,14 @@ impl Writer {
     fn keep_aside(&mut self, asides: &[intake::Aside]) {
         for aside in asides {
             if let Err(error) = self.unreadable.keep(aside.at, &aside.reason, &aside.frame) {
-                log::error!("cannot keep a frame aside: {error}");
+                if !std::mem::replace(&mut self.aside_failed, true) {
+                    log::error!(
+                        "cannot keep a frame aside: {error}; those that follow are counted alone until that is mended"
+                    );
+                }
                 break;
             }
+            self.aside_failed = false;
         }
         self.unreadable_last = Some(self.clock.now());
         let total = self.status.counters.unreadable.get() + asides.len() as u64;

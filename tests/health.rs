@@ -308,6 +308,8 @@ fn a_disk_that_hangs_is_told_as_stalled() {
     assert_eq!(collector.get("/livez").unwrap().0, 200);
     collector.wait_healthy();
     assert_counts(&sim, &collector);
+    collector.wait_log("stalled: over", SOON);
+    assert_told_once(&collector, "stalled");
 }
 
 fn make_pipe(path: &Path) -> rustix::io::Result<()> {

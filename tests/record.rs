@@ -611,3 +611,37 @@ fn each_event_is_logged_up_to_a_rate_and_counted_beyond_it() {
     assert!((20..200).contains(&told().0), "{:?}", told());
     assert!(!collector.log_text().contains("DEBUG"));
 }
+
+#[test]
+fn a_flood_of_what_is_no_event_holds_nothing_up() {
+    let (sim, folder, mut collector) = on_socket("flood", &[]);
+    let noise: Vec<u8> = (0..20_000)
+        .flat_map(|n| match n % 4 {
+            0 => frame::text("{\"topicName\":\"v2.users.u.presence\",\"eventBody\":{\"presence\":\"x\"}}"),
+            1 => frame::text("{\"topicName\":\"channel.metadata\",\"eventBody\":{\"message\":\"WebSocket Heartbeat\"}}"),
+            2 => frame::text("not JSON"),
+            _ => frame::encode(frame::BINARY, true, b"\x00\x01"),
+        })
+        .collect();
+    for n in 0..5 {
+        sim.faults().send_bytes(&noise);
+        sim.faults().send_text(&around(&body(&format!("between {n}"))));
+    }
+    // While it still comes, the counts are told.
+    let seen = poll(SOON, || {
+        let counts = counts(&collector);
+        (counts.filtered > 0.0 && counts.filtered < 25_000.0).then_some(())
+    });
+    assert!(seen.is_some() || counts(&collector).filtered == 25_000.0);
+    collector.wait_lines(5, SOON * 2);
+    let told = poll(SOON, || (counts(&collector).unreadable == 50_000.0).then_some(()));
+    assert!(told.is_some(), "{:?}", counts(&collector));
+    wait_counts(&collector, 5, 0, 25_000, 50_000);
+    assert!(std::fs::metadata(folder.join("events.jsonl.unreadable")).unwrap().len() <= 10 * 1024 * 1024);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", collector.pid())).unwrap();
+    let peak = status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default().to_owned();
+    let kib: u64 = peak.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
+    assert!(kib < 64 * 1024, "{peak}");
+    eprintln!("{peak}");
+    assert!(collector.term().success());
+}
