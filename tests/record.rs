@@ -618,7 +618,9 @@ fn a_flood_of_what_is_no_event_holds_nothing_up() {
     let noise: Vec<u8> = (0..20_000)
         .flat_map(|n| match n % 4 {
             0 => frame::text("{\"topicName\":\"v2.users.u.presence\",\"eventBody\":{\"presence\":\"x\"}}"),
-            1 => frame::text("{\"topicName\":\"channel.metadata\",\"eventBody\":{\"message\":\"WebSocket Heartbeat\"}}"),
+            1 => {
+                frame::text("{\"topicName\":\"channel.metadata\",\"eventBody\":{\"message\":\"WebSocket Heartbeat\"}}")
+            }
             2 => frame::text("not JSON"),
             _ => frame::encode(frame::BINARY, true, b"\x00\x01"),
         })
