@@ -23,7 +23,7 @@ use self::handshake::{Failed, shake_hands};
 use self::link::{ABNORMAL, Incoming, Link};
 pub use self::trial::ping;
 use crate::clock::Clock;
-use crate::message::{Address, Batch, Closed, Frame, News};
+use crate::message::{Address, Batch, Closed, Frames, News};
 use crate::net::{Dialer, Target};
 use crate::status::{Beat, Status};
 
@@ -112,8 +112,7 @@ pub fn start(
             stop,
             shared,
             beat,
-            pending: Vec::new(),
-            pending_bytes: 0,
+            pending: Frames::default(),
         };
         reader.run();
     })?;
@@ -132,8 +131,7 @@ struct Reader {
     shared: Arc<Shared>,
     beat: Beat,
     /// What came and was not passed on yet.
-    pending: Vec<Frame>,
-    pending_bytes: usize,
+    pending: Frames,
 }
 
 /// When something was last heard, and when a ping was sent.
@@ -205,18 +203,12 @@ impl Reader {
         self.beat.waiting();
         loop {
             match link.read() {
-                Ok(Incoming::Text(text)) => {
-                    self.pending_bytes += text.len();
-                    self.push(Frame::Text(text));
-                }
-                Ok(Incoming::Unreadable { reason, head }) => {
-                    self.pending_bytes += head.len();
-                    self.push(Frame::Unreadable { reason, head });
-                }
+                Ok(Incoming::Text(text)) => self.push(&text),
+                Ok(Incoming::Unreadable { reason, head }) => self.push_unreadable(reason, head),
                 Ok(Incoming::Nothing) => {}
                 Ok(Incoming::Wait) => {
                     pausing = false;
-                    let can_gather = self.pending_bytes < GATHER_BYTES_MAX
+                    let can_gather = self.pending.text_bytes() < GATHER_BYTES_MAX
                         && self.pending.len() < BATCH_FRAMES_MAX
                         && link.socket_mut().is_some_and(|socket| socket.readable_now());
                     let had_pending = !self.pending.is_empty();
@@ -266,11 +258,18 @@ impl Reader {
         }
     }
 
-    fn push(&mut self, frame: Frame) {
+    fn push(&mut self, text: &str) {
         if self.pending.is_empty() {
             self.beat.busy();
         }
-        self.pending.push(frame);
+        self.pending.push_text(text);
+    }
+
+    fn push_unreadable(&mut self, reason: &'static str, head: Vec<u8>) {
+        if self.pending.is_empty() {
+            self.beat.busy();
+        }
+        self.pending.push_unreadable(reason, head);
     }
 
     /// Passes on what is pending. While the writer is behind, `can_gather` keeps it for the next time.
@@ -281,7 +280,11 @@ impl Reader {
         if self.pending.is_empty() {
             return if self.must_stop() { Err(()) } else { Ok(()) };
         }
-        let next = Vec::with_capacity(self.pending.len().min(BATCH_FRAMES_MAX));
+        // What comes next is likely to be as much again: of single events that is little, of a flood a whole read.
+        let next = Frames::with_capacity(
+            self.pending.len().min(BATCH_FRAMES_MAX),
+            self.pending.text_bytes().min(GATHER_BYTES_MAX),
+        );
         let batch = Batch {
             connection: self.address.connection,
             channel: self.channel.clone(),
@@ -308,7 +311,6 @@ impl Reader {
             }
             Err(TrySendError::Disconnected(_)) => Err(()),
         };
-        self.pending_bytes = 0;
         self.beat.waiting();
         outcome
     }
@@ -350,8 +352,8 @@ impl Reader {
         let deadline = Instant::now() + RETIRE_QUIET;
         while Instant::now() < deadline && !self.is_stopped() {
             match link.read() {
-                Ok(Incoming::Text(text)) => self.push(Frame::Text(text)),
-                Ok(Incoming::Unreadable { reason, head }) => self.push(Frame::Unreadable { reason, head }),
+                Ok(Incoming::Text(text)) => self.push(&text),
+                Ok(Incoming::Unreadable { reason, head }) => self.push_unreadable(reason, head),
                 Ok(Incoming::Nothing | Incoming::Wait) => {}
                 Ok(Incoming::Close { .. }) | Err(_) => break,
             }

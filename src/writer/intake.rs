@@ -86,12 +86,12 @@ impl Intake {
 
     /// Takes what one read of the socket brought.
     pub fn batch(&mut self, batch: &Batch) {
-        for frame in &batch.frames {
+        for frame in batch.frames.iter() {
             match frame {
-                Frame::Text(text) => self.frame(text.as_str(), batch),
+                Frame::Text(text) => self.frame(text, batch),
                 Frame::Unreadable { reason, head } => {
                     self.tally.received_websocket += 1;
-                    self.aside(batch.received, (*reason).to_owned(), head);
+                    self.aside(batch.received, reason.to_owned(), head);
                 }
             }
         }
@@ -249,12 +249,9 @@ mod tests {
     use super::*;
 
     fn batch(frames: &[&str]) -> Batch {
-        Batch {
-            connection: 1,
-            channel: "…abcd".into(),
-            received: 1_795_430_645_500,
-            frames: frames.iter().map(|f| Frame::Text((*f).into())).collect(),
-        }
+        let mut all = crate::message::Frames::default();
+        frames.iter().for_each(|text| all.push_text(text));
+        Batch { connection: 1, channel: "…abcd".into(), received: 1_795_430_645_500, frames: all }
     }
 
     fn page(rows: &[String]) -> Page {
