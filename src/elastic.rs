@@ -10,6 +10,7 @@ mod chain;
 pub mod dead;
 pub mod lines;
 mod link;
+mod mend;
 pub mod probe;
 mod queue;
 mod replay;

@@ -249,10 +249,15 @@ impl Replay {
     fn settle(&mut self, letters: &File, items: &[Item]) -> io::Result<usize> {
         let mut kept = Vec::new();
         let mut done = Vec::new();
+        let mut mended = Vec::new();
         for (index, item) in items.iter().enumerate() {
             match item {
                 Item::Created => self.counts.created += 1,
                 Item::Exists => self.counts.exists += 1,
+                item if item.is_refused() && self.queue.mend(index) => {
+                    mended.push(index);
+                    continue;
+                }
                 Item::Dead { status, reason } => {
                     self.counts.refused += 1;
                     dead::push_letter(&mut kept, self.clock.wall(), *status, reason, &self.queue.record(index));
@@ -261,7 +266,10 @@ impl Replay {
             }
             done.push(self.places[index]);
         }
-        let is_done = |index: usize| matches!(items[index], Item::Created | Item::Exists | Item::Dead { .. });
+        let is_done = |index: usize| {
+            matches!(items[index], Item::Created | Item::Exists | Item::Dead { .. })
+                && mended.binary_search(&index).is_err()
+        };
         self.queue.settle(items.len(), |index| !is_done(index));
         let mut index = 0;
         self.places.retain(|_| {

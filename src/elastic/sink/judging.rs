@@ -98,11 +98,12 @@ impl Sink {
 
     /// Takes out what is done and puts the rest off.
     fn settle(&mut self, node: usize, items: &[Item], now: Instant) {
-        let letters = self.bury(items);
+        let mended: Vec<bool> = (0..items.len()).map(|index| items[index].is_refused() && self.queue.mend(index)).collect();
+        let letters = self.bury(items, &mended);
         let dead_written = letters.is_some();
         let (mut created, mut exists, mut dead) = (0, 0, 0);
         let (mut refused, mut read_only, mut put_off) = (None, None, None);
-        for item in items {
+        for (item, _) in items.iter().zip(&mended).filter(|(_, mended)| !**mended) {
             match item {
                 Item::Created => created += 1,
                 Item::Exists => exists += 1,
@@ -120,9 +121,10 @@ impl Sink {
         let done = (created + exists + dead) as usize;
         let tries = self.queue.settle(items.len(), |index| match &items[index] {
             Item::Created | Item::Exists => false,
-            Item::Dead { .. } => !dead_written,
+            Item::Dead { .. } => !dead_written || mended[index],
             _ => true,
         });
+        let mended = mended.into_iter().filter(|mended| *mended).count();
         if done > 0 {
             self.went_well();
         }
@@ -139,9 +141,9 @@ impl Sink {
         }
         self.status.clear(Code::ElasticRefused);
         if done == 0 {
-            return self.link.put_off(node, now);
+            return if mended > 0 { self.link.again(node, now) } else { self.link.put_off(node, now) };
         }
-        self.link.progressed(node, items.len() - done, items.len(), now);
+        self.link.progressed(node, items.len() - done - mended, items.len(), now);
         if tries >= TRIES_SAID {
             self.say_unreachable();
         } else {
@@ -166,12 +168,16 @@ impl Sink {
     }
 
     /// Writes the dead letters and says how many; `None` when they could not be written: their documents must go again.
-    fn bury(&mut self, items: &[Item]) -> Option<u64> {
+    fn bury(&mut self, items: &[Item], mended: &[bool]) -> Option<u64> {
         let mut letters = Vec::new();
         let mut count = 0;
         let mut last = None;
         for (index, item) in items.iter().enumerate() {
             let Item::Dead { status, reason } = item else { continue };
+            if mended[index] {
+                log::debug!("a record gives a key twice; it goes with the last of them: {reason}");
+                continue;
+            }
             let record = self.queue.record(index);
             if dead::push_letter(&mut letters, self.clock.wall(), *status, reason, &record) {
                 last = Some(reason);
