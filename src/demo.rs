@@ -34,14 +34,16 @@ const FOLDER_TRIES: u32 = 100;
 const SIGNALS_MAX: usize = 8;
 
 /// Runs the collector against a simulated service until a signal comes or the time is over. Its exit status is the
-/// collector's, or 1 when the demo cannot be set up. `log`: as the log was started.
+/// collector's, or 1 when the demo cannot be set up. `log`: as the log was started; `host`: where it listens, if not on
+/// this machine alone.
 pub fn run(
     log: LogSettings,
+    host: Option<String>,
     options: Demo,
     signals: Receiver<Signal>,
     collector: impl FnOnce(Config, Bound, Receiver<Signal>) -> ExitCode,
 ) -> ExitCode {
-    match start(log, options, signals, collector) {
+    match start(log, host, options, signals, collector) {
         Ok(status) => status,
         Err(e) => {
             let _ = writeln!(io::stderr(), "audiohook-collector: cannot run the demo: {e}");
@@ -52,6 +54,7 @@ pub fn run(
 
 fn start(
     log: LogSettings,
+    host: Option<String>,
     options: Demo,
     signals: Receiver<Signal>,
     collector: impl FnOnce(Config, Bound, Receiver<Signal>) -> ExitCode,
@@ -61,8 +64,8 @@ fn start(
     let client = service.clients.first().cloned().ok_or_else(|| io::Error::other("the service knows no client"))?;
     let mut simulator = Simulator::start(service)?;
     simulator.generate(Pace { per_minute: EVENTS_PER_MINUTE, ..Pace::default() })?;
-    let bound = bind()?;
-    let config = settings(&simulator.url(), &client, &folder.path, bound.address().port(), log);
+    let (bound, http) = bind(host.as_deref().unwrap_or(HTTP_HOST))?;
+    let config = settings(&simulator.url(), &client, &folder.path, http, log);
     announce(&mut io::stdout().lock(), &config, &folder)?;
     // Dropped when the collector has ended, which ends the forwarding thread.
     let (ended, end) = bounded::<()>(0);
@@ -134,13 +137,18 @@ fn named(e: &io::Error, verb: &str, path: &Path) -> io::Error {
 }
 
 /// The usual port, or any other when somebody has it. It is taken at once: another demo may be starting too.
-fn bind() -> io::Result<Bound> {
-    let at = |port| http::bind(&Http { host: HTTP_HOST.to_owned(), port, token: None });
-    at(HTTP_PORT).or_else(|_| at(0)).map_err(io::Error::other)
+fn bind(host: &str) -> io::Result<(Bound, Http)> {
+    let at = |port| {
+        let http = Http { host: host.to_owned(), port, token: None };
+        http::bind(&http).map(|bound| (bound, http))
+    };
+    let (bound, http) = at(HTTP_PORT).or_else(|_| at(0)).map_err(io::Error::other)?;
+    let port = bound.address().port();
+    Ok((bound, Http { port, ..http }))
 }
 
 /// What an operator would set, and the defaults for the rest.
-fn settings(url: &str, client: &Client, folder: &Path, port: u16, log: LogSettings) -> Config {
+fn settings(url: &str, client: &Client, folder: &Path, http: Http, log: LogSettings) -> Config {
     let file = folder.join("audiohook_events.jsonl");
     let mut state_file = file.clone().into_os_string();
     state_file.push(".state");
@@ -170,7 +178,7 @@ fn settings(url: &str, client: &Client, folder: &Path, port: u16, log: LogSettin
         },
         log,
         elastic: None,
-        http: Http { host: HTTP_HOST.to_owned(), port, token: None },
+        http,
         reconnect: Reconnect { delay: Duration::from_secs(5), max_delay: Duration::from_secs(60) },
         network: Network::default(),
     }
@@ -178,7 +186,9 @@ fn settings(url: &str, client: &Client, folder: &Path, port: u16, log: LogSettin
 
 /// Says where to look.
 fn announce(out: &mut impl Write, config: &Config, folder: &Folder) -> io::Result<()> {
-    let base = format!("http://{}:{}", config.http.host, config.http.port);
+    // Who listens everywhere is reached here too.
+    let host = if matches!(config.http.host.as_str(), "0.0.0.0" | "::") { HTTP_HOST } else { &config.http.host };
+    let base = format!("http://{host}:{}", config.http.port);
     let kept = if folder.temporary { "removed at the end" } else { "kept" };
     writeln!(out, "The collector runs against a simulated Genesys Cloud on {}.", config.genesys.api_url)?;
     writeln!(out, "Look at it from another terminal:\n")?;
@@ -205,7 +215,7 @@ mod tests {
         let (_keep, signals) = bounded(1);
         let mut seen = None;
         let options = Demo { dir: None, run_for: Some(Duration::from_millis(50)) };
-        let status = run(log(), options, signals, |config, _, signals| {
+        let status = run(log(), None, options, signals, |config, _, signals| {
             assert!(config.output.file.parent().unwrap().is_dir());
             let address = config.genesys.api_url.strip_prefix("http://").unwrap().parse().unwrap();
             assert!(std::net::TcpStream::connect_timeout(&address, Duration::from_secs(10)).is_ok());
@@ -223,7 +233,7 @@ mod tests {
         let (send, signals) = bounded(1);
         send.send(Signal::Reopen).unwrap();
         let options = Demo { dir: Some(dir.clone()), run_for: None };
-        let status = run(log(), options, signals, |_, _, signals| {
+        let status = run(log(), None, options, signals, |_, _, signals| {
             assert_eq!(signals.recv_timeout(Duration::from_secs(10)), Ok(Signal::Reopen));
             ExitCode::SUCCESS
         });
@@ -236,7 +246,8 @@ mod tests {
     fn what_is_printed_has_the_real_port_and_file_and_no_secret() {
         let folder = Folder { path: PathBuf::from("/tmp/x"), temporary: false };
         let client = Client { id: "id".to_owned(), secret: "hidden-secret".to_owned() };
-        let config = settings("http://127.0.0.1:1", &client, &folder.path, 4242, log());
+        let http = Http { host: "0.0.0.0".to_owned(), port: 4242, token: None };
+        let config = settings("http://127.0.0.1:1", &client, &folder.path, http, log());
         let mut out = Vec::new();
         announce(&mut out, &config, &folder).unwrap();
         let text = String::from_utf8(out).unwrap();
