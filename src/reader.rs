@@ -99,7 +99,7 @@ pub fn start(
 ) -> io::Result<ReaderHandle> {
     let shared = Arc::<Shared>::default();
     let handle = ReaderHandle(shared.clone());
-    let beat = status.beats.register_with_limit("reader", DIAL_LIMIT + HANDSHAKE_LIMIT + Duration::from_secs(5));
+    let beat = status.beats.register("reader");
     crate::thread::spawn("reader", move || {
         let reader = Reader {
             channel: address.channel.masked().into(),
@@ -176,6 +176,7 @@ impl Reader {
     }
 
     fn open(&self) -> Result<Link, Closed> {
+        let _timed = self.beat.timed();
         let unreachable = |error: String| Closed::Unreachable(error);
         let uri = self.address.uri.expose();
         let target = Target::parse(uri).map_err(|error| unreachable(error.to_string()))?;

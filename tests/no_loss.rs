@@ -1,6 +1,8 @@
 //! No event is lost and none stands in the file twice, whatever fails: the real binary against the simulated service.
 //! Each test compares what was issued with what the files hold.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
 mod support;
 
 use std::time::{Duration, Instant};
