@@ -23,6 +23,8 @@ INSTALL_DATA ?= $(INSTALL) -m 0644
 CARGO ?= cargo
 # What the demo is given: make demo ARGS="--for 20".
 ARGS ?=
+# Tests mostly wait for something, so more of them run at once than there are processors.
+RUST_TEST_THREADS ?= 6
 
 target_dir := $(or $(CARGO_TARGET_DIR),target)
 # In an unpacked release the binary lies beside this file, and nothing is built.
@@ -52,7 +54,7 @@ demo: tools
 	@$(target_dir)/debug/audiohook-collector demo $(ARGS)
 
 test: tools
-	$(CARGO) test --locked
+	RUST_TEST_THREADS=$(RUST_TEST_THREADS) $(CARGO) test --locked
 
 bench: tools
 	$(CARGO) bench --locked --bench bench -- $(ARGS)

@@ -1,11 +1,10 @@
 //! The command `demo`: the real collector against the simulated Genesys Cloud, in a folder of its own.
 //!
 //! Deals with: the folder, the settings, what is printed, the time limit. Must never: give the collector anything that
-//! an operator could not set; it gets a [`Config`] and learns nothing else.
+//! an operator could not set; it gets a [`Config`] and the port that stands in it, and learns nothing else.
 
 use std::fs;
 use std::io::{self, Write};
-use std::net::TcpListener;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,6 +15,7 @@ use crossbeam_channel::{Receiver, after, bounded, never, select};
 
 use crate::cli::Demo;
 use crate::config::{CatchUp, Config, Delivery, Genesys, Http, LogSettings, Network, Output, Reconnect};
+use crate::http::{self, Bound};
 use crate::secret::Secret;
 use crate::signals::Signal;
 use crate::simulator::{Client, Options, Pace, Simulator};
@@ -39,7 +39,7 @@ pub fn run(
     log: LogSettings,
     options: Demo,
     signals: Receiver<Signal>,
-    collector: impl FnOnce(Config, Receiver<Signal>) -> ExitCode,
+    collector: impl FnOnce(Config, Bound, Receiver<Signal>) -> ExitCode,
 ) -> ExitCode {
     match start(log, options, signals, collector) {
         Ok(status) => status,
@@ -54,19 +54,20 @@ fn start(
     log: LogSettings,
     options: Demo,
     signals: Receiver<Signal>,
-    collector: impl FnOnce(Config, Receiver<Signal>) -> ExitCode,
+    collector: impl FnOnce(Config, Bound, Receiver<Signal>) -> ExitCode,
 ) -> io::Result<ExitCode> {
     let folder = Folder::make(options.dir)?;
     let service = Options { keep_issued: false, ..Options::default() };
     let client = service.clients.first().cloned().ok_or_else(|| io::Error::other("the service knows no client"))?;
     let mut simulator = Simulator::start(service)?;
     simulator.generate(Pace { per_minute: EVENTS_PER_MINUTE, ..Pace::default() })?;
-    let config = settings(&simulator.url(), &client, &folder.path, free_port()?, log);
+    let bound = bind()?;
+    let config = settings(&simulator.url(), &client, &folder.path, bound.address().port(), log);
     announce(&mut io::stdout().lock(), &config, &folder)?;
     // Dropped when the collector has ended, which ends the forwarding thread.
     let (ended, end) = bounded::<()>(0);
     let (forwarding, forwarded) = forward(signals, options.run_for, end)?;
-    let status = collector(config, forwarded);
+    let status = collector(config, bound, forwarded);
     drop(ended);
     let _ = forwarding.join();
     Ok(status)
@@ -132,12 +133,10 @@ fn named(e: &io::Error, verb: &str, path: &Path) -> io::Error {
     io::Error::new(e.kind(), format!("cannot {verb} {}: {e}", path.display()))
 }
 
-/// The usual port, or any other when somebody has it.
-fn free_port() -> io::Result<u16> {
-    match TcpListener::bind((HTTP_HOST, HTTP_PORT)) {
-        Ok(_) => Ok(HTTP_PORT),
-        Err(_) => Ok(TcpListener::bind((HTTP_HOST, 0))?.local_addr()?.port()),
-    }
+/// The usual port, or any other when somebody has it. It is taken at once: another demo may be starting too.
+fn bind() -> io::Result<Bound> {
+    let at = |port| http::bind(&Http { host: HTTP_HOST.to_owned(), port, token: None });
+    at(HTTP_PORT).or_else(|_| at(0)).map_err(io::Error::other)
 }
 
 /// What an operator would set, and the defaults for the rest.
@@ -206,7 +205,7 @@ mod tests {
         let (_keep, signals) = bounded(1);
         let mut seen = None;
         let options = Demo { dir: None, run_for: Some(Duration::from_millis(50)) };
-        let status = run(log(), options, signals, |config, signals| {
+        let status = run(log(), options, signals, |config, _, signals| {
             assert!(config.output.file.parent().unwrap().is_dir());
             let address = config.genesys.api_url.strip_prefix("http://").unwrap().parse().unwrap();
             assert!(std::net::TcpStream::connect_timeout(&address, Duration::from_secs(10)).is_ok());
@@ -224,7 +223,7 @@ mod tests {
         let (send, signals) = bounded(1);
         send.send(Signal::Reopen).unwrap();
         let options = Demo { dir: Some(dir.clone()), run_for: None };
-        let status = run(log(), options, signals, |_, signals| {
+        let status = run(log(), options, signals, |_, _, signals| {
             assert_eq!(signals.recv_timeout(Duration::from_secs(10)), Ok(Signal::Reopen));
             ExitCode::SUCCESS
         });

@@ -10,6 +10,7 @@ mod chain;
 pub mod dead;
 pub mod lines;
 mod link;
+mod mend;
 pub mod probe;
 mod queue;
 mod replay;
@@ -19,7 +20,7 @@ pub mod template;
 pub mod verdict;
 
 pub use carrier::Answer;
-pub use replay::replay;
+pub use replay::{replay, replay_to};
 pub use sink::Sink;
 
 pub use crate::output::backups::{Dropped, Keep};

@@ -19,7 +19,7 @@ const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
 /// Prints the answer of `/health`. Status 0 for 200, else 1.
 pub fn run(http: &Http) -> ExitCode {
     let mut failure = String::new();
-    let answer = urls(http).into_iter().find_map(|url| match ask(&url, http) {
+    let answer = urls(http, "/health").into_iter().find_map(|url| match ask(&url, http) {
         Ok(answer) => Some(answer),
         Err(error) => {
             failure = format!("cannot ask {url}: {error}; is the collector running on this port?");
@@ -32,6 +32,11 @@ pub fn run(http: &Http) -> ExitCode {
     };
     let _ = writeln!(std::io::stdout(), "{}", answer.body.trim_end());
     if answer.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The body of a collector's answer at this path, whatever its status; none when nobody answers.
+pub fn answer_at(http: &Http, path: &str) -> Option<String> {
+    urls(http, path).into_iter().find_map(|url| ask(&url, http).ok()).map(|answer| answer.body)
 }
 
 struct Answer {
@@ -59,7 +64,7 @@ fn ask(url: &str, http: &Http) -> Result<Answer, ureq::Error> {
 
 /// Where a collector with these settings may answer, the likeliest last: one that listens everywhere is asked on the
 /// loopback, and `localhost` is known even where nothing can look names up.
-fn urls(http: &Http) -> Vec<String> {
+fn urls(http: &Http, path: &str) -> Vec<String> {
     let hosts = match http.host.parse::<IpAddr>() {
         Ok(IpAddr::V4(ip)) if ip.is_unspecified() => vec!["127.0.0.1".to_owned()],
         Ok(IpAddr::V6(ip)) if ip.is_unspecified() => vec!["[::1]".to_owned()],
@@ -67,7 +72,7 @@ fn urls(http: &Http) -> Vec<String> {
         _ if http.host.eq_ignore_ascii_case("localhost") => vec!["[::1]".to_owned(), "127.0.0.1".to_owned()],
         _ => vec![http.host.clone()],
     };
-    hosts.into_iter().map(|host| format!("http://{host}:{}/health", http.port)).collect()
+    hosts.into_iter().map(|host| format!("http://{host}:{}{path}", http.port)).collect()
 }
 
 #[cfg(test)]
@@ -88,7 +93,7 @@ mod tests {
             ("collector", "http://collector:8077/health"),
             ("localhost", "http://127.0.0.1:8077/health"),
         ] {
-            let urls = urls(&Http { host: host.into(), port: 8077, token: None });
+            let urls = urls(&Http { host: host.into(), port: 8077, token: None }, "/health");
             assert_eq!(urls.last().map(String::as_str), Some(expected));
         }
     }
@@ -107,7 +112,7 @@ mod tests {
             })
             .expect("thread");
             let http = Http { host: "127.0.0.1".into(), port, token: Some(Secret::new("t0k3n")) };
-            let answer = ask(&urls(&http)[0], &http).expect("answer");
+            let answer = ask(&urls(&http, "/health")[0], &http).expect("answer");
             assert_eq!((answer.ok, answer.body.as_str()), (ok, "{}"));
             let request = server.join().expect("server");
             assert!(request.to_ascii_lowercase().contains("authorization: bearer t0k3n"), "{request}");

@@ -2,13 +2,11 @@
 //! nothing.
 //!
 //! Deals with: strict JSON (RFC 8259) in valid UTF-8, in the path that every event takes. Must never: change a value,
-//! accept what is not JSON, or recurse deeper than [`DEPTH_MAX`]. Where speed is not the point, serde_json is used.
+//! accept what is not JSON, or recurse: a text may nest as deep as it is long, and a stage's stack is small. Where speed
+//! is not the point, serde_json is used.
 
 use std::borrow::Cow;
 use std::fmt;
-
-/// Values nested deeper than this are refused; search engines refuse them a little later.
-pub const DEPTH_MAX: u32 = 512;
 
 /// Why a text is not JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,17 +81,69 @@ impl<'a> Value<'a> {
     }
 }
 
+/// A part of a value.
+#[derive(Clone, Copy, Debug)]
+pub enum Part<'a> {
+    /// A bracket or a comma.
+    Mark(char),
+    /// A key, which a colon follows.
+    Key(Text<'a>),
+    /// A string, a number, a boolean or null; or any value that is handed over as a whole.
+    Value(Value<'a>),
+}
+
+/// How a key's value is to be handed over; it means nothing for what is no key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    In,
+    Over,
+}
+
+/// What brackets are open, a bit each: those beyond the first 64 on the heap.
+#[derive(Default)]
+struct Nest {
+    top: u64,
+    depth: u32,
+    below: Vec<u64>,
+}
+
+impl Nest {
+    fn push(&mut self, is_object: bool) {
+        if self.depth > 0 && self.depth.is_multiple_of(u64::BITS) {
+            self.below.push(self.top);
+        }
+        self.depth += 1;
+        self.top = self.top << 1 | u64::from(is_object);
+    }
+
+    fn pop(&mut self) {
+        self.depth -= 1;
+        self.top >>= 1;
+        if self.depth.is_multiple_of(u64::BITS)
+            && let Some(below) = self.below.pop()
+        {
+            self.top = below;
+        }
+    }
+
+    /// Whether the innermost open bracket is an object's.
+    fn top(&self) -> Option<bool> {
+        (self.depth > 0).then_some(self.top & 1 == 1)
+    }
+}
+
+const NO_COMMA: &str = "a comma or the end of the object or list was expected";
+
 /// A place in a text.
 pub struct Scanner<'a> {
     text: &'a str,
     at: usize,
-    depth: u32,
     spaced: bool,
 }
 
 impl<'a> Scanner<'a> {
     pub fn new(text: &'a str) -> Self {
-        Self { text, at: 0, depth: 0, spaced: false }
+        Self { text, at: 0, spaced: false }
     }
 
     /// Whether white space was met outside strings since this was last asked.
@@ -129,49 +179,22 @@ impl<'a> Scanner<'a> {
     /// Reads an object; `field` is called at each key and reads its value by one call on the scanner.
     pub fn object(&mut self, mut field: impl FnMut(&mut Self, Text<'a>) -> Result<()>) -> Result<()> {
         self.skip_space();
-        self.open(b'{', "an object was expected")?;
+        if !self.take(b'{') {
+            return self.fault("an object was expected");
+        }
         self.skip_space();
         if self.take(b'}') {
-            self.depth -= 1;
             return Ok(());
         }
         loop {
-            self.skip_space();
-            let key = self.string()?;
-            self.skip_space();
-            if !self.take(b':') {
-                return self.fault("a colon was expected");
-            }
+            let key = self.key()?;
             field(self, key)?;
             self.skip_space();
             if self.take(b'}') {
-                self.depth -= 1;
                 return Ok(());
             }
             if !self.take(b',') {
-                return self.fault("a comma or the object's end was expected");
-            }
-        }
-    }
-
-    /// Reads an array; `item` reads each of its values by one call on the scanner.
-    pub fn array(&mut self, mut item: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
-        self.skip_space();
-        self.open(b'[', "an array was expected")?;
-        self.skip_space();
-        if self.take(b']') {
-            self.depth -= 1;
-            return Ok(());
-        }
-        loop {
-            item(self)?;
-            self.skip_space();
-            if self.take(b']') {
-                self.depth -= 1;
-                return Ok(());
-            }
-            if !self.take(b',') {
-                return self.fault("a comma or the array's end was expected");
+                return self.fault(NO_COMMA);
             }
         }
     }
@@ -185,10 +208,55 @@ impl<'a> Scanner<'a> {
             Kind::String => escaped = self.string()?.escaped,
             Kind::Number => self.number()?,
             Kind::Bool | Kind::Null => self.literal()?,
-            Kind::Object => self.object(|scanner, _| scanner.value().map(drop))?,
-            Kind::Array => self.array(|scanner| scanner.value().map(drop))?,
+            Kind::Object | Kind::Array => self.walk(|_| Step::In)?,
         }
         Ok(Value { kind, raw: self.since(from), escaped })
+    }
+
+    /// Reads a value, and hands over each part of it as it comes: together, without the white space, they are its text.
+    /// What is answered to a key decides whether the key's value is handed over in parts or as a whole.
+    pub fn walk(&mut self, mut each: impl FnMut(Part<'a>) -> Step) -> Result<()> {
+        let mut nest = Nest::default();
+        loop {
+            let kind = self.kind()?;
+            let mut inside = match kind {
+                Kind::Object | Kind::Array => {
+                    self.at += 1;
+                    each(Part::Mark(if kind == Kind::Object { '{' } else { '[' }));
+                    nest.push(kind == Kind::Object);
+                    true
+                }
+                _ => {
+                    each(Part::Value(self.value()?));
+                    false
+                }
+            };
+            // What ends here, perhaps with all that it stands in.
+            loop {
+                let Some(is_object) = nest.top() else { return Ok(()) };
+                self.skip_space();
+                if self.take(if is_object { b'}' } else { b']' }) {
+                    nest.pop();
+                    each(Part::Mark(if is_object { '}' } else { ']' }));
+                    inside = false;
+                    continue;
+                }
+                if !std::mem::take(&mut inside) {
+                    if !self.take(b',') {
+                        return self.fault(NO_COMMA);
+                    }
+                    each(Part::Mark(','));
+                }
+                if !is_object {
+                    break;
+                }
+                let key = self.key()?;
+                if each(Part::Key(key)) == Step::In {
+                    break;
+                }
+                each(Part::Value(self.value()?));
+            }
+        }
     }
 
     /// Nothing but white space may be left.
@@ -211,12 +279,13 @@ impl<'a> Scanner<'a> {
         Err(Fault { what, at: self.at })
     }
 
-    fn open(&mut self, byte: u8, expected: &'static str) -> Result<()> {
-        if !self.take(byte) {
-            return self.fault(expected);
-        }
-        self.depth += 1;
-        if self.depth > DEPTH_MAX { self.fault("values are nested too deep") } else { Ok(()) }
+    /// A key and its colon.
+    #[inline]
+    fn key(&mut self) -> Result<Text<'a>> {
+        self.skip_space();
+        let key = self.string()?;
+        self.skip_space();
+        if self.take(b':') { Ok(key) } else { self.fault("a colon was expected") }
     }
 
     #[inline]
@@ -464,11 +533,41 @@ mod tests {
     }
 
     #[test]
-    fn nesting_has_a_limit_and_no_crash() {
-        let nested = |n: usize| "[".repeat(n) + &"]".repeat(n);
-        assert!(accepts(&nested(DEPTH_MAX as usize)));
-        assert!(!accepts(&nested(DEPTH_MAX as usize + 1)));
-        assert!(!accepts(&"[{\"a\":".repeat(100_000)));
+    fn nesting_has_no_limit_and_takes_no_stack() {
+        for depth in [1, 63, 64, 65, 127, 128, 129, 500_000] {
+            let open = "[{\"a\":".repeat(depth);
+            let close = "}]".repeat(depth);
+            assert!(accepts(&format!("{open}1{close}")), "{depth}");
+            assert!(!accepts(&format!("{open}1{}", &close[1..])), "{depth}");
+            assert!(!accepts(&format!("{open}1{close}]")), "{depth}");
+            assert!(!accepts(&open), "{depth}");
+        }
+        let mixed: Vec<bool> = (0..1000).map(|n| n * n % 7 < 3).collect();
+        let mut nest = Nest::default();
+        mixed.iter().for_each(|is_object| nest.push(*is_object));
+        for is_object in mixed.iter().rev() {
+            assert_eq!(nest.top(), Some(*is_object));
+            nest.pop();
+        }
+        assert_eq!(nest.top(), None);
+    }
+
+    #[test]
+    fn a_walk_hands_over_the_whole_text() {
+        let text =
+            " { \"a\" : [ 1.0 , { } , [ ] , \"x , y\" ] , \"b\" : { \"c\" : null } , \"d\" : [ { \"e\" : 1 } ] } ";
+        let mut out = String::new();
+        Scanner::new(text)
+            .walk(|part| {
+                match part {
+                    Part::Mark(mark) => out.push(mark),
+                    Part::Key(key) => out.push_str(&format!("\"{}\":", key.raw())),
+                    Part::Value(value) => out.push_str(value.raw),
+                }
+                if matches!(part, Part::Key(key) if key.is("b")) { Step::Over } else { Step::In }
+            })
+            .unwrap();
+        assert_eq!(out, "{\"a\":[1.0,{},[],\"x , y\"],\"b\":{ \"c\" : null },\"d\":[{\"e\":1}]}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! See ARCHITECTURE in the README for the picture; each module opens with what it deals with and what it must never do.
 
 pub mod audit;
+pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod collector;
@@ -142,7 +143,9 @@ fn collect(config: Config) -> ExitCode {
 
 fn demo(config: Config, options: cli::Demo) -> ExitCode {
     match signals::listen() {
-        Ok(signals) => demo::run(config.log, options, signals, collector::run),
+        Ok(signals) => demo::run(config.log, options, signals, |config, bound, signals| {
+            collector::run_on(config, Some(bound), signals)
+        }),
         Err(error) => failure(format_args!("cannot listen to signals: {error}")),
     }
 }
@@ -154,8 +157,8 @@ fn simulate(_config: Config, options: cli::Simulate) -> ExitCode {
     }
 }
 
-fn check(_config: Config, _json: bool) -> ExitCode {
-    failure("cannot check: not part of this build")
+fn check(config: Config, json: bool) -> ExitCode {
+    check::run(&config, json)
 }
 
 fn audit(config: Config, options: cli::Audit) -> ExitCode {
@@ -170,8 +173,10 @@ fn replay(config: Config) -> ExitCode {
 }
 
 fn template(config: Config) -> ExitCode {
-    let index = config.elastic.map_or_else(|| "genesys-audiohook".to_owned(), |elastic| elastic.index);
-    print(elastic::template::text(&index, false))
+    match elastic::setup::text_for(config.elastic.as_ref(), &config.network, &Clock::system()) {
+        Ok(text) => print(text),
+        Err(error) => failure(format_args!("cannot make the index template: {error}")),
+    }
 }
 
 /// A closed pipe is no failure of ours: `audiohook-collector --help | head` is well.

@@ -8,10 +8,11 @@ pub mod backups;
 pub mod identity;
 mod lines;
 mod lock;
+pub mod owner;
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 pub use lines::{Flow, each_line_backwards, first_line};
@@ -20,8 +21,11 @@ pub use lock::Lock;
 /// Files that were rotated out and are not synced yet are held open, this many at most.
 const UNSYNCED_MAX: usize = 4;
 
-/// Bytes looked through for the beginning of a torn last line.
+/// Bytes of a torn last line that are kept.
 const TORN_MAX: u64 = 4 * 1024 * 1024;
+
+/// Bytes that are read at once.
+const BLOCK_BYTES: usize = 256 * 1024;
 
 /// What a new file may be read by: the owner and the group.
 const MODE: u32 = 0o640;
@@ -37,6 +41,10 @@ pub struct OutputFile {
     torn: u64,
     dirty: bool,
     unsynced: Vec<File>,
+    /// Bytes that were in the file when the path last named it.
+    looked: u64,
+    /// Files that were deleted, whose newest lines nobody else can have.
+    deleted: Vec<Deleted>,
     /// A rotation failed: it is tried again when this many bytes are in the file.
     rotate_at: u64,
 }
@@ -49,6 +57,13 @@ pub enum Change {
     Replaced,
     /// Someone cut it, as logrotate's `copytruncate` does.
     Cut,
+}
+
+/// Lines that were written into a file after it was deleted, or just before: they are written again.
+struct Deleted {
+    file: File,
+    from: u64,
+    to: u64,
 }
 
 /// How an append went.
@@ -84,11 +99,20 @@ impl OutputFile {
             torn: 0,
             dirty: false,
             unsynced: Vec::new(),
+            looked: 0,
+            deleted: Vec::new(),
             rotate_at: 0,
         };
         output.reopen()?;
         let torn = output.mend_end()?;
         Ok((output, torn))
+    }
+
+    /// For who writes to it in the collector's place, as root: it is the folder's owner who goes on with it.
+    pub fn give_to_folders_owner(&self) {
+        if let Some(file) = &self.file {
+            owner::follow(file, self.path.parent().unwrap_or(Path::new(".")));
+        }
     }
 
     pub fn path(&self) -> &Path {
@@ -154,7 +178,7 @@ impl OutputFile {
     /// When the file is gone and a new one cannot be begun.
     pub fn look(&mut self) -> io::Result<Change> {
         let Some(file) = &self.file else {
-            self.reopen()?;
+            self.make_ready()?;
             return Ok(Change::Replaced);
         };
         let ours = file.metadata()?;
@@ -162,11 +186,15 @@ impl OutputFile {
             Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => {
                 let change = if ours.len() < self.len { Change::Cut } else { Change::None };
                 self.len = ours.len();
+                self.looked = self.len;
                 Ok(change)
             }
             _ => {
+                if ours.nlink() == 0 && self.len > self.looked {
+                    self.deleted.push(Deleted { file: file.try_clone()?, from: self.looked, to: self.len });
+                }
                 self.let_go();
-                self.reopen()?;
+                self.make_ready()?;
                 Ok(Change::Replaced)
             }
         }
@@ -203,11 +231,39 @@ impl OutputFile {
         self.dirty = false;
         self.torn = 0;
         self.len = 0;
+        self.looked = 0;
+    }
+
+    /// Writes the newest lines of a deleted file again.
+    fn bring_back(&mut self) -> io::Result<()> {
+        while let Some(Deleted { file, mut from, to }) = self.deleted.pop() {
+            let mut wanted = BLOCK_BYTES;
+            while from < to {
+                let mut lines = vec![0; wanted.min((to - from) as usize)];
+                file.read_exact_at(&mut lines, from)?;
+                match lines.iter().rposition(|b| *b == b'\n') {
+                    Some(end) => lines.truncate(end + 1),
+                    None if lines.len() < wanted => break,
+                    None => {
+                        wanted *= 2;
+                        continue;
+                    }
+                }
+                let written = self.write(&lines);
+                from += written.bytes as u64;
+                if let Some(Stopped::Error(error)) = written.stopped {
+                    self.deleted.push(Deleted { file, from, to });
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn reopen(&mut self) -> io::Result<()> {
         let file = OpenOptions::new().read(true).append(true).create(true).mode(MODE).open(&self.path)?;
         self.len = file.metadata()?.len();
+        self.looked = self.len;
         self.file = Some(file);
         Ok(())
     }
@@ -220,7 +276,7 @@ impl OutputFile {
         if self.torn > 0 {
             self.take_back()?;
         }
-        Ok(())
+        self.bring_back()
     }
 
     fn write(&mut self, lines: &[u8]) -> Appended {
@@ -265,30 +321,38 @@ impl OutputFile {
     /// Mends the end that a crash left.
     fn mend_end(&mut self) -> io::Result<Option<Vec<u8>>> {
         let Some(mut file) = self.file.as_ref() else { return Ok(None) };
-        let from = self.len.saturating_sub(TORN_MAX);
-        let mut last = [b'\n'];
-        if self.len > 0 {
-            file.seek(SeekFrom::End(-1))?;
-            file.read_exact(&mut last)?;
-        }
-        if last == [b'\n'] {
+        let start = last_line_start(file, self.len)?;
+        if start == self.len {
             return Ok(None);
         }
-        let mut tail = Vec::new();
-        file.seek(SeekFrom::Start(from))?;
-        file.read_to_end(&mut tail)?;
-        let start = tail.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
-        let torn = tail.split_off(start);
+        let mut torn = vec![0; (self.len - start).min(TORN_MAX) as usize];
+        file.read_exact_at(&mut torn, start)?;
         if serde_json::from_slice::<serde::de::IgnoredAny>(&torn).is_ok() && torn.starts_with(b"{") {
             file.write_all(b"\n")?;
             self.len += 1;
             return Ok(None);
         }
-        self.len -= torn.len() as u64;
+        self.len = start;
         file.set_len(self.len)?;
         file.sync_data()?;
         Ok(Some(torn))
     }
+}
+
+/// Where the last line begins that has no end; the file's length if there is none.
+fn last_line_start(file: &File, len: u64) -> io::Result<u64> {
+    let mut end = len;
+    let mut block = vec![0; BLOCK_BYTES];
+    while end > 0 {
+        let from = end.saturating_sub(BLOCK_BYTES as u64);
+        let bytes = &mut block[..(end - from) as usize];
+        file.read_exact_at(bytes, from)?;
+        if let Some(at) = bytes.iter().rposition(|b| *b == b'\n') {
+            return Ok(from + at as u64 + 1);
+        }
+        end = from;
+    }
+    Ok(0)
 }
 
 #[cfg(test)]
@@ -354,6 +418,10 @@ mod tests {
         assert_eq!(torn.as_deref(), Some(&b"{\"b\":"[..]));
         output.append(b"{\"c\":3}\n");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"a\":1}\n{\"c\":3}\n");
+        std::fs::write(&path, format!("{{\"a\":1}}\n{{\"b\":\"{}", "x".repeat(6_000_000))).unwrap();
+        let (_, torn) = OutputFile::open(&path, None).unwrap();
+        assert_eq!(torn.map(|torn| torn.len() as u64), Some(TORN_MAX));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"a\":1}\n", "however long it is");
         std::fs::write(&path, "{\"a\":1}").unwrap();
         let (_, torn) = OutputFile::open(&path, None).unwrap();
         assert_eq!((torn, std::fs::read_to_string(&path).unwrap().as_str()), (None, "{\"a\":1}\n"));
@@ -371,6 +439,11 @@ mod tests {
         assert_eq!(output.look().unwrap(), Change::Replaced);
         output.append(b"b\n");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "b\n");
+        assert_eq!(output.look().unwrap(), Change::None);
+        std::fs::remove_file(&path).unwrap();
+        output.append(b"late\n");
+        assert_eq!(output.look().unwrap(), Change::Replaced);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "late\n", "nobody else can have what came after the look");
         File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
         assert_eq!(output.look().unwrap(), Change::Cut);
         output.append(b"c\n");

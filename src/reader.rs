@@ -8,6 +8,7 @@ mod handshake;
 mod link;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
@@ -20,6 +21,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, select};
 pub(crate) use self::handshake::random;
 use self::handshake::{Failed, shake_hands};
 use self::link::{ABNORMAL, Incoming, Link};
+pub use self::trial::ping;
 use crate::clock::Clock;
 use crate::message::{Address, Batch, Closed, Frames, News};
 use crate::net::{Dialer, Target};
@@ -27,6 +29,8 @@ use crate::status::{Beat, Status};
 
 /// Connecting, all steps up to TLS together.
 pub const DIAL_LIMIT: Duration = Duration::from_secs(10);
+/// How long the last batch waits for room while everything stops.
+const LAST_BATCH_LIMIT: Duration = Duration::from_secs(1);
 /// The WebSocket handshake.
 pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// Silence after which a ping asks whether the socket lives; heartbeats come about every 30 s.
@@ -95,7 +99,7 @@ pub fn start(
 ) -> io::Result<ReaderHandle> {
     let shared = Arc::<Shared>::default();
     let handle = ReaderHandle(shared.clone());
-    let beat = status.beats.register_with_limit("reader", DIAL_LIMIT + HANDSHAKE_LIMIT + Duration::from_secs(5));
+    let beat = status.beats.register("reader");
     crate::thread::spawn("reader", move || {
         let reader = Reader {
             channel: address.channel.masked().into(),
@@ -172,6 +176,7 @@ impl Reader {
     }
 
     fn open(&self) -> Result<Link, Closed> {
+        let _timed = self.beat.timed();
         let unreachable = |error: String| Closed::Unreachable(error);
         let uri = self.address.uri.expose();
         let target = Target::parse(uri).map_err(|error| unreachable(error.to_string()))?;
@@ -298,7 +303,11 @@ impl Reader {
                 self.beat.waiting();
                 select! {
                     send(self.out, batch) -> sent => sent.map_err(drop),
-                    recv(self.stop) -> _ => Err(()),
+                    recv(self.stop) -> _ => {
+                        // What was received is to be in the file: the writer takes what still comes as it ends.
+                        let _ = self.out.send_timeout(batch, LAST_BATCH_LIMIT);
+                        Err(())
+                    }
                 }
             }
             Err(TrySendError::Disconnected(_)) => Err(()),

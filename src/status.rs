@@ -5,16 +5,17 @@
 
 mod beat;
 mod reason;
+mod reasons;
 mod recent;
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
-pub use beat::{Beat, Beats, STALLED_AFTER};
+pub use beat::{Beat, Beats, STALLED_AFTER, Stalled};
 pub use reason::{Code, Reason, Severity};
+use reasons::Reasons;
 pub use recent::{RECENT_BYTES_MAX, RECENT_MAX, Recent};
 
 use crate::clock::{Clock, Millis, format_millis};
@@ -113,7 +114,8 @@ pub struct Status {
     elastic_on: bool,
     session: Mutex<SessionView>,
     elastic: Mutex<ElasticView>,
-    reasons: Mutex<BTreeMap<Code, Reason>>,
+    reasons: Mutex<Reasons>,
+    stalled_told: AtomicBool,
 }
 
 impl Status {
@@ -128,6 +130,7 @@ impl Status {
             session: Mutex::default(),
             elastic: Mutex::default(),
             reasons: Mutex::default(),
+            stalled_told: AtomicBool::new(false),
             clock,
         };
         status.raise(
@@ -138,47 +141,52 @@ impl Status {
     }
 
     /// Says that something is wrong, in one sentence for a person. The first time it is logged; while it lasts, a new
-    /// message replaces the old one and `since` stays.
+    /// message replaces the old one and `since` stays. What comes and goes again and again is logged a few times a
+    /// minute, and counted.
     pub fn raise(&self, code: Code, message: impl Into<String>) {
         let message = message.into();
-        let mut reasons = lock(&self.reasons);
-        if let Some(reason) = reasons.get_mut(&code) {
-            reason.message = message;
-            return;
-        }
-        let since = self.clock.wall();
-        reasons.insert(code, Reason { code, since, message: message.clone() });
-        drop(reasons);
+        let told = lock(&self.reasons).raise(code, &message, self.clock.wall(), self.clock.now());
+        let Some(untold) = told else { return };
+        let often = if untold > 0 { format!(" (it came and went {untold} times more)") } else { String::new() };
         match code.severity() {
-            Severity::Unhealthy => log::error!("{}: {message}", code.name()),
+            Severity::Unhealthy => log::error!("{}: {message}{often}", code.name()),
             Severity::Degraded if code == Code::Starting => log::debug!("{}: {message}", code.name()),
-            Severity::Degraded => log::warn!("{}: {message}", code.name()),
+            Severity::Degraded => log::warn!("{}: {message}{often}", code.name()),
         }
     }
 
-    /// Says that it is over; logged if it was raised.
+    /// Says that it is over; logged if its beginning was.
     pub fn clear(&self, code: Code) {
-        if lock(&self.reasons).remove(&code).is_some() {
+        if lock(&self.reasons).clear(code) {
             log::info!("{}: over", code.name());
         }
     }
 
     pub fn is_raised(&self, code: Code) -> bool {
-        lock(&self.reasons).contains_key(&code)
+        lock(&self.reasons).is_raised(code)
+    }
+
+    /// Logs that a thread stands still, and that it moves again: whoever looks says it, for that thread cannot.
+    fn tell_stalled(&self, stalled: Option<&Stalled>) {
+        if self.stalled_told.swap(stalled.is_some(), Ordering::Relaxed) == stalled.is_some() {
+            return;
+        }
+        match stalled {
+            Some(stalled) => log::error!("{}: {}", Code::Stalled.name(), stalled_message(stalled)),
+            None => log::info!("{}: over", Code::Stalled.name()),
+        }
     }
 
     /// Everything that is wrong now: what was raised, and what the heartbeats show.
     pub fn reasons(&self) -> Vec<Reason> {
-        let mut reasons: Vec<Reason> = lock(&self.reasons).values().cloned().collect();
-        if let Some(stalled) = self.beats.stalled() {
+        let mut reasons = lock(&self.reasons).all();
+        let stalled = self.beats.stalled();
+        self.tell_stalled(stalled.as_ref());
+        if let Some(stalled) = stalled {
             reasons.push(Reason {
                 code: Code::Stalled,
                 since: self.clock.wall() - stalled.for_ms,
-                message: format!(
-                    "the {} thread has not moved for {} s: events are late, and safe in Genesys's history for ten days; look for a hung disk, else restart the service",
-                    stalled.thread,
-                    stalled.for_ms / 1000
-                ),
+                message: stalled_message(&stalled),
             });
         }
         reasons
@@ -239,18 +247,23 @@ impl Status {
         let reasons = self.reasons();
         let codes: Vec<&str> = reasons.iter().map(|reason| reason.code.name()).collect();
         let why = if codes.is_empty() { String::new() } else { format!(" ({})", codes.join(", ")) };
-        format!(
-            "{}{why}: {} events in the file, {}",
-            verdict(&reasons),
-            self.counters.written.get(),
-            self.session().doing
-        )
+        let doing = self.session().doing;
+        let doing = if doing.is_empty() { "starting" } else { doing.as_str() };
+        format!("{}{why}: {} events in the file, {doing}", verdict(&reasons), self.counters.written.get())
     }
 
     /// Whether events can come: subscribed, or living on the history.
     pub fn ready(&self) -> bool {
         lock(&self.session).ready
     }
+}
+
+fn stalled_message(stalled: &Stalled) -> String {
+    format!(
+        "the {} thread has not moved for {} s: events are late, and safe in Genesys's history for ten days; look for a hung disk, else restart the service",
+        stalled.thread,
+        stalled.for_ms / 1000
+    )
 }
 
 /// The worst of the reasons, in a word.

@@ -11,8 +11,9 @@
 //! By rule 3 every pair has one written side and one *echo*: a sighting that was dropped because its twin is written.
 //! So a new sighting is an echo exactly if it and all echoes near it can be matched at once to the written records of
 //! the other way. Matching is done anew each time among the few sightings nearby, and no pair is stored: pairs may
-//! change as more is seen. Where a nearer echo takes the place of a farther one, the farther one was no twin after all:
-//! it is new if it came with the same page, else it is forgotten, and the history's overlap brings it again.
+//! change as more is seen. Where a nearer row of the history takes the place of a farther one, the farther one was no
+//! twin after all: it is new if it came with the same page, else it is forgotten, and the history's overlap brings it
+//! again. What comes on the socket comes once: there the newcomer is written, whichever of the two is nearer.
 //!
 //! Deals with: sightings alone; it knows no record, no file, no clock. Must never: grow beyond [`SIGHTINGS_MAX`]. At the
 //! bound the oldest are forgotten and counted: a double may follow, a loss never.
@@ -68,8 +69,8 @@ pub enum Outcome {
     New,
     /// It stands in the file already.
     Duplicate,
-    /// It stands in the file already, and the sighting of like content at this time, taken for its place before, does
-    /// not: that one is to be written if it is at hand.
+    /// It stands in the file already, and the row of like content at this time, which was taken for its twin before, does
+    /// not: that one is to be written if it is at hand. Of the history alone.
     Displaces(Moment),
 }
 
@@ -142,6 +143,11 @@ impl Window {
         echoes.push(sighting.moment);
         match unmatched(&written, &echoes) {
             Unmatched::Newest => {
+                self.insert(sighting, true);
+                Outcome::New
+            }
+            // The one before it was dropped and will not come again: this one can be written.
+            Unmatched::Earlier(_) if sighting.way == Way::Socket => {
                 self.insert(sighting, true);
                 Outcome::New
             }

@@ -9,6 +9,8 @@
 
 mod intake;
 pub mod state;
+#[cfg(test)]
+mod tests;
 mod unreadable;
 
 use std::cell::{Cell, RefCell};
@@ -35,6 +37,9 @@ use unreadable::Unreadable;
 
 /// Bytes of lines gathered for one write, about: gathering never waits.
 const GATHER_BYTES: usize = 256 * 1024;
+
+/// Batches gathered for one write, at most: whatever comes, counts and ticks have their turn.
+const GATHER_BATCHES_MAX: usize = 64;
 
 /// How often the path is looked at, the state kept, and the rest that time brings done.
 const TICK: Duration = Duration::from_secs(1);
@@ -86,11 +91,13 @@ pub struct Writer {
     clock: Clock,
     news: Sender<News>,
     output: OutputFile,
-    _lock: Lock,
+    lock: Lock,
     state: State,
     state_dirty: bool,
     unreadable: Unreadable,
     unreadable_last: Option<Instant>,
+    /// Whether it was logged that frames cannot be kept aside.
+    aside_failed: bool,
     intake: Intake,
     sink: Option<Sink>,
     /// When the cursor was last kept.
@@ -149,11 +156,12 @@ impl Writer {
             clock,
             news,
             output,
-            _lock: lock,
+            lock,
             state,
             state_dirty: false,
             unreadable,
             unreadable_last: None,
+            aside_failed: false,
             sink: None,
             cursor_kept: now,
             log_rate: Rate::new(LOGGED_EVENTS_MAX, Duration::from_secs(1)),
@@ -193,13 +201,20 @@ impl Writer {
                     Err(_) => frames = never(),
                 },
                 recv(session) -> given => match given {
-                    Ok(given) => self.take(given, &inbox.stop)?,
+                    Ok(given) => {
+                        // The disk may hang here as it may below.
+                        self.beat.busy();
+                        self.take(given, &inbox.stop)?;
+                    }
                     Err(_) => session = never(),
                 },
                 recv(answers) -> answer => if let (Ok(answer), Some(sink)) = (answer, &mut self.sink) {
                     sink.answer(answer);
                 },
-                recv(inbox.reopen) -> _ => self.look(),
+                recv(inbox.reopen) -> _ => {
+                    self.beat.busy();
+                    self.look();
+                }
                 recv(inbox.stop) -> _ => break,
                 recv(idle) -> _ => {}
             }
@@ -211,6 +226,7 @@ impl Writer {
             }
             if self.clock.now() - self.ticked >= TICK {
                 self.tick();
+                self.lock.look()?;
             }
         }
         self.stop(&inbox)
@@ -226,7 +242,11 @@ impl Writer {
 
     /// Takes what has gathered in the inbox, without waiting for more.
     fn gather(&mut self, frames: &Receiver<Batch>) {
-        while self.intake.lines.len() < GATHER_BYTES {
+        // What is filtered leaves nothing behind to be counted in bytes.
+        for _ in 0..GATHER_BATCHES_MAX {
+            if self.intake.bytes() >= GATHER_BYTES {
+                return;
+            }
             match frames.try_recv() {
                 Ok(batch) => self.take_batch(&batch),
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
@@ -385,11 +405,20 @@ impl Writer {
     }
 
     fn keep_aside(&mut self, asides: &[intake::Aside]) {
+        let channel = self.state.channel.as_ref().map_or("", |channel| channel.id.as_str());
         for aside in asides {
-            if let Err(error) = self.unreadable.keep(aside.at, &aside.reason, &aside.frame) {
-                log::error!("cannot keep a frame aside: {error}");
+            // What the service says about a channel may name it, and the state file alone holds what a mask hides.
+            let frame = String::from_utf8_lossy(&aside.frame);
+            let frame = crate::secret::hide(&frame, channel);
+            if let Err(error) = self.unreadable.keep(aside.at, &aside.reason, frame.as_bytes()) {
+                if !std::mem::replace(&mut self.aside_failed, true) {
+                    log::error!(
+                        "cannot keep a frame aside: {error}; those that follow are counted alone until that is mended"
+                    );
+                }
                 break;
             }
+            self.aside_failed = false;
         }
         self.unreadable_last = Some(self.clock.now());
         let total = self.status.counters.unreadable.get() + asides.len() as u64;
@@ -409,8 +438,9 @@ impl Writer {
         self.log_rate.hold_back(written.saturating_sub(self.intake.mentions.len() as u64));
         for mention in self.intake.mentions.drain(..) {
             if self.log_rate.allow(now) {
+                let (event_name, conversation_id) = (or_null(&mention.event_name), or_null(&mention.conversation_id));
                 log::info!(
-                    event_id = mention.event_id, event_name = mention.event_name, conversation_id = mention.conversation_id;
+                    event_id = mention.event_id, event_name = event_name, conversation_id = conversation_id;
                     "AudioHook event processed"
                 );
             }
@@ -540,6 +570,7 @@ impl Writer {
 
     /// The end: what was received is written, synced and remembered.
     fn stop(mut self, inbox: &Inbox) -> Result<(), String> {
+        self.beat.busy();
         let deadline = self.clock.now() + STOP_MAX;
         while self.clock.now() < deadline {
             match inbox.frames.recv_timeout(STOP_QUIET) {
@@ -585,6 +616,7 @@ pub fn repair(config: &Config, definitions: &[Definition], page: &Page) -> Resul
     let path = &config.output.file;
     let cannot = |error: std::io::Error| format!("cannot append to {}: {error}", path.display());
     let (mut output, _) = OutputFile::open(path, None).map_err(cannot)?;
+    output.give_to_folders_owner();
     let mut intake =
         Intake::new(Redaction::new(&config.output.redact_fields), config.catch_up.overlap.as_millis() as i64);
     intake.definitions = Definitions::new(definitions);
@@ -594,6 +626,11 @@ pub fn repair(config: &Config, definitions: &[Definition], page: &Page) -> Resul
     }
     output.sync().map_err(cannot)?;
     Ok(intake.tally.written)
+}
+
+/// What the log shows of a text: one that an event does not have is null there, as in the record.
+fn or_null(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
 }
 
 /// The state to begin with. A first start is remembered at once: where it began must not move with a restart.
@@ -613,7 +650,7 @@ fn begin_state(config: &Config, wall: Millis) -> Result<State, String> {
             State::default()
         }
     };
-    let first = wall - config.catch_up.start.as_millis() as i64;
+    let first = wall - (config.catch_up.start.as_millis() as i64).min(HISTORY_KEPT_MS);
     // Records of ours show that this is no first start: all that they may lack since the oldest of them is read again.
     let checkpoint = records::oldest_of_ours(&records::files(&config.output.file))
         .map_or(first, |oldest| oldest.max(wall - HISTORY_KEPT_MS));

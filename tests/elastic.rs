@@ -1,5 +1,7 @@
 //! The cluster's side through the front door: a real file, a sink, and a cluster that misbehaves.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
 mod cluster;
 
 use std::fs;
@@ -345,4 +347,267 @@ fn memory_of_what_waits_does_not_grow_with_it() {
     assert!(rig.backlog() > 10_000_000);
     fake.behave();
     rig.until("all are there", 3 * SOON, |_| fake.documents() == 20_000);
+}
+
+#[test]
+fn a_private_ca_and_a_password_are_enough_and_without_the_ca_nothing_goes() {
+    let ca = cluster::tls::Authority::new();
+    let fake = Fake::with_tls(ca.acceptor("127.0.0.1"));
+    let mut rig = Rig::new("tls", &[&fake.url]).with_login("Basic dXNlcjpwYXNz");
+    rig.append(&records(0..20));
+    rig.start();
+    rig.until("said", Duration::from_secs(10), |rig| rig.is_raised(Code::ElasticUnreachable));
+    assert!(rig.message(Code::ElasticUnreachable).contains("ELASTIC_CA_FILE"), "{:?}", rig.status.health());
+    assert_eq!(fake.state().requests.len(), 0);
+    rig.kill();
+    let ca_file = rig.folder.join("ca.pem");
+    fs::write(&ca_file, ca.pem()).unwrap();
+    rig.elastic.ca_file = Some(ca_file);
+    rig.start();
+    rig.until("all are there", SOON, |_| fake.documents() == 20);
+    let state = fake.state();
+    assert!(state.requests.iter().all(|request| request.authorization.as_deref() == Some("Basic dXNlcjpwYXNz")));
+}
+
+#[test]
+fn a_certificate_for_another_name_is_refused() {
+    let ca = cluster::tls::Authority::new();
+    let fake = Fake::with_tls(ca.acceptor("127.0.0.2"));
+    let mut rig = Rig::new("name", &[&fake.url]);
+    let ca_file = rig.folder.join("ca.pem");
+    fs::write(&ca_file, ca.pem()).unwrap();
+    rig.elastic.ca_file = Some(ca_file);
+    rig.append(&records(0..20));
+    rig.start();
+    rig.until("said", Duration::from_secs(10), |rig| rig.is_raised(Code::ElasticUnreachable));
+    assert_eq!(fake.state().requests.len(), 0);
+}
+
+#[test]
+fn a_replay_sends_what_is_mended_and_keeps_what_is_refused_again() {
+    let fake = Fake::start();
+    fake.on_item(|id, _| if id.ends_with(['0', '5']) { 400 } else { 201 });
+    let mut rig = Rig::new("replay", &[&fake.url]);
+    rig.append(&records(0..500));
+    rig.start();
+    rig.until("all are judged", SOON, |rig| rig.done() == 500);
+    let refused = rig.dead_letters().len();
+    assert_eq!(fake.documents() + refused, 500);
+    fake.on_item(|id, _| if id.ends_with('0') { 400 } else { 201 });
+    let replayed = rig.replay();
+    let left = rig.dead_letters();
+    assert!(!replayed.success);
+    assert!(replayed.shown.contains(&format!("{} sent", refused - left.len())), "{}", replayed.shown);
+    assert!(replayed.shown.contains(&format!("{} refused again", left.len())), "{}", replayed.shown);
+    assert_eq!(fake.documents() + left.len(), 500);
+    assert!(left.iter().all(|letter| letter["record"]["id"].as_str().unwrap().ends_with('0')));
+    fake.behave();
+    assert!(rig.replay().success);
+    assert_eq!(fake.documents(), 500);
+    assert_eq!(rig.suffixes(), [""], "nothing is left behind");
+    rig.until("over", Duration::from_secs(10), |rig| !rig.is_raised(Code::DeadLetters));
+}
+
+#[test]
+fn a_replay_that_was_killed_is_gone_on_with_and_a_letter_that_is_none_stays() {
+    let fake = Fake::start();
+    let rig = Rig::new("replay-killed", &[&fake.url]);
+    let letter = |n: usize| format!("{{\"at\":\"x\",\"status\":400,\"reason\":\"r\",\"record\":{}}}\n", record(n));
+    // One was done before the kill; new letters have come since.
+    let left = format!("#{}{}no letter\n", &letter(1)[1..], letter(2));
+    fs::write(rig.folder.join("events.jsonl.dead.replaying"), left).unwrap();
+    fs::write(rig.folder.join("events.jsonl.dead"), letter(3)).unwrap();
+    let replayed = rig.replay();
+    assert!(!replayed.success && replayed.shown.contains("3 dead letters"), "{}", replayed.shown);
+    let ids: Vec<String> = fake.state().documents.keys().cloned().collect();
+    assert_eq!(ids, [2, 3].map(|n| format!("{n:032x}")));
+    assert_eq!(fs::read_to_string(rig.folder.join("events.jsonl.dead")).unwrap(), "no letter\n");
+    assert_eq!(rig.suffixes(), ["", ".dead"]);
+}
+
+#[test]
+fn a_replay_to_a_cluster_that_refuses_the_login_gives_every_letter_back() {
+    let fake = Fake::start();
+    let rig = Rig::new("replay-refused", &[&fake.url]);
+    let letter = |n: usize| format!("{{\"at\":\"x\",\"status\":400,\"reason\":\"r\",\"record\":{}}}\n", record(n));
+    let letters: String = (0..120).map(letter).collect();
+    fs::write(rig.folder.join("events.jsonl.dead"), &letters).unwrap();
+    let mut first = true;
+    fake.on_bulk(move |_| if std::mem::take(&mut first) { Act::Serve } else { Act::Answer(403, "{}") });
+    let replayed = rig.replay();
+    assert!(!replayed.success && replayed.shown.contains("70 not sent"), "{}", replayed.shown);
+    assert_eq!((rig.dead_letters().len(), fake.documents()), (70, 50));
+    fake.behave();
+    assert!(rig.replay().success);
+    assert_eq!(fake.documents(), 120);
+}
+
+#[test]
+fn a_request_that_is_not_understood_is_narrowed_down_to_the_document_that_is_the_cause() {
+    let fake = Fake::start();
+    fake.on_bulk(|request| {
+        let poison = format!("{:032x}", 13);
+        if String::from_utf8_lossy(&request.body).contains(&poison) { Act::Answer(400, "{}") } else { Act::Serve }
+    });
+    let mut rig = Rig::new("narrowed", &[&fake.url]);
+    rig.append(&records(0..50));
+    rig.start();
+    rig.until("all are judged", SOON, |rig| rig.done() == 50);
+    assert_eq!(fake.documents(), 49);
+    assert_eq!(rig.dead_letters()[0]["record"]["raw_event"]["n"], 13);
+}
+
+#[test]
+fn an_address_that_understands_nothing_makes_no_dead_letters() {
+    let fake = Fake::start();
+    fake.on_bulk(|_| Act::Answer(400, r#"{"error":"no handler found for uri [/x/_bulk] and method [POST]"}"#));
+    let mut rig = Rig::new("nothing", &[&fake.url]);
+    rig.append(&records(0..50));
+    rig.start();
+    rig.until("said", Duration::from_secs(10), |rig| rig.is_raised(Code::ElasticUnreachable));
+    assert!(rig.message(Code::ElasticUnreachable).contains("no handler found"));
+    rig.drive(Duration::from_secs(5));
+    assert!(rig.dead_letters().is_empty());
+    fake.behave();
+    rig.until("all are there", SOON, |_| fake.documents() == 50);
+}
+
+#[test]
+fn at_a_stop_what_waits_for_others_goes_at_once() {
+    let fake = Fake::start();
+    let mut rig = Rig::new("stop", &[&fake.url]);
+    rig.elastic.flush_interval = Duration::from_secs(60);
+    rig.start();
+    rig.drive(Duration::from_secs(1));
+    assert!(!rig.sink().pending());
+    rig.append(&records(0..5));
+    rig.drive(Duration::from_millis(300));
+    assert!(rig.sink().pending());
+    assert_eq!(fake.documents(), 0);
+    rig.sink().flush();
+    let answer = rig.sink().answers().recv_timeout(SOON).unwrap();
+    rig.sink().answer(answer);
+    assert!(!rig.sink().pending());
+    assert_eq!(fake.documents(), 5);
+}
+
+#[test]
+fn a_cluster_that_only_lets_bulk_requests_through_is_filled_too() {
+    let fake = Fake::start();
+    fake.script(|request| if request.is_bulk() { Act::Serve } else { Act::Answer(200, "<html>welcome</html>") });
+    let mut rig = Rig::new("only-bulk", &[&fake.url]);
+    rig.append(&records(0..100));
+    rig.start();
+    rig.until("all are there", SOON, |_| fake.documents() == 100);
+    rig.until("said no more", SOON, |rig| !rig.is_raised(Code::ElasticUnreachable));
+}
+
+#[test]
+fn a_user_who_may_not_put_the_template_fills_the_index_all_the_same() {
+    let fake = Fake::start();
+    fake.script(|request| if request.path.contains("template") { Act::Answer(403, "{}") } else { Act::Serve });
+    let mut rig = Rig::new("no-right", &[&fake.url]);
+    rig.append(&records(0..100));
+    rig.start();
+    rig.until("all are there", SOON, |rig| rig.done() == 100);
+    assert!(!rig.is_raised(Code::ElasticRefused) && !rig.is_raised(Code::ElasticUnreachable));
+}
+
+#[test]
+fn what_is_put_off_for_ever_does_not_keep_others_back_and_is_said() {
+    let fake = Fake::start();
+    fake.on_item(|id, _| if id.ends_with("00") { 500 } else { 201 });
+    let mut rig = Rig::new("stuck", &[&fake.url]);
+    rig.start();
+    for begin in (0..3000).step_by(500) {
+        rig.append(&records(begin..begin + 500));
+        rig.drive(Duration::from_millis(200));
+    }
+    let stuck = (0..3000).filter(|n| n % 256 == 0).count();
+    rig.until("the others are there", 2 * SOON, |_| fake.documents() == 3000 - stuck);
+    rig.until("said", 2 * SOON, |rig| rig.is_raised(Code::ElasticUnreachable));
+    fake.behave();
+    rig.until("all are there", 3 * SOON, |_| fake.documents() == 3000);
+    assert!(rig.dead_letters().is_empty());
+}
+
+#[test]
+fn at_rest_nobody_wakes_up_more_than_now_and_then() {
+    let fake = Fake::start();
+    let mut rig = Rig::new("rest", &[&fake.url]);
+    rig.append(&records(0..10));
+    rig.start();
+    rig.until("all are there", SOON, |rig| rig.done() == 10);
+    rig.drive(Duration::from_secs(1));
+    let wake = rig.sink().wake_at().unwrap();
+    assert!(wake > Instant::now() + Duration::from_secs(3));
+    let requests = fake.state().requests.len();
+    rig.drive(Duration::from_secs(7));
+    assert!(fake.state().requests.len() <= requests + 2);
+}
+
+/// `cargo test --release --test elastic -- --ignored --nocapture cost` prints the processor time of a document.
+#[test]
+#[ignore = "a measurement, not a test"]
+fn the_cost_of_a_document() {
+    const DOCUMENTS: usize = 200_000;
+    let fake = Fake::start();
+    fake.answer_all_as_created();
+    let mut rig = Rig::new("cost", &[&fake.url]);
+    rig.elastic.bulk_size = 1000;
+    rig.output.max_file_size = 1 << 30;
+    rig.append_all(&(0..DOCUMENTS).map(lively_record).collect::<Vec<_>>());
+    let before = cpu_of(&["carrier"]);
+    assert_eq!(before, Duration::ZERO);
+    let own_before = own_cpu();
+    rig.start();
+    let begun = Instant::now();
+    rig.until("all are judged", 6 * SOON, |rig| rig.done() == DOCUMENTS as u64);
+    let per = |time: Duration| time.as_nanos() as f64 / 1000.0 / DOCUMENTS as f64;
+    let (own, carrier) = (own_cpu() - own_before, cpu_of(&["carrier"]));
+    println!(
+        "{} bytes: sink {:.2} µs + carrier {:.2} µs = {:.2} µs a document; {:.0} documents/s",
+        lively_record(1).len(),
+        per(own),
+        per(carrier),
+        per(own + carrier),
+        DOCUMENTS as f64 / begun.elapsed().as_secs_f64()
+    );
+}
+
+/// A record whose ids compress as badly as real ones.
+fn lively_record(n: usize) -> String {
+    let mut seed = n as u64 + 1;
+    let mut hex = || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let high = seed ^ (seed >> 29);
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        format!("{high:016x}{:016x}", seed ^ (seed >> 29))
+    };
+    let uuid = |hex: String| format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
+    let (conversation, entity, id) = (uuid(hex()), uuid(format!("{:032x}", n % 7)), hex());
+    let (code, time) = (n % 12 + 1, 1_795_430_645_123 + 13 * n as i64);
+    let text = audiohook_collector::clock::format_millis(time);
+    format!(
+        r#"{{"timestamp":"{text}","event_type":"audiohook_operational","event_id":"AUDIOHOOK-{code:04}","event_name":"AudioHook connection time-out","description":"The AudioHook server did not accept the connection in time.","conversation_id":"{conversation}","entity_type":"integration","entity_id":"{entity}","entity_name":"Voice transcription","version":"2","topic":"v2.operations.events.AUDIOHOOK-{code:04}","channel":"…1234","error_code":"connectionTimeout","previous_value":"ACTIVE","current_value":"ERROR","received_at":"{text}","source":"websocket","id":"{id}","raw_event":{{"eventEntity":{{"id":"AUDIOHOOK-{code:04}","name":"AudioHook connection time-out","description":"The AudioHook server did not accept the connection in time."}},"entityId":"{entity}","entityName":"Voice transcription","entityType":"integration","previousValue":"ACTIVE","currentValue":"ERROR","errorCode":"connectionTimeout","conversationId":"{conversation}","version":"2","timestamp":{time}}}}}"#
+    )
+}
+
+/// Processor time of this thread.
+fn own_cpu() -> Duration {
+    scheduled("/proc/thread-self/schedstat")
+}
+
+/// Processor time of all threads of these names.
+fn cpu_of(names: &[&str]) -> Duration {
+    let tasks = fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
+    tasks
+        .filter(|task| fs::read_to_string(task.join("comm")).is_ok_and(|name| names.contains(&name.trim())))
+        .map(|task| scheduled(task.join("schedstat")))
+        .sum()
+}
+
+fn scheduled(path: impl AsRef<std::path::Path>) -> Duration {
+    let text = fs::read_to_string(path).unwrap();
+    Duration::from_nanos(text.split_whitespace().next().unwrap().parse().unwrap())
 }

@@ -1,6 +1,8 @@
 //! No event is lost and none stands in the file twice, whatever fails: the real binary against the simulated service.
 //! Each test compares what was issued with what the files hold.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
 mod support;
 
 use std::time::{Duration, Instant};
@@ -523,4 +525,85 @@ fn an_audit_finds_what_is_missing_and_repairs_it() {
     let (status, _, errors) = audit(&["audit", "--repair"]);
     assert!(status == Some(1) && errors.contains(&collector.pid().to_string()), "{errors}");
     collector.signal(Signal::TERM);
+}
+
+/// Where Debian's package libfaketime puts its library.
+fn faketime() -> Option<std::path::PathBuf> {
+    let folder = format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", std::env::consts::ARCH);
+    let found = Some(std::path::PathBuf::from(folder)).filter(|path| path.exists());
+    if found.is_none() {
+        assert!(std::env::var_os("CI").is_none(), "libfaketime is missing: apt-get install -y libfaketime");
+        println!("skipped: libfaketime is missing (apt-get install -y libfaketime)");
+    }
+    found
+}
+
+#[test]
+fn a_wall_clock_that_jumps_an_hour_loses_and_doubles_nothing() {
+    let Some(library) = faketime() else { return };
+    let (sim, folder) = (simulator(|k| k.history_jitter_ms = 500), Folder::new("clock"));
+    let jump = folder.write("faketime", "+0");
+    let mut all = settings(&sim, &folder);
+    for (name, value) in [
+        ("LD_PRELOAD", library.display().to_string()),
+        ("FAKETIME_TIMESTAMP_FILE", jump.display().to_string()),
+        ("FAKETIME_NO_CACHE", "1".to_owned()),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+    ] {
+        all.insert(name.to_owned(), value);
+    }
+    let mut collector = Collector::start_with(folder.path(), &all);
+    collector.wait_healthy();
+    for offset in ["+3600", "+0", "-3600", "+0", "+3600"] {
+        std::fs::write(&jump, offset).unwrap();
+        sim.faults().set(|k| k.socket_to_drop = 5);
+        issue(&sim, 20);
+        let_pass(Duration::from_millis(1500));
+        sim.faults().cut_sockets();
+        issue(&sim, 10);
+        let_pass(Duration::from_millis(500));
+    }
+    wait_for_all(&sim, &collector);
+    assert_same_set_within(&sim.issued(), &collector.records(), 500);
+    // A restart in the jumped time, and one after it.
+    for offset in ["-3600", "+0"] {
+        assert!(collector.term().success());
+        issue(&sim, 10);
+        std::fs::write(&jump, offset).unwrap();
+        collector = Collector::start_with(folder.path(), &all);
+        issue(&sim, 10);
+        wait_for_all(&sim, &collector);
+        assert_same_set_within(&sim.issued(), &collector.records(), 500);
+    }
+    collector.wait_healthy();
+    let ahead = |record: &support::Record| {
+        let received = record.text("received_at").and_then(audiohook_collector::clock::parse_instant);
+        received.unwrap_or(0) - record.time_ms() > 3_000_000
+    };
+    assert!(collector.records().iter().any(ahead), "the collector's clock did jump");
+}
+
+#[test]
+fn what_came_into_the_history_too_late_is_found_by_the_audit_and_appended() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("late"));
+    let short = [("CATCH_UP_OVERLAP", "2")];
+    let mut collector = Collector::start(&sim, &folder, &short);
+    collector.wait_healthy();
+    issue(&sim, 20);
+    // These stand in the history only after it was read past them.
+    sim.faults().set(|k| (k.history_lag, k.socket_to_drop) = (Duration::from_secs(8), 7));
+    issue(&sim, 7);
+    sim.faults().set(|k| k.history_lag = Duration::ZERO);
+    let_pass(Duration::from_secs(12));
+    issue(&sim, 3);
+    collector.wait_lines(23, LONG);
+    let_pass(Duration::from_secs(4));
+    assert!(collector.term().success());
+    assert_eq!(collector.records().len(), 23, "what the history showed too late is missing so far");
+    let collector = Collector::start(&sim, &folder, &short);
+    collector.wait_lines(30, LONG);
+    collector.wait_log("were missing in the file", LONG);
+    collector.wait_log("is in the file now", LONG);
+    assert_same_set(&sim.issued(), &collector.records());
+    collector.wait_healthy();
 }

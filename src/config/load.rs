@@ -12,6 +12,7 @@ use super::{
     CatchUp, Config, Delivery, Elastic, Fault, Genesys, Http, LogFormat, LogSettings, Network, Output, Reconnect,
     authorization, files, region,
 };
+use crate::genesys::topics;
 use crate::secret::Secret;
 
 /// Documents in a request, at most: what a cluster's memory bears.
@@ -165,8 +166,11 @@ fn genesys(reader: &mut Reader<'_>, need: Need) -> Option<Genesys> {
     }
     let topics_file = reader.path("TOPICS_FILE");
     let topics_file_named = reader.text("TOPICS_FILE").is_some_and(|path| path != default_of("TOPICS_FILE"));
-    if topics_file_named && need == Need::Credentials {
-        reader.readable_file("TOPICS_FILE");
+    if need == Need::Credentials
+        && let Some(path) = &topics_file
+        && let Err(message) = topics::read_file(path, topics_file_named)
+    {
+        reader.fault("TOPICS_FILE", message);
     }
     let env = env?.unwrap_or_default();
     let url_of = |service: &str| if env.is_empty() { String::new() } else { format!("https://{service}.{env}") };

@@ -3,22 +3,20 @@
 //! Deals with: HTTP, TLS, gzip, and a thread that may hang in them. Must never: decide anything. It does not retry, does
 //! not follow a redirect, and does not know what an answer means.
 
-use std::fs;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, select};
 use flate2::{Compress, Compression, FlushCompress, Status as Flated};
 use ureq::http::{HeaderMap, Method, Request, Response};
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
-use ureq::{Agent, Body, Proxy};
+use ureq::{Agent, AsSendBody, Body};
 
 use crate::clock::{Clock, parse_http_date};
 use crate::config;
 use crate::elastic::setup::{self, Setup};
 use crate::elastic::verdict::{FILTER_PATH, Reply};
+use crate::net::{Dialer, Limits, agent, dial_error};
 use crate::status::Status;
 use crate::thread;
 
@@ -26,8 +24,6 @@ use crate::thread;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for everything, where a request brings no shorter one.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-/// An idle connection is not used again after this long: proxies cut them without a word.
-const IDLE_CONNECTION_MAX: Duration = Duration::from_secs(25);
 /// Bytes of an answer that are read, at most.
 const ANSWER_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// A wait that a server asks for is kept to up to this.
@@ -80,29 +76,31 @@ pub struct Failure {
 
 /// A way to the cluster's nodes.
 pub struct Carrier {
-    nodes: Vec<Node>,
+    /// The nodes' addresses.
+    urls: Vec<String>,
+    agent: Agent,
     authorization: Option<String>,
     clock: Clock,
     gzip: Compress,
     packed: Vec<u8>,
 }
 
-struct Node {
-    url: String,
-    agent: Agent,
-}
-
 impl Carrier {
     /// # Errors
     /// When ELASTIC_CA_FILE cannot be read or holds no certificate, or HTTPS_PROXY is no address.
     pub fn new(elastic: &config::Elastic, network: &config::Network, clock: Clock) -> io::Result<Self> {
-        let nodes = elastic
-            .urls
-            .iter()
-            .map(|url| Ok(Node { url: url.trim_end_matches('/').to_owned(), agent: agent(elastic, network, url)? }))
-            .collect::<io::Result<_>>()?;
+        let dialer = match &elastic.ca_file {
+            Some(path) => Dialer::with_ca_file(network, path),
+            None => Dialer::new(network),
+        };
+        let dialer = dialer.map_err(|error| io::Error::other(error.to_string()))?;
+        if elastic.ca_file.is_some() {
+            dialer.check_trust().map_err(|error| io::Error::other(error.to_string()))?;
+        }
+        let limits = Limits { connect: CONNECT_TIMEOUT, read: REQUEST_TIMEOUT, total: REQUEST_TIMEOUT };
         Ok(Self {
-            nodes,
+            urls: elastic.urls.iter().map(|url| url.trim_end_matches('/').to_owned()).collect(),
+            agent: agent(Arc::new(dialer), limits),
             authorization: elastic.authorization.as_ref().map(|secret| secret.expose().to_owned()),
             clock,
             gzip: Compress::new_gzip(Compression::fast(), GZIP_WINDOW_BITS),
@@ -111,12 +109,12 @@ impl Carrier {
     }
 
     pub fn nodes(&self) -> usize {
-        self.nodes.len()
+        self.urls.len()
     }
 
     /// A node's address as it may be shown.
     pub fn shown(&self, node: usize) -> String {
-        shown_url(&self.nodes[node].url)
+        shown_url(&self.urls[node])
     }
 
     /// Sends a bulk request, compressed.
@@ -150,9 +148,7 @@ impl Carrier {
             Some(body) => self.send(node, method, path, "application/json", None, body.as_bytes(), timeout),
             None => {
                 let request = self.head(node, method, path).body(()).map_err(|error| failure(&error.into()))?;
-                let agent = &self.nodes[node].agent;
-                let request = agent.configure_request(request).timeout_global(Some(timeout)).build();
-                self.read(agent.run(request))
+                self.run(request, timeout)
             }
         }
     }
@@ -173,13 +169,16 @@ impl Carrier {
             head = head.header("content-encoding", encoding);
         }
         let request = head.body(body).map_err(|error| failure(&error.into()))?;
-        let agent = &self.nodes[node].agent;
-        let request = agent.configure_request(request).timeout_global(Some(timeout)).build();
-        self.read(agent.run(request))
+        self.run(request, timeout)
+    }
+
+    fn run(&self, request: Request<impl AsSendBody>, timeout: Duration) -> Result<Reply, Failure> {
+        let request = self.agent.configure_request(request).timeout_global(Some(timeout)).build();
+        self.read(self.agent.run(request))
     }
 
     fn head(&self, node: usize, method: Method, path: &str) -> ureq::http::request::Builder {
-        let head = Request::builder().method(method).uri(format!("{}{path}", self.nodes[node].url));
+        let head = Request::builder().method(method).uri(format!("{}{path}", self.urls[node]));
         match &self.authorization {
             Some(value) => head.header("authorization", value),
             None => head,
@@ -218,7 +217,7 @@ pub fn spawn(
     stop: Receiver<()>,
 ) -> io::Result<()> {
     thread::spawn("carrier", move || {
-        let beat = status.beats.register_with_limit("carrier", 3 * REQUEST_TIMEOUT);
+        let beat = status.beats.register("carrier");
         loop {
             beat.waiting();
             let job = select! {
@@ -226,6 +225,7 @@ pub fn spawn(
                 recv(stop) -> _ => return,
             };
             beat.busy();
+            let timed = beat.timed();
             let answer = match job {
                 Job::Bulk { node, body, length, timeout } => {
                     let outcome = carrier.bulk(node, &body[..length], timeout);
@@ -237,6 +237,8 @@ pub fn spawn(
                 }
                 Job::Setup { node } => Answer::Setup { node, outcome: setup::put_if_absent(&carrier, node, &index) },
             };
+            drop(timed);
+            beat.waiting();
             if answers.send(answer).is_err() {
                 return;
             }
@@ -272,78 +274,19 @@ fn pack(gzip: &mut Compress, body: &[u8], packed: &mut Vec<u8>) {
     }
 }
 
-/// The agent for one address: the one place that knows how a connection to the cluster is made.
-fn agent(elastic: &config::Elastic, network: &config::Network, url: &str) -> io::Result<Agent> {
-    let roots = match elastic.ca_file.as_deref().or(network.ssl_cert_file.as_deref()) {
-        Some(path) => RootCerts::from(certificates(path)?),
-        None => RootCerts::PlatformVerifier,
-    };
-    let tls = TlsConfig::builder().provider(TlsProvider::NativeTls).root_certs(roots).build();
-    let proxy = network.https_proxy.as_ref().filter(|_| url.starts_with("https://") && !bypasses(network, url));
-    let proxy = proxy
-        .map(|proxy| Proxy::new(proxy.expose()).map_err(|_| io::Error::other("cannot use HTTPS_PROXY: no address")))
-        .transpose()?;
-    Ok(Agent::config_builder()
-        .tls_config(tls)
-        .proxy(proxy)
-        .user_agent(concat!("audiohook-collector/", env!("CARGO_PKG_VERSION")))
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .timeout_connect(Some(CONNECT_TIMEOUT))
-        .timeout_global(Some(REQUEST_TIMEOUT))
-        .max_idle_age(IDLE_CONNECTION_MAX)
-        .max_idle_connections_per_host(1)
-        .build()
-        .new_agent())
-}
-
-/// Whether NO_PROXY names the address's host, or a domain above it.
-fn bypasses(network: &config::Network, url: &str) -> bool {
-    let shown = shown_url(url);
-    let authority = shown.split("://").nth(1).unwrap_or_default().split('/').next().unwrap_or_default();
-    let host = match authority.rfind(':') {
-        Some(colon) if !authority.ends_with(']') => &authority[..colon],
-        _ => authority,
-    };
-    network.no_proxy.iter().map(|name| name.trim().trim_start_matches("*.").trim_start_matches('.')).any(|name| {
-        name == "*"
-            || name.eq_ignore_ascii_case(host)
-            || host.len() > name.len()
-                && !name.is_empty()
-                && host.is_char_boundary(host.len() - name.len())
-                && host[host.len() - name.len()..].eq_ignore_ascii_case(name)
-                && host[..host.len() - name.len()].ends_with('.')
-    })
-}
-
-/// All certificates of a PEM file.
-fn certificates(path: &Path) -> io::Result<Vec<Certificate<'static>>> {
-    let named = |cause: String| io::Error::other(format!("cannot read the CA file {}: {cause}", path.display()));
-    let pem = fs::read(path).map_err(|error| named(error.to_string()))?;
-    let found: Vec<_> = parse_pem(&pem)
-        .filter_map(|item| match item {
-            Ok(PemItem::Certificate(certificate)) => Some(certificate),
-            _ => None,
-        })
-        .collect();
-    if found.is_empty() { Err(named("no certificate in it".to_owned())) } else { Ok(found) }
-}
-
 /// A failure in words that carry no credentials.
 fn failure(error: &ureq::Error) -> Failure {
     use ureq::Error;
+    if let Some(dial) = dial_error(error) {
+        return Failure { why: dial.to_string(), timed_out: false, broke: false };
+    }
     let timed_out = matches!(error, Error::Timeout(_));
     let why = match error {
         Error::Timeout(ureq::Timeout::Resolve) => "cannot look up its name in time".to_owned(),
         Error::Timeout(ureq::Timeout::Connect) => "cannot connect in time".to_owned(),
         Error::Timeout(_) => "no answer in time".to_owned(),
-        Error::HostNotFound => "cannot look up its name: not found".to_owned(),
         Error::Io(error) => format!("cannot reach it: {error}"),
-        Error::NativeTls(error) => {
-            format!("cannot agree on TLS: {error} (a private CA belongs into ELASTIC_CA_FILE)")
-        }
         Error::BodyExceedsLimit(_) => "its answer is too long".to_owned(),
-        Error::ConnectProxyFailed(why) => format!("the proxy does not connect us: {why}"),
         Error::BadUri(_) | Error::Http(_) => "ELASTIC_URL or ELASTIC_AUTH cannot be put into a request".to_owned(),
         other => format!("cannot reach it: {other}"),
     };
@@ -387,24 +330,5 @@ mod tests {
     fn credentials_in_an_address_are_not_shown() {
         assert_eq!(shown_url("https://user:p@ss@es.example:9200/pre@fix"), "https://es.example:9200/pre@fix");
         assert_eq!(shown_url("http://127.0.0.1:9200"), "http://127.0.0.1:9200");
-    }
-
-    #[test]
-    fn no_proxy_names_hosts_and_domains() {
-        let network = config::Network {
-            no_proxy: vec!["internal.example".to_owned(), ".corp".to_owned(), "10.0.0.1".to_owned()],
-            ..config::Network::default()
-        };
-        for url in [
-            "https://internal.example",
-            "https://es.internal.example:9200/x",
-            "https://a.corp",
-            "https://10.0.0.1:9200",
-        ] {
-            assert!(bypasses(&network, url), "{url}");
-        }
-        for url in ["https://notinternal.example", "https://example", "https://110.0.0.1:9200"] {
-            assert!(!bypasses(&network, url), "{url}");
-        }
     }
 }

@@ -4,14 +4,16 @@
 //! file, and files that are moved, deleted or cut short while they are read. Must never: skip a file or a line that was
 //! not read. Where it is not certain what was read, it reads again: the cluster knows what it has.
 
+mod files;
+
 use std::collections::VecDeque;
-use std::fs::{self, File, Metadata};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::elastic::lines;
-use crate::output::backups::{folder, number_of_suffix};
+use files::{Entry, Files, Key, Source, find_line_feed, key_of, modified, read_at};
+
 use crate::output::identity::{Cursor, FileIdentity, identity};
 
 /// Bytes that one read asks for; a longer line makes it more, up to [`LINE_BYTES_MAX`].
@@ -22,14 +24,6 @@ const LINE_BYTES_MAX: usize = 4 * 1024 * 1024;
 const ORPHANS_MAX: usize = 16;
 /// How often a folder that changes while it is looked at is looked at again.
 const LOOKS_MAX: usize = 3;
-/// Ends of names that are no rotated output, wherever they come from.
-const OTHER_ENDS: [&str; 8] = [".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip", ".tmp", ".lock"];
-/// Beginnings of suffixes that are this program's own files beside the output.
-const OWN_SUFFIXES: [&str; 4] = [".state", ".dead", ".unreadable", ".lock"];
-
-/// Which file an open one is, for as long as it is held open: only so long is an inode number not used again.
-type Key = (u64, u64);
-
 /// The next thing in the files.
 #[derive(Debug)]
 pub enum Next<'a> {
@@ -44,8 +38,7 @@ pub enum Next<'a> {
 /// All files, and how far they are read.
 pub struct Chain {
     path: PathBuf,
-    /// Not a part of the chain, however it is named.
-    state_file: PathBuf,
+    files: Files,
     current: Option<File>,
     current_key: Option<Key>,
     current_bytes: u64,
@@ -69,18 +62,6 @@ struct Head {
     offset: u64,
 }
 
-struct Entry {
-    source: Source,
-    key: Key,
-    modified: (i64, i64),
-    bytes: u64,
-}
-
-enum Source {
-    Path(PathBuf),
-    Orphan(File),
-}
-
 impl Chain {
     /// Opens the files at the cursor; where its file is not found, at the oldest there is. The second value says whether
     /// a cursor was given and not found.
@@ -90,7 +71,7 @@ impl Chain {
     pub fn open(path: &Path, state_file: &Path, cursor: Option<Cursor>) -> io::Result<(Self, bool)> {
         let mut chain = Self {
             path: path.to_owned(),
-            state_file: state_file.to_owned(),
+            files: Files::new(path, state_file),
             current: None,
             current_key: None,
             current_bytes: 0,
@@ -133,21 +114,21 @@ impl Chain {
     /// The current file was moved or deleted by somebody, and there is a new one. The old one is held open until it was
     /// read: it may have no name any more.
     pub fn moved(&mut self) {
-        if !self.head_is_current()
-            && let Some(old) = self.current.take()
-        {
-            self.between_bytes += self.current_bytes;
-            self.orphans.push_back(old);
-            if self.orphans.len() > ORPHANS_MAX {
-                self.orphans.pop_front();
-                log::warn!(
-                    "{} was moved away more than {ORPHANS_MAX} times before the cluster had it: the oldest is read only if it is in the folder still",
-                    self.path.display()
-                );
-            }
-        }
-        self.current = None;
+        let was_current = self.head_is_current();
+        let (old, old_key, old_bytes) = (self.current.take(), self.current_key, self.current_bytes);
         self.open_current();
+        if was_current || self.current_key == old_key {
+            return;
+        }
+        self.between_bytes += old_bytes;
+        self.orphans.extend(old);
+        if self.orphans.len() > ORPHANS_MAX {
+            self.orphans.pop_front();
+            log::warn!(
+                "{} was moved away more than {ORPHANS_MAX} times before the cluster had it: the oldest is read only if it is in the folder still",
+                self.path.display()
+            );
+        }
     }
 
     /// The oldest files were deleted: if the head's was among them, the rest of it is given up.
@@ -315,7 +296,7 @@ impl Chain {
         for _ in 0..LOOKS_MAX {
             let Some(head) = &self.head else { return Ok(false) };
             let (key, modified) = (head.key, modified(&head.file.metadata()?));
-            let entries = self.entries()?;
+            let entries = self.files.in_order(&self.orphans)?;
             let next = match entries.iter().position(|entry| entry.key == key) {
                 Some(at) => at + 1,
                 // It has no name any more: what was written after it comes next.
@@ -336,7 +317,7 @@ impl Chain {
         self.head = None;
         self.forget_chunk();
         for _ in 0..LOOKS_MAX {
-            let Some(oldest) = self.entries()?.into_iter().next() else { return Ok(()) };
+            let Some(oldest) = self.files.in_order(&self.orphans)?.into_iter().next() else { return Ok(()) };
             if self.take_up(oldest)? {
                 break;
             }
@@ -366,7 +347,7 @@ impl Chain {
     /// Finds the cursor's file, other than `not`, and goes there.
     fn seek(&mut self, cursor: Cursor, not: Option<Key>) -> io::Result<bool> {
         // The newest first: there the cursor nearly always is, and there a copy that is being made is not.
-        for entry in self.all_entries()?.into_iter().rev() {
+        for entry in self.files.all(&self.orphans)?.into_iter().rev() {
             if Some(entry.key) == not || entry.bytes < cursor.offset {
                 continue;
             }
@@ -385,7 +366,7 @@ impl Chain {
 
     fn count_between(&mut self) -> io::Result<()> {
         let Some(key) = self.head.as_ref().map(|head| head.key) else { return Ok(()) };
-        let entries = self.entries()?;
+        let entries = self.files.in_order(&self.orphans)?;
         let after = entries.iter().position(|entry| entry.key == key).map_or(0, |at| at + 1);
         self.between_bytes = entries[after.min(entries.len())..]
             .iter()
@@ -400,77 +381,6 @@ impl Chain {
         self.chunk_at = 0;
         self.line_bytes = None;
     }
-
-    /// All files oldest first, without copies of one that stands there already.
-    fn entries(&self) -> io::Result<Vec<Entry>> {
-        let mut entries = self.all_entries()?;
-        let open = |entry: &Entry| match &entry.source {
-            Source::Path(path) => File::open(path).ok().and_then(|file| identity(&file)),
-            Source::Orphan(file) => identity(file),
-        };
-        let is_foreign = |entry: &Entry| match &entry.source {
-            Source::Path(path) => suffix_of(&self.path, path)
-                .is_some_and(|suffix| !suffix.is_empty() && number_of_suffix(&suffix).is_none()),
-            Source::Orphan(_) => false,
-        };
-        if entries.iter().any(is_foreign) {
-            let ours: Vec<_> = entries.iter().filter(|entry| !is_foreign(entry)).filter_map(open).collect();
-            entries.retain(|entry| !is_foreign(entry) || open(entry).is_some_and(|identity| !ours.contains(&identity)));
-        }
-        Ok(entries)
-    }
-
-    /// All files oldest first: the backups by their numbers, the current one last, and what was moved away placed
-    /// among them by when it was last written.
-    fn all_entries(&self) -> io::Result<Vec<Entry>> {
-        let mut numbered = Vec::new();
-        let mut others = Vec::new();
-        let mut current = None;
-        for entry in fs::read_dir(folder(&self.path))? {
-            let path = folder(&self.path).join(entry?.file_name());
-            let Some(suffix) = suffix_of(&self.path, &path) else { continue };
-            let Ok(meta) = fs::metadata(&path) else { continue };
-            if !meta.is_file() {
-                continue;
-            }
-            let entry = entry_of(Source::Path(path.clone()), &meta);
-            if suffix.is_empty() {
-                current = Some(entry);
-            } else if let Some(number) = number_of_suffix(&suffix) {
-                numbered.push((number, entry));
-            } else if path != self.state_file && self.is_rotated_output(&path, &suffix) {
-                others.push(entry);
-            }
-        }
-        numbered.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
-        let mut entries: Vec<Entry> = numbered.into_iter().map(|(_, entry)| entry).collect();
-        for orphan in &self.orphans {
-            let meta = orphan.metadata()?;
-            let known = |entry: &Entry| entry.key == key_of(&meta);
-            if !entries.iter().any(known) && !others.iter().any(known) {
-                others.push(entry_of(Source::Orphan(orphan.try_clone()?), &meta));
-            }
-        }
-        others.sort_by_key(|entry| entry.modified);
-        for other in others {
-            let at = entries.iter().position(|entry| entry.modified > other.modified).unwrap_or(entries.len());
-            entries.insert(at, other);
-        }
-        entries.extend(current);
-        Ok(entries)
-    }
-
-    /// Whether a file of another's rotation holds records: its first line is an object with a `timestamp`.
-    fn is_rotated_output(&self, path: &Path, suffix: &str) -> bool {
-        if OWN_SUFFIXES.iter().any(|own| suffix.starts_with(own)) || OTHER_ENDS.iter().any(|end| suffix.ends_with(end))
-        {
-            return false;
-        }
-        let mut head = vec![0; READ_BYTES];
-        let Ok(length) = File::open(path).and_then(|file| read_at(&file, &mut head, 0)) else { return false };
-        let Some(end) = find_line_feed(&head[..length]) else { return false };
-        lines::fields(&head[..end]).is_some_and(|fields| fields.timestamp.is_some())
-    }
 }
 
 enum Refill {
@@ -481,47 +391,4 @@ enum Refill {
 
 fn head_offset(head: &Option<Head>) -> u64 {
     head.as_ref().map_or(0, |head| head.offset)
-}
-
-/// What follows the output file's own name, for a file whose name begins with it.
-fn suffix_of(path: &Path, other: &Path) -> Option<String> {
-    let name = path.file_name()?.to_str()?;
-    other.file_name()?.to_str()?.strip_prefix(name).map(str::to_owned)
-}
-
-fn entry_of(source: Source, meta: &Metadata) -> Entry {
-    Entry { source, key: key_of(meta), modified: modified(meta), bytes: meta.len() }
-}
-
-fn key_of(meta: &Metadata) -> Key {
-    (meta.dev(), meta.ino())
-}
-
-fn modified(meta: &Metadata) -> (i64, i64) {
-    (meta.mtime(), meta.mtime_nsec())
-}
-
-fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    loop {
-        match file.read_at(buffer, offset) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            other => return other,
-        }
-    }
-}
-
-/// The place of the first line feed; eight bytes at a time, for every document goes through here.
-fn find_line_feed(bytes: &[u8]) -> Option<usize> {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGHS: u64 = 0x8080_8080_8080_8080;
-    let (words, rest) = bytes.as_chunks::<8>();
-    let has_one = |word: &[u8; 8]| {
-        let differing = u64::from_ne_bytes(*word) ^ (ONES * u64::from(b'\n'));
-        differing.wrapping_sub(ONES) & !differing & HIGHS != 0
-    };
-    let (begin, tail) = match words.iter().position(has_one) {
-        Some(word) => (word * 8, &words[word][..]),
-        None => (words.len() * 8, rest),
-    };
-    tail.iter().position(|byte| *byte == b'\n').map(|at| begin + at)
 }

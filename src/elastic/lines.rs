@@ -77,12 +77,32 @@ fn skip_string(line: &[u8], at: usize) -> Option<usize> {
     }
     let mut at = at + 1;
     loop {
-        at += line.get(at..)?.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
+        at += find_quote_or_backslash(line.get(at..)?)?;
         if line[at] == b'"' {
             return Some(at + 1);
         }
         at += 2;
     }
+}
+
+/// Eight bytes at a time: every document goes through here.
+fn find_quote_or_backslash(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGHS: u64 = 0x8080_8080_8080_8080;
+    /// The highest bit of the first byte that is this one is set; above it, bits may be set that mean nothing.
+    fn equal(word: u64, byte: u8) -> u64 {
+        let differing = word ^ (ONES * u64::from(byte));
+        differing.wrapping_sub(ONES) & !differing & HIGHS
+    }
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let found = equal(word, b'"') | equal(word, b'\\');
+        if found != 0 {
+            return Some(index * 8 + found.trailing_zeros() as usize / 8);
+        }
+    }
+    rest.iter().position(|byte| matches!(byte, b'"' | b'\\')).map(|at| words.len() * 8 + at)
 }
 
 /// The place behind the value that begins here.

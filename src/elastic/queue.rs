@@ -4,12 +4,14 @@
 //! never: hold more than one request's worth.
 
 use crate::elastic::lines::Fields;
+use crate::elastic::mend;
 use crate::output::identity::Cursor;
 
 /// Bytes of a request, at most.
 pub const REQUEST_BYTES_MAX: usize = 5_000_000;
-/// Bytes of buffer that are kept while nothing is to be sent.
+/// Room that is kept while nothing is to be sent.
 const BUFFER_KEPT_BYTES: usize = 64 * 1024;
+const DOCUMENTS_KEPT: usize = 1024;
 
 /// A document in the body: an action line and the record with its `@timestamp`.
 #[derive(Clone, Copy, Debug)]
@@ -122,12 +124,29 @@ impl Queue {
         self.body = body;
     }
 
-    /// The record of a document, as its line in the file was.
+    /// The record of a document, as its line in the file was, or as it was mended.
     pub fn record(&self, index: usize) -> Vec<u8> {
+        [&b"{"[..], self.body[self.behind_brace(index)].trim_ascii_end()].concat()
+    }
+
+    /// Takes out, of keys that the record gives twice, all but the last; `false`, and nothing done, when it has none. The
+    /// document stays as long as it was: blanks at its end mean nothing.
+    pub fn mend(&mut self, index: usize) -> bool {
+        let record = self.record(index);
+        let Some(mended) = std::str::from_utf8(&record).ok().and_then(mend::without_doubled_keys) else { return false };
+        let place = self.behind_brace(index);
+        let text = &mut self.body[place];
+        let (begin, blanks) = text.split_at_mut(mended.len() - 1);
+        begin.copy_from_slice(&mended[1..]);
+        blanks.fill(b' ');
+        true
+    }
+
+    /// Where the record stands in the body, its brace and its line feed left out.
+    fn behind_brace(&self, index: usize) -> std::ops::Range<usize> {
         let begin: usize = self.documents[..index].iter().map(|document| document.bytes as usize).sum();
         let document = &self.documents[index];
-        let text = &self.body[begin + document.action_bytes as usize..begin + document.bytes as usize - 1];
-        [&text[..1], &text[1 + document.inserted_bytes as usize..]].concat()
+        begin + (document.action_bytes + 1 + document.inserted_bytes) as usize..begin + document.bytes as usize - 1
     }
 
     /// Takes out, of the first `sent` documents, all but those to be kept; returns how often the most patient of those
@@ -155,8 +174,9 @@ impl Queue {
         });
         self.body.truncate(to);
         if self.documents.is_empty() {
-            self.body.shrink_to(BUFFER_KEPT_BYTES.max(self.body.capacity() / 2));
-            self.documents.shrink_to(1024);
+            // A large request's room is not kept for small ones.
+            self.body.shrink_to(BUFFER_KEPT_BYTES.max(2 * from));
+            self.documents.shrink_to(DOCUMENTS_KEPT.max(2 * index));
         }
         tries
     }
@@ -187,6 +207,25 @@ mod tests {
             queue.push(line.as_bytes(), &found, found.id.unwrap_or(b"none"), at(n as u64));
         }
         queue
+    }
+
+    #[test]
+    fn a_record_with_a_key_given_twice_is_mended_in_its_place() {
+        let doubled = r#"{"timestamp":"t","id":"b","raw_event":{"a":1,"b":1.0,"a":2}}"#;
+        let whole = r#"{"timestamp":"t","id":"a","raw_event":{"a":1}}"#;
+        let mut queue = queue(&[whole, doubled, whole]);
+        assert!(!queue.mend(0));
+        assert!(queue.mend(1));
+        assert!(!queue.mend(1), "once is enough");
+        assert_eq!(queue.record(0), whole.as_bytes());
+        assert_eq!(queue.record(1), br#"{"timestamp":"t","id":"b","raw_event":{"b":1.0,"a":2}}"#);
+        assert_eq!(queue.record(2), whole.as_bytes());
+        let body = String::from_utf8(queue.take_body()).unwrap();
+        assert_eq!(body.lines().count(), 6);
+        assert_eq!(
+            body.lines().nth(3).unwrap().trim_end(),
+            r#"{"@timestamp":"t","timestamp":"t","id":"b","raw_event":{"b":1.0,"a":2}}"#
+        );
     }
 
     #[test]

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::clock::Clock;
-use crate::config::{Config, Elastic};
+use crate::config::{self, Config};
 use crate::elastic::carrier::Carrier;
 use crate::elastic::dead;
 use crate::elastic::lines;
@@ -65,12 +65,24 @@ pub fn replay(config: &Config, clock: &Clock) -> io::Result<ExitCode> {
         eprintln!("cannot replay: ELASTIC_URL is not set");
         return Ok(ExitCode::from(2));
     };
-    let carrier = Carrier::new(elastic, &config.network, clock.clone())?;
-    let mut replay = Replay::new(config, elastic, carrier, clock.clone());
-    match replay.run(&mut io::stdout())? {
-        counts if counts.refused == 0 && counts.left == 0 => Ok(ExitCode::SUCCESS),
-        _ => Ok(ExitCode::FAILURE),
-    }
+    let went = replay_to(elastic, &config.output, &config.network, clock, &mut io::stdout())?;
+    Ok(if went { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The same with any place to report to; whether every letter went.
+///
+/// # Errors
+/// As [`replay`].
+pub fn replay_to(
+    elastic: &config::Elastic,
+    output: &config::Output,
+    network: &config::Network,
+    clock: &Clock,
+    shown: &mut impl Write,
+) -> io::Result<bool> {
+    let carrier = Carrier::new(elastic, network, clock.clone())?;
+    let counts = Replay::new(elastic, output, carrier, clock.clone()).run(shown)?;
+    Ok(counts.refused == 0 && counts.left == 0)
 }
 
 struct Replay {
@@ -93,10 +105,10 @@ struct Replay {
 struct GivenUp(String);
 
 impl Replay {
-    fn new(config: &Config, elastic: &Elastic, carrier: Carrier, clock: Clock) -> Self {
+    fn new(elastic: &config::Elastic, output: &config::Output, carrier: Carrier, clock: Clock) -> Self {
         let now = clock.now();
         Self {
-            output: config.output.file.clone(),
+            output: output.file.clone(),
             carrier,
             bulk_size: elastic.bulk_size,
             queue: Queue::new(&elastic.index),
@@ -111,10 +123,10 @@ impl Replay {
         }
     }
 
-    fn run(&mut self, shown: &mut impl Write) -> io::Result<&Counts> {
+    fn run(mut self, shown: &mut impl Write) -> io::Result<Counts> {
         let Some(letters) = patiently(|| dead::take_over(&self.output))? else {
             writeln!(shown, "replay: there are no dead letters")?;
-            return Ok(&self.counts);
+            return Ok(self.counts);
         };
         self.counts.total = count(&letters)?;
         writeln!(shown, "replay: {} dead letters", self.counts.total)?;
@@ -141,7 +153,7 @@ impl Replay {
         fs::remove_file(dead::replaying_path(&self.output))?;
         File::open(folder(&self.output))?.sync_all()?;
         self.report(given_up.as_ref(), shown)?;
-        Ok(&self.counts)
+        Ok(self.counts)
     }
 
     /// Puts a letter's record into the queue; `false` for a letter that holds none.
@@ -237,10 +249,15 @@ impl Replay {
     fn settle(&mut self, letters: &File, items: &[Item]) -> io::Result<usize> {
         let mut kept = Vec::new();
         let mut done = Vec::new();
+        let mut mended = Vec::new();
         for (index, item) in items.iter().enumerate() {
             match item {
                 Item::Created => self.counts.created += 1,
                 Item::Exists => self.counts.exists += 1,
+                item if item.is_refused() && self.queue.mend(index) => {
+                    mended.push(index);
+                    continue;
+                }
                 Item::Dead { status, reason } => {
                     self.counts.refused += 1;
                     dead::push_letter(&mut kept, self.clock.wall(), *status, reason, &self.queue.record(index));
@@ -249,7 +266,10 @@ impl Replay {
             }
             done.push(self.places[index]);
         }
-        let is_done = |index: usize| matches!(items[index], Item::Created | Item::Exists | Item::Dead { .. });
+        let is_done = |index: usize| {
+            matches!(items[index], Item::Created | Item::Exists | Item::Dead { .. })
+                && mended.binary_search(&index).is_err()
+        };
         self.queue.settle(items.len(), |index| !is_done(index));
         let mut index = 0;
         self.places.retain(|_| {

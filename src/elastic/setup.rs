@@ -2,11 +2,14 @@
 //!
 //! Deals with: asking what is there, and one `PUT`. Must never: overwrite a template, or outrank one of the user's own.
 
+use std::io;
 use std::time::Duration;
 
 use serde_json::Value;
 use ureq::http::Method;
 
+use crate::clock::Clock;
+use crate::config;
 use crate::elastic::carrier::{Carrier, Failure};
 use crate::elastic::template::{self, PRIORITY};
 use crate::elastic::verdict::{self, Reply};
@@ -92,11 +95,35 @@ pub fn look(carrier: &Carrier, node: usize, index: &str) -> Result<Found, Setup>
         return Ok(Found::Left(format!("the template {name:?} matches the index")));
     }
     let decides = template::deciding(&all, index);
-    let stream = decides.as_ref().is_some_and(|other| other.data_stream) || {
-        let there = ask(&format!("/{}?filter_path=*.data_stream", encoded(index)))?.unwrap_or_default();
-        there.as_object().is_some_and(|indexes| indexes.values().any(|index| index.get("data_stream").is_some()))
-    };
-    Ok(Found::Absent { data_stream: stream, decides: decides.map(|other| other.name) })
+    let data_stream = decides.as_ref().is_some_and(|other| other.data_stream) || is_data_stream(carrier, node, index)?;
+    Ok(Found::Absent { data_stream, decides: decides.map(|other| other.name) })
+}
+
+/// Whether the index is there and is a data stream.
+///
+/// # Errors
+/// `Refused` or `Failed` when the cluster does not say.
+pub fn is_data_stream(carrier: &Carrier, node: usize, index: &str) -> Result<bool, Setup> {
+    let path = format!("/{}?filter_path=*.data_stream", encoded(index));
+    let there = answer_of(carrier.call(node, Method::GET, &path, None, REQUEST_TIMEOUT))?.unwrap_or_default();
+    Ok(there.as_object().is_some_and(|indexes| indexes.values().any(|index| index.get("data_stream").is_some())))
+}
+
+/// The template's text as this cluster would get it; where it does not answer, or none is set, that of an index.
+///
+/// # Errors
+/// When ELASTIC_CA_FILE or HTTPS_PROXY cannot be used.
+pub fn text_for(elastic: Option<&config::Elastic>, network: &config::Network, clock: &Clock) -> io::Result<String> {
+    /// What ELASTIC_INDEX is unless set.
+    const INDEX: &str = "genesys-audiohook";
+    let Some(elastic) = elastic else { return Ok(template::text(INDEX, false)) };
+    let carrier = Carrier::new(elastic, network, clock.clone())?;
+    let data_stream = (0..carrier.nodes()).find_map(|node| match look(&carrier, node, &elastic.index) {
+        Ok(Found::Absent { data_stream, .. }) => Some(data_stream),
+        Ok(_) => is_data_stream(&carrier, node, &elastic.index).ok(),
+        Err(_) => None,
+    });
+    Ok(template::text(&elastic.index, data_stream.unwrap_or(false)))
 }
 
 fn template_path(index: &str) -> String {

@@ -3,6 +3,9 @@
 //! Deals with: making the next batch, judging its answer, the cursor, the reasons that `/health` gives. Must never: wait.
 //! Each call returns at once; what takes time is done by the carrier thread, and one request is under way at a time.
 
+mod judging;
+mod reasons;
+
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::io;
@@ -15,36 +18,19 @@ use twox_hash::XxHash3_128;
 
 use crate::clock::Clock;
 use crate::config;
-use crate::elastic::carrier::{self, Answer, Carrier, Failure, Job};
+use crate::elastic::carrier::{self, Answer, Carrier, Job};
 use crate::elastic::chain::{self, Chain};
-use crate::elastic::dead;
 use crate::elastic::lines;
 use crate::elastic::link::{BLOCKED_AFTER, Link, Next, PROBE_TIMEOUT};
-use crate::elastic::probe::{self, Greeting};
+use crate::elastic::probe;
 use crate::elastic::queue::{Queue, REQUEST_BYTES_MAX};
-use crate::elastic::setup::Setup;
-use crate::elastic::verdict::{Item, Reply, Verdict, judge};
 use crate::event::read_line;
 use crate::output::backups::{self, Dropped, Keep};
 use crate::output::identity::{Cursor, FileIdentity};
-use crate::status::{Code, Status};
+use crate::status::Status;
 
 /// Bytes that one step looks through, at most, when it finds nothing but lines to be skipped.
 const STEP_BYTES_MAX: usize = 2 * REQUEST_BYTES_MAX;
-/// Requests are not made smaller than this for a cluster that is slow.
-const SLOW_BYTES_MIN: usize = 64 * 1024;
-/// A request this large may be what breaks the connection.
-const SUSPECT_BYTES: usize = 256 * 1024;
-/// Requests that went well before a larger one is tried again after a 413.
-const GROW_AFTER: u32 = 100;
-/// How often the dead letters are looked for while there are any: a replay in another process takes them.
-const DEAD_CHECK_EVERY: Duration = Duration::from_secs(5);
-/// How long the loss of a backlog is shown after the last one.
-const DROPPED_SHOWN: Duration = Duration::from_secs(3600);
-/// How often the template is tried before documents go without.
-const SETUP_TRIES_MAX: u32 = 3;
-/// A document that was put off this often, while others go, is said.
-const TRIES_SAID: u32 = 50;
 
 /// The cluster's side of the writer.
 pub struct Sink {
@@ -70,6 +56,7 @@ pub struct Sink {
     bytes_max: usize,
     documents_max: usize,
     good_requests: u32,
+    grow_after: u32,
     /// Documents were taken since a request was last not understood.
     accepted_since_malformed: bool,
     /// The cursor while the file that comes next has no line yet.
@@ -83,6 +70,8 @@ pub struct Sink {
     dead_check: Option<Instant>,
     dropped_until: Option<Instant>,
     dropped_events: u64,
+    /// When the unreachable cluster was said last.
+    said_at: Option<Instant>,
 }
 
 struct InFlight {
@@ -132,6 +121,7 @@ impl Sink {
             bytes_max: REQUEST_BYTES_MAX,
             documents_max: settings.bulk_size,
             good_requests: 0,
+            grow_after: judging::GROW_AFTER_BUSY,
             accepted_since_malformed: false,
             passed: None,
             trimmed_at: None,
@@ -143,6 +133,7 @@ impl Sink {
             dead_check: None,
             dropped_until: None,
             dropped_events: 0,
+            said_at: None,
             in_flight: None,
             settings: settings.clone(),
             nodes,
@@ -355,318 +346,13 @@ impl Sink {
     }
 
     /// A line that is no record: never the cluster's, and never in the way.
-    fn skip(&mut self) {
+    pub(super) fn skip(&mut self) {
         self.status.counters.errors.add(1);
         if !std::mem::replace(&mut self.skipped_said, true) {
             log::warn!(
                 "{} holds a line that is no JSON object; the cluster does not get it, nor any more of the kind",
                 self.path.display()
             );
-        }
-    }
-
-    fn judge(&mut self, node: usize, flight: &InFlight, outcome: Result<Reply, Failure>, now: Instant) {
-        let sent = flight.documents;
-        let reply = match outcome {
-            Ok(reply) => reply,
-            Err(failure) => {
-                if failure.timed_out || failure.broke && flight.bytes >= SUSPECT_BYTES {
-                    self.bytes_max = (flight.bytes / 2).max(SLOW_BYTES_MIN);
-                    self.good_requests = 0;
-                }
-                return self.failed(node, failure.why, failure.timed_out, None, now);
-            }
-        };
-        match judge(&reply, sent) {
-            Verdict::Items(items) => self.settle(node, &items, now),
-            Verdict::TooLarge(why) if sent == 1 => {
-                self.settle(node, &[Item::Dead { status: 413, reason: why }], now);
-            }
-            Verdict::TooLarge(_) => {
-                self.bytes_max = flight.bytes / 2;
-                self.good_requests = 0;
-                self.link.again(node, now);
-            }
-            Verdict::Malformed(_) if sent > 1 => {
-                if self.documents_max >= self.settings.bulk_size {
-                    self.accepted_since_malformed = false;
-                }
-                self.documents_max = sent / 2;
-                self.link.again(node, now);
-            }
-            // Others were understood meanwhile: so it is this one.
-            Verdict::Malformed(why) if self.accepted_since_malformed => {
-                self.settle(node, &[Item::Dead { status: 400, reason: why }], now);
-            }
-            Verdict::Malformed(why) => {
-                self.queue.put_last();
-                self.failed(node, why, false, None, now);
-            }
-            Verdict::Refused(why) => {
-                self.link.refused(node, now);
-                self.say_refused(node, &why);
-            }
-            Verdict::ReadOnly(why) => {
-                self.link.read_only(node, now);
-                self.say_read_only(&why);
-            }
-            Verdict::Busy { why, retry_after } => self.failed(node, why, false, retry_after, now),
-            Verdict::Failed(why) => self.failed(node, why, false, None, now),
-        }
-    }
-
-    fn failed(&mut self, node: usize, why: String, timed_out: bool, retry_after: Option<Duration>, now: Instant) {
-        log::debug!("{}: {why}", self.nodes[node]);
-        self.why = format!("{}: {why}", self.nodes[node]);
-        self.link.failed(node, timed_out, retry_after, now);
-        // Whatever it is now, it is no refused login any more.
-        self.status.clear(Code::ElasticRefused);
-    }
-
-    /// Takes out what is done and puts the rest off.
-    fn settle(&mut self, node: usize, items: &[Item], now: Instant) {
-        let dead_written = self.bury(items);
-        let (mut created, mut exists, mut dead) = (0, 0, 0);
-        let (mut refused, mut read_only, mut put_off) = (None, None, None);
-        for item in items {
-            match item {
-                Item::Created => created += 1,
-                Item::Exists => exists += 1,
-                Item::Dead { .. } if dead_written => dead += 1,
-                Item::Dead { reason, .. } => put_off = Some(reason),
-                Item::Again(why) => put_off = Some(why),
-                Item::Refused(why) => refused = Some(why),
-                Item::ReadOnly(why) => read_only = Some(why),
-            }
-        }
-        let counters = &self.status.counters;
-        counters.elastic_created.add(created);
-        counters.elastic_exists.add(exists);
-        counters.elastic_dead.add(dead);
-        let done = (created + exists + dead) as usize;
-        let tries = self.queue.settle(items.len(), |index| match &items[index] {
-            Item::Created | Item::Exists => false,
-            Item::Dead { .. } => !dead_written,
-            _ => true,
-        });
-        if done > 0 {
-            self.went_well();
-        }
-        if let Some(why) = refused {
-            self.link.refused(node, now);
-            return self.say_refused(node, why);
-        }
-        if let Some(why) = read_only {
-            self.link.read_only(node, now);
-            return self.say_read_only(why);
-        }
-        if let Some(why) = put_off.filter(|_| dead_written) {
-            self.why = format!("{} puts documents off: {why}", self.nodes[node]);
-        }
-        self.status.clear(Code::ElasticRefused);
-        if done == 0 {
-            return self.link.put_off(node, now);
-        }
-        self.link.progressed(node, items.len() - done, items.len(), now);
-        if tries >= TRIES_SAID {
-            self.say_unreachable();
-        } else {
-            self.status.clear(Code::ElasticUnreachable);
-        }
-    }
-
-    fn went_well(&mut self) {
-        self.accepted_since_malformed = true;
-        self.documents_max = (self.documents_max * 2).min(self.settings.bulk_size);
-        self.good_requests += 1;
-        if self.good_requests >= GROW_AFTER {
-            self.good_requests = 0;
-            self.bytes_max = (self.bytes_max * 2).min(REQUEST_BYTES_MAX);
-        }
-    }
-
-    /// Writes the dead letters; `false` when they could not be written, and their documents must go again.
-    fn bury(&mut self, items: &[Item]) -> bool {
-        let mut letters = Vec::new();
-        let mut last = None;
-        for (index, item) in items.iter().enumerate() {
-            let Item::Dead { status, reason } = item else { continue };
-            let record = self.queue.record(index);
-            if dead::push_letter(&mut letters, self.clock.wall(), *status, reason, &record) {
-                last = Some(reason);
-            } else {
-                // It is no JSON at all, which only the cluster's own reading showed.
-                self.skip();
-            }
-        }
-        if letters.is_empty() {
-            return true;
-        }
-        match dead::append(&self.path, &letters) {
-            Ok(()) => {
-                self.say_dead(last.map(String::as_str));
-                true
-            }
-            Err(error) => {
-                self.why = format!("cannot write {}: {error}", dead::letters_path(&self.path).display());
-                // Another process holds the lock for the blink of an eye: nothing to speak of.
-                if error.kind() != io::ErrorKind::WouldBlock {
-                    log::warn!("{}", self.why);
-                }
-                false
-            }
-        }
-    }
-
-    fn greeted(&mut self, node: usize, greeting: Greeting, now: Instant) {
-        match greeting {
-            Greeting::Alive { server } => {
-                self.link.probed(node, true, now);
-                if let Some(server) = server {
-                    self.name_server(node, server);
-                }
-                if std::mem::take(&mut self.refused_by_probe) {
-                    self.status.clear(Code::ElasticRefused);
-                }
-                if self.blocked_since().is_none() {
-                    self.status.clear(Code::ElasticUnreachable);
-                }
-            }
-            Greeting::Refused(why) => {
-                self.refused_by_probe = true;
-                self.link.refused(node, now);
-                self.say_refused(node, &why);
-            }
-            Greeting::Absent(why) => {
-                self.why = format!("{}: {why}", self.nodes[node]);
-                self.link.probed(node, false, now);
-            }
-        }
-    }
-
-    fn name_server(&self, node: usize, server: String) {
-        self.status.update_elastic(|view| {
-            if view.server.as_ref() != Some(&server) {
-                log::info!("the cluster at {} is {server}", self.nodes[node]);
-                view.server = Some(server);
-            }
-        });
-    }
-
-    fn set_up(&mut self, node: usize, outcome: Setup, now: Instant) {
-        let name = crate::elastic::template::name(&self.settings.index);
-        let mut once = |message: String| {
-            if !std::mem::replace(&mut self.template_said, true) {
-                log::warn!("{message}");
-            }
-        };
-        match outcome {
-            Setup::Put { data_stream } => {
-                let kind = if data_stream { "a data stream" } else { "an index" };
-                log::info!("put the index template {name} for {}, {kind}", self.settings.index);
-            }
-            Setup::Present => {}
-            Setup::Left(why) => {
-                if !std::mem::replace(&mut self.template_said, true) {
-                    log::info!(
-                        "did not put the index template {name}: {why}; `audiohook-collector template` prints ours"
-                    );
-                }
-            }
-            Setup::Refused(why) => once(format!(
-                "cannot put the index template {name}: {why}; documents go all the same: give the user the right manage_index_templates, or put what `audiohook-collector template` prints and set ELASTIC_SETUP=false"
-            )),
-            Setup::Failed(why) => {
-                self.setup_failures += 1;
-                if !self.setup_failures.is_multiple_of(SETUP_TRIES_MAX) {
-                    return self.failed(node, why, false, None, now);
-                }
-                once(format!("cannot put the index template {name}: {why}; documents go all the same"));
-            }
-        }
-        self.link.set_up(now);
-    }
-
-    fn blocked_since(&self) -> Option<Instant> {
-        let node = self.in_flight.as_ref().filter(|flight| flight.documents > 0).map(|flight| flight.node);
-        self.link.blocked_since(node)
-    }
-
-    /// Raises and clears what time alone changes.
-    fn watch(&mut self, now: Instant) {
-        if self.blocked_since().is_some_and(|since| now >= since + BLOCKED_AFTER)
-            && !self.status.is_raised(Code::ElasticRefused)
-        {
-            self.say_unreachable();
-        }
-        if self.dead_check.is_some_and(|at| at <= now) {
-            self.check_dead(now);
-        }
-        if self.dropped_until.is_some_and(|until| until <= now) {
-            self.dropped_until = None;
-            self.dropped_events = 0;
-            self.status.clear(Code::ElasticBacklogDropped);
-        }
-    }
-
-    fn say_unreachable(&self) {
-        self.status.raise(
-            Code::ElasticUnreachable,
-            format!(
-                "the cluster takes no documents ({}): the events are safe in {}, {} bytes of them wait and go by themselves when it is back; look at the cluster and at ELASTIC_URL",
-                self.why,
-                self.path.display(),
-                self.backlog_bytes
-            ),
-        );
-    }
-
-    fn say_refused(&self, node: usize, why: &str) {
-        self.status.clear(Code::ElasticUnreachable);
-        self.status.raise(
-            Code::ElasticRefused,
-            format!(
-                "{} {why}: the events are safe in {} and go when it lets us; look at ELASTIC_AUTH, and at the rights to create documents in {:?}",
-                self.nodes[node],
-                self.path.display(),
-                self.settings.index
-            ),
-        );
-    }
-
-    fn say_read_only(&self, why: &str) {
-        self.status.clear(Code::ElasticUnreachable);
-        self.status.raise(
-            Code::ElasticRefused,
-            format!(
-                "the index {:?} is read-only: {why}; the events are safe in {} and go when it takes writes; make room on the cluster's disks, then set index.blocks.read_only_allow_delete to null",
-                self.settings.index,
-                self.path.display()
-            ),
-        );
-    }
-
-    fn say_dead(&mut self, reason: Option<&str>) {
-        let reason = reason.map(|reason| format!(" (the last: {reason})")).unwrap_or_default();
-        self.status.raise(
-            Code::DeadLetters,
-            format!(
-                "the cluster will not take some documents as they are{reason}: the events are safe in {} and in {}, and missing in the cluster; mend the cause, mostly the index's mapping, then run `audiohook-collector replay`",
-                self.path.display(),
-                dead::letters_path(&self.path).display()
-            ),
-        );
-        self.dead_check = Some(self.clock.now() + DEAD_CHECK_EVERY);
-    }
-
-    fn check_dead(&mut self, now: Instant) {
-        if !dead::any(&self.path) {
-            self.dead_check = None;
-            self.status.clear(Code::DeadLetters);
-        } else if self.status.is_raised(Code::DeadLetters) {
-            self.dead_check = Some(now + DEAD_CHECK_EVERY);
-        } else {
-            self.say_dead(None);
         }
     }
 
@@ -681,27 +367,6 @@ impl Sink {
             Ok(dropped) => self.take_dropped(dropped),
             Err(error) => log::warn!("cannot delete old backups of {}: {error}", self.path.display()),
         }
-    }
-
-    fn take_dropped(&mut self, dropped: Dropped) {
-        if dropped.files == 0 {
-            return;
-        }
-        if let Err(error) = self.chain.dropped() {
-            log::error!("cannot read the folder of {}: {error}", self.path.display());
-        }
-        self.unread_lines = None;
-        self.status.counters.elastic_dropped.add(dropped.events);
-        self.dropped_events += dropped.events;
-        self.dropped_until = Some(self.clock.now() + DROPPED_SHOWN);
-        self.status.raise(
-            Code::ElasticBacklogDropped,
-            format!(
-                "{} events were deleted with the oldest backups of {} before the cluster had them, for more than ELASTIC_BACKLOG_MAX waited: they are missing there for good; see why it took none, or allow more",
-                self.dropped_events,
-                self.path.display()
-            ),
-        );
     }
 
     fn publish(&mut self) {

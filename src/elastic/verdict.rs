@@ -56,6 +56,13 @@ pub enum Item {
     ReadOnly(String),
 }
 
+impl Item {
+    /// Whether the document itself was not understood: what may be mended in it.
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Self::Dead { status: 400, .. })
+    }
+}
+
 /// The part of a bulk answer that is asked for (`filter_path`): enough to judge by.
 pub const FILTER_PATH: &str =
     "errors,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason,error,status";

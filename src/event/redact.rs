@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use crate::json::{Kind, Result, Scanner};
+use crate::json::{Part, Result, Scanner, Step};
 
 /// What stands in a hidden value's place.
 pub const REDACTED: &str = "[redacted]";
@@ -67,47 +67,29 @@ impl Redaction {
     /// When it is not JSON.
     pub fn apply(&self, json: &str) -> Result<String> {
         let mut out = String::with_capacity(json.len());
-        let mut scanner = Scanner::new(json);
-        self.copy(&mut scanner, &mut out)?;
-        Ok(out)
-    }
-
-    fn copy(&self, scanner: &mut Scanner<'_>, out: &mut String) -> Result<()> {
-        match scanner.kind()? {
-            Kind::Object => {
-                out.push('{');
-                let mut first = true;
-                scanner.object(|scanner, key| {
-                    if !std::mem::take(&mut first) {
-                        out.push(',');
-                    }
+        let mut hidden = false;
+        Scanner::new(json).walk(|part| {
+            match part {
+                Part::Mark(mark) => out.push(mark),
+                Part::Key(key) => {
+                    hidden = self.names.contains(&*key.decoded());
                     out.push('"');
                     out.push_str(key.raw());
                     out.push_str("\":");
-                    if self.names.contains(&*key.decoded()) {
-                        scanner.value()?;
-                        out.push_str("\"[redacted]\"");
-                        Ok(())
-                    } else {
-                        self.copy(scanner, out)
+                    if hidden {
+                        return Step::Over;
                     }
-                })?;
-                out.push('}');
+                }
+                Part::Value(_) if std::mem::take(&mut hidden) => {
+                    out.push('"');
+                    out.push_str(REDACTED);
+                    out.push('"');
+                }
+                Part::Value(value) => out.push_str(value.raw),
             }
-            Kind::Array => {
-                out.push('[');
-                let mut first = true;
-                scanner.array(|scanner| {
-                    if !std::mem::take(&mut first) {
-                        out.push(',');
-                    }
-                    self.copy(scanner, out)
-                })?;
-                out.push(']');
-            }
-            _ => out.push_str(scanner.value()?.raw),
-        }
-        Ok(())
+            Step::In
+        })?;
+        Ok(out)
     }
 }
 

@@ -20,6 +20,7 @@ use crate::clock::{Clock, Millis, format_millis};
 use crate::config::Genesys;
 use crate::message::{ChannelState, Definition};
 use crate::net::Dialer;
+use crate::status::Beat;
 
 /// What reading the history, its definitions and its counts needs.
 pub const HISTORY_PERMISSION: &str = "usage:events:view";
@@ -38,11 +39,25 @@ pub struct Api {
     token: Option<Token>,
     /// A login was refused: none is tried before this.
     refused: Option<(Instant, ApiError)>,
+    /// The correlation id of the last answer.
+    correlation: Option<String>,
 }
 
 impl Api {
     pub fn new(genesys: &Genesys, dialer: Arc<Dialer>, clock: Clock) -> Self {
-        Self { rest: Rest::new(dialer, clock.clone()), genesys: genesys.clone(), clock, token: None, refused: None }
+        Self {
+            rest: Rest::new(dialer, clock.clone()),
+            genesys: genesys.clone(),
+            clock,
+            token: None,
+            refused: None,
+            correlation: None,
+        }
+    }
+
+    /// Whose heartbeat rests while a request is under way.
+    pub fn watch(&mut self, beat: Arc<Beat>) {
+        self.rest.watch(beat);
     }
 
     /// The service's clock, as its answers told it.
@@ -120,12 +135,26 @@ impl Api {
         body: Option<&[u8]>,
         permission: Option<&str>,
     ) -> Result<String, ApiError> {
+        self.correlation = None;
         let answer = self.send(what, method, path, body)?;
+        self.correlation.clone_from(&answer.correlation);
         if answer.is_success() {
             return Ok(answer.body);
         }
-        let correlation = answer.correlation.as_deref();
-        Err(judge(what, answer.status, &answer.body, answer.retry_after, correlation, permission))
+        let error =
+            judge(what, answer.status, &answer.body, answer.retry_after, self.correlation.as_deref(), permission);
+        let token = self.token.as_ref().and_then(|token| token.authorization.expose().split_once(' '));
+        Err(error.hide(token.map_or("", |(_, token)| token)))
+    }
+
+    /// The vendor's correlation id of the last answer: for errors about what it held.
+    pub fn correlation(&self) -> Option<&str> {
+        self.correlation.as_deref()
+    }
+
+    /// An answer that is a success and makes no sense.
+    fn nonsense(&self, what: &str, cause: impl std::fmt::Display) -> ApiError {
+        ApiError::nonsense(what, cause).with_correlation(self.correlation())
     }
 
     /// All event definitions: `GET /api/v2/usage/events/definitions`.
@@ -141,7 +170,7 @@ impl Api {
         let path = "/api/v2/usage/events/definitions";
         let body = self.ask(WHAT, Method::GET, path, None, Some(HISTORY_PERMISSION))?;
         let listed: Listed = serde_json::from_str(&body)
-            .map_err(|error| ApiError::nonsense(WHAT, format!("the answer lists no definitions ({error})")))?;
+            .map_err(|error| self.nonsense(WHAT, format_args!("the answer lists no definitions ({error})")))?;
         Ok(listed.entities)
     }
 
@@ -153,7 +182,7 @@ impl Api {
         const WHAT: &str = "ask for the topics' transports";
         let path = "/api/v2/notifications/availabletopics?expand=transports,requiresPermissions,permissionDetails,topicParameters";
         let body = self.ask(WHAT, Method::GET, path, None, None)?;
-        topics::understand_transports(&body).map_err(|error| ApiError::nonsense(WHAT, error))
+        topics::understand_transports(&body).map_err(|error| self.nonsense(WHAT, error))
     }
 
     /// Makes a channel: `POST /api/v2/notifications/channels`.
@@ -163,6 +192,28 @@ impl Api {
     pub fn create_channel(&mut self) -> Result<ChannelState, ApiError> {
         let body = self.ask("make a channel", Method::POST, "/api/v2/notifications/channels", Some(b""), None)?;
         channel::understand(&body, channel::owner(&self.genesys), self.service().now())
+            .map_err(|error| error.with_correlation(self.correlation()))
+    }
+
+    /// The client's channels: `GET /api/v2/notifications/channels`. One that cannot be connected to is left out.
+    ///
+    /// # Errors
+    /// As the service says.
+    pub fn channels(&mut self) -> Result<Vec<ChannelState>, ApiError> {
+        #[derive(Deserialize)]
+        struct Listed {
+            entities: Vec<Box<serde_json::value::RawValue>>,
+        }
+        const WHAT: &str = "list the channels";
+        let path = "/api/v2/notifications/channels?includechannels=oauthclient";
+        let body = self.ask(WHAT, Method::GET, path, None, None)?;
+        // The parser's message could quote an id: only the fact is told.
+        let listed: Listed =
+            serde_json::from_str(&body).map_err(|_| self.nonsense(WHAT, "the answer lists no channels"))?;
+        let (owner, now) = (channel::owner(&self.genesys), self.service().now());
+        let understood =
+            listed.entities.iter().filter_map(|one| channel::understand(one.get(), owner.clone(), now).ok());
+        Ok(understood.collect())
     }
 
     /// Whether a channel still stands: `HEAD /api/v2/notifications/channels/{id}`.
@@ -171,7 +222,7 @@ impl Api {
     /// [`Kind::Gone`] when it does not; else as the service says.
     pub fn check_channel(&mut self, id: &str) -> Result<(), ApiError> {
         let path = format!("/api/v2/notifications/channels/{}", encode(id));
-        self.ask("look for the channel", Method::HEAD, &path, None, None).map(drop)
+        self.ask("look for the channel", Method::HEAD, &path, None, None).map(drop).map_err(|error| error.hide(id))
     }
 
     /// Replaces a channel's subscriptions: `PUT /api/v2/notifications/channels/{id}/subscriptions`.
@@ -181,8 +232,36 @@ impl Api {
     pub fn subscribe(&mut self, id: &str, topics: &[String]) -> Result<Vec<Subscription>, ApiError> {
         let path = format!("/api/v2/notifications/channels/{}/subscriptions?ignoreErrors=true", encode(id));
         let body = channel::subscription_body(topics);
-        let answer = self.ask("subscribe", Method::PUT, &path, Some(body.as_bytes()), None)?;
-        channel::understand_subscriptions(&answer, topics)
+        let answer = self.ask("subscribe", Method::PUT, &path, Some(body.as_bytes()), None);
+        let answer = answer.map_err(|error| error.hide(id))?;
+        channel::understand_subscriptions(&answer, topics).map_err(|error| error.with_correlation(self.correlation()))
+    }
+
+    /// How many topics a channel has: `GET /api/v2/notifications/channels/{id}/subscriptions`.
+    ///
+    /// # Errors
+    /// As the service says.
+    pub fn subscription_count(&mut self, id: &str) -> Result<usize, ApiError> {
+        #[derive(Deserialize)]
+        struct Listed {
+            entities: Vec<serde::de::IgnoredAny>,
+        }
+        const WHAT: &str = "look at the subscriptions";
+        let path = format!("/api/v2/notifications/channels/{}/subscriptions", encode(id));
+        let body = self.ask(WHAT, Method::GET, &path, None, None).map_err(|error| error.hide(id))?;
+        let listed: Listed =
+            serde_json::from_str(&body).map_err(|_| self.nonsense(WHAT, "the answer lists no subscriptions"))?;
+        Ok(listed.entities.len())
+    }
+
+    /// Takes a channel's subscriptions away: `DELETE /api/v2/notifications/channels/{id}/subscriptions`.
+    ///
+    /// # Errors
+    /// As the service says.
+    pub fn unsubscribe(&mut self, id: &str) -> Result<(), ApiError> {
+        let path = format!("/api/v2/notifications/channels/{}/subscriptions", encode(id));
+        let answer = self.ask("take the subscriptions away", Method::DELETE, &path, None, None);
+        answer.map(drop).map_err(|error| error.hide(id))
     }
 
     /// One page of the history as it came: `POST /api/v2/usage/events/query`. `cursor` is the path of a former page's
@@ -205,7 +284,7 @@ impl Api {
         let body = json!({ "interval": interval(from, to) }).to_string();
         let path = "/api/v2/usage/events/aggregates/query";
         let answer = self.ask(WHAT, Method::POST, path, Some(body.as_bytes()), Some(HISTORY_PERMISSION))?;
-        understand_aggregates(&answer).map_err(|error| ApiError::nonsense(WHAT, error))
+        understand_aggregates(&answer).map_err(|error| self.nonsense(WHAT, error))
     }
 
     /// The address that a `nextUri` must not leave.

@@ -44,10 +44,10 @@ pub fn owner(genesys: &Genesys) -> String {
 pub fn understand(body: &str, owner: String, now: Millis) -> Result<ChannelState, ApiError> {
     const WHAT: &str = "make a channel";
     // The parser's message could quote the id: only the fact is told.
-    let created: Created = serde_json::from_str(body)
-        .map_err(|_| ApiError::nonsense(WHAT, "the answer holds no channel; check for a proxy in the way"))?;
+    let created: Created =
+        serde_json::from_str(body).map_err(|_| ApiError::nonsense(WHAT, "the answer holds no channel"))?;
     if !is_connectable(&created.connect_uri) {
-        return Err(ApiError::nonsense(WHAT, "the channel's address is no wss address; check for a proxy in the way"));
+        return Err(ApiError::nonsense(WHAT, "the channel's address is no wss address"));
     }
     let told = created.expires.as_deref().and_then(parse_instant).filter(|expires| *expires > now);
     Ok(ChannelState {
@@ -73,7 +73,7 @@ pub fn is_usable(state: &ChannelState, owner: &str, now: Millis) -> bool {
 /// How long until the channel should be handed over to a new one.
 pub fn handover_in(state: &ChannelState, now: Millis) -> Duration {
     let left = Duration::from_millis(u64::try_from(state.expires_ms - now).unwrap_or(0));
-    left - (left / 10).max(HANDOVER_BEFORE_MIN).min(HANDOVER_BEFORE_MAX).min(left / 2)
+    left - (left / 10).clamp(HANDOVER_BEFORE_MIN, HANDOVER_BEFORE_MAX).min(left / 2)
 }
 
 /// The body that subscribes to these topics: a bare array.

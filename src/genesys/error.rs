@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::secret::mask;
+
 /// What a failure asks of the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -35,23 +37,59 @@ pub enum Kind {
 pub struct ApiError {
     pub kind: Kind,
     message: String,
+    cure: Option<String>,
 }
 
 impl ApiError {
     /// `what` is the verb and its object: `read the history`.
     pub fn new(kind: Kind, what: &str, cause: impl fmt::Display) -> Self {
-        Self { kind, message: format!("cannot {what}: {cause}") }
+        Self { kind, message: format!("cannot {what}: {cause}"), cure: None }
+    }
+
+    /// The same with what to do.
+    fn with_cure(self, cure: impl Into<String>) -> Self {
+        Self { cure: Some(cure.into()), ..self }
+    }
+
+    /// What went wrong, and what to do about it, where that is known.
+    pub fn parts(&self) -> (&str, Option<&str>) {
+        match &self.cure {
+            Some(cure) => (&self.message, Some(cure)),
+            // The errors of a dial bring their cure along.
+            None => self.message.split_once("; ").map_or((&self.message, None), |(what, cure)| (what, Some(cure))),
+        }
+    }
+
+    /// Masks a secret that the service repeated in its answer.
+    pub fn hide(mut self, secret: &str) -> Self {
+        if !secret.is_empty() && self.message.contains(secret) {
+            self.message = self.message.replace(secret, &mask(secret));
+        }
+        self
+    }
+
+    /// Adds the correlation id of the answer that could not be understood: it is what the vendor's support asks for.
+    pub fn with_correlation(mut self, correlation: Option<&str>) -> Self {
+        if let (Some(id), false) = (correlation, self.message.contains(CORRELATION)) {
+            self.message.push_str(&format!("{CORRELATION}{}]", shorten(id)));
+        }
+        self
     }
 
     /// An answer that cannot be understood.
     pub fn nonsense(what: &str, cause: impl fmt::Display) -> Self {
         Self::new(Kind::Nonsense, what, cause)
+            .with_cure("check for a proxy in the way (HTTPS_PROXY), and that GENESYS_ENV is right")
     }
 }
 
 impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.message)?;
+        match &self.cure {
+            Some(cure) => write!(f, "; {cure}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -70,6 +108,8 @@ struct Body {
     error_description: Option<String>,
 }
 
+/// What stands before the vendor's correlation id.
+const CORRELATION: &str = " [correlation id ";
 /// Characters of the vendor's text that are shown.
 const TEXT_MAX: usize = 300;
 
@@ -119,9 +159,9 @@ pub fn judge(
         cause.push_str(&format!(" ({text})"));
     }
     if let Some(correlation) = correlation {
-        cause.push_str(&format!(" [correlation id {}]", shorten(correlation)));
+        cause.push_str(&format!("{CORRELATION}{}]", shorten(correlation)));
     }
-    ApiError::new(kind, what, format!("{cause}; {cure}"))
+    ApiError::new(kind, what, cause).with_cure(cure)
 }
 
 /// Judges the login's answer that is not 200.
@@ -145,8 +185,8 @@ pub fn judge_login(status: u16, body: &str, retry_after: Option<Duration>, corre
     };
     let detail = [code, text].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
     let detail = if detail.is_empty() { String::new() } else { format!(" {detail}") };
-    let correlation = correlation.map_or_else(String::new, |id| format!(" [correlation id {}]", shorten(id)));
-    ApiError::new(Kind::Credentials, WHAT, format!("{status}{detail}{correlation}; {cure}"))
+    let correlation = correlation.map_or_else(String::new, |id| format!("{CORRELATION}{}]", shorten(id)));
+    ApiError::new(Kind::Credentials, WHAT, format!("{status}{detail}{correlation}")).with_cure(cure)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! One request a step, so that whoever drives it has time for other duties. Pure: it says what to ask and takes the
 //! answer. Must never: say that a span was read before every page of it was given; follow a page that leads nowhere.
 
+mod order;
 mod page;
 mod rate;
 
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use self::order::Order;
 pub use self::rate::Rate;
 use super::api::interval;
 use super::error::{ApiError, Kind};
@@ -72,6 +74,7 @@ struct Piece {
     suspects: Vec<String>,
     any_taken: bool,
     body: String,
+    order: Order,
 }
 
 /// What to do next.
@@ -220,13 +223,21 @@ impl History {
             piece.empty_pages += 1;
         } else {
             piece.empty_pages = 0;
+            piece.order.look(&body, &parsed.rows);
             taken.page = Some(Page { body, rows: parsed.rows, received });
         }
         match parsed.next {
             Some(next) if piece.empty_pages > EMPTY_PAGES_MAX || !piece.followed.insert(hash(&next)) => {
-                self.restart(ApiError::nonsense(WHAT, "its pages repeat and have no end"), taken);
+                self.restart(ApiError::new(Kind::Nonsense, WHAT, "its pages repeat and have no end"), taken);
             }
-            Some(next) => piece.cursor = Some(next),
+            Some(next) => {
+                piece.cursor = Some(next);
+                // A long piece is not begun from its start again by a crash in its middle.
+                let is_all = piece.start == 0 && piece.len + self.refused_ids.len() >= job.ids.len();
+                if job.is_whole && is_all {
+                    taken.read_up_to = piece.order.up_to().filter(|ms| *ms > job.at && *ms <= job.to);
+                }
+            }
             None => self.end_group(taken),
         }
     }
@@ -395,6 +406,7 @@ impl Piece {
             suspects: Vec::new(),
             any_taken: false,
             body: String::new(),
+            order: Order::default(),
         }
     }
 
@@ -404,6 +416,7 @@ impl Piece {
         self.followed.clear();
         self.empty_pages = 0;
         self.body.clear();
+        self.order = Order::default();
     }
 
     fn restart(&mut self) {

@@ -13,6 +13,7 @@ use super::error::{ApiError, Kind};
 use crate::clock::{Clock, Millis, parse_http_date};
 use crate::net::{self, Dialer, Limits};
 use crate::secret::Secret;
+use crate::status::Beat;
 
 /// What a request may take. Silence is told before a health check grows impatient.
 pub const LIMITS: Limits =
@@ -91,6 +92,7 @@ impl Answer {
 pub struct Rest {
     agent: Agent,
     pub service: ServiceClock,
+    beat: Option<Arc<Beat>>,
 }
 
 /// One request.
@@ -107,7 +109,12 @@ pub struct Call<'a> {
 
 impl Rest {
     pub fn new(dialer: Arc<Dialer>, clock: Clock) -> Self {
-        Self { agent: net::agent(dialer, LIMITS), service: ServiceClock::new(clock) }
+        Self { agent: net::agent(dialer, LIMITS), service: ServiceClock::new(clock), beat: None }
+    }
+
+    /// Whose heartbeat rests while a request is under way.
+    pub fn watch(&mut self, beat: Arc<Beat>) {
+        self.beat = Some(beat);
     }
 
     /// Sends a request and reads the whole answer.
@@ -116,6 +123,7 @@ impl Rest {
     /// When no whole answer came within the limits: [`Kind::Network`], or [`Kind::Nonsense`] for one that is no HTTP or
     /// too long.
     pub fn send(&self, call: &Call<'_>) -> Result<Answer, ApiError> {
+        let _timed = self.beat.as_deref().map(Beat::timed);
         let failed = |error: &ureq::Error| explain(call.what, error);
         let mut builder = Request::builder()
             .method(call.method.clone())
@@ -144,8 +152,9 @@ impl Rest {
         let correlation = header(&response, "inin-correlation-id");
         let status = response.status().as_u16();
         let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
-        let body = String::from_utf8(body.map_err(|error| failed(&error))?)
-            .map_err(|_| ApiError::nonsense(call.what, "the answer is not UTF-8"))?;
+        let body = String::from_utf8(body.map_err(|error| failed(&error))?).map_err(|_| {
+            ApiError::nonsense(call.what, "the answer is not UTF-8").with_correlation(correlation.as_deref())
+        })?;
         log::debug!(
             "{}: {status}, {} bytes, correlation id {}",
             call.what,
@@ -170,6 +179,6 @@ fn explain(what: &str, error: &ureq::Error) -> ApiError {
         ureq::Error::Io(error) => ApiError::new(Kind::Network, what, format!("the connection broke: {error}")),
         ureq::Error::BodyExceedsLimit(_) => ApiError::nonsense(what, "the answer is longer than 16 MiB"),
         // The texts of the others may quote the address.
-        _ => ApiError::nonsense(what, "the answer is no HTTP that can be understood; check for a proxy in the way"),
+        _ => ApiError::nonsense(what, "the answer is no HTTP that can be understood"),
     }
 }

@@ -51,9 +51,9 @@ pub fn read_file(path: &Path, named: bool) -> Result<Option<Vec<String>>, String
     match std::fs::read(path) {
         Ok(bytes) => parse_file(&bytes)
             .map(Some)
-            .map_err(|error| format!("cannot read the topics of TOPICS_FILE {}: {error}", path.display())),
+            .map_err(|error| format!("cannot read the topics in {}: {error}", path.display())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => Ok(None),
-        Err(error) => Err(format!("cannot read TOPICS_FILE {}: {error}", path.display())),
+        Err(error) => Err(format!("cannot read {}: {error}", path.display())),
     }
 }
 
@@ -112,8 +112,14 @@ pub fn plan(file: Option<&[String]>, definitions: Option<&[Definition]>) -> Plan
                 let mut found = definitions.map(matching).unwrap_or_default();
                 if found.is_empty() {
                     found = matching(&built_in);
-                    let why = if definitions.is_some() { "matches no definition" } else { "cannot be expanded yet" };
-                    notices.push(format!("{entry} {why}: {} built-in ones are taken", found.len()));
+                    notices.push(if definitions.is_some() {
+                        format!(
+                            "{entry} matches no definition: {} built-in ones are taken; see whether the organisation has an AudioHook integration (Admin > Integrations), and whether TOPICS_FILE names what it should",
+                            found.len()
+                        )
+                    } else {
+                        format!("{entry} cannot be expanded yet: {} built-in ones are taken", found.len())
+                    });
                 }
                 topics.extend(found);
             }

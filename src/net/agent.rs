@@ -21,8 +21,8 @@ use super::{Dialer, Target};
 /// What the service and the cluster see of us.
 pub const USER_AGENT: &str = concat!("audiohook-collector/", env!("CARGO_PKG_VERSION"));
 
-/// An idle connection is kept for the next request for this long.
-const IDLE_MAX: Duration = Duration::from_secs(90);
+/// An idle connection is not used again after this long: proxies and balancers cut them without a word.
+const IDLE_MAX: Duration = Duration::from_secs(25);
 
 /// Bytes of each of a connection's two buffers; an answer's head must fit.
 const BUFFER_BYTES: usize = 32 * 1024;

@@ -2,12 +2,18 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use super::owner;
+
+/// How the refusal begins.
+const OTHERS: &str = "another collector";
 
 /// Held as long as the collector runs.
 pub struct Lock {
-    _file: File,
+    output: PathBuf,
+    file: File,
 }
 
 impl Lock {
@@ -16,6 +22,27 @@ impl Lock {
         let mut name = output.as_os_str().to_owned();
         name.push(".lock");
         name.into()
+    }
+
+    /// Who holds the lock, as the process id that stands in it; none when it is free. Nothing is written.
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    pub fn holder(output: &Path) -> io::Result<Option<String>> {
+        let mut file = match File::open(Self::path(output)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(None),
+            Err(TryLockError::WouldBlock) => {
+                let mut pid = String::new();
+                file.read_to_string(&mut pid)?;
+                Ok(Some(pid.trim().to_owned()))
+            }
+            Err(TryLockError::Error(error)) => Err(error),
+        }
     }
 
     /// Takes the lock, and writes this process's id into it.
@@ -35,13 +62,14 @@ impl Lock {
             .mode(0o640)
             .open(&path)
             .map_err(cannot)?;
+        owner::follow(&file, output);
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut pid = String::new();
                 let _ = file.read_to_string(&mut pid);
                 return Err(format!(
-                    "another collector (process {}) writes to OUTPUT_FILE {}: stop it, or give this one a file of its own",
+                    "{OTHERS} (process {}) writes to OUTPUT_FILE {}: stop it, or give this one a file of its own",
                     pid.trim(),
                     output.display()
                 ));
@@ -51,7 +79,26 @@ impl Lock {
         file.set_len(0).map_err(cannot)?;
         file.seek(SeekFrom::Start(0)).map_err(cannot)?;
         writeln!(file, "{}", std::process::id()).map_err(cannot)?;
-        Ok(Self { _file: file })
+        Ok(Self { output: output.to_owned(), file })
+    }
+
+    /// Takes the lock again where someone deleted or moved it: what is locked then is no longer what others look at.
+    ///
+    /// # Errors
+    /// In one sentence, when another collector has it by now: this one must not go on.
+    pub fn look(&mut self) -> Result<(), String> {
+        let there = std::fs::metadata(Self::path(&self.output)).map(|there| (there.dev(), there.ino()));
+        let ours = self.file.metadata().map(|ours| (ours.dev(), ours.ino()));
+        if there.is_ok() && there.ok() == ours.ok() {
+            return Ok(());
+        }
+        match Self::take(&self.output) {
+            Ok(taken) => *self = taken,
+            Err(error) if error.starts_with(OTHERS) => return Err(error),
+            // The folder is gone, or refuses: the file itself tells of that.
+            Err(error) => log::debug!("{error}"),
+        }
+        Ok(())
     }
 }
 
@@ -65,8 +112,16 @@ mod tests {
         let first = Lock::take(&output).unwrap();
         let refusal = Lock::take(&output).err().unwrap();
         assert!(refusal.contains(&format!("process {}", std::process::id())), "{refusal}");
+        assert_eq!(Lock::holder(&output).unwrap(), Some(std::process::id().to_string()));
         drop(first);
-        Lock::take(&output).unwrap();
+        assert_eq!(Lock::holder(&output).unwrap(), None);
+        let mut third = Lock::take(&output).unwrap();
+        std::fs::remove_file(Lock::path(&output)).unwrap();
+        third.look().unwrap();
+        assert!(Lock::take(&output).is_err(), "a lock that was deleted is taken again");
+        std::fs::remove_file(Lock::path(&output)).unwrap();
+        let _fourth = Lock::take(&output).unwrap();
+        assert!(third.look().is_err(), "and one that another has by now ends this one");
         std::fs::remove_file(Lock::path(&output)).unwrap();
     }
 }

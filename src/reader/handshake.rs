@@ -4,12 +4,16 @@
 use std::hash::{BuildHasher, RandomState};
 use std::io::{Read, Write};
 
+use data_encoding::BASE64;
 use tungstenite::handshake::derive_accept_key;
 
-use crate::net::{Stream, Target, USER_AGENT, authority, base64};
+use crate::net::{Stream, Target, USER_AGENT, authority};
 
 /// Bytes of an answer's head that are read before it counts as nonsense.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// Characters of the vendor's correlation id that are shown.
+const CORRELATION_CHARS_MAX: usize = 64;
 
 /// Why a handshake failed.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,7 +34,7 @@ pub fn random() -> u64 {
 /// # Errors
 /// When the server refuses, answers nonsense, or does not answer in time.
 pub fn shake_hands(stream: &mut Stream, target: &Target, path: &str) -> Result<Vec<u8>, Failed> {
-    let key = base64::encode(&[random().to_ne_bytes(), random().to_ne_bytes()].concat());
+    let key = BASE64.encode(&[random().to_ne_bytes(), random().to_ne_bytes()].concat());
     let default_port = if target.tls { 443 } else { 80 };
     let host = if target.port == default_port {
         authority(&target.host, target.port).trim_end_matches(&format!(":{default_port}")).to_owned()
@@ -57,7 +61,19 @@ pub fn shake_hands(stream: &mut Stream, target: &Target, path: &str) -> Result<V
         }
     };
     let rest = answer.split_off(head_end + 4);
-    judge(&String::from_utf8_lossy(&answer), &derive_accept_key(key.as_bytes())).map(|()| rest)
+    let head = String::from_utf8_lossy(&answer);
+    let judged = judge(&head, &derive_accept_key(key.as_bytes()));
+    if let (Err(Failed::Refused(status)), Some(id)) = (&judged, header(&head, "inin-correlation-id")) {
+        let id: String = id.chars().filter(|c| c.is_ascii_graphic()).take(CORRELATION_CHARS_MAX).collect();
+        log::warn!("the socket's handshake was refused with {status} [correlation id {id}]");
+    }
+    judged.map(|()| rest)
+}
+
+/// A header's value.
+fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    let mut headers = head.split("\r\n").skip(1).filter_map(|line| line.split_once(':'));
+    headers.find(|(key, _)| key.trim().eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
 }
 
 fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
@@ -66,8 +82,7 @@ fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
 
 /// Whether this head accepts the handshake.
 fn judge(head: &str, expected_accept: &str) -> Result<(), Failed> {
-    let mut lines = head.split("\r\n");
-    let mut status_line = lines.next().unwrap_or_default().splitn(3, ' ');
+    let mut status_line = head.split("\r\n").next().unwrap_or_default().splitn(3, ' ');
     let is_http = status_line.next().is_some_and(|version| version.starts_with("HTTP/1."));
     let status = status_line.next().and_then(|code| code.parse().ok());
     match status.filter(|_| is_http) {
@@ -75,9 +90,7 @@ fn judge(head: &str, expected_accept: &str) -> Result<(), Failed> {
         Some(status) => return Err(Failed::Refused(status)),
         None => return Err(Failed::Broken("cannot shake hands: the answer is not HTTP".to_owned())),
     }
-    let headers: Vec<(&str, &str)> =
-        lines.filter_map(|line| line.split_once(':')).map(|(name, value)| (name.trim(), value.trim())).collect();
-    let value = |wanted: &str| headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, v)| *v);
+    let value = |name: &str| header(head, name);
     if !value("upgrade").is_some_and(|upgrade| upgrade.eq_ignore_ascii_case("websocket")) {
         return Err(Failed::Broken("cannot shake hands: the answer upgrades to no WebSocket".to_owned()));
     }

@@ -9,6 +9,7 @@ use tungstenite::handshake::derive_accept_key;
 use super::*;
 use crate::clock::ManualClock;
 use crate::config::Network;
+use crate::message::Frame;
 use crate::secret::Secret;
 use crate::simulator::frame;
 

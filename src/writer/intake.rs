@@ -81,6 +81,11 @@ impl Intake {
         }
     }
 
+    /// Bytes that wait to be written, here and aside.
+    pub fn bytes(&self) -> usize {
+        self.lines.len() + self.asides.iter().map(|aside| aside.frame.len()).sum::<usize>()
+    }
+
     /// Takes what one read of the socket brought.
     pub fn batch(&mut self, batch: &Batch) {
         for frame in batch.frames.iter() {
@@ -128,6 +133,7 @@ impl Intake {
         };
         match self.window.offer(Sighting { content: identity.content, way: Way::Socket, moment }) {
             Outcome::New => self.write(event, identity, Origin::Websocket { channel: &batch.channel }, received),
+            // A socket's sighting displaces none.
             Outcome::Duplicate | Outcome::Displaces(_) => self.tally.duplicate += 1,
         }
     }

@@ -1,8 +1,8 @@
 //! Frames that are not events, kept aside with the reason: the newest, within a bound.
 
 use std::collections::HashSet;
-use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
@@ -58,13 +58,14 @@ impl Unreadable {
         if len + more <= FILE_BYTES_MAX {
             return Ok(());
         }
-        let bytes = std::fs::read(&self.path)?;
-        let half = (bytes.len() / 2).max((len + more).saturating_sub(FILE_BYTES_MAX) as usize).min(bytes.len());
-        let from = bytes[half..].iter().position(|b| *b == b'\n').map_or(bytes.len(), |end| half + end + 1);
+        let half = (len / 2).max((len + more).saturating_sub(FILE_BYTES_MAX)).min(len);
+        let mut newer = BufReader::new(File::open(&self.path)?);
+        newer.seek(SeekFrom::Start(half))?;
+        newer.skip_until(b'\n')?;
         let mut temporary = self.path.as_os_str().to_owned();
         temporary.push(".new");
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&temporary)?;
-        file.write_all(&bytes[from..])?;
+        io::copy(&mut newer, &mut file)?;
         std::fs::rename(&temporary, &self.path)
     }
 }

@@ -1,6 +1,7 @@
 //! A cluster for what a real one cannot be made to do: it keeps documents by their id, and misbehaves on request.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -57,6 +58,7 @@ pub struct State {
     pub requests: Vec<Request>,
     pub connections: usize,
     pub templates: BTreeMap<String, String>,
+    is_void: bool,
     script: Option<Script>,
     items: Option<ItemScript>,
 }
@@ -115,6 +117,11 @@ impl Fake {
         self.script(move |request| if request.is_bulk() { script(request) } else { Act::Serve });
     }
 
+    /// Nothing is kept, and every document was made: for measuring.
+    pub fn answer_all_as_created(&self) {
+        self.state().is_void = true;
+    }
+
     /// From now on each document's status is this one's, by id and text; 201 serves it as a cluster does.
     pub fn on_item(&self, items: impl FnMut(&str, &str) -> u16 + Send + 'static) {
         self.state().items = Some(Box::new(items));
@@ -143,12 +150,13 @@ fn serve<S: Read + Write>(stream: S, state: &Mutex<State>) {
         let act = {
             let mut state = state.lock().unwrap();
             let act = state.script.as_mut().map_or(Act::Serve, |script| script(&request));
+            let body = if state.is_void { Vec::new() } else { request.body.clone() };
             state.requests.push(Request {
                 method: request.method.clone(),
                 path: request.path.clone(),
                 authorization: request.authorization.clone(),
                 encoding: request.encoding.clone(),
-                body: request.body.clone(),
+                body,
                 at: request.at,
             });
             act
@@ -220,6 +228,10 @@ fn read_request<S: Read>(stream: &mut BufReader<S>) -> Option<Request> {
 
 fn answer(request: &Request, state: &mut State) -> (u16, String) {
     let path = request.path.split('?').next().unwrap_or_default();
+    if request.is_bulk() && state.is_void {
+        let items = vec![r#"{"create":{"status":201}}"#; request.documents()].join(",");
+        return (200, format!(r#"{{"errors":false,"items":[{items}]}}"#));
+    }
     if request.is_bulk() {
         return (200, bulk(&String::from_utf8_lossy(&request.body), state));
     }
@@ -253,10 +265,11 @@ fn bulk(body: &str, state: &mut State) -> String {
         state.arrivals += 1;
         let mut status = state.items.as_mut().map_or(201, |items| items(&id, document));
         if status == 201 {
-            if state.documents.contains_key(&id) {
-                status = 409;
-            } else {
-                state.documents.insert(id, document.to_owned());
+            match state.documents.entry(id) {
+                Entry::Occupied(_) => status = 409,
+                Entry::Vacant(place) => {
+                    place.insert(document.to_owned());
+                }
             }
         }
         let error = match status {

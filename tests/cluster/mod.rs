@@ -1,8 +1,11 @@
 //! What the cluster tests share: a folder with an output file, a sink that is driven as the writer drives it.
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
+pub mod engine;
 pub mod fake;
+pub mod tls;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -12,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use audiohook_collector::clock::Clock;
 use audiohook_collector::config::{Elastic, Network, Output};
-use audiohook_collector::elastic::{Cursor, Sink};
+use audiohook_collector::elastic::{Cursor, Sink, replay_to};
 use audiohook_collector::output::backups;
 use audiohook_collector::secret::Secret;
 use audiohook_collector::status::{Code, Status};
@@ -109,6 +112,15 @@ impl Rig {
         }
     }
 
+    /// Appends many lines at once, without a rotation.
+    pub fn append_all(&mut self, lines: &[String]) {
+        self.file.write_all((lines.join("\n") + "\n").as_bytes()).unwrap();
+        self.bytes = self.file.metadata().unwrap().len();
+        if let Some(sink) = &mut self.sink {
+            sink.appended(self.bytes, lines.len() as u64);
+        }
+    }
+
     pub fn rotate(&mut self) {
         let keep = self.sink.as_ref().map(Sink::keep);
         let dropped = backups::rotate(&self.output.file, self.output.backup_count, keep).unwrap();
@@ -156,6 +168,14 @@ impl Rig {
         self.cursor = sink.cursor();
     }
 
+    /// Runs `replay` as another process would, while the sink stands.
+    pub fn replay(&self) -> Replayed {
+        let mut shown = Vec::new();
+        let network = Network::default();
+        let success = replay_to(&self.elastic, &self.output, &network, &Clock::system(), &mut shown).unwrap();
+        Replayed { success, shown: String::from_utf8(shown).unwrap() }
+    }
+
     pub fn backlog(&self) -> i64 {
         self.status.gauges.elastic_backlog_bytes.get().unwrap_or(-1)
     }
@@ -188,6 +208,12 @@ impl Rig {
         names.sort();
         names
     }
+}
+
+/// What a replay came to.
+pub struct Replayed {
+    pub success: bool,
+    pub shown: String,
 }
 
 impl Drop for Rig {

@@ -19,6 +19,12 @@ const SOCKET_FIRST: Duration = Duration::from_secs(3);
 /// Being held back by 429 for longer than this is a failure.
 const THROTTLED_MAX: Duration = Duration::from_secs(5);
 
+/// A hole that is shorter is none: the ends of a span are no more exact than that.
+const HOLE_MS_MIN: Millis = 60_000;
+/// The same before anything was read: the very first read may go back just as far as the service remembers, and may
+/// have to wait for a network or a permission.
+const FIRST_HOLE_MS_MIN: Millis = 3_600_000;
+
 /// How the history is, as far as the last request tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -38,7 +44,7 @@ pub(super) struct Reading {
     /// After a failure: when its request is sent again.
     retry_at: Instant,
     backoff: Backoff,
-    /// Where the hole begins that was said last.
+    /// Where the hole begins that was said last; or where the very first start begins, before which nothing was known.
     hole_told: Option<Millis>,
     /// On the disk up to here.
     pub checkpoint: Millis,
@@ -90,6 +96,13 @@ impl Session {
         }
     }
 
+    /// The socket was lost: what comes meanwhile is read now, which also tells whether anything can come at all.
+    pub(super) fn read_instead(&mut self) {
+        if self.reading.state != State::Forbidden {
+            self.reading.at = self.reading.at.min(self.clock.now());
+        }
+    }
+
     pub(super) fn reading_due(&self, now: Instant) -> Option<Instant> {
         if !self.wants_history() || !self.outbox.is_empty() {
             return None;
@@ -129,13 +142,15 @@ impl Session {
             log::info!("{summary}");
         }
         match taken.failed {
-            Some(error) => self.read_failed(&error),
+            Some(error) => self.read_failed(&error.with_correlation(self.api.correlation())),
             None => self.read_worked(),
         }
         if let Some(page) = taken.page {
             self.tell(FromSession::Page(page));
         }
-        if let Some(up_to) = taken.read_up_to {
+        // What the overlap reads again moves nothing; only the end of a read may move it back, when a clock was wrong.
+        let known = self.reading.given.unwrap_or(self.reading.checkpoint);
+        if let Some(up_to) = taken.read_up_to.filter(|up_to| taken.done || *up_to > known) {
             self.reading.given = Some(up_to);
             self.tell(FromSession::ReadUpTo(up_to));
         }
@@ -165,7 +180,8 @@ impl Session {
     /// Down for longer than the service remembers: both ends of the hole are said.
     fn tell_hole(&mut self, checkpoint: Millis, service_now: Millis) {
         let kept = service_now - KEPT_MS;
-        if checkpoint >= kept || checkpoint <= self.reading.origin || self.reading.hole_told == Some(checkpoint) {
+        let shortest = if checkpoint <= self.reading.origin { FIRST_HOLE_MS_MIN } else { HOLE_MS_MIN };
+        if checkpoint + shortest >= kept || self.reading.hole_told == Some(checkpoint) {
             return;
         }
         self.reading.hole_told = Some(checkpoint);

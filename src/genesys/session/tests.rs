@@ -82,7 +82,16 @@ impl Stage {
     }
 
     fn with(sim: Simulator, config: Config, checkpoint: Option<Millis>, channel: Option<ChannelState>) -> Self {
-        let clock = Clock::system();
+        Self::at(Clock::system(), sim, config, checkpoint, channel)
+    }
+
+    fn at(
+        clock: Clock,
+        sim: Simulator,
+        config: Config,
+        checkpoint: Option<Millis>,
+        channel: Option<ChannelState>,
+    ) -> Self {
         let status = Arc::new(Status::new(clock.clone(), false));
         let dialer = Arc::new(Dialer::new(&config.network).unwrap());
         let (to_writer, told) = bounded(2);
@@ -551,4 +560,26 @@ fn a_start_from_now_on_brings_nothing_older() {
     stage.sim.issue_by(event(), Route::HistoryOnly);
     stage.until("the new event", |stage| !stage.seen.history.is_empty());
     assert_eq!(stage.seen.history.len(), 1);
+}
+
+#[test]
+fn a_new_definition_is_subscribed_without_a_restart_and_what_it_had_before_is_read() {
+    let sim = simulator();
+    let (clock, hand) = Clock::manual(sim.now());
+    let config = config_for(&sim);
+    let mut stage = Stage::at(clock, sim, config, None, None);
+    stage.until("settled", |stage| stage.seen.read_up_to.is_some() && stage.codes().is_empty());
+    let topics = stage.status.session().topics.len();
+    stage.sim.define(crate::simulator::Definition {
+        id: "AUDIOHOOK-0777".to_owned(),
+        name: "New".to_owned(),
+        description: "New".to_owned(),
+    });
+    // Well before what the overlap covers.
+    let early = stage.sim.now() - 800_000;
+    stage.sim.issue_by(Event::numbered("AUDIOHOOK-0777").at(early), Route::HistoryOnly);
+    hand.advance(DEFINITIONS_INTERVAL);
+    stage.until("the new topic", |stage| stage.status.session().topics.len() == topics + 1);
+    stage.until("its event", |stage| stage.seen.history.len() == 1);
+    assert_eq!(stage.sim.view(|view| view.channels_made()), 1);
 }

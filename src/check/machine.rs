@@ -1,0 +1,252 @@
+//! This machine: the folder, its space, the lock and the port.
+//!
+//! Must never: write to the output file, or leave a file behind.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::Findings;
+use crate::config::Config;
+use crate::health_command;
+use crate::output::Lock;
+use crate::{http, records};
+
+const MIB: u64 = 1024 * 1024;
+
+pub(super) fn check(config: &Config, out: &Findings) {
+    if folder(config, out) {
+        space(config, out);
+    }
+    let holder = lock(config, out);
+    port(config, holder.as_deref(), out);
+}
+
+fn folder_of(path: &Path) -> PathBuf {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
+}
+
+/// The folder, or the nearest one above it that is there: the collector makes what is missing.
+fn existing(folder: &Path) -> &Path {
+    folder
+        .ancestors()
+        .map(|one| if one.as_os_str().is_empty() { Path::new(".") } else { one })
+        .find(|one| one.exists())
+        .unwrap_or(Path::new("/"))
+}
+
+/// Whether the output file and the state can be written, and renamed, where they are to stand.
+fn folder(config: &Config, out: &Findings) -> bool {
+    let cure = "give the user that runs the collector the right to write there (chown, chmod), or set OUTPUT_FILE and \
+                STATE_FILE to a folder where it has";
+    for (setting, path) in [("OUTPUT_FILE", &config.output.file), ("STATE_FILE", &config.output.state_file)] {
+        let folder = folder_of(path);
+        // The collector makes OUTPUT_FILE's folder, and no other.
+        let there = if setting == "OUTPUT_FILE" { existing(&folder) } else { &folder };
+        if let Err(error) = try_folder(there).and_then(|()| try_file(path)) {
+            out.bad("folder", format_args!("{setting} {} cannot be written: {error}", path.display()), cure);
+            return false;
+        }
+    }
+    let folder = folder_of(&config.output.file);
+    let will = if folder.exists() { "can be written" } else { "is not there yet, and can be made" };
+    out.ok("folder", format_args!("{} {will}", folder.display()));
+    true
+}
+
+fn try_folder(folder: &Path) -> io::Result<()> {
+    let from = folder.join(format!(".audiohook-collector-check-{}", std::process::id()));
+    let to = from.with_extension("renamed");
+    let tried = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&from)
+        .and_then(|mut file| io::Write::write_all(&mut file, b"check\n").and_then(|()| file.sync_all()))
+        .and_then(|()| std::fs::rename(&from, &to));
+    for left in [&from, &to] {
+        let _ = std::fs::remove_file(left);
+    }
+    tried
+}
+
+/// Opens a file that is there as the collector would, without changing it.
+fn try_file(path: &Path) -> io::Result<()> {
+    match OpenOptions::new().read(true).append(true).open(path) {
+        Ok(file) if file.metadata()?.is_file() => Ok(()),
+        Ok(_) => Err(io::Error::other("it is no regular file")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Room for what the files may still grow by.
+fn space(config: &Config, out: &Findings) {
+    let folder = folder_of(&config.output.file);
+    let stat = match rustix::fs::statvfs(existing(&folder)) {
+        Ok(stat) => stat,
+        Err(error) => {
+            let error = io::Error::from(error);
+            return out.bad(
+                "space",
+                format_args!("cannot ask {} for its free space: {error}", folder.display()),
+                "see that OUTPUT_FILE names a folder of a disk",
+            );
+        }
+    };
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    let whole = config.output.max_file_size.saturating_mul(u64::from(config.output.backup_count) + 1);
+    let files = records::files(&config.output.file);
+    let used: u64 = files.iter().filter_map(|file| std::fs::metadata(file).ok()).map(|meta| meta.len()).sum();
+    let need = whole.saturating_sub(used);
+    let room = format!("{} free; the files may still grow by {}", size(free), size(need));
+    if free < need {
+        return out.bad(
+            "space",
+            room,
+            "free space there, or lower MAX_FILE_SIZE or BACKUP_COUNT, or set OUTPUT_FILE to a larger disk",
+        );
+    }
+    if stat.f_files > 0 && stat.f_favail == 0 {
+        return out.bad(
+            "space",
+            format_args!("{room}, and no file can be made: the disk has no inode left"),
+            "remove files that are not needed there",
+        );
+    }
+    let backlog = config.elastic.as_ref().map_or(0, |elastic| elastic.backlog_max);
+    let backlog = if backlog > 0 {
+        format!(", and by {} while the cluster is down (ELASTIC_BACKLOG_MAX)", size(backlog))
+    } else {
+        String::new()
+    };
+    out.ok("space", room + &backlog);
+}
+
+fn size(bytes: u64) -> String {
+    match bytes / MIB {
+        0 => format!("{} KiB", bytes / 1024),
+        mib @ 1..10_240 => format!("{mib} MiB"),
+        mib => format!("{} GiB", mib / 1024),
+    }
+}
+
+/// The lock's holder, which is fine: a collector runs.
+fn lock(config: &Config, out: &Findings) -> Option<String> {
+    match Lock::holder(&config.output.file) {
+        Ok(Some(pid)) => {
+            out.ok("lock", format_args!("a collector runs on this file: process {pid}"));
+            Some(pid)
+        }
+        Ok(None) => {
+            out.ok("lock", "free: no collector runs on this file");
+            None
+        }
+        // The folder's own line tells what is wrong with a path that is none.
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => None,
+        Err(error) => {
+            let path = Lock::path(&config.output.file);
+            out.bad(
+                "lock",
+                format_args!("cannot look at {}: {error}", path.display()),
+                "run the check as the user that runs the collector, or give that user the right to read and write it",
+            );
+            None
+        }
+    }
+}
+
+fn port(config: &Config, holder: Option<&str>, out: &Findings) {
+    let port = config.http.port;
+    let error = match http::bind(&config.http) {
+        Ok(_) => {
+            return match holder {
+                None => out.ok("port", format_args!("{port} is free")),
+                Some(pid) => {
+                    out.ok("port", format_args!("{port} is free; process {pid}, which runs, listens elsewhere"))
+                }
+            };
+        }
+        Err(error) => error,
+    };
+    let (found, cure) = error.split_once("; ").unwrap_or((&error, "set HTTP_PORT to a free port"));
+    if !found.contains("in use") {
+        return out.bad("port", found, cure);
+    }
+    let answers = || {
+        let body = health_command::answer_at(&config.http, "/livez").unwrap_or_default();
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
+        ["alive", "stalled"].iter().any(|status| body["status"] == *status)
+    };
+    match holder {
+        // Where nobody may look at the process, its answer is taken for it.
+        Some(pid) if listens(pid, port).unwrap_or_else(answers) => {
+            out.ok("port", format_args!("{port} is in use by the running collector, process {pid}"));
+        }
+        Some(pid) => out.bad(
+            "port",
+            format_args!("{found}, and not by the collector that runs on this file, process {pid}"),
+            cure,
+        ),
+        None if answers() => {
+            out.bad("port", format_args!("{found} by another collector, which has another OUTPUT_FILE"), cure)
+        }
+        None => out.bad("port", found, cure),
+    }
+}
+
+/// Whether this process listens on this TCP port, where the system tells: `/proc`.
+fn listens(pid: &str, port: u16) -> Option<bool> {
+    /// `0A`: listening.
+    const LISTENING: &str = "0A";
+    let mut inodes = Vec::new();
+    for table in ["tcp", "tcp6"] {
+        let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/net/{table}")) else { continue };
+        for row in text.lines().skip(1) {
+            let fields: Vec<&str> = row.split_ascii_whitespace().collect();
+            let local = fields.get(1).and_then(|local| local.rsplit_once(':')).map(|(_, port)| port);
+            let is_port = local.and_then(|hex| u16::from_str_radix(hex, 16).ok()) == Some(port);
+            if is_port && fields.get(3) == Some(&LISTENING) {
+                inodes.extend(fields.get(9).map(|inode| format!("socket:[{inode}]")));
+            }
+        }
+    }
+    if inodes.is_empty() {
+        return None;
+    }
+    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+    let mut links = descriptors.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    Some(links.any(|link| inodes.iter().any(|inode| link.as_os_str() == inode.as_str())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_tried_without_a_trace() {
+        let folder = std::env::temp_dir().join(format!("audiohook-machine-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        try_folder(&folder).unwrap();
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+        assert!(try_file(&folder.join("none")).is_ok() && try_file(Path::new("/dev/null")).is_err());
+        assert_eq!(existing(&folder.join("a/b")), folder);
+        std::fs::remove_dir(&folder).unwrap();
+        assert!(try_folder(&folder).is_err());
+    }
+
+    #[test]
+    fn a_listening_port_is_found_by_its_process() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let pid = std::process::id().to_string();
+        assert!(listens(&pid, port).is_none_or(|listens| listens));
+        drop(listener);
+        assert_ne!(listens(&pid, port), Some(true));
+        assert_eq!(listens("0", port), None);
+    }
+
+    #[test]
+    fn sizes_are_told_in_their_unit() {
+        assert_eq!([size(2048), size(3 * MIB), size(20 * 1024 * MIB)], ["2 KiB", "3 MiB", "20 GiB"]);
+    }
+}

@@ -1,0 +1,350 @@
+//! The truth of `/health`: each fault is brought about through the real binary, and both of its edges are timed. After
+//! each the counters are compared with what was sent.
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+mod support;
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use audiohook_collector::simulator::{Action, Call, Event, Knobs, Options, Simulator};
+use audiohook_collector::writer::state::{self, State};
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use serde_json::Value;
+use support::{Collector, Folder, SOON, let_pass, poll};
+
+/// An edge may take this long, from the cause to `/health`.
+const EDGE: Duration = Duration::from_secs(10);
+/// A refused login is tried again after this long: only a try can tell that it is over.
+const LOGIN_RETRY: Duration = Duration::from_secs(30);
+
+fn simulator(change: impl FnOnce(&mut Knobs)) -> Simulator {
+    let mut knobs = Knobs { requests_per_minute: None, ..Knobs::default() };
+    change(&mut knobs);
+    Simulator::start(Options { knobs, ..Options::default() }).unwrap()
+}
+
+fn issue(sim: &Simulator, count: u32) {
+    for _ in 0..count {
+        sim.issue(Event::numbered("AUDIOHOOK-0001"));
+    }
+}
+
+/// Waits for a code to be there (or gone), at most this long; gives `/health` as it was then.
+fn wait_edge(collector: &Collector, code: &str, raised: bool, limit: Duration) -> (u16, Value) {
+    collector.wait_reason(code, raised, limit);
+    let (status, body) = collector.get("/health").unwrap();
+    (status, serde_json::from_str(&body).unwrap())
+}
+
+/// The reason's sentence: one line, and one sentence that holds each of these.
+fn assert_says(health: &Value, code: &str, parts: &[&str]) {
+    let reason = health["reasons"].as_array().unwrap().iter().find(|reason| reason["code"] == code);
+    let reason = reason.unwrap_or_else(|| panic!("no {code}: {health}"));
+    let message = reason["message"].as_str().unwrap();
+    for part in parts {
+        assert!(message.contains(part), "{code} without {part:?}: {message}");
+    }
+    assert!(!message.contains('\n') && message.len() > 40, "{message}");
+    assert!(reason["since"].as_str().is_some_and(|since| since.ends_with('Z')), "{reason}");
+}
+
+/// Every event is in the file, and the counts add up: at rest.
+fn assert_counts(sim: &Simulator, collector: &Collector) {
+    let issued = sim.issued().len();
+    let metric = |name: &str| collector.metric(&format!("audiohook_collector_events_{name}")).unwrap() as u64;
+    let fits = || {
+        let received = metric("received_total{source=\"websocket\"}") + metric("received_total{source=\"history\"}");
+        let (written, duplicate) = (metric("written_total"), metric("duplicate_total"));
+        let judged = written + duplicate + metric("filtered_total") + metric("unreadable_total");
+        (received == judged && written as usize == issued).then_some(())
+    };
+    let seen = poll(SOON * 3, fits);
+    assert!(seen.is_some(), "{issued} issued\n{}\n{}", collector.get("/metrics").unwrap().1, collector.log_text());
+    assert_eq!(collector.records().len(), issued);
+}
+
+/// The beginning and the end of a code are logged once each.
+fn assert_told_once(collector: &Collector, code: &str) {
+    let lines = collector.log_lines();
+    let ends = lines.iter().filter(|line| line.contains(&format!("{code}: over"))).count();
+    let all = lines.iter().filter(|line| line.contains(&format!("\"{code}: "))).count();
+    assert_eq!((all - ends, ends), (1, 1), "{code}\n{}", collector.log_text());
+}
+
+fn is_ready(collector: &Collector) -> bool {
+    collector.get("/readyz").is_some_and(|(status, _)| status == 200)
+}
+
+#[test]
+fn starting_lasts_until_it_is_subscribed() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("health-starting"));
+    sim.faults().fail_next(Call::Token, Action::Slow(Duration::from_secs(2)), 1);
+    let collector = Collector::start(&sim, &folder, &[]);
+    let (status, health) = wait_edge(&collector, "starting", true, EDGE);
+    assert_eq!((status, health["status"].as_str()), (200, Some("degraded")));
+    assert_says(&health, "starting", &["subscribed", "history"]);
+    assert!(!is_ready(&collector));
+    wait_edge(&collector, "starting", false, EDGE);
+    assert!(is_ready(&collector));
+    issue(&sim, 5);
+    assert_counts(&sim, &collector);
+}
+
+#[test]
+fn a_socket_that_is_down_is_told_and_its_return_too() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("health-socket"));
+    let collector = Collector::start(&sim, &folder, &[]);
+    collector.wait_healthy();
+    issue(&sim, 3);
+    sim.faults().fail(Call::Handshake, Action::status(503));
+    sim.faults().cut_sockets();
+    let (status, health) = wait_edge(&collector, "socket_down", true, EDGE);
+    assert_eq!((status, health["status"].as_str()), (200, Some("degraded")));
+    assert_says(&health, "socket_down", &["503", "history", "late"]);
+    assert!(is_ready(&collector), "it lives on the history");
+    issue(&sim, 3);
+    sim.faults().heal_all();
+    wait_edge(&collector, "socket_down", false, EDGE);
+    assert_counts(&sim, &collector);
+    assert_told_once(&collector, "socket_down");
+    let line = collector.wait_log("the socket's handshake was refused with 503", SOON);
+    assert!(line.contains("correlation id"), "{line}");
+}
+
+#[test]
+fn receiving_on_neither_way_is_unhealthy_whether_the_service_refuses_or_hangs() {
+    for (name, action) in [("refuses", Action::status(503)), ("hangs", Action::Hang), ("resets", Action::Reset)] {
+        let (sim, folder) = (simulator(|_| ()), Folder::new("health-neither"));
+        // The defaults of these: between two reads of the history there is a minute.
+        let usual = [("CATCH_UP_INTERVAL", "60"), ("RECONNECT_DELAY", "5"), ("MAX_RECONNECT_DELAY", "8")];
+        let collector = Collector::start(&sim, &folder, &usual);
+        collector.wait_healthy();
+        issue(&sim, 3);
+        collector.wait_lines(3, SOON);
+        // The first read is over.
+        let_pass(Duration::from_secs(1));
+        sim.faults().fail_all(&action);
+        sim.faults().cut_sockets();
+        let (status, health) = wait_edge(&collector, "not_receiving", true, EDGE);
+        assert_eq!((status, health["status"].as_str()), (503, Some("unhealthy")), "{name}");
+        assert_says(&health, "not_receiving", &["ten days", "late"]);
+        assert!(!is_ready(&collector), "{name}");
+        sim.issue(Event::numbered("AUDIOHOOK-0002"));
+        sim.faults().heal_all();
+        // Of the next try: at most MAX_RECONNECT_DELAY, and what hangs then.
+        wait_edge(&collector, "not_receiving", false, EDGE + Duration::from_secs(8));
+        assert!(poll(EDGE, || is_ready(&collector).then_some(())).is_some());
+        assert_counts(&sim, &collector);
+        assert_told_once(&collector, "not_receiving");
+        collector.wait_healthy();
+    }
+}
+
+#[test]
+fn a_start_that_reaches_nobody_is_unhealthy_at_once() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("health-nobody"));
+    sim.faults().fail_all(&Action::Hang);
+    let collector = Collector::start(&sim, &folder, &[]);
+    let (status, _) = wait_edge(&collector, "not_receiving", true, EDGE);
+    assert_eq!(status, 503);
+    sim.faults().heal_all();
+    wait_edge(&collector, "not_receiving", false, EDGE);
+    collector.wait_healthy();
+}
+
+#[test]
+fn refused_credentials_are_told_with_the_cure_and_gone_with_the_next_try() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("health-credentials"));
+    let collector = Collector::start(&sim, &folder, &[]);
+    collector.wait_healthy();
+    issue(&sim, 2);
+    sim.faults().fail(Call::Token, Action::status(401));
+    sim.faults().revoke_tokens();
+    let (status, health) = wait_edge(&collector, "credentials_refused", true, EDGE);
+    assert_eq!((status, health["status"].as_str()), (503, Some("unhealthy")));
+    let parts = ["GENESYS_CLIENT_ID", "correlation id", "ten days"];
+    assert_says(&health, "credentials_refused", &parts);
+    issue(&sim, 2);
+    sim.faults().heal_all();
+    wait_edge(&collector, "credentials_refused", false, LOGIN_RETRY + EDGE);
+    collector.wait_healthy();
+    assert_counts(&sim, &collector);
+    assert_told_once(&collector, "credentials_refused");
+}
+
+#[test]
+fn a_history_that_is_forbidden_or_fails_is_told_and_its_return_too() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("health-history"));
+    let collector = Collector::start(&sim, &folder, &[]);
+    collector.wait_healthy();
+    let cases: [(Action, &str, &[&str]); 5] = [
+        (Action::status(403), "history_forbidden", &["usage:events:view", "correlation id", "lost"]),
+        (Action::status(503), "history_failing", &["503", "correlation id", "ten days"]),
+        (Action::Hang, "history_failing", &["no whole answer in time", "ten days"]),
+        (Action::HalfThenHang, "history_failing", &["ten days"]),
+        (Action::Nonsense, "history_failing", &["proxy", "correlation id", "ten days"]),
+    ];
+    for (action, code, parts) in cases {
+        issue(&sim, 2);
+        sim.faults().fail(Call::History, action);
+        let (status, health) = wait_edge(&collector, code, true, EDGE);
+        assert_eq!((status, health["status"].as_str()), (200, Some("degraded")));
+        assert_says(&health, code, parts);
+        assert!(is_ready(&collector));
+        issue(&sim, 2);
+        sim.faults().heal_all();
+        wait_edge(&collector, code, false, EDGE);
+        assert_counts(&sim, &collector);
+    }
+    assert_told_once(&collector, "history_forbidden");
+}
+
+#[test]
+fn a_rejected_subscription_is_told_with_what_is_missing() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("health-rejected"));
+    let collector = Collector::start(&sim, &folder, &[]);
+    collector.wait_healthy();
+    sim.faults().reject_topics("v2.operations.events.AUDIOHOOK-0001", "no permission", &["usage:events:edit"]);
+    sim.faults().evict_channels();
+    let (status, health) = wait_edge(&collector, "subscription_rejected", true, EDGE);
+    assert_eq!(status, 200);
+    assert_says(&health, "subscription_rejected", &["AUDIOHOOK-0001", "usage:events:edit", "late", "role"]);
+    issue(&sim, 2);
+    collector.wait_lines(2, EDGE);
+    sim.faults().permit_topics();
+    wait_edge(&collector, "subscription_rejected", false, EDGE);
+    issue(&sim, 2);
+    assert_counts(&sim, &collector);
+    collector.wait_healthy();
+    assert_told_once(&collector, "subscription_rejected");
+    // All of them: it lives on the history.
+    sim.faults().reject_topics("v2.operations.events.", "no permission", &[]);
+    sim.faults().evict_channels();
+    let (status, health) = wait_edge(&collector, "subscription_rejected", true, EDGE);
+    assert_says(&health, "subscription_rejected", &["every topic", "history alone"]);
+    assert!(status == 200 && is_ready(&collector));
+    issue(&sim, 2);
+    assert_counts(&sim, &collector);
+}
+
+#[test]
+fn frames_that_are_no_events_are_told_and_kept() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("health-unreadable"));
+    let collector = Collector::start(&sim, &folder, &[]);
+    collector.wait_healthy();
+    issue(&sim, 2);
+    sim.faults().send_text("{\"topicName\":");
+    let (status, health) = wait_edge(&collector, "unreadable_frames", true, EDGE);
+    assert_eq!((status, health["status"].as_str()), (200, Some("degraded")));
+    assert_says(&health, "unreadable_frames", &[".unreadable"]);
+    assert_eq!(collector.metric("audiohook_collector_events_unreadable_total"), Some(1.0));
+    assert_counts(&sim, &collector);
+}
+
+#[test]
+fn a_disk_that_refuses_is_unhealthy_until_it_takes_again() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("health-disk"));
+    let collector = Collector::start(&sim, &folder, &[("MAX_FILE_SIZE", "1GB")]);
+    collector.wait_healthy();
+    issue(&sim, 2);
+    collector.wait_lines(2, SOON);
+    let len = std::fs::metadata(collector.output_file()).unwrap().len();
+    limit_files(&collector, Some(len + 100));
+    issue(&sim, 20);
+    let (status, health) = wait_edge(&collector, "disk_write_failed", true, EDGE);
+    assert_eq!((status, health["status"].as_str()), (503, Some("unhealthy")));
+    assert_says(&health, "disk_write_failed", &["events.jsonl", "ten days", "disk"]);
+    // The retries are no flood.
+    let_pass(Duration::from_secs(3));
+    limit_files(&collector, None);
+    wait_edge(&collector, "disk_write_failed", false, EDGE);
+    assert_counts(&sim, &collector);
+    assert_told_once(&collector, "disk_write_failed");
+
+    // The folder vanishes, with nothing to write.
+    let aside = folder.path().with_extension("aside");
+    std::fs::rename(folder.path(), &aside).unwrap();
+    let (status, health) = wait_edge(&collector, "disk_write_failed", true, EDGE);
+    assert_eq!(status, 503);
+    assert_says(&health, "disk_write_failed", &["folder", "ten days"]);
+    std::fs::rename(&aside, folder.path()).unwrap();
+    wait_edge(&collector, "disk_write_failed", false, EDGE);
+    issue(&sim, 2);
+    collector.wait_healthy();
+    assert_counts(&sim, &collector);
+}
+
+fn limit_files(collector: &Collector, bytes: Option<u64>) {
+    let pid = Pid::from_raw(collector.pid() as i32);
+    prlimit(pid, Resource::Fsize, Rlimit { current: bytes, maximum: None }).unwrap();
+}
+
+#[test]
+fn a_disk_that_hangs_is_told_as_stalled() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("health-stalled"));
+    let collector = Collector::start(&sim, &folder, &[]);
+    collector.wait_healthy();
+    issue(&sim, 2);
+    collector.wait_lines(2, SOON);
+    // A pipe that nobody reads, where the state is about to be written, hangs as a dead network disk does.
+    let pipe = folder.join("events.jsonl.state.new");
+    assert!(poll(SOON, || make_pipe(&pipe).ok()).is_some(), "the writer's own file stands there all the time");
+    let begun = Instant::now();
+    let (status, health) = wait_edge(&collector, "stalled", true, EDGE + Duration::from_secs(1));
+    assert!(begun.elapsed() <= EDGE + Duration::from_secs(1));
+    assert_eq!((status, health["status"].as_str()), (503, Some("unhealthy")));
+    assert_says(&health, "stalled", &["writer", "ten days", "disk"]);
+    assert_eq!(collector.get("/livez").unwrap().0, 503);
+    issue(&sim, 2);
+    // Let go: whoever opens the pipe's other end frees the writer.
+    let reader = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(&pipe).unwrap();
+    std::fs::remove_file(&pipe).unwrap();
+    wait_edge(&collector, "stalled", false, EDGE);
+    drop(reader);
+    assert_eq!(collector.get("/livez").unwrap().0, 200);
+    collector.wait_healthy();
+    assert_counts(&sim, &collector);
+    collector.wait_log("stalled: over", SOON);
+    assert_told_once(&collector, "stalled");
+}
+
+fn make_pipe(path: &Path) -> rustix::io::Result<()> {
+    rustix::fs::mknodat(rustix::fs::CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
+}
+
+#[test]
+fn a_hole_of_more_than_ten_days_is_told_with_both_ends() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("health-incomplete"));
+    let twelve_days_ago = sim.now() - 12 * 86_400_000;
+    let state = State { checkpoint_ms: Some(twelve_days_ago), ..State::default() };
+    state::write(&folder.join("events.jsonl.state"), &state).unwrap();
+    let collector = Collector::start(&sim, &folder, &[]);
+    let (status, health) = wait_edge(&collector, "incomplete", true, EDGE);
+    assert_eq!(status, 200);
+    let from = audiohook_collector::clock::format_millis(twelve_days_ago);
+    assert_says(&health, "incomplete", &[&from[..16], "ten days", "missing"]);
+    issue(&sim, 2);
+    assert_counts(&sim, &collector);
+}
+
+#[test]
+fn a_fault_that_comes_and_goes_does_not_flood_the_log() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("health-flapping"));
+    let quick = [("CATCH_UP_INTERVAL", "0.05"), ("RECONNECT_DELAY", "0.05"), ("CATCH_UP_RATE", "100000")];
+    let collector = Collector::start(&sim, &folder, &quick);
+    collector.wait_healthy();
+    for _ in 0..30 {
+        sim.faults().fail_next(Call::History, Action::status(503), 1);
+        collector.wait_reason("history_failing", true, EDGE);
+        collector.wait_reason("history_failing", false, EDGE);
+    }
+    let lines = collector.log_lines();
+    let told = lines.iter().filter(|line| line.contains("\"history_failing: ")).count();
+    assert!((2..=12).contains(&told), "{told} lines");
+    issue(&sim, 2);
+    assert_counts(&sim, &collector);
+}

@@ -1,0 +1,349 @@
+//! Settings through the real binary: every fault at once, no secret shown, nothing started; and what users have works.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::process::Output;
+
+use audiohook_collector::simulator::{Event, Knobs, Options, Simulator};
+use serde_json::Value;
+use support::collector::{binary, credentials, settings};
+use support::{Collector, Folder, SOON, free_port, poll};
+
+fn simulator() -> Simulator {
+    let knobs = Knobs { requests_per_minute: None, ..Knobs::default() };
+    Simulator::start(Options { knobs, ..Options::default() }).unwrap()
+}
+
+type Settings = BTreeMap<String, String>;
+
+fn of(pairs: &[(&str, &str)]) -> Settings {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+/// The three that are required, and an address that nobody reaches should it start after all.
+fn minimal() -> Settings {
+    of(&[
+        ("GENESYS_ENV", "mypurecloud.com"),
+        ("GENESYS_CLIENT_ID", "id"),
+        ("GENESYS_CLIENT_SECRET", "HUSHclient"),
+        ("GENESYS_LOGIN_URL", "https://127.0.0.1:1"),
+        ("GENESYS_API_URL", "https://127.0.0.1:1"),
+    ])
+}
+
+fn run(folder: &Folder, arguments: &[&str], all: &Settings) -> Output {
+    binary(folder.path(), arguments, all).output().unwrap()
+}
+
+/// What it says on standard error as it refuses to start: one line a fault.
+fn faults(folder: &Folder, arguments: &[&str], all: &Settings) -> Vec<String> {
+    let before = names(folder);
+    let output = run(folder, arguments, all);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{all:?}: {said}{}", String::from_utf8_lossy(&output.stdout));
+    assert_eq!(names(folder), before, "nothing was started");
+    assert!(!said.contains("HUSH"), "{said}");
+    said.lines().map(str::to_owned).collect()
+}
+
+fn names(folder: &Folder) -> Vec<std::ffi::OsString> {
+    let mut names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn every_fault_is_told_at_once_with_its_value_and_what_is_right() {
+    let folder = Folder::new("faults");
+    folder.write("topics.json", "{\n  \"topics\": [\"a\",,]\n}");
+    folder.write("empty.pem", "no certificate");
+    let bad = [
+        ("GENESYS_ENV", "https://login.mypurecloud.com/"),
+        ("GENESYS_CLIENT_ID", "an id"),
+        ("GENESYS_LOGIN_URL", "http://login.example.com"),
+        ("GENESYS_API_URL", "ftp://127.0.0.1"),
+        ("GENESYS_DELIVERY", "sockets"),
+        ("CATCH_UP_INTERVAL", "0"),
+        ("CATCH_UP_OVERLAP", "-1"),
+        ("CATCH_UP_RATE", "0"),
+        ("CATCH_UP_START", "ten days"),
+        ("MAX_FILE_SIZE", "10 parsecs"),
+        ("BACKUP_COUNT", "-1"),
+        ("CONSOLE_OUTPUT", "maybe"),
+        ("LOG_LEVEL", "loud"),
+        ("LOG_FORMAT", "xml"),
+        ("ELASTIC_INDEX", "Upper"),
+        ("BULK_SIZE", "0"),
+        ("ELASTIC_FLUSH_INTERVAL", "0"),
+        ("ELASTIC_CA_FILE", "nowhere.pem"),
+        ("ELASTIC_SETUP", "2"),
+        ("ELASTIC_BACKLOG_MAX", "0"),
+        ("HTTP_HOST", "127.0.0.1:8077"),
+        ("HTTP_PORT", "0"),
+        ("RECONNECT_DELAY", "0"),
+        ("MAX_RECONNECT_DELAY", "1e9"),
+        ("SSL_CERT_FILE", "empty.pem"),
+        ("HTTPS_PROXY", "socks5://proxy:1080"),
+    ];
+    let lines = faults(&folder, &[], &of(&bad));
+    for (name, value) in bad {
+        let line = lines.iter().find(|line| line.contains(&format!("{name}={value}:")));
+        assert!(line.is_some(), "no line for {name}: {lines:#?}");
+    }
+    let topics = lines.iter().find(|line| line.contains("TOPICS_FILE")).unwrap();
+    assert!(topics.contains("line 2 column 18"), "{topics}");
+    assert!(lines.iter().any(|line| line.contains("GENESYS_CLIENT_SECRET:")), "the one that is missing");
+    assert_eq!(lines.len(), bad.len() + 2, "one line each: {lines:#?}");
+    // What is required and absent, empty included.
+    let lines = faults(&folder, &[], &of(&[("GENESYS_ENV", ""), ("TOPICS_FILE", "none.json")]));
+    assert_eq!(lines.len(), 4, "{lines:#?}");
+}
+
+#[test]
+fn a_value_is_wrong_also_where_it_would_not_be_used() {
+    let folder = Folder::new("unused");
+    for (name, value) in [
+        ("BULK_SIZE", "many"),
+        ("ELASTIC_AUTH", "Bearer HUSH two"),
+        ("ELASTIC_URL", "search:9200"),
+        ("CATCH_UP_RATE", "-5"),
+        ("MAX_FILE_SIZE", "-1"),
+        ("MAX_FILE_SIZE", "1.5MB"),
+        ("BACKUP_COUNT", "1.0"),
+        ("HTTP_PORT", "65536"),
+        ("RECONNECT_DELAY", "100"),
+        ("MAX_RECONNECT_DELAY", "1"),
+        ("OUTPUT_FILE", "."),
+        ("STATE_FILE", "audiohook_events.jsonl"),
+    ] {
+        let mut all = minimal();
+        all.extend(of(&[(name, value), ("GENESYS_DELIVERY", "websocket"), ("BACKUP_COUNT", "0")]));
+        all.insert(name.to_owned(), value.to_owned());
+        let lines = faults(&folder, &[], &all);
+        assert!(lines.len() == 1 && lines[0].contains(name), "{name}={value}: {lines:?}");
+    }
+}
+
+#[test]
+fn no_secret_is_shown_whatever_is_wrong_with_it() {
+    let folder = Folder::new("secrets");
+    folder.write("two-lines", "HUSHone\nHUSHtwo\n");
+    folder.write("fine", "HUSHfile\n");
+    folder.write("empty", "\n");
+    let cases: [&[(&str, &str)]; 11] = [
+        &[("HTTP_TOKEN", "HUSHa"), ("HTTP_TOKEN_FILE", "empty")],
+        &[("GENESYS_CLIENT_SECRET", "HUSH\u{1}x")],
+        &[("GENESYS_CLIENT_SECRET_FILE", "fine")],
+        &[("GENESYS_CLIENT_SECRET", ""), ("GENESYS_CLIENT_SECRET_FILE", "two-lines")],
+        &[("HTTP_TOKEN", "HUSH with blanks")],
+        &[("HTTP_TOKEN", "HUSHa"), ("HTTP_TOKEN_FILE", "fine")],
+        &[("ELASTIC_AUTH", ":HUSH")],
+        &[("ELASTIC_AUTH", "u:HUSH"), ("ELASTIC_AUTH_FILE", "fine")],
+        &[("ELASTIC_URL", "https://u:HUSH@host:99999")],
+        &[("ELASTIC_URL", "https://u:HUSH@a:1,https://u:HUSH2@b:1")],
+        &[("HTTPS_PROXY", "https://u:HUSH@proxy")],
+    ];
+    for case in cases {
+        let mut all = minimal();
+        all.extend(of(case));
+        let lines = faults(&folder, &[], &all);
+        let name = case.last().unwrap().0.trim_end_matches("_FILE");
+        assert!(lines.len() == 1 && lines[0].contains(name), "{case:?}: {lines:?}");
+    }
+    // A line of the file that cannot be understood may hold one too.
+    folder.write("bad.env", "GENESYS_ENV=mypurecloud.com\n\nHUSHword\nHTTP_TOKEN='HUSH\nPASS WORD=HUSH\n");
+    let lines = faults(&folder, &["--env-file", "bad.env"], &minimal());
+    for number in [3, 4, 5] {
+        assert!(lines.iter().any(|line| line.contains(&format!("line {number}"))), "{lines:?}");
+    }
+    assert_eq!(lines.len(), 3);
+}
+
+#[test]
+fn the_environment_wins_over_the_file_and_the_file_over_the_default() {
+    let (sim, folder) = (simulator(), Folder::new("sources"));
+    folder.write("secret", format!("{}\n", credentials().1));
+    let port = free_port();
+    let file = format!(
+        "# comment\n\nexport GENESYS_ENV=\"mypurecloud.de\"  # quoted\nGENESYS_CLIENT_ID={}\nGENESYS_CLIENT_SECRET_FILE='secret'\n\
+         GENESYS_LOGIN_URL={url}\nGENESYS_API_URL={url}\nHTTP_HOST=127.0.0.1\nHTTP_PORT=1\nOUTPUT_FILE=a $b#c%d\\e.jsonl # the file\n\
+         MAX_FILE_SIZE=1GiB\nLOG_LEVEL=\n",
+        credentials().0,
+        url = sim.url()
+    );
+    for (name, arguments) in [(".env", &[][..]), ("other.env", &["--env-file", "other.env"][..])] {
+        let path = folder.write(name, &file);
+        let all = of(&[("HTTP_PORT", &port.to_string()), ("GENESYS_CLIENT_ID", "")]);
+        let mut command = binary(folder.path(), arguments, &all);
+        let mut child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
+        let output = folder.join("a $b#c%d\\e.jsonl");
+        let lives = poll(SOON, || output.exists().then_some(()).filter(|()| sim.view(|view| view.sockets_open()) == 1));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(lives.is_some(), "{name}");
+        assert!(sim.wait_until(SOON, |view| view.sockets_open() == 0));
+        std::fs::remove_file(&output).unwrap();
+        std::fs::remove_file(path).unwrap();
+    }
+    let lines = faults(&folder, &["--env-file", "absent.env"], &minimal());
+    assert!(lines.len() == 1 && lines[0].contains("absent.env"), "{lines:?}");
+}
+
+#[test]
+fn the_example_starts_as_it_stands_once_the_credentials_are_filled_in() {
+    let (sim, folder) = (simulator(), Folder::new("example"));
+    let example = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/.env.example")).unwrap();
+    let (id, secret) = credentials();
+    let filled = example
+        .replace("\nGENESYS_ENV=\n", "\nGENESYS_ENV=mypurecloud.com\n")
+        .replace("\nGENESYS_CLIENT_ID=\n", &format!("\nGENESYS_CLIENT_ID={id}\n"))
+        .replace("\nGENESYS_CLIENT_SECRET=\n", &format!("\nGENESYS_CLIENT_SECRET={secret}\n"));
+    folder.write(".env", filled);
+    // Only where the service is, and a port that other tests leave alone.
+    let all = of(&[
+        ("GENESYS_LOGIN_URL", &sim.url()),
+        ("GENESYS_API_URL", &sim.url()),
+        ("HTTP_PORT", &free_port().to_string()),
+    ]);
+    let mut collector = Collector::start_with(folder.path(), &all);
+    collector.wait_healthy();
+    sim.issue(Event::numbered("AUDIOHOOK-0001"));
+    collector.wait_lines(1, SOON);
+    assert!(folder.join("audiohook_events.jsonl").exists());
+    assert!(collector.term().success());
+    let listed: Vec<&str> = example.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name).collect();
+    assert!(listed.contains(&"ELASTIC_BACKLOG_MAX"), "{}", listed.len());
+}
+
+#[test]
+fn the_predecessors_settings_and_topics_work_unchanged() {
+    let (sim, folder) = (simulator(), Folder::new("predecessor"));
+    let (id, secret) = credentials();
+    folder.write(
+        ".env",
+        format!(
+            "# Genesys Cloud\nGENESYS_ENV=usw2.pure.cloud\nGENESYS_CLIENT_ID={id}\nGENESYS_CLIENT_SECRET={secret}\n\n\
+             OUTPUT_FILE=./audiohook_events.jsonl\nMAX_FILE_SIZE=10485760  # 10MB\nBACKUP_COUNT=5\nCONSOLE_OUTPUT=true\n\n\
+             ELASTIC_URL=\nELASTIC_AUTH=\nELASTIC_INDEX=genesys-audiohook\nBULK_SIZE=50\n\nTOPICS_FILE=./topics.json\n\n\
+             HTTP_HOST=0.0.0.0\nHTTP_PORT={}\nRECONNECT_DELAY=5.0\nMAX_RECONNECT_DELAY=60.0\n",
+            free_port()
+        ),
+    );
+    folder.write(
+        "topics.json",
+        "{\n  \"topics\": [\n    \"platform.integration.audiohook\",\n    \"platform.operations.audiohook\",\n    \
+         \"v2.auditing.integration.audiohook\",\n    \"channel.metadata\",\n    \"v2.system.anything\"\n  ]\n}\n",
+    );
+    let mut all = of(&[("GENESYS_LOGIN_URL", &sim.url()), ("GENESYS_API_URL", &sim.url())]);
+    all.insert("HTTP_PORT".into(), free_port().to_string());
+    let collector = Collector::start_with(folder.path(), &all);
+    collector.wait_healthy();
+    let subscribed = sim.view(|view| view.subscribed());
+    assert!(
+        subscribed.len() >= 3 && subscribed.iter().all(|topic| topic.starts_with("v2.operations.events.AUDIOHOOK-"))
+    );
+    for topic in [
+        "platform.integration.audiohook",
+        "platform.operations.audiohook",
+        "v2.auditing.integration.audiohook",
+        "channel.metadata",
+        "v2.system.anything",
+    ] {
+        collector.wait_log(topic, SOON);
+    }
+    sim.issue(Event::numbered("AUDIOHOOK-0002"));
+    collector.wait_lines(1, SOON);
+    let lines = collector.log_lines();
+    for line in &lines {
+        let line: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        assert!(line["timestamp"].is_string() && line["level"].is_string() && line["message"].is_string(), "{line}");
+    }
+    let processed: Value = serde_json::from_str(&collector.wait_log("AudioHook event processed", SOON)).unwrap();
+    assert_eq!((&processed["level"], &processed["event_id"]), (&"INFO".into(), &"AUDIOHOOK-0002".into()));
+    assert!(processed["event_name"].is_string() && processed["conversation_id"].is_string());
+    let health = collector.health().unwrap();
+    for field in ["status", "timestamp", "channel_id", "topics"] {
+        assert!(!health[field].is_null(), "{field}");
+    }
+    for field in ["events_total", "audiohook_events", "errors", "last_event", "started_at", "reconnects"] {
+        assert!(!health["stats"][field].is_null(), "{field}: {health}");
+    }
+}
+
+#[test]
+fn a_topics_file_that_is_broken_or_named_and_absent_stops_the_start() {
+    let folder = Folder::new("topics");
+    for (content, place) in [
+        ("{\"topics\": [\"a\" \"b\"]}", "line 1 column 17"),
+        ("", "line 1 column 0"),
+        ("[]", "line 1"),
+        ("{\"topics\": \"x\"}", "line 1 column 14"),
+        ("{\"topics\": [1]}", "line 1 column 13"),
+        ("{\n\"topic\": []}", "line 2"),
+    ] {
+        folder.write("topics.json", content);
+        let lines = faults(&folder, &[], &minimal());
+        assert!(
+            lines.len() == 1 && lines[0].contains("TOPICS_FILE") && lines[0].contains(place),
+            "{content}: {lines:?}"
+        );
+    }
+    std::fs::remove_file(folder.join("topics.json")).unwrap();
+    let mut all = minimal();
+    all.insert("TOPICS_FILE".into(), "mine.json".into());
+    let lines = faults(&folder, &[], &all);
+    assert!(lines.len() == 1 && lines[0].contains("TOPICS_FILE=mine.json"), "{lines:?}");
+}
+
+#[test]
+fn a_wrong_command_line_is_told_and_starts_nothing() {
+    let folder = Folder::new("command-line");
+    for arguments in [
+        &["colect"][..],
+        &["--verbose"],
+        &["demo", "extra"],
+        &["--for", "8"],
+        &["demo", "--for", "0"],
+        &["simulate", "--listen", "nowhere"],
+        &["--env-file"],
+        &["audit", "--from", "yesterday"],
+        &["audit", "--from", "2026-11-23T10:00:00Z", "--to", "2026-11-23T09:00:00Z"],
+        &["health", "--json"],
+        &["-x"],
+    ] {
+        let lines = faults(&folder, arguments, &minimal());
+        assert_eq!(lines.len(), 1, "{arguments:?}: {lines:?}");
+    }
+    for command in [
+        None,
+        Some("demo"),
+        Some("simulate"),
+        Some("check"),
+        Some("audit"),
+        Some("health"),
+        Some("replay"),
+        Some("template"),
+    ] {
+        for option in ["--help", "--version"] {
+            let arguments: Vec<&str> = command.into_iter().chain([option]).collect();
+            let output = run(&folder, &arguments, &Settings::new());
+            assert!(output.status.success() && !output.stdout.is_empty() && output.stderr.is_empty(), "{arguments:?}");
+        }
+    }
+}
+
+#[test]
+fn the_health_command_says_what_the_collector_says() {
+    let (sim, folder) = (simulator(), Folder::new("health"));
+    let all = settings(&sim, &folder);
+    assert_eq!(run(&folder, &["health"], &all).status.code(), Some(1), "nobody answers");
+    let collector = Collector::start_with(folder.path(), &all);
+    collector.wait_healthy();
+    let output = run(&folder, &["health"], &of(&[("HTTP_PORT", &collector.port().to_string())]));
+    assert!(output.status.success());
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(said["status"], "healthy");
+}
