@@ -42,7 +42,7 @@ const RETIRE_QUIET: Duration = Duration::from_secs(1);
 /// …and no longer than this.
 const RETIRE_LIMIT: Duration = Duration::from_secs(10);
 /// Bytes of texts that are gathered while the writer is behind, at most; then the socket is not read.
-const GATHER_BYTES_MAX: usize = 256 * 1024;
+const GATHER_BYTES_MAX: usize = 128 * 1024;
 /// Messages of one batch, at most: tiny ones must not make it large.
 const BATCH_FRAMES_MAX: usize = 4096;
 
