@@ -224,15 +224,23 @@ fn healthy(stage: &mut Stage, faults: &[Fault]) -> Result<Duration, String> {
     let collector = stage.collector.as_mut().ok_or("no collector runs")?;
     let mut last = None;
     let seen = poll(limit, || {
-        last = collector.reasons();
-        last.as_ref().filter(|codes| codes.iter().all(stays)).map(|_| ())
+        let codes = collector.reasons();
+        let is_healthy = codes.as_ref().is_some_and(|codes| codes.iter().all(stays));
+        if !is_healthy {
+            last = codes;
+        }
+        is_healthy.then_some(())
     });
     if seen.is_none() {
         let health = collector.health().map(|health| health["reasons"].to_string());
         let runs = collector.runs();
         return Err(format!("not healthy again within {limit:?} (it runs: {runs}): {last:?} {health:?}"));
     }
-    Ok(begun.elapsed())
+    let took = begun.elapsed();
+    if took > HEALTHY_AGAIN {
+        println!("  the last to be told for {:.1} s: {:?}", took.as_secs_f64(), last.unwrap_or_default());
+    }
+    Ok(took)
 }
 
 /// Each fault that lasted was told while it lasted.

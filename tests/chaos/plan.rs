@@ -241,24 +241,6 @@ impl Kind {
                 | Self::HandshakeSlow
         )
     }
-
-    /// Whether it costs the channel, or what is known of it.
-    pub fn costs_channel(self) -> bool {
-        self.slot() == Slot::Channel
-            || matches!(
-                self,
-                Self::SocketTakenOver
-                    | Self::TokensRevoked
-                    | Self::TokensExpire
-                    | Self::TokenRefused
-                    | Self::TokenUnavailable
-                    | Self::KilledStateDamaged
-                    | Self::KilledStateDeleted
-                    | Self::KilledStateOld
-                    | Self::EverythingHangs
-                    | Self::EverythingUnavailable
-            )
-    }
 }
 
 /// A fault at its time; `lasts` is 0 for what is over at once.
@@ -448,7 +430,9 @@ fn issues(random: &mut Random, lasts: u64) -> Vec<Issue> {
             1..=3 => random.between(5, 20),
             _ => random.between(1, 3),
         };
-        issues.push(Issue { at, count: count as u32, way, equal: random.chance(25), poison: random.chance(6) });
+        let (equal, poison) = (random.chance(25), random.chance(6));
+        let count = if equal { count.min(30) } else { count };
+        issues.push(Issue { at, count: count as u32, way, equal, poison });
         // Within a bunch a few milliseconds, between bunches up to two seconds.
         at += if random.chance(70) { random.between(0, 30) } else { random.between(200, 2_000) };
     }

@@ -25,6 +25,8 @@ use crate::verdict::{Evidence, POISON, dead_letters, documents, of_file};
 /// How far each read of the history goes back: longer than anything here comes late.
 const OVERLAP: Duration = Duration::from_secs(60);
 const OVERLAP_LONG: Duration = Duration::from_secs(300);
+/// How far a row may be moved beyond its jitter, for one like it stands there.
+const JITTER_MORE_MS: i64 = 200;
 /// Between two looks at `/health`.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
@@ -272,7 +274,8 @@ impl Stage {
             }
             Kind::HistoryLags { ms } => faults.set(|k| k.history_lag = Duration::from_millis(ms)),
             Kind::HistoryJitter { ms } => {
-                self.tolerance_ms = self.tolerance_ms.max(ms);
+                // The service moves rows that would be alike in all by some milliseconds more.
+                self.tolerance_ms = self.tolerance_ms.max(ms + JITTER_MORE_MS);
                 faults.set(|k| k.history_jitter_ms = ms);
             }
             Kind::SocketLoses(count) => faults.set(|k| k.socket_to_drop = count),
@@ -449,10 +452,6 @@ impl Stage {
             gone: self.deleted.iter().flat_map(|path| of_file(path)).collect::<Vec<Record>>(),
             tolerance_ms: self.tolerance_ms,
         }
-    }
-
-    pub fn poisoned(&self) -> bool {
-        self.sim.issued().iter().any(|one| one.key.contains(POISON))
     }
 
     pub fn descriptors(&self) -> u64 {
