@@ -42,7 +42,7 @@ const RETIRE_QUIET: Duration = Duration::from_secs(1);
 /// …and no longer than this.
 const RETIRE_LIMIT: Duration = Duration::from_secs(10);
 /// Bytes of texts that are gathered while the writer is behind, at most; then the socket is not read.
-const GATHER_BYTES_MAX: usize = 256 * 1024;
+const GATHER_BYTES_MAX: usize = 128 * 1024;
 /// Messages of one batch, at most: tiny ones must not make it large.
 const BATCH_FRAMES_MAX: usize = 4096;
 
@@ -99,7 +99,7 @@ pub fn start(
 ) -> io::Result<ReaderHandle> {
     let shared = Arc::<Shared>::default();
     let handle = ReaderHandle(shared.clone());
-    let beat = status.beats.register_with_limit("reader", DIAL_LIMIT + HANDSHAKE_LIMIT + Duration::from_secs(5));
+    let beat = status.beats.register("reader");
     crate::thread::spawn("reader", move || {
         let reader = Reader {
             channel: address.channel.masked().into(),
@@ -176,6 +176,7 @@ impl Reader {
     }
 
     fn open(&self) -> Result<Link, Closed> {
+        let _timed = self.beat.timed();
         let unreachable = |error: String| Closed::Unreachable(error);
         let uri = self.address.uri.expose();
         let target = Target::parse(uri).map_err(|error| unreachable(error.to_string()))?;

@@ -197,7 +197,7 @@ impl Writer {
             let idle = after(self.idle_for());
             select! {
                 recv(frames) -> batch => match batch {
-                    Ok(batch) => self.intake.batch(&batch),
+                    Ok(batch) => self.take_batch(&batch),
                     Err(_) => frames = never(),
                 },
                 recv(session) -> given => match given {
@@ -248,13 +248,24 @@ impl Writer {
                 return;
             }
             match frames.try_recv() {
-                Ok(batch) => self.intake.batch(&batch),
+                Ok(batch) => self.take_batch(&batch),
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
             }
         }
     }
 
+    fn take_batch(&mut self, batch: &Batch) {
+        self.want_mentions();
+        self.intake.batch(batch);
+    }
+
+    /// In a flood nobody takes the names of events that the log has no room for.
+    fn want_mentions(&mut self) {
+        self.intake.mentions_wanted = self.log_rate.left(self.clock.now()) as usize;
+    }
+
     fn take(&mut self, given: FromSession, stop: &Receiver<()>) -> Result<(), String> {
+        self.want_mentions();
         match given {
             FromSession::Page(page) => self.intake.page(&page),
             FromSession::Repair(page) => self.intake.repair(&page),
@@ -563,7 +574,7 @@ impl Writer {
         let deadline = self.clock.now() + STOP_MAX;
         while self.clock.now() < deadline {
             match inbox.frames.recv_timeout(STOP_QUIET) {
-                Ok(batch) => self.intake.batch(&batch),
+                Ok(batch) => self.take_batch(&batch),
                 Err(_) => break,
             }
             self.gather(&inbox.frames);

@@ -21,7 +21,7 @@ pub fn run(stage: &Stage) {
 }
 
 fn told(name: &str, cpu: &Samples, beside: &str) {
-    println!("{name:<44} {:>9.2} µs an event {:>14} {beside}", cpu.median(), cpu.spread());
+    println!("{name:<44} {:>9.2} µs an event {:>18} {beside}", cpu.median(), cpu.spread());
 }
 
 fn sizes(stage: &Stage) {
