@@ -18,7 +18,7 @@ use audiohook_collector::config::env_file;
 use audiohook_collector::elastic::lines;
 use audiohook_collector::elastic::verdict::{self, Reply, Verdict as BulkVerdict};
 use audiohook_collector::event::{
-    Event, Identity, Origin, RecordWriter, Redaction, Verdict, judge_frame, judge_row, read_line,
+    Event, Identity, Origin, RecordWriter, Redaction, Stamps, Verdict, judge_frame, judge_row, read_line,
 };
 use audiohook_collector::genesys::history::{History, Next};
 use audiohook_collector::genesys::{channel, topics};
@@ -253,7 +253,7 @@ impl Random {
 fn record(event: &Event<'_>, redaction: &Redaction, origin: Origin<'_>, scratch: &mut Vec<u8>) {
     let id = Identity::of(event, scratch).at(event.time.unwrap_or(1_795_430_645_500));
     let mut line = Vec::new();
-    RecordWriter { redaction }.push(&mut line, event, origin, id, 1_795_430_645_500);
+    RecordWriter { redaction, stamps: &mut Stamps::default() }.push(&mut line, event, origin, id, 1_795_430_645_500);
     let text = std::str::from_utf8(&line).expect("a record is UTF-8").strip_suffix('\n').expect("a record is a line");
     assert!(!text.contains('\n'), "a record is one line");
     let known = read_line(text, scratch).map(|_| ());
