@@ -346,7 +346,7 @@ fn memory_of_what_waits_does_not_grow_with_it() {
     assert!(largest < 100_000, "{largest} bytes in one request");
     assert!(rig.backlog() > 10_000_000);
     fake.behave();
-    rig.until("all are there", 3 * SOON, |_| fake.documents() == 20_000);
+    rig.until("all are there", 10 * SOON, |_| fake.documents() == 20_000);
 }
 
 #[test]
