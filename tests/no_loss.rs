@@ -474,6 +474,8 @@ fn the_predecessors_file_goes_on() {
     assert_eq!(rows, 60);
     let collector = Collector::start(&sim, &folder, &[]);
     collector.wait_healthy();
+    // Ten days are read in many pieces: all of it, and then again what the overlap gives.
+    collector.wait_lines(60, LONG);
     let reads = sim.view(|view| view.count(Call::History));
     assert!(sim.wait_until(LONG, |view| view.count(Call::History) > reads + 3));
     let text = std::fs::read_to_string(folder.join("events.jsonl")).unwrap();
