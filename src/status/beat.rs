@@ -91,6 +91,12 @@ impl Beat {
     }
 }
 
+impl std::fmt::Debug for Beat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Beat").field(&self.pulse.thread).finish()
+    }
+}
+
 /// While it lives, the thread is in a step that ends by itself.
 pub struct Timed<'a>(&'a Beat);
 
