@@ -45,8 +45,9 @@ impl Packed {
     }
 }
 
-/// How many parts; at the bound of sightings each has some 140 KiB.
-const PARTS: usize = 64;
+/// How many parts. At the bound of sightings each has 544 KiB; the sizes that it has on the way there are large enough
+/// for the allocator to give each back to the system when it is outgrown.
+const PARTS: usize = 16;
 
 type Slots = HashMap<u64, Packed, Keyed>;
 

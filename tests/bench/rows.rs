@@ -375,7 +375,7 @@ fn files(stage: &Stage) {
             }
             let (running, mut socket) =
                 stage.connected_in(&Subject::Collector, &folder, &[("BACKUP_COUNT", "10")], false);
-            let burst = measure(&running, &mut socket, &frames, events, None);
+            let burst = measure(&running, &mut socket, &frames, events, Lines::open(&running.output, None));
             running.process.stop();
             burst.cpu_us
         };
