@@ -98,7 +98,8 @@ impl Sink {
 
     /// Takes out what is done and puts the rest off.
     fn settle(&mut self, node: usize, items: &[Item], now: Instant) {
-        let mended: Vec<bool> = (0..items.len()).map(|index| items[index].is_refused() && self.queue.mend(index)).collect();
+        let mended: Vec<bool> =
+            (0..items.len()).map(|index| items[index].is_refused() && self.queue.mend(index)).collect();
         let letters = self.bury(items, &mended);
         let dead_written = letters.is_some();
         let (mut created, mut exists, mut dead) = (0, 0, 0);
