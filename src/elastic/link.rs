@@ -242,6 +242,13 @@ impl Link {
         self.next_bulk = Some(now + wait.max(retry_after.unwrap_or_default()));
     }
 
+    /// The node did not let the template be seen to. Of documents that says nothing.
+    pub fn setup_failed(&mut self, node: usize, now: Instant) {
+        let bulk_failed = self.bulk_failed;
+        self.failed(node, false, None, now);
+        self.bulk_failed = bulk_failed;
+    }
+
     /// A probe came back.
     pub fn probed(&mut self, node: usize, alive: bool, now: Instant) {
         let was_up = self.any_up();
@@ -378,6 +385,21 @@ mod tests {
         let (mut link, now) = link(1);
         let waits = waits(&mut link, now, 12, true);
         assert!(waits[8..].iter().all(|wait| *wait >= 30 * SECOND), "{waits:?}");
+    }
+
+    #[test]
+    fn a_template_that_fails_does_not_keep_an_idle_cluster_from_being_back() {
+        let now = Instant::now();
+        let mut link = Link::new(1, true, 42, now);
+        link.probed(0, true, now);
+        link.set_up(now);
+        link.probed(0, false, now + SECOND);
+        assert!(link.blocked_since(None).is_some());
+        link.probed(0, true, now + 5 * SECOND);
+        assert_eq!(link.next(now + 5 * SECOND, None), Next::Setup { node: 0 });
+        link.setup_failed(0, now + 5 * SECOND);
+        link.probed(0, true, now + 7 * SECOND);
+        assert_eq!(link.blocked_since(None), None);
     }
 
     #[test]
