@@ -14,7 +14,7 @@ const REFUSED_WAIT: Duration = Duration::from_secs(30);
 const READ_ONLY_WAIT: Duration = Duration::from_secs(8);
 /// Before documents that were put off go again, if all were; with fewer of them it is shorter in proportion.
 const LEFT_OVER_WAIT: Duration = Duration::from_millis(100);
-/// Every node that does not answer is probed this often while none does, all taken together.
+/// Each node is probed this often while none answers.
 const PROBE_EVERY: Duration = Duration::from_secs(4);
 /// Before the first of those probes.
 const PROBE_SOON: Duration = Duration::from_secs(1);
@@ -265,7 +265,13 @@ impl Link {
             self.nodes[node].probe_at = now + RETURN_EVERY;
             return;
         }
-        self.nodes[node].probe_at = now + PROBE_EVERY / self.nodes.len() as u32;
+        // None is left: those that failed before are looked at again soon, each in its turn.
+        let count = self.nodes.len();
+        for step in 1..count {
+            let other = &mut self.nodes[(node + step) % count];
+            other.probe_at = other.probe_at.min(now + PROBE_EVERY * step as u32 / count as u32);
+        }
+        self.nodes[node].probe_at = now + PROBE_EVERY;
         self.probe_failed = true;
         self.blocked_since.get_or_insert(last_contact);
         if self.next_bulk.is_none() {
@@ -385,6 +391,31 @@ mod tests {
         let (mut link, now) = link(1);
         let waits = waits(&mut link, now, 12, true);
         assert!(waits[8..].iter().all(|wait| *wait >= 30 * SECOND), "{waits:?}");
+    }
+
+    #[test]
+    fn when_the_last_node_goes_away_in_idle_times_the_others_are_looked_at_soon() {
+        let (mut link, now) = link(3);
+        link.failed(0, false, None, now);
+        link.failed(1, false, None, now);
+        link.progressed(2, 0, 1, now);
+        let gone = now + IDLE_PROBE_EVERY;
+        assert_eq!(link.next(gone, None), Next::Probe { node: 2 });
+        link.probed(2, false, gone);
+        let mut at = gone;
+        let mut probed = Vec::new();
+        while at < gone + 3 * PROBE_EVERY {
+            match link.next(at, None) {
+                Next::Probe { node } => {
+                    probed.push(node);
+                    link.probed(node, false, at);
+                }
+                Next::Wait(until) => at = until,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(probed[..6], [0, 1, 2, 0, 1, 2], "each within {PROBE_EVERY:?}");
+        assert!(probed.len() <= 10, "{probed:?}");
     }
 
     #[test]
