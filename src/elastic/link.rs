@@ -14,7 +14,7 @@ const REFUSED_WAIT: Duration = Duration::from_secs(30);
 const READ_ONLY_WAIT: Duration = Duration::from_secs(8);
 /// Before documents that were put off go again, if all were; with fewer of them it is shorter in proportion.
 const LEFT_OVER_WAIT: Duration = Duration::from_millis(100);
-/// Every node that does not answer is probed this often while none does, all taken together.
+/// Each node is probed this often while none answers.
 const PROBE_EVERY: Duration = Duration::from_secs(4);
 /// Before the first of those probes.
 const PROBE_SOON: Duration = Duration::from_secs(1);
@@ -242,6 +242,13 @@ impl Link {
         self.next_bulk = Some(now + wait.max(retry_after.unwrap_or_default()));
     }
 
+    /// The node did not let the template be seen to. Of documents that says nothing.
+    pub fn setup_failed(&mut self, node: usize, now: Instant) {
+        let bulk_failed = self.bulk_failed;
+        self.failed(node, false, None, now);
+        self.bulk_failed = bulk_failed;
+    }
+
     /// A probe came back.
     pub fn probed(&mut self, node: usize, alive: bool, now: Instant) {
         let was_up = self.any_up();
@@ -258,7 +265,13 @@ impl Link {
             self.nodes[node].probe_at = now + RETURN_EVERY;
             return;
         }
-        self.nodes[node].probe_at = now + PROBE_EVERY / self.nodes.len() as u32;
+        // None is left: those that failed before are looked at again soon, each in its turn.
+        let count = self.nodes.len();
+        for step in 1..count {
+            let other = &mut self.nodes[(node + step) % count];
+            other.probe_at = other.probe_at.min(now + PROBE_EVERY * step as u32 / count as u32);
+        }
+        self.nodes[node].probe_at = now + PROBE_EVERY;
         self.probe_failed = true;
         self.blocked_since.get_or_insert(last_contact);
         if self.next_bulk.is_none() {
@@ -378,6 +391,46 @@ mod tests {
         let (mut link, now) = link(1);
         let waits = waits(&mut link, now, 12, true);
         assert!(waits[8..].iter().all(|wait| *wait >= 30 * SECOND), "{waits:?}");
+    }
+
+    #[test]
+    fn when_the_last_node_goes_away_in_idle_times_the_others_are_looked_at_soon() {
+        let (mut link, now) = link(3);
+        link.failed(0, false, None, now);
+        link.failed(1, false, None, now);
+        link.progressed(2, 0, 1, now);
+        let gone = now + IDLE_PROBE_EVERY;
+        assert_eq!(link.next(gone, None), Next::Probe { node: 2 });
+        link.probed(2, false, gone);
+        let mut at = gone;
+        let mut probed = Vec::new();
+        while at < gone + 3 * PROBE_EVERY {
+            match link.next(at, None) {
+                Next::Probe { node } => {
+                    probed.push(node);
+                    link.probed(node, false, at);
+                }
+                Next::Wait(until) => at = until,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(probed[..6], [0, 1, 2, 0, 1, 2], "each within {PROBE_EVERY:?}");
+        assert!(probed.len() <= 10, "{probed:?}");
+    }
+
+    #[test]
+    fn a_template_that_fails_does_not_keep_an_idle_cluster_from_being_back() {
+        let now = Instant::now();
+        let mut link = Link::new(1, true, 42, now);
+        link.probed(0, true, now);
+        link.set_up(now);
+        link.probed(0, false, now + SECOND);
+        assert!(link.blocked_since(None).is_some());
+        link.probed(0, true, now + 5 * SECOND);
+        assert_eq!(link.next(now + 5 * SECOND, None), Next::Setup { node: 0 });
+        link.setup_failed(0, now + 5 * SECOND);
+        link.probed(0, true, now + 7 * SECOND);
+        assert_eq!(link.blocked_since(None), None);
     }
 
     #[test]

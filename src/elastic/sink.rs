@@ -66,6 +66,7 @@ pub struct Sink {
     setup_failures: u32,
     template_said: bool,
     refused_by_probe: bool,
+    /// The last cause of a failure, of those since documents went last.
     why: String,
     dead_check: Option<Instant>,
     dropped_until: Option<Instant>,
@@ -129,7 +130,7 @@ impl Sink {
             setup_failures: 0,
             template_said: false,
             refused_by_probe: false,
-            why: "it has not answered yet".to_owned(),
+            why: String::new(),
             dead_check: None,
             dropped_until: None,
             dropped_events: 0,

@@ -97,7 +97,9 @@ impl Engine {
     }
 
     fn is_up(&self) -> bool {
-        self.agent.get(format!("{}/_cluster/health", self.url)).call().is_ok_and(|answer| answer.status() == 200)
+        // Yellow: every document that it had can be reached, and written beside.
+        let url = format!("{}/_cluster/health?wait_for_status=yellow&timeout=1s", self.url);
+        self.agent.get(url).call().is_ok_and(|answer| answer.status() == 200)
     }
 
     /// A request; the status and the document.

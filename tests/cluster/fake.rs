@@ -228,6 +228,8 @@ fn read_request<S: Read>(stream: &mut BufReader<S>) -> Option<Request> {
 
 fn answer(request: &Request, state: &mut State) -> (u16, String) {
     let path = request.path.split('?').next().unwrap_or_default();
+    // Whatever path stands before the API is a proxy's.
+    let path = path.rfind("/_").or_else(|| path.rfind('/')).map_or(path, |at| &path[at..]);
     if request.is_bulk() && state.is_void {
         let items = vec![r#"{"create":{"status":201}}"#; request.documents()].join(",");
         return (200, format!(r#"{{"errors":false,"items":[{items}]}}"#));

@@ -7,6 +7,7 @@
 
 pub mod client;
 pub mod collector;
+pub mod proxy;
 pub mod records;
 pub mod tls;
 

@@ -128,6 +128,9 @@ impl Sink {
         let mended = mended.into_iter().filter(|mended| *mended).count();
         if done > 0 {
             self.went_well();
+            if dead_written {
+                self.why.clear();
+            }
         }
         if let Some(why) = refused {
             self.link.refused(node, now);

@@ -84,7 +84,10 @@ impl Sink {
             Setup::Failed(why) => {
                 self.setup_failures += 1;
                 if !self.setup_failures.is_multiple_of(SETUP_TRIES_MAX) {
-                    return self.failed(node, why, false, None, now);
+                    self.why = format!("{}: {why}", self.nodes[node]);
+                    log::debug!("{}", self.why);
+                    self.status.clear(Code::ElasticRefused);
+                    return self.link.setup_failed(node, now);
                 }
                 once(format!("cannot put the index template {name}: {why}; documents go all the same"));
             }
@@ -117,11 +120,17 @@ impl Sink {
     }
 
     pub(super) fn say_unreachable(&self) {
+        let why = match &self.in_flight {
+            // Nothing has failed yet: it hangs.
+            Some(flight) if self.why.is_empty() => format!("no answer yet from {}", self.nodes[flight.node]),
+            _ if self.why.is_empty() => "it has not answered yet".to_owned(),
+            _ => self.why.clone(),
+        };
         self.status.raise(
             Code::ElasticUnreachable,
             format!(
                 "the cluster takes no documents ({}): the events are safe in {}, {} bytes of them wait and go by themselves when it is back; look at the cluster and at ELASTIC_URL",
-                self.why,
+                why,
                 self.path.display(),
                 self.backlog_bytes
             ),
