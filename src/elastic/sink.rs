@@ -18,6 +18,7 @@ use twox_hash::XxHash3_128;
 
 use crate::clock::Clock;
 use crate::config;
+use crate::elastic::buried::Buried;
 use crate::elastic::carrier::{self, Answer, Carrier, Job};
 use crate::elastic::chain::{self, Chain};
 use crate::elastic::lines;
@@ -68,6 +69,7 @@ pub struct Sink {
     refused_by_probe: bool,
     why: String,
     dead_check: Option<Instant>,
+    buried: Buried,
     dropped_until: Option<Instant>,
     dropped_events: u64,
     /// When the unreachable cluster was said last.
@@ -131,6 +133,7 @@ impl Sink {
             refused_by_probe: false,
             why: "it has not answered yet".to_owned(),
             dead_check: None,
+            buried: Buried::default(),
             dropped_until: None,
             dropped_events: 0,
             said_at: None,
