@@ -2,7 +2,8 @@
 //! round the question whether every event is there, once.
 //!
 //! `make chaos` runs it; `SEED=` and `FAULTS=` choose the schedule, which follows from the seed alone. Without a seed a
-//! fixed one runs, then one that is drawn and printed. `COLLECTOR_BIN=` names the binary. See README.md beside this file.
+//! fixed one runs, then one that is drawn and printed. `COLLECTOR_BIN=` names the binary, `ONLY=Killed,History` the
+//! faults that are wanted. See README.md beside this file.
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 #[allow(dead_code, reason = "shared with the tests of the cluster")]
@@ -144,6 +145,8 @@ fn act(
     played: &mut Vec<Round>,
     sum: &mut Sum,
 ) -> Result<(), String> {
+    let only = std::env::var("ONLY").unwrap_or_default();
+    let only: Vec<String> = only.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
     healthy(stage, &[])?;
     let_pass(Duration::from_secs(1));
     let rest = Rest { threads: stage.process("Threads"), descriptors: stage.descriptors() };
@@ -151,7 +154,7 @@ fn act(
         if sum.faults >= faults {
             break;
         }
-        let round = Round::draw(seed, *number, long);
+        let round = Round::draw(seed, *number, long, &only);
         *number += 1;
         played.push(round.clone());
         let begun = Instant::now();
