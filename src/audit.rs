@@ -237,7 +237,7 @@ impl Audit {
                 visit(&line.event_id.decoded(), sighting, text);
             }
         };
-        records::each_since(&records::files(&self.output), from - RECORD_MARGIN_MS, record, || false, pulse)
+        records::each_since_beside_rotation(&self.output, from - RECORD_MARGIN_MS, record, pulse)
     }
 
     fn begin_piece(&mut self, from: Millis, clock: &Clock, pulse: &dyn Fn()) -> Result<(), Failed> {

@@ -22,9 +22,10 @@ use crate::support::records::{self, Record};
 use crate::support::{Collector, Folder, SOON, let_pass};
 use crate::verdict::{Evidence, POISON, dead_letters, documents, of_file};
 
-/// How far each read of the history goes back: longer than anything here comes late.
-const OVERLAP: Duration = Duration::from_secs(60);
-const OVERLAP_LONG: Duration = Duration::from_secs(300);
+/// How far each read of the history goes back, in seconds. Nothing comes later than two fifths of it; the shorter it is,
+/// the less it makes good what is wrong.
+const OVERLAPS: [u64; 3] = [8, 8, 60];
+const OVERLAPS_LONG: [u64; 4] = [8, 8, 60, 300];
 /// How far a row may be moved beyond its jitter, for one like it stands there.
 const JITTER_MORE_MS: i64 = 200;
 /// Between two looks at `/health`.
@@ -57,6 +58,7 @@ pub struct Stage {
     pub tolerance_ms: i64,
     /// What came of the binary's starts.
     pub starts: u32,
+    overlap_s: u64,
     settings: BTreeMap<String, String>,
     fake: Fake,
     cluster: Arc<AtomicU8>,
@@ -79,12 +81,12 @@ impl Stage {
         let sim = Simulator::start(Options { knobs, ..Options::default() }).unwrap();
         let (folder, fake) = (Folder::new("chaos"), Fake::start());
         let mut settings = settings(&sim, &folder);
-        let overlap = if long { OVERLAP_LONG } else { OVERLAP };
+        let overlap = if long { random.pick(&OVERLAPS_LONG) } else { random.pick(&OVERLAPS) };
         let size = random.pick(&["20KB", "100KB", "1GB"]);
         let count = if random.chance(30) { "0" } else { "500" };
         let bulk = random.pick(&["1", "7", "50"]);
         for (name, value) in [
-            ("CATCH_UP_OVERLAP", overlap.as_secs().to_string()),
+            ("CATCH_UP_OVERLAP", overlap.to_string()),
             ("CATCH_UP_RATE", "100000".to_owned()),
             ("MAX_FILE_SIZE", size.to_owned()),
             ("BACKUP_COUNT", count.to_owned()),
@@ -126,6 +128,7 @@ impl Stage {
             looks,
             tolerance_ms: 0,
             starts: 0,
+            overlap_s: overlap,
             settings,
             fake,
             cluster,
@@ -272,7 +275,10 @@ impl Stage {
                 faults.fail_all(&Action::Hang);
                 faults.half_open_sockets();
             }
-            Kind::HistoryLags { ms } => faults.set(|k| k.history_lag = Duration::from_millis(ms)),
+            Kind::HistoryLags { ms } => {
+                let most = self.overlap_s * 1_000 * 2 / 5;
+                faults.set(|k| k.history_lag = Duration::from_millis(ms.min(most)));
+            }
             Kind::HistoryJitter { ms } => {
                 // The service moves rows that would be alike in all by some milliseconds more.
                 self.tolerance_ms = self.tolerance_ms.max(ms + JITTER_MORE_MS);
@@ -309,8 +315,9 @@ impl Stage {
             Kind::DiskFull { bytes_left } => self.limit(Resource::Fsize, Some(bytes_left)),
             Kind::FileMoved => self.between_writes(|stage| shift(&stage.output_file())),
             Kind::FileDeleted => self.between_writes(|stage| {
+                // A copy, not a link: what is written into it after this belongs to the new file.
                 let kept = stage.folder.join(&format!("deleted-{}", stage.deleted.len()));
-                if fs::hard_link(stage.output_file(), &kept).is_ok() {
+                if fs::copy(stage.output_file(), &kept).is_ok() {
                     fs::remove_file(stage.output_file()).unwrap();
                     stage.deleted.push(kept);
                 }
