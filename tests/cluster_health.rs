@@ -133,7 +133,8 @@ fn assert_counts(collector: &Collector, lines: u64) {
 
 #[test]
 fn an_outage_of_any_kind_is_said_and_its_end_too_and_the_file_does_not_wait() {
-    let kinds: [(&str, fn() -> Act); 5] = [
+    type Make = fn() -> Act;
+    let kinds: [(&str, Make); 5] = [
         ("hangs", || Act::Hang),
         ("hangs in the middle of an answer", || Act::HangHalfway),
         ("closes", || Act::Close),
