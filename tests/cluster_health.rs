@@ -10,7 +10,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use audiohook_collector::simulator::{Event, Knobs, Options, Simulator};
+use audiohook_collector::simulator::{Event, Knobs, Options, Route, Simulator};
 use cluster::fake::{Act, Fake};
 use serde_json::Value;
 use support::collector::{binary, settings};
@@ -407,6 +407,46 @@ fn of_several_addresses_those_that_work_are_used_with_their_path() {
     collector.wait_reason("elastic_unreachable", false, EDGE);
     stage.issue(10);
     wait_documents(&collector, &[&one, &two], 130);
+}
+
+/// Kilobytes of memory at most, so far.
+fn memory_peak(collector: &Collector) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", collector.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn memory_stays_flat_through_an_outage_and_the_catching_up() {
+    let fake = Fake::start();
+    let stage = Stage::new(&fake.url).with("BULK_SIZE", "500").with("LOG_LEVEL", "info");
+    let collector = stage.collect();
+    let mut issued = 0;
+    let mut issue = |count: i64| {
+        let now = stage.sim.now();
+        let times: Vec<i64> = (0..count).map(|n| now - count + n).collect();
+        stage.sim.issue_many(Event::numbered("AUDIOHOOK-0001"), &times, Route::Both);
+        issued += count as u64;
+        let written = || collector.metric("audiohook_collector_events_written_total").filter(|n| *n as u64 >= issued);
+        assert!(poll(SOON * 6, written).is_some(), "{:?}", collector.health());
+    };
+    let judged = || elastic(&collector, "created");
+    issue(5_000);
+    assert!(poll(SOON * 3, || (judged() == 5_000).then_some(())).is_some(), "{:?}", collector.health());
+    let before = memory_peak(&collector);
+    fake.on_bulk(|_| Act::Answer(503, ""));
+    for _ in 0..8 {
+        issue(5_000);
+    }
+    collector.wait_reason("elastic_unreachable", true, EDGE);
+    assert!(elastic(&collector, "backlog_bytes") > 40_000_000);
+    let in_outage = memory_peak(&collector);
+    fake.behave();
+    assert!(poll(SOON * 6, || (judged() == 45_000).then_some(())).is_some(), "{:?}", collector.health());
+    let after = memory_peak(&collector);
+    eprintln!("{before} kB before, {in_outage} kB in the outage, {after} kB after");
+    assert!(after - before < 3 * 1024, "{before} kB before, {in_outage} kB in the outage, {after} kB after");
+    assert_eq!(ids(&fake).len(), 45_000);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! The cluster's side against real servers: OpenSearch 2, Elasticsearch 7 and 8.
+//! The cluster's side against real servers: OpenSearch 2, Elasticsearch 7 and 8. The whole collector against them, and
+//! outages, are in `real_collector.rs`.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -63,7 +64,6 @@ fn each_event_once(kind: &'static str, server: &str) {
     }
     let engine = Engine::start(kind, "once", &[]);
     the_template_is_put_and_speaks_for_the_index(&engine, kind, server);
-    fifty_thousand(&engine, kind);
     a_mapping_conflict(&engine, kind);
     a_read_only_index(&engine, kind);
     an_index_deleted_in_the_middle(&engine, kind);
@@ -99,24 +99,6 @@ fn the_template_is_put_and_speaks_for_the_index(engine: &Engine, name: &str, ser
     assert_eq!(probe::template(&carrier, 0, INDEX), Ok(audiohook_collector::elastic::setup::Found::Present));
     assert_eq!(engine.count(INDEX), 3);
     engine.must("DELETE", &format!("/{INDEX}"), "");
-}
-
-fn fifty_thousand(engine: &Engine, name: &str) {
-    let mut rig = rig(engine, &format!("many-{name}"));
-    rig.start();
-    for begin in (0..50_000).step_by(5000) {
-        rig.append(&records(begin..begin + 5000));
-        rig.drive(Duration::from_millis(20));
-    }
-    rig.until("all are judged", LONG, |rig| rig.done() == 50_000 && rig.backlog() == 0);
-    assert_eq!(engine.count(INDEX), 50_000);
-    assert_eq!(rig.status.counters.elastic_created.get(), 50_000);
-    rig.kill();
-    rig.cursor = None;
-    rig.start();
-    rig.until("a second collector is through", LONG, |rig| rig.done() == 100_000);
-    assert_eq!(rig.status.counters.elastic_exists.get(), 50_000);
-    assert_eq!(engine.count(INDEX), 50_000);
 }
 
 fn a_mapping_conflict(engine: &Engine, name: &str) {
@@ -247,7 +229,6 @@ fn in_trouble(kind: &'static str) {
     }
     let mut engine = Engine::start(kind, "trouble", &["http.max_content_length=1mb"]);
     large_events(&engine, kind);
-    killed_for_40_seconds(&mut engine, kind);
     engine.kill();
     engine.with_settings(&["thread_pool.write.size=1", "thread_pool.write.queue_size=1"]);
     engine.run();
@@ -267,31 +248,6 @@ fn large_events(engine: &Engine, name: &str) {
     let letters = rig.dead_letters();
     assert_eq!((engine.count(index), letters.len()), (40, 1));
     assert_eq!((&letters[0]["status"], &letters[0]["record"]["raw_event"]["n"]), (&413.into(), &1000.into()));
-}
-
-fn killed_for_40_seconds(engine: &mut Engine, name: &str) {
-    let mut rig = rig(engine, &format!("killed-{name}"));
-    rig.elastic.bulk_size = 100;
-    rig.start();
-    rig.append(&records(0..3000));
-    rig.until("some are there", SOON, |rig| rig.done() >= 500);
-    engine.kill();
-    rig.append(&records(3000..4000));
-    rig.until("said", Duration::from_secs(10), |rig| rig.is_raised(Code::ElasticUnreachable));
-    // The collector is killed too, and forgets its last steps.
-    let cursor = rig.cursor;
-    rig.drive(Duration::from_secs(25));
-    rig.kill();
-    rig.cursor = cursor;
-    rig.start();
-    rig.append(&records(4000..5000));
-    rig.drive(Duration::from_secs(15));
-    engine.run();
-    engine.wait();
-    rig.until("back", Duration::from_secs(10), |rig| rig.done() > 0 && !rig.is_raised(Code::ElasticUnreachable));
-    rig.until("nothing waits", LONG, |rig| rig.backlog() == 0);
-    assert_eq!(engine.count(INDEX), 5000);
-    assert!(rig.dead_letters().is_empty());
 }
 
 fn a_full_write_queue(engine: &Engine, name: &str) {
