@@ -297,9 +297,11 @@ fn files_bytes(folder: &Path) -> u64 {
     outputs.map(|entry| entry.metadata().map_or(0, |meta| meta.len())).sum()
 }
 
-/// A file of this size whose last records are these; what is before them is a hole that nobody has a reason to read.
-pub fn file_of(path: &Path, bytes: u64, last: &[u8]) {
+/// A file of this size whose last records are these, and whose first is one too; what is between them is a hole that
+/// nobody has a reason to read.
+fn file_of(path: &Path, bytes: u64, last: &[u8]) {
     let mut file = File::create(path).unwrap();
+    file.write_all(&records(1, now_ms() - 9 * DAY_MS)[1..]).unwrap();
     file.set_len(bytes).unwrap();
     file.seek(SeekFrom::Start(bytes - last.len() as u64)).unwrap();
     file.write_all(last).unwrap();
@@ -369,7 +371,8 @@ fn files(stage: &Stage) {
         let cost = |with_files: bool| {
             let folder = stage.fresh();
             if with_files {
-                let last = records(1000, now_ms() - DAY_MS);
+                // More than `/events` shows: it is filled from the files at the start.
+                let last = records(3000, now_ms() - DAY_MS);
                 file_of(&folder.join("events.jsonl"), each, &last);
                 (1..10).for_each(|n| file_of(&folder.join(format!("events.jsonl.{n}")), each, &last));
             }
