@@ -252,6 +252,8 @@ fn history(stage: &Stage, floor_cpu_us: f64) {
 /// Memory while the cluster is away and a backlog grows, and while the cluster takes it.
 fn outage(stage: &Stage) {
     const STEPS: usize = 8;
+    /// Bytes of a record, about.
+    const RECORD_BYTES: u64 = 900;
     let wanted = stage.options.backlog_mib * 1024 * 1024;
     let settings = [
         ("ELASTIC_URL", stage.cluster.url.as_str()),
@@ -264,13 +266,13 @@ fn outage(stage: &Stage) {
     let folder = stage.fresh();
     let (running, mut socket) = stage.connected_in(&Subject::Collector, &folder, &settings, false);
     running.process.reset_peak();
-    let shape = Shape { bytes: 4096, ..Shape::usual() };
+    let shape = Shape::usual();
     let size = || files_bytes(&folder);
     let (mut sent, mut seen) = (0, Vec::new());
     for step in 1..=STEPS {
         let target = wanted * step as u64 / STEPS as u64;
         while size() < target {
-            let more = ((target - size()) / 4600).clamp(500, 10_000) as usize;
+            let more = ((target - size()) / RECORD_BYTES).clamp(500, 50_000) as usize;
             socket.write_all(&shape.frames(sent..sent + more)).unwrap();
             sent += more;
             pause(Duration::from_millis(20));
