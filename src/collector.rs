@@ -22,7 +22,7 @@ use crate::writer::{Inbox, Writer};
 use crate::{http, reader, systemd, thread};
 
 /// Batches of frames that wait for the writer; each holds what one read or two brought, 256 KiB or so at most.
-const BATCHES_MAX: usize = 8;
+const BATCHES_MAX: usize = 4;
 /// Pages of the history that wait for the writer.
 const PAGES_MAX: usize = 2;
 /// What the session is told of sockets; those who tell it never wait for room.

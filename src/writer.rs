@@ -36,7 +36,7 @@ use state::State;
 use unreadable::Unreadable;
 
 /// Bytes of lines gathered for one write, about: gathering never waits.
-const GATHER_BYTES: usize = 256 * 1024;
+const GATHER_BYTES: usize = 128 * 1024;
 
 /// Batches gathered for one write, at most: whatever comes, counts and ticks have their turn.
 const GATHER_BATCHES_MAX: usize = 64;

@@ -252,6 +252,8 @@ fn history(stage: &Stage, floor_cpu_us: f64) {
 /// Memory while the cluster is away and a backlog grows, and while the cluster takes it.
 fn outage(stage: &Stage) {
     const STEPS: usize = 8;
+    /// Bytes of a record, about.
+    const RECORD_BYTES: u64 = 900;
     let wanted = stage.options.backlog_mib * 1024 * 1024;
     let settings = [
         ("ELASTIC_URL", stage.cluster.url.as_str()),
@@ -264,13 +266,13 @@ fn outage(stage: &Stage) {
     let folder = stage.fresh();
     let (running, mut socket) = stage.connected_in(&Subject::Collector, &folder, &settings, false);
     running.process.reset_peak();
-    let shape = Shape { bytes: 4096, ..Shape::usual() };
+    let shape = Shape::usual();
     let size = || files_bytes(&folder);
     let (mut sent, mut seen) = (0, Vec::new());
     for step in 1..=STEPS {
         let target = wanted * step as u64 / STEPS as u64;
         while size() < target {
-            let more = ((target - size()) / 4600).clamp(500, 10_000) as usize;
+            let more = ((target - size()) / RECORD_BYTES).clamp(500, 50_000) as usize;
             socket.write_all(&shape.frames(sent..sent + more)).unwrap();
             sent += more;
             pause(Duration::from_millis(20));
@@ -297,9 +299,11 @@ fn files_bytes(folder: &Path) -> u64 {
     outputs.map(|entry| entry.metadata().map_or(0, |meta| meta.len())).sum()
 }
 
-/// A file of this size whose last records are these; what is before them is a hole that nobody has a reason to read.
-pub fn file_of(path: &Path, bytes: u64, last: &[u8]) {
+/// A file of this size whose last records are these, and whose first is one too; what is between them is a hole that
+/// nobody has a reason to read.
+fn file_of(path: &Path, bytes: u64, last: &[u8]) {
     let mut file = File::create(path).unwrap();
+    file.write_all(&records(1, now_ms() - 9 * DAY_MS)[1..]).unwrap();
     file.set_len(bytes).unwrap();
     file.seek(SeekFrom::Start(bytes - last.len() as u64)).unwrap();
     file.write_all(last).unwrap();
@@ -369,7 +373,8 @@ fn files(stage: &Stage) {
         let cost = |with_files: bool| {
             let folder = stage.fresh();
             if with_files {
-                let last = records(1000, now_ms() - DAY_MS);
+                // More than `/events` shows: it is filled from the files at the start.
+                let last = records(3000, now_ms() - DAY_MS);
                 file_of(&folder.join("events.jsonl"), each, &last);
                 (1..10).for_each(|n| file_of(&folder.join(format!("events.jsonl.{n}")), each, &last));
             }
