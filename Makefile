@@ -23,6 +23,8 @@ INSTALL_DATA ?= $(INSTALL) -m 0644
 CARGO ?= cargo
 # What the demo is given: make demo ARGS="--for 20".
 ARGS ?=
+# Tests mostly wait for something, so more of them run at once than there are processors.
+RUST_TEST_THREADS ?= 6
 
 target_dir := $(or $(CARGO_TARGET_DIR),target)
 # In an unpacked release the binary lies beside this file, and nothing is built.
@@ -31,13 +33,14 @@ BIN ?= $(or $(packed),$(target_dir)/release/audiohook-collector)
 export DESTDIR prefix bindir sysconfdir docdir man8dir datadir unitdir bashcompletiondir zshcompletiondir fishcompletiondir
 export INSTALL_PROGRAM INSTALL_DATA BIN
 
-.PHONY: all bench build demo test static dist install uninstall clean help tools
+.PHONY: all bench build chaos demo test static dist install uninstall clean help tools
 all: build
 
 help:
 	@echo 'make demo       build and run it against a simulated Genesys Cloud, with no account (ARGS="--for 20")'
 	@echo 'make test       run the tests'
 	@echo 'make bench      measure it beside the floor under it (ARGS=--short, --growth, "--compare COMMAND…")'
+	@echo 'make chaos      break everything at once and look for a lost or doubled event (SEED=, FAULTS=1000)'
 	@echo 'make build      build the release binary'
 	@echo 'make static     build one file that needs nothing of the machine it runs on; its path is printed last'
 	@echo 'make dist       pack it, with unit, settings, manual and bill of materials; the same bytes wherever it is built'
@@ -52,10 +55,17 @@ demo: tools
 	@$(target_dir)/debug/audiohook-collector demo $(ARGS)
 
 test: tools
-	$(CARGO) test --locked
+	RUST_TEST_THREADS=$(RUST_TEST_THREADS) $(CARGO) test --locked
 
 bench: tools
 	$(CARGO) bench --locked --bench bench -- $(ARGS)
+
+# The release binary is what is put to the proof. SEED= and FAULTS= are of the environment there.
+SEED ?=
+FAULTS ?=
+chaos: build
+	@SEED='$(SEED)' FAULTS='$(FAULTS)' COLLECTOR_BIN='$(abspath $(target_dir))/release/audiohook-collector' \
+		$(CARGO) test --locked --test chaos
 
 build: tools
 	$(CARGO) build --release --locked

@@ -22,6 +22,7 @@ use crate::event::{Event, Identity, judge_row};
 use crate::genesys::api::Api;
 use crate::genesys::error::ApiError;
 use crate::genesys::history::{History, Next};
+use crate::json::Scanner;
 use crate::message::Page;
 use crate::records;
 use crate::window::{Moment, Outcome, RECEIPT_DELAY_MS, Sighting, TOLERANCE_MS, Way, Window};
@@ -236,7 +237,7 @@ impl Audit {
                 visit(&line.event_id.decoded(), sighting, text);
             }
         };
-        records::each_since(&records::files(&self.output), from - RECORD_MARGIN_MS, record, || false, pulse)
+        records::each_since_beside_rotation(&self.output, from - RECORD_MARGIN_MS, record, pulse)
     }
 
     fn begin_piece(&mut self, from: Millis, clock: &Clock, pulse: &dyn Fn()) -> Result<(), Failed> {
@@ -342,13 +343,16 @@ fn entry(event: &Event<'_>, identity: Identity, received: Millis) -> Entry {
 }
 
 fn record_entry(text: &str) -> Entry {
-    let record: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
-    let field = |name: &str| record[name].as_str().unwrap_or_default().to_owned();
-    Entry {
-        event_id: field("event_id"),
-        timestamp: field("timestamp"),
-        entity_id: field("entity_id"),
-        conversation_id: field("conversation_id"),
-        id: field("id"),
-    }
+    let mut fields: [String; 5] = Default::default();
+    let names = ["event_id", "timestamp", "entity_id", "conversation_id", "id"];
+    // Whatever the event holds below its top level: the line was read as JSON before.
+    let _ = Scanner::new(text).object(|scanner, key| {
+        let value = scanner.value()?;
+        if let Some(at) = names.iter().position(|name| key.is(name)) {
+            fields[at] = value.text().map_or_else(String::new, |text| text.decoded().into_owned());
+        }
+        Ok(())
+    });
+    let [event_id, timestamp, entity_id, conversation_id, id] = fields;
+    Entry { event_id, timestamp, entity_id, conversation_id, id }
 }

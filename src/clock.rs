@@ -105,7 +105,31 @@ pub fn format_millis(ms: Millis) -> String {
     String::from_utf8(text).unwrap_or_default()
 }
 
-/// Appends what [`format_millis`] gives, without an allocation: it is called for each event.
+/// Writes instants one after the other: within one second only the milliseconds change from one to the next.
+#[derive(Debug, Default)]
+pub struct Stamp {
+    second: Option<i64>,
+    /// Up to and with the point before the milliseconds.
+    text: Vec<u8>,
+}
+
+impl Stamp {
+    /// Appends what [`format_millis`] gives.
+    pub fn push(&mut self, out: &mut Vec<u8>, ms: Millis) {
+        let ms = ms.clamp(0, MILLIS_MAX);
+        if self.second != Some(ms / 1000) {
+            self.text.clear();
+            push_millis(&mut self.text, ms);
+            self.text.truncate("2026-11-23T10:30:45.".len());
+            self.second = Some(ms / 1000);
+        }
+        let digit = |divisor: i64| b'0' + (ms / divisor % 10) as u8;
+        out.extend_from_slice(&self.text);
+        out.extend_from_slice(&[digit(100), digit(10), digit(1), b'Z']);
+    }
+}
+
+/// Appends what [`format_millis`] gives.
 pub fn push_millis(out: &mut Vec<u8>, ms: Millis) {
     let ms = ms.clamp(0, MILLIS_MAX);
     let (days, in_day) = (ms / 86_400_000, ms % 86_400_000);
@@ -254,6 +278,16 @@ mod tests {
             assert_eq!(parse_rfc3339(&text), Some(ms), "{text}");
         }
         assert_eq!(format_millis(951_782_400_000), "2000-02-29T00:00:00.000Z");
+    }
+
+    #[test]
+    fn a_stamp_writes_what_the_instant_alone_would() {
+        let mut stamp = Stamp::default();
+        for ms in [1_795_430_645_123, 1_795_430_645_999, 1_795_430_646_000, 1_795_430_645_007, -1, MILLIS_MAX + 1] {
+            let mut text = Vec::new();
+            stamp.push(&mut text, ms);
+            assert_eq!(String::from_utf8(text).unwrap(), format_millis(ms));
+        }
     }
 
     #[test]

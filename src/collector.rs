@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, after, bounded, never, select};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, after, bounded, select};
 
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::genesys::{session, topics};
+use crate::http::Bound;
 use crate::message::Address;
 use crate::net::Dialer;
 use crate::signals::Signal;
@@ -20,15 +21,15 @@ use crate::status::Status;
 use crate::writer::{Inbox, Writer};
 use crate::{http, reader, systemd, thread};
 
-/// Batches of frames that wait for the writer; each holds what one read brought, 256 KiB or so at most.
-const BATCHES_MAX: usize = 16;
+/// Batches of frames that wait for the writer; each holds what one read or two brought, 256 KiB or so at most.
+const BATCHES_MAX: usize = 8;
 /// Pages of the history that wait for the writer.
 const PAGES_MAX: usize = 2;
 /// What the session is told of sockets; those who tell it never wait for room.
 const NEWS_MAX: usize = 64;
 /// How long a stop waits for the writer, which has its own, shorter, limits.
 const STOP_MAX: Duration = Duration::from_millis(4500);
-/// How often systemd's status line is brought up to date.
+/// How often systemd's status line is brought up to date, and the threads' heartbeats are looked at.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// What did not let the collector start.
@@ -46,7 +47,12 @@ struct Ended {
 
 /// Runs the collector until a signal stops it, or a stage ends early.
 pub fn run(config: Config, signals: Receiver<Signal>) -> ExitCode {
-    match Collector::start(config) {
+    run_on(config, None, signals)
+}
+
+/// The same on a port that was taken already: HTTP_PORT of this configuration.
+pub fn run_on(config: Config, bound: Option<Bound>, signals: Receiver<Signal>) -> ExitCode {
+    match Collector::start(config, bound) {
         Ok(collector) => collector.watch(signals),
         Err(Fault::Setting(message)) => {
             log::error!("{message}");
@@ -68,7 +74,7 @@ struct Collector {
 }
 
 impl Collector {
-    fn start(config: Config) -> Result<Self, Fault> {
+    fn start(config: Config, bound: Option<Bound>) -> Result<Self, Fault> {
         let clock = Clock::system();
         let config = Arc::new(config);
         let status = Arc::new(Status::new(clock.clone(), config.elastic.is_some()));
@@ -79,7 +85,10 @@ impl Collector {
         let (mut writer, begin) =
             Writer::open(config.clone(), status.clone(), clock.clone(), news_in.clone()).map_err(Fault::Other)?;
         // After the lock: where a second collector has the first one's settings, the file is what both must not have.
-        let bound = http::bind(&config.http).map_err(Fault::Other)?;
+        let bound = match bound {
+            Some(bound) => bound,
+            None => http::bind(&config.http).map_err(Fault::Other)?,
+        };
 
         let (stop, stopped) = bounded::<()>(0);
         let (reopen, reopened) = bounded(1);
@@ -131,10 +140,9 @@ impl Collector {
     /// Passes on signals, tells systemd, and waits for the end.
     fn watch(self, signals: Receiver<Signal>) -> ExitCode {
         let watchdog = systemd::watchdog_interval();
-        let tell_every =
-            if systemd::is_listening() { Some(watchdog.map_or(TELL_EVERY, |w| w.min(TELL_EVERY))) } else { None };
+        let tell_every = watchdog.map_or(TELL_EVERY, |watchdog| watchdog.min(TELL_EVERY));
         loop {
-            let tell = tell_every.map_or_else(never, after);
+            let tell = after(tell_every);
             select! {
                 recv(signals) -> signal => match signal {
                     Ok(Signal::Reopen) => {
@@ -146,6 +154,7 @@ impl Collector {
                 },
                 recv(self.ended) -> ended => return self.fail(ended.ok()),
                 recv(tell) -> _ => {
+                    // Looking is of use without systemd too: it has a thread that stands still told in the log.
                     systemd::status(&self.status.line());
                     if self.status.beats.stalled().is_none() {
                         systemd::watchdog();

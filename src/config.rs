@@ -5,7 +5,7 @@
 
 pub mod address;
 mod authorization;
-mod env_file;
+pub mod env_file;
 mod faults;
 mod files;
 mod load;

@@ -1,11 +1,10 @@
 //! The command `demo`: the real collector against the simulated Genesys Cloud, in a folder of its own.
 //!
 //! Deals with: the folder, the settings, what is printed, the time limit. Must never: give the collector anything that
-//! an operator could not set; it gets a [`Config`] and learns nothing else.
+//! an operator could not set; it gets a [`Config`] and the port that stands in it, and learns nothing else.
 
 use std::fs;
 use std::io::{self, Write};
-use std::net::TcpListener;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,6 +15,7 @@ use crossbeam_channel::{Receiver, after, bounded, never, select};
 
 use crate::cli::Demo;
 use crate::config::{CatchUp, Config, Delivery, Genesys, Http, LogSettings, Network, Output, Reconnect};
+use crate::http::{self, Bound};
 use crate::secret::Secret;
 use crate::signals::Signal;
 use crate::simulator::{Client, Options, Pace, Simulator};
@@ -34,14 +34,16 @@ const FOLDER_TRIES: u32 = 100;
 const SIGNALS_MAX: usize = 8;
 
 /// Runs the collector against a simulated service until a signal comes or the time is over. Its exit status is the
-/// collector's, or 1 when the demo cannot be set up. `log`: as the log was started.
+/// collector's, or 1 when the demo cannot be set up. `log`: as the log was started; `host`: where it listens, if not on
+/// this machine alone.
 pub fn run(
     log: LogSettings,
+    host: Option<String>,
     options: Demo,
     signals: Receiver<Signal>,
-    collector: impl FnOnce(Config, Receiver<Signal>) -> ExitCode,
+    collector: impl FnOnce(Config, Bound, Receiver<Signal>) -> ExitCode,
 ) -> ExitCode {
-    match start(log, options, signals, collector) {
+    match start(log, host, options, signals, collector) {
         Ok(status) => status,
         Err(e) => {
             let _ = writeln!(io::stderr(), "audiohook-collector: cannot run the demo: {e}");
@@ -52,21 +54,23 @@ pub fn run(
 
 fn start(
     log: LogSettings,
+    host: Option<String>,
     options: Demo,
     signals: Receiver<Signal>,
-    collector: impl FnOnce(Config, Receiver<Signal>) -> ExitCode,
+    collector: impl FnOnce(Config, Bound, Receiver<Signal>) -> ExitCode,
 ) -> io::Result<ExitCode> {
     let folder = Folder::make(options.dir)?;
     let service = Options { keep_issued: false, ..Options::default() };
     let client = service.clients.first().cloned().ok_or_else(|| io::Error::other("the service knows no client"))?;
     let mut simulator = Simulator::start(service)?;
     simulator.generate(Pace { per_minute: EVENTS_PER_MINUTE, ..Pace::default() })?;
-    let config = settings(&simulator.url(), &client, &folder.path, free_port()?, log);
+    let (bound, http) = bind(host.as_deref().unwrap_or(HTTP_HOST))?;
+    let config = settings(&simulator.url(), &client, &folder.path, http, log);
     announce(&mut io::stdout().lock(), &config, &folder)?;
     // Dropped when the collector has ended, which ends the forwarding thread.
     let (ended, end) = bounded::<()>(0);
     let (forwarding, forwarded) = forward(signals, options.run_for, end)?;
-    let status = collector(config, forwarded);
+    let status = collector(config, bound, forwarded);
     drop(ended);
     let _ = forwarding.join();
     Ok(status)
@@ -132,16 +136,19 @@ fn named(e: &io::Error, verb: &str, path: &Path) -> io::Error {
     io::Error::new(e.kind(), format!("cannot {verb} {}: {e}", path.display()))
 }
 
-/// The usual port, or any other when somebody has it.
-fn free_port() -> io::Result<u16> {
-    match TcpListener::bind((HTTP_HOST, HTTP_PORT)) {
-        Ok(_) => Ok(HTTP_PORT),
-        Err(_) => Ok(TcpListener::bind((HTTP_HOST, 0))?.local_addr()?.port()),
-    }
+/// The usual port, or any other when somebody has it. It is taken at once: another demo may be starting too.
+fn bind(host: &str) -> io::Result<(Bound, Http)> {
+    let at = |port| {
+        let http = Http { host: host.to_owned(), port, token: None };
+        http::bind(&http).map(|bound| (bound, http))
+    };
+    let (bound, http) = at(HTTP_PORT).or_else(|_| at(0)).map_err(io::Error::other)?;
+    let port = bound.address().port();
+    Ok((bound, Http { port, ..http }))
 }
 
 /// What an operator would set, and the defaults for the rest.
-fn settings(url: &str, client: &Client, folder: &Path, port: u16, log: LogSettings) -> Config {
+fn settings(url: &str, client: &Client, folder: &Path, http: Http, log: LogSettings) -> Config {
     let file = folder.join("audiohook_events.jsonl");
     let mut state_file = file.clone().into_os_string();
     state_file.push(".state");
@@ -171,7 +178,7 @@ fn settings(url: &str, client: &Client, folder: &Path, port: u16, log: LogSettin
         },
         log,
         elastic: None,
-        http: Http { host: HTTP_HOST.to_owned(), port, token: None },
+        http,
         reconnect: Reconnect { delay: Duration::from_secs(5), max_delay: Duration::from_secs(60) },
         network: Network::default(),
     }
@@ -179,7 +186,9 @@ fn settings(url: &str, client: &Client, folder: &Path, port: u16, log: LogSettin
 
 /// Says where to look.
 fn announce(out: &mut impl Write, config: &Config, folder: &Folder) -> io::Result<()> {
-    let base = format!("http://{}:{}", config.http.host, config.http.port);
+    // Who listens everywhere is reached here too.
+    let host = if matches!(config.http.host.as_str(), "0.0.0.0" | "::") { HTTP_HOST } else { &config.http.host };
+    let base = format!("http://{host}:{}", config.http.port);
     let kept = if folder.temporary { "removed at the end" } else { "kept" };
     writeln!(out, "The collector runs against a simulated Genesys Cloud on {}.", config.genesys.api_url)?;
     writeln!(out, "Look at it from another terminal:\n")?;
@@ -206,7 +215,7 @@ mod tests {
         let (_keep, signals) = bounded(1);
         let mut seen = None;
         let options = Demo { dir: None, run_for: Some(Duration::from_millis(50)) };
-        let status = run(log(), options, signals, |config, signals| {
+        let status = run(log(), None, options, signals, |config, _, signals| {
             assert!(config.output.file.parent().unwrap().is_dir());
             let address = config.genesys.api_url.strip_prefix("http://").unwrap().parse().unwrap();
             assert!(std::net::TcpStream::connect_timeout(&address, Duration::from_secs(10)).is_ok());
@@ -224,7 +233,7 @@ mod tests {
         let (send, signals) = bounded(1);
         send.send(Signal::Reopen).unwrap();
         let options = Demo { dir: Some(dir.clone()), run_for: None };
-        let status = run(log(), options, signals, |_, signals| {
+        let status = run(log(), None, options, signals, |_, _, signals| {
             assert_eq!(signals.recv_timeout(Duration::from_secs(10)), Ok(Signal::Reopen));
             ExitCode::SUCCESS
         });
@@ -237,7 +246,8 @@ mod tests {
     fn what_is_printed_has_the_real_port_and_file_and_no_secret() {
         let folder = Folder { path: PathBuf::from("/tmp/x"), temporary: false };
         let client = Client { id: "id".to_owned(), secret: "hidden-secret".to_owned() };
-        let config = settings("http://127.0.0.1:1", &client, &folder.path, 4242, log());
+        let http = Http { host: "0.0.0.0".to_owned(), port: 4242, token: None };
+        let config = settings("http://127.0.0.1:1", &client, &folder.path, http, log());
         let mut out = Vec::new();
         announce(&mut out, &config, &folder).unwrap();
         let text = String::from_utf8(out).unwrap();

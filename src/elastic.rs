@@ -5,6 +5,7 @@
 //! the file, hold more of it in memory than one batch, or move the cursor past a document that is neither in the cluster
 //! nor among the dead letters.
 
+mod buried;
 pub mod carrier;
 mod chain;
 pub mod dead;

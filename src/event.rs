@@ -15,7 +15,7 @@ pub use definitions::Definitions;
 pub use frame::{Verdict, judge_frame};
 pub use id::{Id, Identity};
 pub use line::{Line, read_line};
-pub use record::{Origin, RecordWriter};
+pub use record::{Origin, RecordWriter, Stamps};
 pub use redact::Redaction;
 pub use row::judge_row;
 

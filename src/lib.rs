@@ -61,7 +61,12 @@ fn command(invocation: Invocation) -> ExitCode {
         Command::Collect => daemon(load(Need::Credentials), collect),
         Command::Demo(options) => {
             let format_given = environment("LOG_FORMAT").is_some_and(|format| !format.is_empty());
-            daemon(load(Need::Nothing).map(|config| made_up(config, format_given)), |config| demo(config, options))
+            // From the environment alone: a settings file for real use may let others in.
+            let host =
+                environment("HTTP_HOST").and_then(|host| host.into_string().ok()).filter(|host| !host.is_empty());
+            daemon(load(Need::Nothing).map(|config| made_up(config, format_given)), |config| {
+                demo(config, host, options)
+            })
         }
         Command::Simulate(options) => daemon(load(Need::Nothing), |config| simulate(config, options)),
         Command::Check { json } => {
@@ -141,9 +146,11 @@ fn collect(config: Config) -> ExitCode {
     }
 }
 
-fn demo(config: Config, options: cli::Demo) -> ExitCode {
+fn demo(config: Config, host: Option<String>, options: cli::Demo) -> ExitCode {
     match signals::listen() {
-        Ok(signals) => demo::run(config.log, options, signals, collector::run),
+        Ok(signals) => demo::run(config.log, host, options, signals, |config, bound, signals| {
+            collector::run_on(config, Some(bound), signals)
+        }),
         Err(error) => failure(format_args!("cannot listen to signals: {error}")),
     }
 }

@@ -12,7 +12,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tungstenite::Utf8Bytes;
 
 use crate::clock::Millis;
 use crate::secret::Secret;
@@ -38,18 +37,76 @@ pub struct Batch {
     pub channel: Arc<str>,
     /// The wall clock when it was read.
     pub received: Millis,
-    pub frames: Vec<Frame>,
+    pub frames: Frames,
 }
 
-/// One message of the socket, unjudged.
+/// Messages of the socket, unjudged, in the order in which they came.
+///
+/// Their texts stand one behind the other in one buffer: a copy costs less than a buffer of the socket's that two
+/// threads count the users of, and a queue of batches holds no more than what is in them.
+#[derive(Debug, Default)]
+pub struct Frames {
+    texts: String,
+    all: Vec<Piece>,
+}
+
 #[derive(Debug)]
-pub enum Frame {
-    Text(Utf8Bytes),
-    /// A message that is no text: binary, too long, or in broken UTF-8; its first bytes (4 KiB at most) are kept.
+enum Piece {
+    /// A text, up to here.
+    TextTo(usize),
     Unreadable {
         reason: &'static str,
         head: Vec<u8>,
     },
+}
+
+/// One message of the socket, unjudged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frame<'a> {
+    Text(&'a str),
+    /// A message that is no text: binary, too long, or in broken UTF-8; its first bytes (4 KiB at most) are kept.
+    Unreadable {
+        reason: &'static str,
+        head: &'a [u8],
+    },
+}
+
+impl Frames {
+    /// With room for so many messages of so many bytes in all.
+    pub fn with_capacity(count: usize, bytes: usize) -> Self {
+        Self { texts: String::with_capacity(bytes), all: Vec::with_capacity(count) }
+    }
+
+    pub fn push_text(&mut self, text: &str) {
+        self.texts.push_str(text);
+        self.all.push(Piece::TextTo(self.texts.len()));
+    }
+
+    pub fn push_unreadable(&mut self, reason: &'static str, head: Vec<u8>) {
+        self.all.push(Piece::Unreadable { reason, head });
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// Bytes of the texts together.
+    pub fn text_bytes(&self) -> usize {
+        self.texts.len()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = Frame<'_>> {
+        let mut from = 0;
+        self.all.iter().map(move |piece| match piece {
+            Piece::TextTo(end) => Frame::Text(&self.texts[std::mem::replace(&mut from, *end)..*end]),
+            Piece::Unreadable { reason, head } => Frame::Unreadable { reason, head },
+        })
+    }
 }
 
 /// What the session thread gives to the writer, in order.

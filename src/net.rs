@@ -4,7 +4,6 @@
 //! the cure. Must never: skip the verification of a certificate, remember an address, or show a password.
 
 mod agent;
-pub mod base64;
 mod error;
 mod proxy;
 mod socket;

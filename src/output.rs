@@ -8,6 +8,7 @@ pub mod backups;
 pub mod identity;
 mod lines;
 mod lock;
+pub mod owner;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -105,6 +106,13 @@ impl OutputFile {
         output.reopen()?;
         let torn = output.mend_end()?;
         Ok((output, torn))
+    }
+
+    /// For who writes to it in the collector's place, as root: it is the folder's owner who goes on with it.
+    pub fn give_to_folders_owner(&self) {
+        if let Some(file) = &self.file {
+            owner::follow(file, self.path.parent().unwrap_or(Path::new(".")));
+        }
     }
 
     pub fn path(&self) -> &Path {

@@ -23,12 +23,14 @@ use self::handshake::{Failed, shake_hands};
 use self::link::{ABNORMAL, Incoming, Link};
 pub use self::trial::ping;
 use crate::clock::Clock;
-use crate::message::{Address, Batch, Closed, Frame, News};
+use crate::message::{Address, Batch, Closed, Frames, News};
 use crate::net::{Dialer, Target};
 use crate::status::{Beat, Status};
 
 /// Connecting, all steps up to TLS together.
 pub const DIAL_LIMIT: Duration = Duration::from_secs(10);
+/// How long the last batch waits for room while everything stops.
+const LAST_BATCH_LIMIT: Duration = Duration::from_secs(1);
 /// The WebSocket handshake.
 pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// Silence after which a ping asks whether the socket lives; heartbeats come about every 30 s.
@@ -40,7 +42,7 @@ const RETIRE_QUIET: Duration = Duration::from_secs(1);
 /// …and no longer than this.
 const RETIRE_LIMIT: Duration = Duration::from_secs(10);
 /// Bytes of texts that are gathered while the writer is behind, at most; then the socket is not read.
-const GATHER_BYTES_MAX: usize = 256 * 1024;
+const GATHER_BYTES_MAX: usize = 128 * 1024;
 /// Messages of one batch, at most: tiny ones must not make it large.
 const BATCH_FRAMES_MAX: usize = 4096;
 
@@ -97,7 +99,7 @@ pub fn start(
 ) -> io::Result<ReaderHandle> {
     let shared = Arc::<Shared>::default();
     let handle = ReaderHandle(shared.clone());
-    let beat = status.beats.register_with_limit("reader", DIAL_LIMIT + HANDSHAKE_LIMIT + Duration::from_secs(5));
+    let beat = status.beats.register("reader");
     crate::thread::spawn("reader", move || {
         let reader = Reader {
             channel: address.channel.masked().into(),
@@ -110,8 +112,7 @@ pub fn start(
             stop,
             shared,
             beat,
-            pending: Vec::new(),
-            pending_bytes: 0,
+            pending: Frames::default(),
         };
         reader.run();
     })?;
@@ -130,8 +131,7 @@ struct Reader {
     shared: Arc<Shared>,
     beat: Beat,
     /// What came and was not passed on yet.
-    pending: Vec<Frame>,
-    pending_bytes: usize,
+    pending: Frames,
 }
 
 /// When something was last heard, and when a ping was sent.
@@ -176,6 +176,7 @@ impl Reader {
     }
 
     fn open(&self) -> Result<Link, Closed> {
+        let _timed = self.beat.timed();
         let unreachable = |error: String| Closed::Unreachable(error);
         let uri = self.address.uri.expose();
         let target = Target::parse(uri).map_err(|error| unreachable(error.to_string()))?;
@@ -203,18 +204,12 @@ impl Reader {
         self.beat.waiting();
         loop {
             match link.read() {
-                Ok(Incoming::Text(text)) => {
-                    self.pending_bytes += text.len();
-                    self.push(Frame::Text(text));
-                }
-                Ok(Incoming::Unreadable { reason, head }) => {
-                    self.pending_bytes += head.len();
-                    self.push(Frame::Unreadable { reason, head });
-                }
+                Ok(Incoming::Text(text)) => self.push(&text),
+                Ok(Incoming::Unreadable { reason, head }) => self.push_unreadable(reason, head),
                 Ok(Incoming::Nothing) => {}
                 Ok(Incoming::Wait) => {
                     pausing = false;
-                    let can_gather = self.pending_bytes < GATHER_BYTES_MAX
+                    let can_gather = self.pending.text_bytes() < GATHER_BYTES_MAX
                         && self.pending.len() < BATCH_FRAMES_MAX
                         && link.socket_mut().is_some_and(|socket| socket.readable_now());
                     let had_pending = !self.pending.is_empty();
@@ -264,11 +259,18 @@ impl Reader {
         }
     }
 
-    fn push(&mut self, frame: Frame) {
+    fn push(&mut self, text: &str) {
         if self.pending.is_empty() {
             self.beat.busy();
         }
-        self.pending.push(frame);
+        self.pending.push_text(text);
+    }
+
+    fn push_unreadable(&mut self, reason: &'static str, head: Vec<u8>) {
+        if self.pending.is_empty() {
+            self.beat.busy();
+        }
+        self.pending.push_unreadable(reason, head);
     }
 
     /// Passes on what is pending. While the writer is behind, `can_gather` keeps it for the next time.
@@ -279,7 +281,11 @@ impl Reader {
         if self.pending.is_empty() {
             return if self.must_stop() { Err(()) } else { Ok(()) };
         }
-        let next = Vec::with_capacity(self.pending.len().min(BATCH_FRAMES_MAX));
+        // What comes next is likely to be as much again: of single events that is little, of a flood a whole read.
+        let next = Frames::with_capacity(
+            self.pending.len().min(BATCH_FRAMES_MAX),
+            self.pending.text_bytes().min(GATHER_BYTES_MAX),
+        );
         let batch = Batch {
             connection: self.address.connection,
             channel: self.channel.clone(),
@@ -297,12 +303,15 @@ impl Reader {
                 self.beat.waiting();
                 select! {
                     send(self.out, batch) -> sent => sent.map_err(drop),
-                    recv(self.stop) -> _ => Err(()),
+                    recv(self.stop) -> _ => {
+                        // What was received is to be in the file: the writer takes what still comes as it ends.
+                        let _ = self.out.send_timeout(batch, LAST_BATCH_LIMIT);
+                        Err(())
+                    }
                 }
             }
             Err(TrySendError::Disconnected(_)) => Err(()),
         };
-        self.pending_bytes = 0;
         self.beat.waiting();
         outcome
     }
@@ -344,8 +353,8 @@ impl Reader {
         let deadline = Instant::now() + RETIRE_QUIET;
         while Instant::now() < deadline && !self.is_stopped() {
             match link.read() {
-                Ok(Incoming::Text(text)) => self.push(Frame::Text(text)),
-                Ok(Incoming::Unreadable { reason, head }) => self.push(Frame::Unreadable { reason, head }),
+                Ok(Incoming::Text(text)) => self.push(&text),
+                Ok(Incoming::Unreadable { reason, head }) => self.push_unreadable(reason, head),
                 Ok(Incoming::Nothing | Incoming::Wait) => {}
                 Ok(Incoming::Close { .. }) | Err(_) => break,
             }

@@ -4,8 +4,10 @@
 //! Must never: write.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::clock::Millis;
@@ -16,6 +18,9 @@ use crate::window::{Moment, RECEIPT_DELAY_MS, Sighting, Way};
 /// How far beyond the horizon a file is read: a wall clock that jumped an hour back leaves receipts out of order.
 const SLACK_MS: i64 = 3_600_000;
 
+/// Passes over the folder, at most: a rotation during a pass needs another.
+const PASSES_MAX: usize = 100;
+
 /// Calls `record` with each line that may be of an event since `horizon`, the newest first, and as many older ones as
 /// `more` wants; `pulse` is called now and then. A line that is no record is passed over.
 ///
@@ -24,37 +29,94 @@ const SLACK_MS: i64 = 3_600_000;
 pub fn each_since(
     files: &[PathBuf],
     horizon: Millis,
-    mut record: impl FnMut(&str, &Line<'_>),
+    record: impl FnMut(&str, &Line<'_>),
     more: impl Fn() -> bool,
     pulse: impl Fn(),
 ) -> io::Result<()> {
-    let mut scratch = Vec::new();
-    for path in files {
-        let file = match File::open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
-        };
+    let mut reading = Reading { horizon, record, more, pulse, old: HashMap::new(), scratch: Vec::new() };
+    reading.pass(files).map(|_| ())
+}
+
+/// The same of the output file at this path and its backups, while another thread or process may rotate them: each
+/// file that is there is read once, under whatever number it stands by then.
+///
+/// # Errors
+/// When the folder or a file that is there cannot be read.
+pub fn each_since_beside_rotation(
+    path: &Path,
+    horizon: Millis,
+    record: impl FnMut(&str, &Line<'_>),
+    pulse: impl Fn(),
+) -> io::Result<()> {
+    let mut reading = Reading { horizon, record, more: || false, pulse, old: HashMap::new(), scratch: Vec::new() };
+    for _ in 0..PASSES_MAX {
+        // A file that moved on to a number beyond those listed is met by the next pass.
+        if !reading.pass(&files(path))? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Reading files, the newest first.
+struct Reading<R, M, P> {
+    horizon: Millis,
+    record: R,
+    more: M,
+    pulse: P,
+    /// The files that were read, by device and inode, and whether all that they hold is too old.
+    old: HashMap<(u64, u64), bool>,
+    scratch: Vec<u8>,
+}
+
+impl<R: FnMut(&str, &Line<'_>), M: Fn() -> bool, P: Fn()> Reading<R, M, P> {
+    /// Reads those files that were not read yet, up to one that is too old; says whether there was any.
+    fn pass(&mut self, files: &[PathBuf]) -> io::Result<bool> {
+        let mut any = false;
+        for path in files {
+            let file = match File::open(path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            let meta = file.metadata()?;
+            let name = (meta.dev(), meta.ino());
+            let is_old = match self.old.get(&name) {
+                Some(is_old) => *is_old,
+                None => {
+                    any = true;
+                    let is_old = self.read(&file)?;
+                    self.old.insert(name, is_old);
+                    is_old
+                }
+            };
+            if is_old && !(self.more)() {
+                break;
+            }
+        }
+        Ok(any)
+    }
+
+    /// Reads one file; says whether all that it holds is too old.
+    fn read(&mut self, file: &File) -> io::Result<bool> {
         // A file is left when a whole block of it is too old, and the files before it with it.
         let (block_is_old, file_is_old) = (Cell::new(true), Cell::new(true));
+        let Self { horizon, record, more, pulse, scratch, .. } = self;
         let line = |text: &[u8]| {
             let Ok(text) = std::str::from_utf8(text) else { return };
-            let Ok(line) = read_line(text, &mut scratch) else { return };
-            if line.received.is_none_or(|received| received >= horizon - SLACK_MS) {
+            let Ok(line) = read_line(text, scratch) else { return };
+            if line.received.is_none_or(|received| received >= *horizon - SLACK_MS) {
                 block_is_old.set(false);
                 file_is_old.set(false);
             }
             record(text, &line);
         };
-        each_line_backwards(&file, line, || {
+        each_line_backwards(file, line, || {
             pulse();
             if block_is_old.replace(true) && !more() { Flow::Stop } else { Flow::On }
         })?;
-        if file_is_old.get() && !more() {
-            break;
-        }
+        Ok(file_is_old.get())
     }
-    Ok(())
 }
 
 /// How the event of a record was seen. `row_delay_ms`: how long before its receipt a row without a time may have
@@ -94,4 +156,43 @@ fn oldest_line(path: &Path) -> Option<String> {
 pub fn files(path: &Path) -> Vec<PathBuf> {
     let numbers = backups::numbers(path).unwrap_or_default();
     std::iter::once(path.to_owned()).chain(numbers.into_iter().map(|n| backups::backup(path, n))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(n: usize) -> String {
+        format!(
+            "{{\"timestamp\":\"2026-11-23T10:44:05.{n:03}Z\",\"event_type\":\"audiohook_operational\",\"event_id\":\"AUDIOHOOK-0001\",\"conversation_id\":\"c{n}\",\"received_at\":\"2026-11-23T10:44:05.{n:03}Z\",\"source\":\"websocket\",\"id\":\"{n:032x}\",\"raw_event\":{{}}}}\n"
+        )
+    }
+
+    #[test]
+    fn a_rotation_during_the_reading_hides_no_file_and_shows_none_twice() {
+        let folder = std::env::temp_dir().join(format!("audiohook-records-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("events.jsonl");
+        for n in 1..=5 {
+            std::fs::write(backups::backup(&path, n), line(n as usize)).unwrap();
+        }
+        std::fs::write(&path, line(0)).unwrap();
+        let mut found = Vec::new();
+        let mut rotations = 0;
+        let record = |text: &str, _: &Line<'_>| {
+            found.push(text.to_owned() + "\n");
+            if rotations < 3 {
+                rotations += 1;
+                backups::rotate(&path, 500, None).unwrap();
+                std::fs::write(&path, line(5 + rotations)).unwrap();
+            }
+        };
+        each_since_beside_rotation(&path, 0, record, || ()).unwrap();
+        found.sort();
+        let mut expected: Vec<String> = (0..=8).map(line).collect();
+        expected.sort();
+        assert_eq!(found, expected);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }

@@ -3,6 +3,7 @@
 //! Deals with: the client's secret, tokens, channel ids, passwords. Must never: show what it holds through `Debug`,
 //! `Display` or `Serialize`.
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// A secret text: its only way out is [`Secret::expose`].
@@ -33,6 +34,11 @@ pub fn mask(text: &str) -> String {
         return "…".to_owned();
     }
     format!("…{}", text.chars().skip(count - 4).collect::<String>())
+}
+
+/// The text with this secret masked wherever it stands.
+pub fn hide<'t>(text: &'t str, secret: &str) -> Cow<'t, str> {
+    if secret.is_empty() || !text.contains(secret) { text.into() } else { text.replace(secret, &mask(secret)).into() }
 }
 
 impl fmt::Debug for Secret {

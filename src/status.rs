@@ -8,12 +8,12 @@ mod reason;
 mod reasons;
 mod recent;
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
-pub use beat::{Beat, Beats, STALLED_AFTER};
+pub use beat::{Beat, Beats, STALLED_AFTER, Stalled};
 pub use reason::{Code, Reason, Severity};
 use reasons::Reasons;
 pub use recent::{RECENT_BYTES_MAX, RECENT_MAX, Recent};
@@ -115,6 +115,7 @@ pub struct Status {
     session: Mutex<SessionView>,
     elastic: Mutex<ElasticView>,
     reasons: Mutex<Reasons>,
+    stalled_told: AtomicBool,
 }
 
 impl Status {
@@ -129,6 +130,7 @@ impl Status {
             session: Mutex::default(),
             elastic: Mutex::default(),
             reasons: Mutex::default(),
+            stalled_told: AtomicBool::new(false),
             clock,
         };
         status.raise(
@@ -164,18 +166,27 @@ impl Status {
         lock(&self.reasons).is_raised(code)
     }
 
+    /// Logs that a thread stands still, and that it moves again: whoever looks says it, for that thread cannot.
+    fn tell_stalled(&self, stalled: Option<&Stalled>) {
+        if self.stalled_told.swap(stalled.is_some(), Ordering::Relaxed) == stalled.is_some() {
+            return;
+        }
+        match stalled {
+            Some(stalled) => log::error!("{}: {}", Code::Stalled.name(), stalled_message(stalled)),
+            None => log::info!("{}: over", Code::Stalled.name()),
+        }
+    }
+
     /// Everything that is wrong now: what was raised, and what the heartbeats show.
     pub fn reasons(&self) -> Vec<Reason> {
         let mut reasons = lock(&self.reasons).all();
-        if let Some(stalled) = self.beats.stalled() {
+        let stalled = self.beats.stalled();
+        self.tell_stalled(stalled.as_ref());
+        if let Some(stalled) = stalled {
             reasons.push(Reason {
                 code: Code::Stalled,
                 since: self.clock.wall() - stalled.for_ms,
-                message: format!(
-                    "the {} thread has not moved for {} s: events are late, and safe in Genesys's history for ten days; look for a hung disk, else restart the service",
-                    stalled.thread,
-                    stalled.for_ms / 1000
-                ),
+                message: stalled_message(&stalled),
             });
         }
         reasons
@@ -236,18 +247,23 @@ impl Status {
         let reasons = self.reasons();
         let codes: Vec<&str> = reasons.iter().map(|reason| reason.code.name()).collect();
         let why = if codes.is_empty() { String::new() } else { format!(" ({})", codes.join(", ")) };
-        format!(
-            "{}{why}: {} events in the file, {}",
-            verdict(&reasons),
-            self.counters.written.get(),
-            self.session().doing
-        )
+        let doing = self.session().doing;
+        let doing = if doing.is_empty() { "starting" } else { doing.as_str() };
+        format!("{}{why}: {} events in the file, {doing}", verdict(&reasons), self.counters.written.get())
     }
 
     /// Whether events can come: subscribed, or living on the history.
     pub fn ready(&self) -> bool {
         lock(&self.session).ready
     }
+}
+
+fn stalled_message(stalled: &Stalled) -> String {
+    format!(
+        "the {} thread has not moved for {} s: events are late, and safe in Genesys's history for ten days; look for a hung disk, else restart the service",
+        stalled.thread,
+        stalled.for_ms / 1000
+    )
 }
 
 /// The worst of the reasons, in a word.

@@ -40,11 +40,6 @@ pub fn watchdog() {
     tell(&[NotifyState::Watchdog]);
 }
 
-/// Whether a supervisor listens at all.
-pub fn is_listening() -> bool {
-    std::env::var_os("NOTIFY_SOCKET").is_some_and(|socket| !socket.is_empty())
-}
-
 /// How often [`watchdog`] is to be called: half of what systemd allows. `None`: it does not watch this process.
 pub fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero()).map(|limit| limit / 2)

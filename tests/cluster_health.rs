@@ -22,9 +22,6 @@ const EDGE: Duration = Duration::from_secs(10);
 const LOGIN_RETRY: Duration = Duration::from_secs(30);
 const PREDECESSORS: &str = r#"{"timestamp": "2026-11-20T10:30:45.123456+00:00", "event_type": "audiohook_operational", "event_id": "AUDIOHOOK-0001", "event_name": "AudioHook integration error", "description": "The provisioned server URI is invalid.", "conversation_id": "34c18827-77a6-4970-ad66-6f2966c8NNNN", "entity_type": "integration", "entity_id": "0f8f91f9-a27d-4ddf-9026-7e1e3a8d73a6", "entity_name": "AudioHook Integration Name", "version": "1.0", "topic": "platform.integration.audiohook", "channel": "streaming-channel-12345", "raw_event": {"eventEntity": {"id": "AUDIOHOOK-0001"}, "conversationId": "34c18827-77a6-4970-ad66-6f2966c8NNNN", "entityId": "0f8f91f9-a27d-4ddf-9026-7e1e3a8d73a6"}}"#;
 
-/// What the cluster does with each request.
-type Misbehave = fn() -> Act;
-
 struct Stage {
     sim: Simulator,
     folder: Folder,
@@ -136,7 +133,8 @@ fn assert_counts(collector: &Collector, lines: u64) {
 
 #[test]
 fn an_outage_of_any_kind_is_said_and_its_end_too_and_the_file_does_not_wait() {
-    let kinds: [(&str, Misbehave); 5] = [
+    type Make = fn() -> Act;
+    let kinds: [(&str, Make); 5] = [
         ("hangs", || Act::Hang),
         ("hangs in the middle of an answer", || Act::HangHalfway),
         ("closes", || Act::Close),

@@ -1,5 +1,7 @@
 //! The output file through the real binary: rotated by size, moved, cut or deleted by others, shared with nobody.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
 mod support;
 
 use std::os::unix::fs::PermissionsExt;

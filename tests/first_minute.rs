@@ -46,6 +46,18 @@ fn a_demo_without_a_folder_leaves_none() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
+/// As in a container, whose published port does not reach the loopback.
+#[test]
+fn a_demo_listens_where_http_host_says() {
+    let folder = Folder::new("demo-host");
+    let settings = BTreeMap::from([("HTTP_HOST".to_owned(), "0.0.0.0".to_owned())]);
+    let mut demo = Collector::run(folder.path(), &["demo"], &settings);
+    let line = demo.wait_log("curl -s http://127.0.0.1:", SOON);
+    let url = line.trim().strip_prefix("curl -s ").unwrap().replace("127.0.0.1", "127.0.0.2");
+    assert!(poll(SOON, || ureq::get(&url).call().ok()).is_some(), "{url}\n{}", demo.log_text());
+    assert_eq!(demo.term().code(), Some(0));
+}
+
 #[test]
 fn over_tls_with_a_private_ca_every_event_is_collected() {
     let folder = Folder::new("tls");

@@ -331,7 +331,6 @@ impl Drop for Service {
 }
 
 #[test]
-#[ignore = "needs the collector itself"]
 fn the_release_binary_starts_at_once_and_rests_small() {
     if std::env::var_os("COLLECTOR_BINARY").is_none() {
         println!("skipped: name a release binary in COLLECTOR_BINARY");
@@ -355,7 +354,6 @@ fn the_release_binary_starts_at_once_and_rests_small() {
 }
 
 #[test]
-#[ignore = "needs the collector itself"]
 fn systemd_hears_of_a_start_a_reload_and_a_stop_while_the_service_is_down() {
     let mut service = Service::start("notify");
     service.wait_for("READY=1", Duration::from_secs(5));

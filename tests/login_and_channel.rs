@@ -1,5 +1,7 @@
 //! Logins, topics and channels through the real binary: when it asks, how often, and what it says.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
 mod support;
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
 //! No secret stands in any log line, page, record, error or other file, at the level that says most.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
 mod support;
 
 use std::time::Duration;
@@ -32,7 +34,9 @@ fn nothing_secret_stands_anywhere_but_in_the_state_whatever_goes_wrong() {
     let known: Vec<String> = channels.clone();
     sim.issue(Event::numbered("AUDIOHOOK-0001"));
     // Whatever may put an address, a channel or a token into a sentence.
-    let troubles: [&dyn Fn(); 12] = [
+    let troubles: [&dyn Fn(); 14] = [
+        &|| faults.close_sockets(1000, &format!("gone: {}", known[0])),
+        &|| faults.send_text(&format!("{{\"error\":\"no channel {}\"}}", known[0])),
         &|| faults.announce_closing(),
         &|| faults.send_text(&format!("{{\"result\":\"404\",\"message\":\"{}\"}}", known[0])),
         &|| faults.announce_token_revoked(),

@@ -1,5 +1,7 @@
 //! Settings through the real binary: every fault at once, no secret shown, nothing started; and what users have works.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
 mod support;
 
 use std::collections::BTreeMap;
@@ -130,7 +132,9 @@ fn no_secret_is_shown_whatever_is_wrong_with_it() {
     let folder = Folder::new("secrets");
     folder.write("two-lines", "HUSHone\nHUSHtwo\n");
     folder.write("fine", "HUSHfile\n");
-    let cases: [&[(&str, &str)]; 10] = [
+    folder.write("empty", "\n");
+    let cases: [&[(&str, &str)]; 11] = [
+        &[("HTTP_TOKEN", "HUSHa"), ("HTTP_TOKEN_FILE", "empty")],
         &[("GENESYS_CLIENT_SECRET", "HUSH\u{1}x")],
         &[("GENESYS_CLIENT_SECRET_FILE", "fine")],
         &[("GENESYS_CLIENT_SECRET", ""), ("GENESYS_CLIENT_SECRET_FILE", "two-lines")],

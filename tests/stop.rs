@@ -1,5 +1,7 @@
 //! Stopping: everything received is in the file, the status is 0, and no hanging peer delays it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
 mod support;
 
 use std::net::TcpListener;

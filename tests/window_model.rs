@@ -1,6 +1,8 @@
 //! The window against a model that is too slow to ship: generated histories, shrunk where they break a rule.
 //! `WINDOW_CASES` sets how many; 100,000 by default in CI.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use audiohook_collector::window::{Moment, Outcome, Sighting, TOLERANCE_MS, Way, Window};

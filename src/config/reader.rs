@@ -166,24 +166,16 @@ impl<'a> Reader<'a> {
         let Some(path) = path else {
             return Some(value.map(Secret::new));
         };
-        let text = match read_secret_file(Path::new(&path)) {
-            Ok(text) => text,
-            Err(message) => {
-                self.fault(&file_name, message);
-                if value.is_some() {
-                    self.fault(name, format!("is set together with {file_name}: keep one of the two"));
-                }
-                return None;
-            }
-        };
-        match (value, text.is_empty()) {
-            (value, true) => Some(value.map(Secret::new)),
-            (None, false) => Some(Some(Secret::new(text))),
-            (Some(_), false) => {
-                self.fault(name, format!("is set together with {file_name}: keep one of the two"));
-                None
-            }
+        let read = read_secret_file(Path::new(&path));
+        if let Err(message) = &read {
+            self.fault(&file_name, message);
         }
+        if value.is_some() {
+            self.fault(name, format!("is set together with {file_name}: keep one of the two"));
+            return None;
+        }
+        let text = read.ok()?;
+        Some((!text.is_empty()).then(|| Secret::new(text)))
     }
 }
 

@@ -217,7 +217,7 @@ pub fn spawn(
     stop: Receiver<()>,
 ) -> io::Result<()> {
     thread::spawn("carrier", move || {
-        let beat = status.beats.register_with_limit("carrier", 3 * REQUEST_TIMEOUT);
+        let beat = status.beats.register("carrier");
         loop {
             beat.waiting();
             let job = select! {
@@ -225,6 +225,7 @@ pub fn spawn(
                 recv(stop) -> _ => return,
             };
             beat.busy();
+            let timed = beat.timed();
             let answer = match job {
                 Job::Bulk { node, body, length, timeout } => {
                     let outcome = carrier.bulk(node, &body[..length], timeout);
@@ -236,6 +237,8 @@ pub fn spawn(
                 }
                 Job::Setup { node } => Answer::Setup { node, outcome: setup::put_if_absent(&carrier, node, &index) },
             };
+            drop(timed);
+            beat.waiting();
             if answers.send(answer).is_err() {
                 return;
             }

@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 
 use crate::clock::{Millis, push_millis};
 use crate::output::backups::folder;
+use crate::output::owner;
 
 /// Who may read it: the same as the output file.
 const MODE: u32 = 0o640;
@@ -120,7 +121,12 @@ fn open_locked(path: &Path, purpose: Purpose) -> io::Result<File> {
         let mut options = OpenOptions::new();
         options.read(true).mode(MODE);
         let file = match purpose {
-            Purpose::Append => options.create(true).append(true).open(path)?,
+            Purpose::Append => {
+                let file = options.create(true).append(true).open(path)?;
+                // A replay that root runs must leave a file that the collector can append to.
+                owner::follow(&file, &path.with_extension(""));
+                file
+            }
             Purpose::Mark => options.write(true).open(path)?,
         };
         match file.try_lock() {

@@ -18,6 +18,7 @@ use twox_hash::XxHash3_128;
 
 use crate::clock::Clock;
 use crate::config;
+use crate::elastic::buried::Buried;
 use crate::elastic::carrier::{self, Answer, Carrier, Job};
 use crate::elastic::chain::{self, Chain};
 use crate::elastic::lines;
@@ -69,6 +70,7 @@ pub struct Sink {
     /// The last cause of a failure, of those since documents went last.
     why: String,
     dead_check: Option<Instant>,
+    buried: Buried,
     dropped_until: Option<Instant>,
     dropped_events: u64,
     /// When the unreachable cluster was said last.
@@ -132,6 +134,7 @@ impl Sink {
             refused_by_probe: false,
             why: String::new(),
             dead_check: None,
+            buried: Buried::default(),
             dropped_until: None,
             dropped_events: 0,
             said_at: None,

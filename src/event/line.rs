@@ -85,7 +85,8 @@ mod tests {
     #[test]
     fn a_record_is_read_back_as_it_was_written() {
         let redaction = Redaction::default();
-        let writer = RecordWriter { redaction: &redaction };
+        let mut stamps = super::super::Stamps::default();
+        let mut writer = RecordWriter { redaction: &redaction, stamps: &mut stamps };
         for (time, own) in [(r#","timestamp":1795430645123"#, Some(1_795_430_645_123)), ("", None)] {
             let frame = format!(
                 "{{\"topicName\":\"v2.operations.events.AUDIOHOOK-0001\",\"eventBody\":{{\"eventEntity\":{{\"id\":\"AUDIOHOOK-0001\"}},\n\"errorCode\":\"a\\\"b\",\"n\":1.0{time}}}}}"

@@ -4,7 +4,7 @@
 //! taken apart only to be put together again.
 
 use super::{Event, Field, Id, Redaction};
-use crate::clock::{Millis, push_millis};
+use crate::clock::{Millis, Stamp};
 use crate::json::{push_compact, push_string};
 
 /// Which way an event came.
@@ -20,13 +20,21 @@ pub enum Origin<'a> {
 /// Writes records; holds only the texts that many records share.
 pub struct RecordWriter<'r> {
     pub redaction: &'r Redaction,
+    pub stamps: &'r mut Stamps,
+}
+
+/// The texts of times, of which many records share the second.
+#[derive(Debug, Default)]
+pub struct Stamps {
+    own: Stamp,
+    received: Stamp,
 }
 
 impl RecordWriter<'_> {
     /// Appends the event's line, its line feed included. `event` is already redacted, `id` made before that.
-    pub fn push(&self, out: &mut Vec<u8>, event: &Event<'_>, origin: Origin<'_>, id: Id, received: Millis) {
+    pub fn push(&mut self, out: &mut Vec<u8>, event: &Event<'_>, origin: Origin<'_>, id: Id, received: Millis) {
         out.extend_from_slice(b"{\"timestamp\":\"");
-        push_millis(out, event.time.unwrap_or(received));
+        self.stamps.own.push(out, event.time.unwrap_or(received));
         out.extend_from_slice(b"\",\"event_type\":\"audiohook_operational\",\"event_id\":");
         self.field(out, "event_id", event.definition);
         out.extend_from_slice(b",\"event_name\":");
@@ -60,7 +68,7 @@ impl RecordWriter<'_> {
         out.extend_from_slice(b",\"current_value\":");
         self.field(out, "current_value", event.current_value);
         out.extend_from_slice(b",\"received_at\":\"");
-        push_millis(out, received);
+        self.stamps.received.push(out, received);
         out.extend_from_slice(match origin {
             Origin::Websocket { .. } => b"\",\"source\":\"websocket\",\"id\":\"".as_slice(),
             Origin::History => b"\",\"source\":\"history\",\"id\":\"",

@@ -20,6 +20,7 @@ use crate::clock::{Clock, Millis, format_millis};
 use crate::config::Genesys;
 use crate::message::{ChannelState, Definition};
 use crate::net::Dialer;
+use crate::status::Beat;
 
 /// What reading the history, its definitions and its counts needs.
 pub const HISTORY_PERMISSION: &str = "usage:events:view";
@@ -52,6 +53,11 @@ impl Api {
             refused: None,
             correlation: None,
         }
+    }
+
+    /// Whose heartbeat rests while a request is under way.
+    pub fn watch(&mut self, beat: Arc<Beat>) {
+        self.rest.watch(beat);
     }
 
     /// The service's clock, as its answers told it.

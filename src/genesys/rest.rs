@@ -13,6 +13,7 @@ use super::error::{ApiError, Kind};
 use crate::clock::{Clock, Millis, parse_http_date};
 use crate::net::{self, Dialer, Limits};
 use crate::secret::Secret;
+use crate::status::Beat;
 
 /// What a request may take. Silence is told before a health check grows impatient.
 pub const LIMITS: Limits =
@@ -91,6 +92,7 @@ impl Answer {
 pub struct Rest {
     agent: Agent,
     pub service: ServiceClock,
+    beat: Option<Arc<Beat>>,
 }
 
 /// One request.
@@ -107,7 +109,12 @@ pub struct Call<'a> {
 
 impl Rest {
     pub fn new(dialer: Arc<Dialer>, clock: Clock) -> Self {
-        Self { agent: net::agent(dialer, LIMITS), service: ServiceClock::new(clock) }
+        Self { agent: net::agent(dialer, LIMITS), service: ServiceClock::new(clock), beat: None }
+    }
+
+    /// Whose heartbeat rests while a request is under way.
+    pub fn watch(&mut self, beat: Arc<Beat>) {
+        self.beat = Some(beat);
     }
 
     /// Sends a request and reads the whole answer.
@@ -116,6 +123,7 @@ impl Rest {
     /// When no whole answer came within the limits: [`Kind::Network`], or [`Kind::Nonsense`] for one that is no HTTP or
     /// too long.
     pub fn send(&self, call: &Call<'_>) -> Result<Answer, ApiError> {
+        let _timed = self.beat.as_deref().map(Beat::timed);
         let failed = |error: &ureq::Error| explain(call.what, error);
         let mut builder = Request::builder()
             .method(call.method.clone())

@@ -41,8 +41,6 @@ use self::socket::Socket;
 const DEFINITIONS_INTERVAL: Duration = Duration::from_secs(6 * 3600);
 /// What the scheduler waits at most, so that a clock that a test moves is noticed, and the page's state is fresh.
 const WAIT_MAX: Duration = Duration::from_secs(30);
-/// One request, with a login before it and a repeat, takes no longer than this.
-const BEAT_LIMIT: Duration = Duration::from_secs(90);
 /// A wall clock that differs from the service's by more is said.
 const CLOCK_TOLERANCE_MS: i64 = 300_000;
 
@@ -94,7 +92,7 @@ struct Session {
     status: Arc<Status>,
     clock: Clock,
     stop: Receiver<()>,
-    beat: Beat,
+    beat: Arc<Beat>,
     started: Instant,
     /// What TOPICS_FILE names.
     file: Option<Vec<String>>,
@@ -133,7 +131,9 @@ impl Session {
     ) -> Self {
         let now = clock.now();
         let backoff = Backoff::new(&config.reconnect);
-        let api = Api::new(&config.genesys, dialer, clock.clone());
+        let beat = Arc::new(status.beats.register("session"));
+        let mut api = Api::new(&config.genesys, dialer, clock.clone());
+        api.watch(beat.clone());
         let file = topics::read_file(&config.genesys.topics_file, config.genesys.topics_file_named);
         let file = file.unwrap_or_else(|error| {
             // The start looks at the file first and stops where it is broken: it was changed since.
@@ -142,7 +142,7 @@ impl Session {
         });
         let history = History::new(&config.genesys.api_url, config.catch_up.rate);
         Self {
-            beat: status.beats.register_with_limit("session", BEAT_LIMIT),
+            beat,
             outbox: VecDeque::new(),
             started: now,
             plan: topics::plan(file.as_deref(), None),

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use data_encoding::BASE64;
 use serde::Deserialize;
 
 use super::error::{ApiError, judge_login};
 use super::rest::{Answer, Call, Rest};
 use crate::config::Genesys;
-use crate::net::base64;
 use crate::secret::Secret;
 
 /// The life of a token whose answer tells none: the shortest that can be set for a client.
@@ -27,8 +27,9 @@ pub struct Token {
 #[derive(Deserialize)]
 struct Granted {
     access_token: String,
+    /// Seconds: a number, or its text.
     #[serde(default)]
-    expires_in: Option<f64>,
+    expires_in: serde_json::Value,
 }
 
 impl Token {
@@ -48,7 +49,7 @@ impl Token {
 /// [`super::error::Kind::Credentials`] when the client is refused, with the cure.
 pub fn log_in(rest: &Rest, genesys: &Genesys, now: Instant) -> Result<Token, ApiError> {
     let plain = format!("{}:{}", genesys.client_id, genesys.client_secret.expose());
-    let authorization = Secret::new(format!("Basic {}", base64::encode(plain.as_bytes())));
+    let authorization = Secret::new(format!("Basic {}", BASE64.encode(plain.as_bytes())));
     let url = format!("{}/oauth/token", genesys.login_url);
     let call = Call {
         what: "log in",
@@ -70,7 +71,9 @@ fn understand(answer: &Answer, now: Instant) -> Result<Token, ApiError> {
         ApiError::nonsense("log in", "the answer holds no token: a proxy's page or a wrong address is in the way")
             .with_correlation(answer.correlation.as_deref())
     })?;
-    let life = granted.expires_in.filter(|seconds| *seconds >= 1.0 && seconds.is_finite());
+    let told = &granted.expires_in;
+    let seconds = told.as_f64().or_else(|| told.as_str()?.trim().parse().ok());
+    let life = seconds.filter(|seconds| *seconds >= 1.0 && seconds.is_finite());
     let life = life.map_or(LIFE_UNKNOWN, |seconds| Duration::from_secs_f64(seconds.min(48.0 * 3600.0)));
     Ok(Token { authorization: Secret::new(format!("Bearer {}", granted.access_token)), life, obtained: now })
 }
@@ -93,7 +96,11 @@ mod tests {
             assert_eq!(token.renew_at() - now, Duration::from_secs(renewed));
             assert_eq!(token.expires_at() - now, Duration::from_secs(life));
         }
-        assert_eq!(understand(&answer(200, r#"{"access_token":"t"}"#), now).unwrap().life, LIFE_UNKNOWN);
+        for body in [r#"{"access_token":"t"}"#, r#"{"access_token":"t","expires_in":null}"#] {
+            assert_eq!(understand(&answer(200, body), now).unwrap().life, LIFE_UNKNOWN);
+        }
+        let text = r#"{"access_token":"t","expires_in":"600"}"#;
+        assert_eq!(understand(&answer(200, text), now).unwrap().life, Duration::from_secs(600));
     }
 
     #[test]

@@ -24,8 +24,16 @@ done
 # Random numbers by the system call: there may be no /dev/urandom, and no libc to ask in another way.
 flags="$flags --cfg getrandom_backend=\"linux_raw\""
 
-# Sections let the linker leave out what nothing calls: half of OpenSSL.
-CFLAGS="-Os -ffunction-sections -fdata-sections" \
+# OpenSSL's tables of pointers make half a MiB of relocations; packed, a few KiB. A C library older than 2.36 cannot read
+# the packed ones in a static binary.
+libc=$(getconf GNU_LIBC_VERSION 2>/dev/null | sed -n 's/^glibc 2\.\([0-9]*\).*/\1/p')
+case $target in
+    *-gnu) if [ "${libc:-0}" -ge 36 ]; then flags="$flags -C link-arg=-Wl,-z,pack-relative-relocs"; fi ;;
+esac
+
+# Sections let the linker leave out what nothing calls: half of OpenSSL. No panic unwinds through C, so it needs no tables
+# for that.
+CFLAGS="-Os -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables -fno-unwind-tables" \
     OPENSSL_SRC_PERL="$root/src/install/perl-for-openssl" \
     RUSTFLAGS="$flags" \
     "${CARGO:-cargo}" build --release --locked --target "$target" --bin audiohook-collector

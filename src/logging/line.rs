@@ -117,8 +117,27 @@ struct TextFields<'a>(&'a mut String);
 
 impl<'kvs> VisitSource<'kvs> for TextFields<'_> {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
-        let _ = write!(self.0, " {key}=");
-        escape(self.0, &value.to_string());
+        // A person reads over what is absent; in JSON it is null.
+        let mut absent = Absent(false);
+        value.visit(&mut absent)?;
+        if !absent.0 {
+            let _ = write!(self.0, " {key}=");
+            escape(self.0, &value.to_string());
+        }
+        Ok(())
+    }
+}
+
+/// Whether a value is null.
+struct Absent(bool);
+
+impl<'v> VisitValue<'v> for Absent {
+    fn visit_any(&mut self, _: Value<'_>) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn visit_null(&mut self) -> Result<(), Error> {
+        self.0 = true;
         Ok(())
     }
 }
@@ -173,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_text_line_stays_one_line() {
-        let fields = [("name", Value::from("a\nb\u{1b}[31m"))];
+        let fields = [("none", Value::null()), ("name", Value::from("a\nb\u{1b}[31m"))];
         let line = line_of(LogFormat::Text, false, Level::Warn, "two\nlines", &fields);
         assert_eq!(line, "2026-11-23T10:44:05.123Z WARN  two\\nlines name=a\\nb\\u{1b}[31m\n");
         let line = line_of(LogFormat::Json, false, Level::Warn, "two\nlines", &fields);

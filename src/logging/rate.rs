@@ -32,6 +32,14 @@ impl Rate {
         false
     }
 
+    /// How many more lines may be logged now.
+    pub fn left(&self, now: Instant) -> u32 {
+        if self.since.is_none_or(|since| now.duration_since(since) >= self.window) {
+            return self.lines_max;
+        }
+        self.lines_max.saturating_sub(self.used)
+    }
+
     /// Counts lines that nobody even tried to log.
     pub fn hold_back(&mut self, count: u64) {
         self.held_back += count;

@@ -5,7 +5,8 @@
 use std::io::{Read, Write};
 use std::net::IpAddr;
 
-use super::base64;
+use data_encoding::BASE64;
+
 use super::error::{DialError, Step};
 use super::socket::Socket;
 use super::{Target, authority};
@@ -53,7 +54,7 @@ impl Proxy {
         let authorization = credentials.map(|credentials| {
             let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
             let plain = [percent_decode(user), b":".to_vec(), percent_decode(password)].concat();
-            Secret::new(format!("Basic {}", base64::encode(&plain)))
+            Secret::new(format!("Basic {}", BASE64.encode(&plain)))
         });
         Ok(Self { host: host.to_owned(), port: port.unwrap_or(80), authorization })
     }
@@ -245,8 +246,8 @@ mod tests {
         assert_eq!(proxy("proxy.example").unwrap().port, 80);
         assert_eq!(proxy("http://[::1]:3128").unwrap().name(), "[::1]:3128");
         let authorization = |url: &str| proxy(url).unwrap().authorization.unwrap().expose().to_owned();
-        assert_eq!(authorization("http://user:p%40ss@h:1"), format!("Basic {}", base64::encode(b"user:p@ss")));
-        assert_eq!(authorization("http://user:p@s%s:x@h:1"), format!("Basic {}", base64::encode(b"user:p@s%s:x")));
+        assert_eq!(authorization("http://user:p%40ss@h:1"), format!("Basic {}", BASE64.encode(b"user:p@ss")));
+        assert_eq!(authorization("http://user:p@s%s:x@h:1"), format!("Basic {}", BASE64.encode(b"user:p@s%s:x")));
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use super::owner;
+
 /// How the refusal begins.
 const OTHERS: &str = "another collector";
 
@@ -60,6 +62,7 @@ impl Lock {
             .mode(0o640)
             .open(&path)
             .map_err(cannot)?;
+        owner::follow(&file, output);
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

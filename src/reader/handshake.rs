@@ -4,9 +4,10 @@
 use std::hash::{BuildHasher, RandomState};
 use std::io::{Read, Write};
 
+use data_encoding::BASE64;
 use tungstenite::handshake::derive_accept_key;
 
-use crate::net::{Stream, Target, USER_AGENT, authority, base64};
+use crate::net::{Stream, Target, USER_AGENT, authority};
 
 /// Bytes of an answer's head that are read before it counts as nonsense.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -33,7 +34,7 @@ pub fn random() -> u64 {
 /// # Errors
 /// When the server refuses, answers nonsense, or does not answer in time.
 pub fn shake_hands(stream: &mut Stream, target: &Target, path: &str) -> Result<Vec<u8>, Failed> {
-    let key = base64::encode(&[random().to_ne_bytes(), random().to_ne_bytes()].concat());
+    let key = BASE64.encode(&[random().to_ne_bytes(), random().to_ne_bytes()].concat());
     let default_port = if target.tls { 443 } else { 80 };
     let host = if target.port == default_port {
         authority(&target.host, target.port).trim_end_matches(&format!(":{default_port}")).to_owned()

@@ -149,6 +149,18 @@ impl History {
         self.0.insert((created, event.number), Row { event, visible });
     }
 
+    /// The first instant from this one on at which no row of the event's content stands: rows that are alike to the
+    /// millisecond would be one event to whoever reads them, however many were issued.
+    pub fn free_from(&self, created: Millis, event: &Stored) -> Millis {
+        let mut key = None;
+        let mut is_taken = |at: Millis| {
+            self.0
+                .range((at, 0)..=(at, u32::MAX))
+                .any(|(_, row)| *key.get_or_insert_with(|| event.key()) == row.event.key())
+        };
+        (created..).find(|at| !is_taken(*at)).unwrap_or(created)
+    }
+
     /// Lets go of every row that was held.
     pub fn release(&mut self, now: VisibleMs) {
         self.0.values_mut().filter(|row| row.visible == HELD).for_each(|row| row.visible = now);

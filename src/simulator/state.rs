@@ -176,7 +176,10 @@ impl Shared {
         let (shift, jitter) = (knobs.history_shift_ms, knobs.history_jitter_ms);
         for event in batch {
             let off = mix(u64::from(event.salt) + 1) % (2 * jitter.unsigned_abs() + 1);
-            let created = event.time_ms + shift + off as i64 - jitter.abs();
+            let mut created = event.time_ms + shift + off as i64 - jitter.abs();
+            if jitter != 0 {
+                created = state.history.free_from(created, event);
+            }
             state.history.insert(created, event.clone(), visible);
         }
     }

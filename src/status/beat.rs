@@ -25,7 +25,6 @@ struct Pulse {
     thread: String,
     /// Milliseconds from the origin to the last sign of life, or [`WAITING`].
     busy_since_ms: AtomicI64,
-    limit: Duration,
 }
 
 /// A thread that does not move.
@@ -42,12 +41,7 @@ impl Beats {
 
     /// A pulse for the thread of this name; it starts out waiting, and goes when the [`Beat`] is dropped.
     pub fn register(&self, thread: &str) -> Beat {
-        self.register_with_limit(thread, STALLED_AFTER)
-    }
-
-    /// The same for a thread whose single steps may take longer, such as a request with its own time limit.
-    pub fn register_with_limit(&self, thread: &str, limit: Duration) -> Beat {
-        let pulse = Arc::new(Pulse { thread: thread.to_owned(), busy_since_ms: AtomicI64::new(WAITING), limit });
+        let pulse = Arc::new(Pulse { thread: thread.to_owned(), busy_since_ms: AtomicI64::new(WAITING) });
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         threads.retain(|other| Arc::strong_count(other) > 1);
         threads.push(pulse.clone());
@@ -64,7 +58,7 @@ impl Beats {
             .filter_map(|pulse| {
                 let since = pulse.busy_since_ms.load(Ordering::Relaxed);
                 let for_ms = now_ms - since;
-                (since != WAITING && for_ms > pulse.limit.as_millis() as i64)
+                (since != WAITING && for_ms > STALLED_AFTER.as_millis() as i64)
                     .then(|| Stalled { thread: pulse.thread.clone(), for_ms })
             })
             .max_by_key(|stalled| stalled.for_ms)
@@ -85,9 +79,30 @@ impl Beat {
         self.pulse.busy_since_ms.store(ms, Ordering::Relaxed);
     }
 
+    /// A step with time limits of its own, such as a request: until the guard is dropped its length says nothing.
+    pub fn timed(&self) -> Timed<'_> {
+        self.waiting();
+        Timed(self)
+    }
+
     /// Nothing to do until something comes.
     pub fn waiting(&self) {
         self.pulse.busy_since_ms.store(WAITING, Ordering::Relaxed);
+    }
+}
+
+impl std::fmt::Debug for Beat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Beat").field(&self.pulse.thread).finish()
+    }
+}
+
+/// While it lives, the thread is in a step that ends by itself.
+pub struct Timed<'a>(&'a Beat);
+
+impl Drop for Timed<'_> {
+    fn drop(&mut self) {
+        self.0.busy();
     }
 }
 

@@ -2,8 +2,12 @@
 //!
 //! The key is the content and a bucket of 4,096 ms, so that a look around an instant is a look at two or three keys.
 //! Most keys hold one sighting, in the table itself; a storm of equal events gets a list.
+//!
+//! The table is cut into [`PARTS`]: a part that grows, or is made anew after much of it went, holds twice its room for
+//! a moment, and the whole never does.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use super::Way;
@@ -41,14 +45,27 @@ impl Packed {
     }
 }
 
-#[derive(Default)]
+/// How many parts. At the bound of sightings each has 544 KiB; the sizes that it has on the way there are large enough
+/// for the allocator to give each back to the system when it is outgrown.
+const PARTS: usize = 16;
+
+type Slots = HashMap<u64, Packed, Keyed>;
+
 pub(super) struct Table {
-    slots: HashMap<u64, Packed, Keyed>,
+    /// By the upper bits of the key.
+    parts: Vec<Slots>,
     /// The lists of keys that hold more than one; a slot with [`MANY`] set names its list.
     lists: Vec<Vec<Packed>>,
     free: Vec<u32>,
     /// How many there are of each way: socket, history.
     counts: [usize; 2],
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        let parts = std::iter::repeat_with(Slots::default).take(PARTS).collect();
+        Self { parts, lists: Vec::new(), free: Vec::new(), counts: [0; 2] }
+    }
 }
 
 impl Table {
@@ -71,9 +88,12 @@ impl Table {
     pub fn insert(&mut self, content: u64, packed: Packed) {
         self.counts[packed.way() as usize] += 1;
         let key = key(content, bucket(packed.time()));
-        let Some(slot) = self.slots.get_mut(&key) else {
-            self.slots.insert(key, packed);
-            return;
+        let slot = match self.parts[part(key)].entry(key) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(packed);
+                return;
+            }
+            Entry::Occupied(occupied) => occupied.into_mut(),
         };
         if slot.0 & MANY != 0 {
             self.lists[(slot.0 >> 16) as usize].push(packed);
@@ -95,9 +115,10 @@ impl Table {
 
     pub fn remove(&mut self, content: u64, packed: Packed) {
         let key = key(content, bucket(packed.time()));
-        let Some(slot) = self.slots.get(&key).copied() else { return };
+        let slots = &mut self.parts[part(key)];
+        let Some(slot) = slots.get(&key).copied() else { return };
         if slot == packed {
-            self.slots.remove(&key);
+            slots.remove(&key);
             self.counts[packed.way() as usize] -= 1;
         } else if slot.0 & MANY != 0 {
             let list = &mut self.lists[(slot.0 >> 16) as usize];
@@ -141,7 +162,7 @@ impl Table {
     pub fn retain(&mut self, keep: impl Fn(Packed) -> bool) {
         let (lists, free) = (&mut self.lists, &mut self.free);
         let mut counts = [0; 2];
-        self.slots.retain(|_, slot| {
+        let mut stays = |slot: &mut Packed| {
             if slot.0 & MANY == 0 {
                 let kept = keep(*slot);
                 counts[slot.way() as usize] += usize::from(kept);
@@ -162,22 +183,30 @@ impl Table {
                 *slot = packed;
             }
             last.is_some()
-        });
-        self.counts = counts;
-        // After a flood the table gives its room back.
-        if self.slots.len() < self.slots.capacity() / 8 {
-            self.slots.shrink_to(2 * self.slots.len());
+        };
+        for slots in &mut self.parts {
+            let before = slots.len();
+            slots.retain(|_, slot| stays(slot));
+            // The places of what went are not all free again until the part is made anew; with too few free places it
+            // would grow although it has room.
+            if slots.len() < before {
+                let mut anew = Slots::with_capacity_and_hasher(slots.len(), slots.hasher().clone());
+                anew.extend(slots.drain());
+                *slots = anew;
+            }
         }
+        self.counts = counts;
     }
 
     /// Some of the times, whichever.
     pub fn sample(&self) -> Vec<Millis> {
-        let times = self.slots.values().filter(|slot| slot.0 & MANY == 0).map(|slot| slot.time());
+        let times = self.parts.iter().flat_map(Slots::values).filter(|slot| slot.0 & MANY == 0).map(|slot| slot.time());
         times.chain(self.lists.iter().flatten().map(|p| p.time())).take(4096).collect()
     }
 
     fn at(&self, content: u64, bucket: i64) -> &[Packed] {
-        match self.slots.get(&key(content, bucket)) {
+        let key = key(content, bucket);
+        match self.parts[part(key)].get(&key) {
             None => &[],
             Some(slot) if slot.0 & MANY != 0 => &self.lists[(slot.0 >> 16) as usize],
             Some(slot) => std::slice::from_ref(slot),
@@ -191,6 +220,10 @@ fn bucket(time: Millis) -> i64 {
 
 fn key(content: u64, bucket: i64) -> u64 {
     content ^ (bucket as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+fn part(key: u64) -> usize {
+    (key >> 32) as usize % PARTS
 }
 
 /// Contents are hashes already: one multiplication by a secret of this process keeps anyone from aiming at a slot.

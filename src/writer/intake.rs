@@ -5,14 +5,11 @@
 
 use crate::clock::Millis;
 use crate::event::{
-    Definitions, Event, Identity, Origin, RecordWriter, Redaction, Verdict, judge_frame, judge_row, redacted_body,
-    redacted_row,
+    Definitions, Event, Identity, Origin, RecordWriter, Redaction, Stamps, Verdict, judge_frame, judge_row,
+    redacted_body, redacted_row,
 };
 use crate::message::{Batch, Connection, Control, Frame, Page};
 use crate::window::{Moment, Outcome, RECEIPT_DELAY_MS, Sighting, Way, Window};
-
-/// Events of one flush that are named in the log, at most.
-const MENTIONS_MAX: usize = 20;
 
 /// What was met since the last flush: published once the lines are in the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,6 +48,7 @@ pub struct Intake {
     /// How long before its receipt a row without a time may have happened.
     pub row_delay_ms: i64,
     scratch: Vec<u8>,
+    stamps: Stamps,
     /// Whole lines, in order.
     pub lines: Vec<u8>,
     /// Where each of them ends in `lines`.
@@ -59,6 +57,8 @@ pub struct Intake {
     pub asides: Vec<Aside>,
     pub controls: Vec<(Connection, Control)>,
     pub mentions: Vec<Mention>,
+    /// So many more are wanted; the others are only counted.
+    pub mentions_wanted: usize,
 }
 
 impl Intake {
@@ -70,12 +70,14 @@ impl Intake {
             redaction,
             row_delay_ms: overlap_ms + RECEIPT_DELAY_MS,
             scratch: Vec::new(),
+            stamps: Stamps::default(),
             lines: Vec::new(),
             ends: Vec::new(),
             tally: Tally::default(),
             asides: Vec::new(),
             controls: Vec::new(),
             mentions: Vec::new(),
+            mentions_wanted: 0,
         }
     }
 
@@ -86,12 +88,12 @@ impl Intake {
 
     /// Takes what one read of the socket brought.
     pub fn batch(&mut self, batch: &Batch) {
-        for frame in &batch.frames {
+        for frame in batch.frames.iter() {
             match frame {
-                Frame::Text(text) => self.frame(text.as_str(), batch),
+                Frame::Text(text) => self.frame(text, batch),
                 Frame::Unreadable { reason, head } => {
                     self.tally.received_websocket += 1;
-                    self.aside(batch.received, (*reason).to_owned(), head);
+                    self.aside(batch.received, reason.to_owned(), head);
                 }
             }
         }
@@ -216,13 +218,13 @@ impl Intake {
             };
             shown = read.unwrap_or(Event { raw: "{}", ..Event::default() });
         }
-        let writer = RecordWriter { redaction: &self.redaction };
+        let mut writer = RecordWriter { redaction: &self.redaction, stamps: &mut self.stamps };
         writer.push(&mut self.lines, &shown, origin, id, received);
         self.ends.push(self.lines.len());
         self.tally.written += 1;
         let time = event.time.unwrap_or(received);
         self.tally.newest = Some(self.tally.newest.map_or(time, |newest| newest.max(time)));
-        if self.mentions.len() < MENTIONS_MAX {
+        if self.mentions.len() < self.mentions_wanted {
             self.mentions.push(Mention {
                 event_id: shown.definition.decoded().into_owned(),
                 event_name: shown.name.decoded().into_owned(),
@@ -247,14 +249,12 @@ struct Row<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::Frames;
 
     fn batch(frames: &[&str]) -> Batch {
-        Batch {
-            connection: 1,
-            channel: "…abcd".into(),
-            received: 1_795_430_645_500,
-            frames: frames.iter().map(|f| Frame::Text((*f).into())).collect(),
-        }
+        let mut all = Frames::default();
+        frames.iter().for_each(|text| all.push_text(text));
+        Batch { connection: 1, channel: "…abcd".into(), received: 1_795_430_645_500, frames: all }
     }
 
     fn page(rows: &[String]) -> Page {
@@ -343,6 +343,7 @@ mod tests {
         open.batch(&batch(&[FRAME]));
         let names = ["phoneNumber".to_owned(), "conversationId".to_owned(), "name".to_owned()];
         let mut hiding = Intake::new(Redaction::new(&names), 900_000);
+        hiding.mentions_wanted = 1;
         hiding.batch(&batch(&[FRAME]));
         let (open, hidden) = (&records(&open)[0], &records(&hiding)[0]);
         assert_eq!(open["id"], hidden["id"]);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::events::{EVENT_BYTES, Shape, now_ms};
 use super::process::pause;
 use super::rows::records;
-use super::stage::{Stage, Subject, measure};
+use super::stage::{Lines, Stage, Subject, measure};
 use super::table::{Samples, machine};
 
 const DAY_MS: i64 = 86_400_000;
@@ -21,7 +21,7 @@ pub fn run(stage: &Stage) {
 }
 
 fn told(name: &str, cpu: &Samples, beside: &str) {
-    println!("{name:<44} {:>9.2} µs an event {:>14} {beside}", cpu.median(), cpu.spread());
+    println!("{name:<44} {:>9.2} µs an event {:>18} {beside}", cpu.median(), cpu.spread());
 }
 
 fn sizes(stage: &Stage) {
@@ -72,7 +72,10 @@ fn lines(stage: &Stage) {
             fs::write(folder.join("events.jsonl"), &all).unwrap();
             drop(all);
             let (running, mut socket) = stage.connected_in(&Subject::Collector, &folder, &[], false);
-            cpu.add(measure(&running, &mut socket, &frames, stage.options.events, None).cpu_us);
+            cpu.add(
+                measure(&running, &mut socket, &frames, stage.options.events, Lines::open(&running.output, None))
+                    .cpu_us,
+            );
             running.process.stop();
         }
         told(&format!("{count} lines in the file"), &cpu, "");
@@ -100,7 +103,8 @@ fn backlog(stage: &Stage) {
                 ("ELASTIC_BACKLOG_MAX", "8GiB"),
             ];
             let (running, mut socket) = stage.connected_in(&Subject::Collector, &folder, &settings, false);
-            let burst = measure(&running, &mut socket, &frames, stage.options.events, None);
+            let burst =
+                measure(&running, &mut socket, &frames, stage.options.events, Lines::open(&running.output, None));
             cpu.add(burst.cpu_us);
             peak.add(burst.peak_kib as f64 / 1024.0);
             running.process.stop();

@@ -23,6 +23,9 @@ pub fn run(stage: &Stage) {
     head();
     let floor_cpu_us = bursts(stage);
     let wants = |name: &str| stage.options.wants(name);
+    if wants("flood") {
+        flood(stage);
+    }
     if wants("cluster") {
         cluster(stage, floor_cpu_us);
     }
@@ -117,10 +120,6 @@ fn bursts(stage: &Stage) -> f64 {
         );
         let most = if tls { Mark::None } else { Mark::AtMost(3.5) };
         row(&format!("burst, {name}: CPU an event to the floor's"), "×", cpus.median(), most, &cpus.spread());
-        if !tls {
-            let peak = &subjects[1].1.peak_mib;
-            row("memory at full speed", "MiB", peak.median(), Mark::AtMost(24.0), &peak.spread());
-        }
         subjects[0].1.told("the floor");
         subjects[1].1.told("the collector");
         if let Some((Subject::Other(words), taken)) = subjects.get(2) {
@@ -149,6 +148,28 @@ fn sender(stage: &Stage, frames: &[u8], events: usize) {
         rates.add(events as f64 / begun.elapsed().as_secs_f64());
     }
     row("the sender alone: events/s", "/s", rates.median(), Mark::None, &rates.spread());
+}
+
+/// Memory at full speed, for long enough to fill everything that has a bound.
+fn flood(stage: &Stage) {
+    const CHUNK: usize = 50_000;
+    let events = stage.options.history;
+    let (running, mut socket) = stage.connected(&Subject::Collector, &[], true);
+    let shape = Shape::usual();
+    let mut lines = Lines::open(&running.output, None);
+    running.process.reset_peak();
+    let all = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for from in (0..events).step_by(CHUNK) {
+                let _ = socket.write_all(&shape.frames(from..(from + CHUNK).min(events)));
+            }
+        });
+        wait_until(Duration::from_secs(60), || lines.count() >= events)
+    });
+    assert!(all, "{} of {events} events came", lines.count());
+    let peak = running.process.memory_kib().1 as f64 / 1024.0;
+    row(&format!("memory at full speed, {events} events over TLS"), "MiB", peak, Mark::AtMost(24.0), "");
+    running.process.stop();
 }
 
 fn cluster(stage: &Stage, floor_cpu_us: f64) {
@@ -354,7 +375,7 @@ fn files(stage: &Stage) {
             }
             let (running, mut socket) =
                 stage.connected_in(&Subject::Collector, &folder, &[("BACKUP_COUNT", "10")], false);
-            let burst = measure(&running, &mut socket, &frames, events, None);
+            let burst = measure(&running, &mut socket, &frames, events, Lines::open(&running.output, None));
             running.process.stop();
             burst.cpu_us
         };

@@ -140,8 +140,12 @@ impl Stage {
     /// One burst of these frames into a fresh process.
     pub fn burst(&self, subject: &Subject, tls: bool, frames: &[u8], events: usize, event_bytes: usize) -> Burst {
         let (running, mut socket) = self.connected(subject, &[], tls);
-        let floor_bytes = (*subject == Subject::Floor).then_some(event_bytes);
-        let burst = measure(&running, &mut socket, frames, events, floor_bytes);
+        let lines = match subject {
+            Subject::Floor => Lines::open(&running.output, Some(event_bytes)),
+            Subject::Collector => Lines::open(&running.output, None),
+            Subject::Other(_) => Lines::counting(&running.output),
+        };
+        let burst = measure(&running, &mut socket, frames, events, lines);
         drop(socket);
         running.process.stop();
         burst
@@ -154,15 +158,8 @@ impl Drop for Stage {
     }
 }
 
-/// Sends the frames and waits until all of them stand in the file. `floor_bytes`: what the floor writes of each event.
-pub fn measure(
-    running: &Running,
-    socket: &mut Socket,
-    frames: &[u8],
-    events: usize,
-    floor_bytes: Option<usize>,
-) -> Burst {
-    let mut lines = Lines::open(&running.output, floor_bytes);
+/// Sends the frames and waits until all of them stand in the file.
+pub fn measure(running: &Running, socket: &mut Socket, frames: &[u8], events: usize, mut lines: Lines) -> Burst {
     running.process.reset_peak();
     let cpu = running.process.cpu();
     let begun = Instant::now();
@@ -180,18 +177,26 @@ pub fn measure(
     }
 }
 
-/// How many lines a file has got since it was opened. All lines of a burst are of one length, so its size tells.
+/// How many lines a file has got since it was opened. All lines of a burst are of one length, so its size tells; of
+/// another collector's file that is not known, and its line feeds are counted.
 pub struct Lines {
     path: PathBuf,
     file: Option<File>,
     begun_at: u64,
     line_bytes: Option<usize>,
+    /// Up to where line feeds were counted, and how many there are.
+    counted: Option<(u64, usize)>,
 }
 
 impl Lines {
     pub fn open(path: &Path, line_bytes: Option<usize>) -> Self {
         let begun_at = std::fs::metadata(path).map_or(0, |meta| meta.len());
-        Self { path: path.to_owned(), file: None, begun_at, line_bytes }
+        Self { path: path.to_owned(), file: None, begun_at, line_bytes, counted: None }
+    }
+
+    fn counting(path: &Path) -> Self {
+        let lines = Self::open(path, None);
+        Self { counted: Some((lines.begun_at, 0)), ..lines }
     }
 
     pub fn count(&mut self) -> usize {
@@ -199,6 +204,14 @@ impl Lines {
             self.file = File::open(&self.path).ok();
         }
         let Some(file) = &self.file else { return 0 };
+        if let Some((at, count)) = &mut self.counted {
+            let mut chunk = vec![0; 1 << 20];
+            while let Some(read) = file.read_at(&mut chunk, *at).ok().filter(|read| *read > 0) {
+                *at += read as u64;
+                *count += chunk[..read].iter().filter(|byte| **byte == b'\n').count();
+            }
+            return *count;
+        }
         let grown = file.metadata().map_or(0, |meta| meta.len()).saturating_sub(self.begun_at);
         if self.line_bytes.is_none() {
             let mut first = vec![0; 256 * 1024];

@@ -20,10 +20,11 @@ impl Samples {
         self.0.get((last as f64 * part).round() as usize).copied().unwrap_or(f64::NAN)
     }
 
-    /// From the least to the most, around the median.
+    /// The least and the most.
     pub fn spread(&self) -> String {
-        let (low, high, middle) = (self.at(0.0), self.at(1.0), self.median());
-        format!("-{:.0}/+{:.0} %", 100.0 * (middle - low) / middle, 100.0 * (high - middle) / middle)
+        let (low, high) = (self.at(0.0), self.at(1.0));
+        let digits = if high.abs() >= 1000.0 { 0 } else { 2 };
+        format!("{low:.digits$} … {high:.digits$}")
     }
 }
 
@@ -35,7 +36,7 @@ pub enum Mark {
 }
 
 pub fn head() {
-    println!("{:<58} {:>14} {:>10} {:>16} {:>14}", "", "found", "mark", "spread", "");
+    println!("{:<58} {:>14} {:>8} {:>20}", "", "median", "mark", "least … most");
 }
 
 /// Prints a row as soon as it is known.
@@ -47,7 +48,7 @@ pub fn row(name: &str, unit: &str, found: f64, mark: Mark, spread: &str) {
     };
     let digits = if found.abs() >= 1000.0 { 0 } else { 3 };
     let shown = format!("{found:.digits$} {unit}");
-    println!("{name:<58} {shown:>14} {told:>10} {spread:>16} {verdict:>14}");
+    println!("{name:<58} {shown:>14} {told:>8} {spread:>20}  {verdict}");
 }
 
 pub fn note(text: &str) {

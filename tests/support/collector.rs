@@ -55,9 +55,11 @@ pub fn settings(sim: &Simulator, folder: &Folder) -> BTreeMap<String, String> {
     pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// The binary with these arguments and this environment alone, in this folder.
+/// The binary with these arguments and this environment alone, in this folder: the one that was built with the tests, or
+/// the one that COLLECTOR_BIN names.
 pub fn binary(folder: &Path, arguments: &[&str], settings: &BTreeMap<String, String>) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_audiohook-collector"));
+    let chosen = std::env::var_os("COLLECTOR_BIN").filter(|path| !path.is_empty());
+    let mut command = Command::new(chosen.unwrap_or_else(|| env!("CARGO_BIN_EXE_audiohook-collector").into()));
     command.args(arguments).current_dir(folder).env_clear().envs(settings).stdin(Stdio::null());
     command
 }

@@ -255,13 +255,13 @@ fn settings_must_fit_each_other() {
     let values = [&CREDENTIALS[..], &[("OUTPUT_FILE", path.as_str())]].concat();
     let faults = load_with(Need::Credentials, &values, Some(Path::new(&path))).expect_err("collides");
     assert!(faults.to_string().contains("holds the settings"), "{faults}");
-    let topics = folder.file("topics.json", "{}");
+    let topics = folder.file("topics.json", "{\"topics\":[]}");
     assert!(fault(&[("TOPICS_FILE", &topics), ("OUTPUT_FILE", &topics)]).starts_with("TOPICS_FILE="));
 }
 
 #[test]
 fn a_topics_file_that_was_named_must_be_there() {
-    assert!(fault(&[("TOPICS_FILE", "/nowhere/topics.json")]).contains("cannot read the file"));
+    assert!(fault(&[("TOPICS_FILE", "/nowhere/topics.json")]).contains("cannot read /nowhere/topics.json"));
     assert!(!load(&[("TOPICS_FILE", "./topics.json")]).expect("the default, named").genesys.topics_file_named);
 }
 

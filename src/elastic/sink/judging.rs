@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use super::{InFlight, Sink};
 use crate::elastic::carrier::Failure;
-use crate::elastic::dead;
 use crate::elastic::queue::REQUEST_BYTES_MAX;
 use crate::elastic::verdict::{Item, Reply, Verdict, judge};
+use crate::elastic::{dead, lines};
 use crate::status::Code;
 
 /// Requests are not made smaller than this for a cluster that is slow.
@@ -171,7 +171,8 @@ impl Sink {
         }
     }
 
-    /// Writes the dead letters and says how many; `None` when they could not be written: their documents must go again.
+    /// Writes the dead letters that do not stand there yet and says how many; `None` when they could not be written: their
+    /// documents must go again.
     fn bury(&mut self, items: &[Item], mended: &[bool]) -> Option<u64> {
         let mut letters = Vec::new();
         let mut count = 0;
@@ -183,6 +184,10 @@ impl Sink {
                 continue;
             }
             let record = self.queue.record(index);
+            let id = lines::fields(&record).and_then(|fields| fields.id);
+            if id.is_some_and(|id| self.buried.has(&dead::letters_path(&self.path), id)) {
+                continue;
+            }
             if dead::push_letter(&mut letters, self.clock.wall(), *status, reason, &record) {
                 last = Some(reason);
                 count += 1;

@@ -35,7 +35,9 @@ impl Session {
     pub(super) fn auditing_due(&self) -> Option<Instant> {
         let reading = &self.reading;
         let can = self.wants_history() && reading.state == State::Works && reading.history.is_idle();
-        (can && reading.given.is_some() && self.outbox.is_empty()).then(|| self.auditing.at.unwrap_or(self.started))
+        // What the writer was given and has not written yet is not missing.
+        let is_written = reading.given == Some(reading.checkpoint);
+        (can && is_written && self.outbox.is_empty()).then(|| self.auditing.at.unwrap_or(self.started))
     }
 
     /// One step of an audit: a request at most.

@@ -21,8 +21,9 @@ const THROTTLED_MAX: Duration = Duration::from_secs(5);
 
 /// A hole that is shorter is none: the ends of a span are no more exact than that.
 const HOLE_MS_MIN: Millis = 60_000;
-/// What the very first read may miss of the ten days before the first start, while it tries, unsaid.
-const FIRST_READ_SLACK_MS: Millis = 3_600_000;
+/// The same before anything was read: the very first read may go back just as far as the service remembers, and may
+/// have to wait for a network or a permission.
+const FIRST_HOLE_MS_MIN: Millis = 3_600_000;
 
 /// How the history is, as far as the last request tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,9 +180,8 @@ impl Session {
     /// Down for longer than the service remembers: both ends of the hole are said.
     fn tell_hole(&mut self, checkpoint: Millis, service_now: Millis) {
         let kept = service_now - KEPT_MS;
-        // The very first read may go back just as far as the service remembers, and comes a moment after its start.
-        let slack_ms = if checkpoint <= self.reading.origin { FIRST_READ_SLACK_MS } else { HOLE_MS_MIN };
-        if checkpoint + slack_ms >= kept || self.reading.hole_told == Some(checkpoint) {
+        let shortest = if checkpoint <= self.reading.origin { FIRST_HOLE_MS_MIN } else { HOLE_MS_MIN };
+        if checkpoint + shortest >= kept || self.reading.hole_told == Some(checkpoint) {
             return;
         }
         self.reading.hole_told = Some(checkpoint);

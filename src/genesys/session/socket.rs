@@ -415,7 +415,7 @@ impl Session {
         }
         let Some(live) = self.socket.current.take_if(|current| current.connection == connection) else { return };
         self.socket.lost = Some(now);
-        self.socket.why_lost = describe(&why);
+        self.socket.why_lost = describe(&why, &live.channel.id);
         self.read_instead();
         if self.socket.next.is_some() || live.closing {
             // Its successor is on its way: that is what put it out.
@@ -452,7 +452,7 @@ impl Session {
         if self.socket.current.is_none() {
             self.socket.lost.get_or_insert(now);
         }
-        self.socket.why_lost = describe(&why);
+        self.socket.why_lost = describe(&why, &live.channel.id);
         let wait = self.socket.backoff.next(draw());
         self.socket.open_at = now + wait;
         if matches!(why, Closed::Refused(401 | 404 | 410)) {
@@ -520,8 +520,8 @@ fn was_put_out(why: &Closed) -> bool {
     matches!(why, Closed::ByServer { code, .. } if !matches!(code, 1001 | 1012 | 1013))
 }
 
-/// What happened to the socket, for a person.
-fn describe(why: &Closed) -> String {
+/// What happened to the socket, for a person; the service's words may name the channel.
+fn describe(why: &Closed, channel: &str) -> String {
     match why {
         Closed::Refused(status @ (200..=399 | 407)) => {
             format!("the handshake was answered with {status}: check for a proxy in the way (HTTPS_PROXY, NO_PROXY)")
@@ -530,6 +530,7 @@ fn describe(why: &Closed) -> String {
         Closed::Unreachable(text) => text.clone(),
         Closed::ByServer { code, reason } if reason.is_empty() => format!("the server closed it ({code})"),
         Closed::ByServer { code, reason } => {
+            let reason = crate::secret::hide(reason, channel);
             let reason: String = reason.chars().filter(|c| !c.is_control()).take(120).collect();
             format!("the server closed it ({code} {reason})")
         }

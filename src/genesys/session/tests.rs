@@ -127,9 +127,9 @@ impl Stage {
     }
 
     fn take(&mut self, batch: Batch) {
-        for frame in batch.frames {
+        for frame in batch.frames.iter() {
             let Frame::Text(text) = frame else { continue };
-            let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let value: serde_json::Value = serde_json::from_str(text).unwrap();
             let control = match value["topicName"].as_str() {
                 Some("v2.system.socket_closing") => Some(Control::SocketClosing),
                 Some(topic) if topic.starts_with("v2.system.") => Some(Control::Revoked),

@@ -1,0 +1,100 @@
+//! Which documents stand among the dead letters already, so that none is buried twice.
+//!
+//! A document is sent again when a kill came before its cursor was kept, or when the cursor is gone: what the cluster
+//! has it answers with 409, what it refuses it refuses again. Deals with: the ids of the letters that stood in the file
+//! before this process buried any. Must never: pass over a document whose letter is gone: whoever takes the letters
+//! away (a replay, a person) takes their ids along.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use serde::Deserialize;
+use twox_hash::XxHash3_64;
+
+/// Bytes of letters that are looked through, the newest: what is older than that is buried twice if the cursor is lost.
+const BYTES_MAX: u64 = 32 * 1024 * 1024;
+
+/// The ids, hashed, of the letters in one file.
+#[derive(Debug, Default)]
+pub struct Buried {
+    ids: HashSet<u64>,
+    /// Device and inode of the file that they are in.
+    file: Option<(u64, u64)>,
+    is_loaded: bool,
+}
+
+#[derive(Deserialize)]
+struct Letter {
+    record: Record,
+}
+
+#[derive(Deserialize)]
+struct Record {
+    id: Option<String>,
+}
+
+impl Buried {
+    /// Whether a letter of this id stands in the file at `letters`.
+    pub fn has(&mut self, letters: &Path, id: &[u8]) -> bool {
+        let now = fs::metadata(letters).ok().map(|meta| (meta.dev(), meta.ino()));
+        if !self.is_loaded {
+            self.is_loaded = true;
+            self.file = now;
+            if let Err(error) = self.load(letters) {
+                log::debug!("cannot read {}: {error}", letters.display());
+            }
+        }
+        if now != self.file {
+            // It was taken away: its letters are somebody else's now.
+            self.ids = HashSet::new();
+        }
+        self.ids.contains(&XxHash3_64::oneshot(id))
+    }
+
+    fn load(&mut self, letters: &Path) -> io::Result<()> {
+        if self.file.is_none() {
+            return Ok(());
+        }
+        let mut file = File::open(letters)?;
+        let from = file.metadata()?.len().saturating_sub(BYTES_MAX);
+        file.seek(SeekFrom::Start(from))?;
+        let mut file = BufReader::new(file);
+        let mut line = Vec::new();
+        while file.read_until(b'\n', &mut line)? > 0 {
+            // A line that was cut, at the beginning or by a kill, is no letter.
+            if let Ok(Letter { record: Record { id: Some(id) } }) = serde_json::from_slice(&line) {
+                self.ids.insert(XxHash3_64::oneshot(id.as_bytes()));
+            }
+            line.clear();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_letter_is_known_as_long_as_its_file_is_there() {
+        let folder = std::env::temp_dir().join(format!("buried-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let letters = folder.join("events.jsonl.dead");
+        fs::write(
+            &letters,
+            "torn\"}\n{\"at\":\"\",\"status\":400,\"record\":{\"n\":1e400,\"id\":\"ab\"}}\n{\"record\":{}}\n{\"rec",
+        )
+        .unwrap();
+        let mut buried = Buried::default();
+        assert_eq!([buried.has(&letters, b"ab"), buried.has(&letters, b"cd")], [true, false]);
+        fs::rename(&letters, folder.join("taken")).unwrap();
+        assert!(!buried.has(&letters, b"ab"), "a document without a letter is buried");
+        fs::write(&letters, "").unwrap();
+        assert!(!buried.has(&letters, b"ab"));
+        assert!(!Buried::default().has(&folder.join("none"), b"ab"));
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}

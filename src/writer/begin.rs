@@ -1,0 +1,195 @@
+//! The start: the lock, the file, the state, and what the files show of the events that may come again.
+//!
+//! Must never: take long before the program is ready; what the files hold is read afterwards.
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::intake::Intake;
+use super::state::{self, State};
+use super::unreadable::Unreadable;
+use super::{LOGGED_EVENTS_MAX, Writer};
+use crate::clock::{Clock, Millis};
+use crate::config::Config;
+use crate::elastic::Sink;
+use crate::event::{Definitions, Line, Redaction};
+use crate::logging::Rate;
+use crate::message::{ChannelState, Definition, News, Page};
+use crate::output::{Lock, OutputFile, Stopped};
+use crate::records;
+use crate::status::{RECENT_BYTES_MAX, RECENT_MAX, Status};
+
+/// Genesys keeps ten days of history. Source: the vendor's help page on operational event queries.
+const HISTORY_KEPT_MS: i64 = 10 * 86_400_000;
+
+/// Where the session is to begin.
+#[derive(Clone, Debug)]
+pub struct Begin {
+    pub checkpoint: Millis,
+    /// Where the very first start began.
+    pub origin: Millis,
+    pub channel: Option<ChannelState>,
+}
+
+impl Writer {
+    /// Takes the lock, opens the file, reads the state. Fast whatever the files hold: what they hold is read by
+    /// [`Writer::run`].
+    ///
+    /// # Errors
+    /// In one sentence that names the setting: another collector has the file, or it cannot be opened.
+    pub fn open(
+        config: Arc<Config>,
+        status: Arc<Status>,
+        clock: Clock,
+        news: Sender<News>,
+    ) -> Result<(Self, Begin), String> {
+        let path = &config.output.file;
+        if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+            std::fs::create_dir_all(folder)
+                .map_err(|error| format!("cannot make the folder of OUTPUT_FILE {}: {error}", path.display()))?;
+        }
+        let lock = Lock::take(path)?;
+        let max_size = (config.output.backup_count > 0).then_some(config.output.max_file_size);
+        let (output, torn) = OutputFile::open(path, max_size).map_err(|error| {
+            format!(
+                "cannot open OUTPUT_FILE {}: {error}; the user that runs the collector must be able to write there",
+                path.display()
+            )
+        })?;
+        let redaction = Redaction::new(&config.output.redact_fields);
+        let mut unreadable = Unreadable::new(path, !redaction.is_on());
+        let wall = clock.wall();
+        if let Some(torn) = torn {
+            log::warn!("the last line of {} was torn and is moved aside; its event is fetched again", path.display());
+            if let Err(error) = unreadable.keep(wall, "the last line of the output file was torn", &torn) {
+                log::error!("cannot keep a torn line aside: {error}");
+            }
+        }
+        let state = begin_state(&config, wall)?;
+        let checkpoint = state.checkpoint_ms.unwrap_or(wall);
+        let origin = state.origin_ms.unwrap_or(checkpoint);
+        let begin = Begin { checkpoint, origin, channel: state.channel.clone() };
+        let beat = status.beats.register("writer");
+        let overlap_ms = config.catch_up.overlap.as_millis() as i64;
+        status.gauges.checkpoint.set(begin.checkpoint);
+        let now = clock.now();
+        let writer = Self {
+            intake: Intake::new(redaction, overlap_ms),
+            config,
+            status,
+            clock,
+            news,
+            output,
+            lock,
+            state,
+            state_dirty: false,
+            unreadable,
+            unreadable_last: None,
+            aside_failed: false,
+            sink: None,
+            cursor_kept: now,
+            log_rate: Rate::new(LOGGED_EVENTS_MAX, Duration::from_secs(1)),
+            beat,
+            ticked: now,
+        };
+        Ok((writer, begin))
+    }
+
+    /// Fills a cluster from the file, from where the state says.
+    ///
+    /// # Errors
+    /// In one sentence: the file or the CA's file cannot be read.
+    pub fn fill_cluster(&mut self, stop: Receiver<()>) -> Result<(), String> {
+        let Some(elastic) = &self.config.elastic else { return Ok(()) };
+        let (output, network) = (&self.config.output, &self.config.network);
+        let sink =
+            Sink::start(elastic, output, network, self.state.cursor, self.status.clone(), self.clock.clone(), stop);
+        self.sink = Some(sink.map_err(|error| format!("cannot begin to fill ELASTIC_URL's cluster: {error}"))?);
+        Ok(())
+    }
+
+    /// Reads what the files show: the window, and the newest records.
+    pub(super) fn load(&mut self) -> Result<(), String> {
+        self.beat.busy();
+        let horizon = self.state.checkpoint_ms.unwrap_or(0) - self.reach_ms();
+        let row_delay_ms = self.intake.row_delay_ms;
+        let begun = self.clock.now();
+        let (newest, newest_bytes) = (RefCell::new(Vec::new()), Cell::new(0));
+        let full = || newest.borrow().len() >= RECENT_MAX || newest_bytes.get() >= RECENT_BYTES_MAX;
+        let window = &mut self.intake.window;
+        let record = |text: &str, line: &Line<'_>| {
+            if !full() {
+                newest_bytes.set(newest_bytes.get() + text.len());
+                newest.borrow_mut().push(text.as_bytes().to_vec());
+            }
+            let sighting = records::sighting(line, row_delay_ms);
+            if sighting.moment.nominal() >= horizon {
+                window.note(sighting);
+            }
+        };
+        let files = records::files(self.output.path());
+        records::each_since(&files, horizon, record, || !full(), || self.beat.busy())
+            .map_err(|error| format!("cannot read {} and its backups: {error}", self.output.path().display()))?;
+        self.status.recent.extend(newest.borrow().iter().rev().map(Vec::as_slice));
+        let known = self.intake.window.len();
+        if known > 0 {
+            let ms = (self.clock.now() - begun).as_millis();
+            log::info!("{known} events of the files may come again and are known, read in {ms} ms");
+        }
+        Ok(())
+    }
+}
+
+/// Appends rows that an audit found missing, while no collector runs: the caller holds the lock. Returns how many.
+///
+/// # Errors
+/// When the file cannot be opened, written or synced.
+pub fn repair(config: &Config, definitions: &[Definition], page: &Page) -> Result<u64, String> {
+    let path = &config.output.file;
+    let cannot = |error: std::io::Error| format!("cannot append to {}: {error}", path.display());
+    let (mut output, _) = OutputFile::open(path, None).map_err(cannot)?;
+    output.give_to_folders_owner();
+    let mut intake =
+        Intake::new(Redaction::new(&config.output.redact_fields), config.catch_up.overlap.as_millis() as i64);
+    intake.definitions = Definitions::new(definitions);
+    intake.repair(page);
+    if let Some(Stopped::Error(error)) = output.append(&intake.lines).stopped {
+        return Err(cannot(error));
+    }
+    output.sync().map_err(cannot)?;
+    Ok(intake.tally.written)
+}
+
+/// The state to begin with. A first start is remembered at once: where it began must not move with a restart.
+fn begin_state(config: &Config, wall: Millis) -> Result<State, String> {
+    let path = &config.output.state_file;
+    let found = state::read(path).map_err(|error| format!("cannot read STATE_FILE {}: {error}", path.display()))?;
+    let state = match found {
+        state::Found::State(state) if state.checkpoint_ms.is_some() => return Ok(state),
+        state::Found::State(state) => state,
+        state::Found::Absent => State::default(),
+        state::Found::Damaged { aside, why } => {
+            log::warn!(
+                "STATE_FILE {} was damaged ({why}) and is put aside as {}; the output file shows where to begin",
+                path.display(),
+                aside.display()
+            );
+            State::default()
+        }
+    };
+    let first = wall - (config.catch_up.start.as_millis() as i64).min(HISTORY_KEPT_MS);
+    // Records of ours show that this is no first start: all that they may lack since the oldest of them is read again.
+    let checkpoint = records::oldest_of_ours(&records::files(&config.output.file))
+        .map_or(first, |oldest| oldest.max(wall - HISTORY_KEPT_MS));
+    let state = State { checkpoint_ms: Some(checkpoint), origin_ms: Some(checkpoint), ..state };
+    state::write(path, &state).map_err(|error| {
+        format!(
+            "cannot write STATE_FILE {}: {error}; the user that runs the collector must be able to write there",
+            path.display()
+        )
+    })?;
+    Ok(state)
+}

@@ -1,0 +1,354 @@
+//! The oracle: the real binary, a simulated service and a cluster, everything that can go wrong at once, and after each
+//! round the question whether every event is there, once.
+//!
+//! `make chaos` runs it; `SEED=` and `FAULTS=` choose the schedule, which follows from the seed alone. Without a seed a
+//! fixed one runs, then one that is drawn and printed. `COLLECTOR_BIN=` names the binary, `ONLY=Killed,History` the
+//! faults that are wanted. See README.md beside this file.
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+#[allow(dead_code, reason = "shared with the tests of the cluster")]
+#[path = "../cluster/fake.rs"]
+mod fake;
+mod plan;
+mod stage;
+#[path = "../support/mod.rs"]
+mod support;
+mod verdict;
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use audiohook_collector::simulator::Call;
+use plan::{Fault, Random, Round, Slot, TOLD_AFTER_MS};
+use stage::Stage;
+use support::{let_pass, poll};
+
+/// Without `SEED`: this one, and one that is drawn.
+const FIXED_SEED: u64 = 1;
+/// Without `FAULTS`: as many as leave the two seeds together within five minutes.
+const FAULTS: u64 = 30;
+/// A run of this many takes what lasts minutes.
+const FAULTS_LONG: u64 = 500;
+/// Rounds of one act; then everything begins anew.
+const ROUNDS: u32 = 8;
+
+/// `/health` is healthy again within this, on a machine that does other things too.
+const HEALTHY_AGAIN: Duration = Duration::from_secs(15);
+/// The same where only the next try can tell, and tries are far apart: a login that was refused is tried every 30 s.
+const HEALTHY_AGAIN_SLOW: Duration = Duration::from_secs(45);
+/// What was late has come by then. `PATIENCE=` (seconds) shortens it, for a collector that is known to be wrong.
+const COMPLETE: Duration = Duration::from_secs(90);
+/// Memory of the release binary, in KiB.
+const MEMORY_KIB: u64 = 24 * 1024;
+/// Threads and descriptors beyond those of the first rest.
+const THREADS_MORE: u64 = 2;
+const DESCRIPTORS_MORE: u64 = 6;
+
+/// What a seed's run came to.
+#[derive(Default)]
+struct Sum {
+    faults: u64,
+    events: u64,
+    /// Of the slowest return to healthy.
+    healthy: Duration,
+    memory_kib: u64,
+}
+
+fn main() -> ExitCode {
+    let number = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty()).map(|text| text.parse::<u64>());
+    let (seed, faults) = (number("SEED").transpose(), number("FAULTS").transpose());
+    let (Ok(seed), Ok(faults)) = (seed, faults) else {
+        eprintln!("SEED and FAULTS are whole numbers");
+        return ExitCode::from(2);
+    };
+    let drawn = u64::from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().subsec_micros());
+    let seeds = seed.map_or_else(|| vec![FIXED_SEED, drawn], |seed| vec![seed]);
+    for seed in seeds {
+        println!("seed {seed}: begins");
+        let Some(sum) = run(seed, faults.unwrap_or(FAULTS)) else { return ExitCode::FAILURE };
+        println!(
+            "seed {seed}: healthy again within {:.1} s, at most {} KiB of memory",
+            sum.healthy.as_secs_f64(),
+            sum.memory_kib
+        );
+        println!("seed {seed}: {} faults, {} events, 0 lost, 0 twice", sum.faults, sum.events);
+    }
+    ExitCode::SUCCESS
+}
+
+/// Runs a seed; `None` when something went wrong, which is printed.
+fn run(seed: u64, faults: u64) -> Option<Sum> {
+    let long = faults >= FAULTS_LONG;
+    let (mut sum, mut number) = (Sum::default(), 0);
+    while sum.faults < faults {
+        let mut random = Random::new(seed ^ u64::from(number) << 40 ^ 0xac7);
+        let mut stage = Stage::start(&mut random, long);
+        println!("seed {seed}: {}", stage.described());
+        let mut played = Vec::new();
+        let outcome =
+            catch_unwind(AssertUnwindSafe(|| act(seed, faults, long, &mut number, &mut stage, &mut played, &mut sum)));
+        let wrong = match outcome {
+            Ok(Ok(())) => None,
+            Ok(Err(why)) => Some(why),
+            Err(panic) => Some(words(panic.as_ref())),
+        };
+        if let Some(why) = wrong {
+            println!("seed {seed}: WRONG: {why}\n\nthe schedule of this act ({}):", stage.described());
+            played.iter().for_each(show);
+            println!("\nthe newest lines of the log:\n{}", stage.log());
+            println!("the files are in {}", stage.folder.path().display());
+            println!("seed {seed}: again with SEED={seed} FAULTS={faults}");
+            std::mem::forget(stage.folder);
+            return None;
+        }
+        sum.events += stage.sim.issued().len() as u64;
+    }
+    Some(sum)
+}
+
+fn show(round: &Round) {
+    println!("  round {}, {} ms:", round.number, round.lasts);
+    for fault in &round.faults {
+        println!("    {fault:?}");
+    }
+    for issue in &round.issues {
+        println!(
+            "    at {:5} ms {} events, {:?}{}{}",
+            issue.at,
+            issue.count,
+            issue.way,
+            if issue.equal { ", equal" } else { "" },
+            if issue.poison { ", refused by the cluster" } else { "" }
+        );
+    }
+}
+
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("it panicked").to_owned()
+}
+
+/// What the process needs at rest.
+struct Rest {
+    threads: u64,
+    descriptors: u64,
+}
+
+fn act(
+    seed: u64,
+    faults: u64,
+    long: bool,
+    number: &mut u32,
+    stage: &mut Stage,
+    played: &mut Vec<Round>,
+    sum: &mut Sum,
+) -> Result<(), String> {
+    let only = std::env::var("ONLY").unwrap_or_default();
+    let only: Vec<String> = only.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    healthy(stage, &[])?;
+    let_pass(Duration::from_secs(1));
+    let rest = Rest { threads: stage.process("Threads"), descriptors: stage.descriptors() };
+    for _ in 0..ROUNDS {
+        if sum.faults >= faults {
+            break;
+        }
+        let round = Round::draw(seed, *number, long, &only);
+        *number += 1;
+        played.push(round.clone());
+        let begun = Instant::now();
+        play(stage, &round);
+        let took = recover(stage, &round, &rest)?;
+        sum.healthy = sum.healthy.max(took);
+        sum.memory_kib = sum.memory_kib.max(stage.process("VmHWM"));
+        sum.faults += round.faults.len() as u64;
+        println!(
+            "seed {seed}: round {} of {} ms right after {:.1} s, healthy in {:.1} s, {} faults, {} events in this act",
+            round.number,
+            round.lasts,
+            begun.elapsed().as_secs_f64(),
+            took.as_secs_f64(),
+            round.faults.iter().map(|fault| format!("{:?}", fault.kind)).collect::<Vec<_>>().join(" "),
+            stage.sim.issued().len()
+        );
+    }
+    Ok(())
+}
+
+enum Step<'a> {
+    Begin(&'a Fault),
+    End(&'a Fault),
+    Issue(&'a plan::Issue),
+}
+
+/// Carries a round out.
+fn play(stage: &mut Stage, round: &Round) {
+    stage.begin(round.number);
+    let mut steps: Vec<(u64, Step)> = Vec::new();
+    for fault in &round.faults {
+        steps.push((fault.at, Step::Begin(fault)));
+        steps.push((fault.at + fault.lasts, Step::End(fault)));
+    }
+    steps.extend(round.issues.iter().map(|issue| (issue.at, Step::Issue(issue))));
+    steps.sort_by_key(|(at, _)| *at);
+    let begun = Instant::now();
+    for (at, step) in steps {
+        let due = begun + Duration::from_millis(at);
+        while Instant::now() < due {
+            stage.send_later(false);
+            let_pass(due.saturating_duration_since(Instant::now()).min(Duration::from_millis(50)));
+        }
+        match step {
+            Step::Begin(fault) => stage.begin_fault(fault),
+            Step::End(fault) => stage.end_fault(fault),
+            Step::Issue(issue) => stage.issue(issue),
+        }
+    }
+}
+
+/// Heals everything, waits until all has come, and judges.
+fn recover(stage: &mut Stage, round: &Round, rest: &Rest) -> Result<Duration, String> {
+    let looks = std::mem::take(&mut *stage.looks.lock().unwrap());
+    stage.heal(&round.faults);
+    let took = healthy(stage, &round.faults)?;
+    told(&looks, round)?;
+    complete(stage)?;
+    counters(stage)?;
+    process(stage, rest)?;
+    Ok(took)
+}
+
+/// Waits until `/health` is healthy, apart from what stays told for good.
+fn healthy(stage: &mut Stage, faults: &[Fault]) -> Result<Duration, String> {
+    let limit = if faults.iter().any(|fault| fault.kind.heals_slowly()) { HEALTHY_AGAIN_SLOW } else { HEALTHY_AGAIN };
+    let stays = |code: &String| matches!(code.as_str(), "dead_letters" | "unreadable_frames");
+    let begun = Instant::now();
+    let collector = stage.collector.as_mut().ok_or("no collector runs")?;
+    let mut last = None;
+    let seen = poll(limit, || {
+        let codes = collector.reasons();
+        let is_healthy = codes.as_ref().is_some_and(|codes| codes.iter().all(stays));
+        if !is_healthy {
+            last = codes;
+        }
+        is_healthy.then_some(())
+    });
+    if seen.is_none() {
+        let health = collector.health().map(|health| health["reasons"].to_string());
+        let runs = collector.runs();
+        return Err(format!("not healthy again within {limit:?} (it runs: {runs}): {last:?} {health:?}"));
+    }
+    let took = begun.elapsed();
+    if took > HEALTHY_AGAIN {
+        println!("  the last to be told for {:.1} s: {:?}", took.as_secs_f64(), last.unwrap_or_default());
+    }
+    Ok(took)
+}
+
+/// Each fault that lasted was told while it lasted.
+fn told(looks: &[stage::Look], round: &Round) -> Result<(), String> {
+    let of_session = |slot| matches!(slot, Slot::Handshake | Slot::Token | Slot::Channel | Slot::History);
+    let silences =
+        |fault: &Fault| matches!(fault.kind.slot(), Slot::Process | Slot::Descriptors | Slot::Clock | Slot::Http);
+    if round.faults.iter().any(silences) {
+        return Ok(());
+    }
+    for fault in round.faults.iter().filter(|fault| fault.lasts >= TOLD_AFTER_MS + 2_000) {
+        let slot = fault.kind.slot();
+        let mut codes = fault.kind.told_by().to_vec();
+        if codes.is_empty() {
+            continue;
+        }
+        let others = round.faults.iter().filter(|other| other.kind.slot() != slot);
+        if of_session(slot) {
+            // One that keeps the other from being met is told instead of it.
+            let others = others.filter(|other| of_session(other.kind.slot()) || other.kind.slot() == Slot::Disk);
+            codes.extend(others.flat_map(|other| other.kind.told_by()));
+        } else if others.into_iter().any(|other| of_session(other.kind.slot()) || other.kind.slot() == Slot::Socket) {
+            // Nothing came that could be refused.
+            continue;
+        }
+        let was = looks
+            .iter()
+            .any(|(_, seen)| seen.as_ref().is_some_and(|seen| seen.iter().any(|code| codes.contains(&code.as_str()))));
+        if !was {
+            let shown: Vec<_> = looks.iter().map(|(_, seen)| seen).collect();
+            return Err(format!("/health told none of {codes:?} in {} ms of {:?}: {shown:?}", fault.lasts, fault.kind));
+        }
+    }
+    Ok(())
+}
+
+fn patience() -> Duration {
+    let chosen = std::env::var("PATIENCE").ok().and_then(|text| text.parse().ok());
+    chosen.map_or(COMPLETE, Duration::from_secs)
+}
+
+/// Waits until everything has come, and a while for what must not come.
+fn complete(stage: &Stage) -> Result<(), String> {
+    let (mut last, limit) = (Ok(()), patience());
+    let enough = poll(limit, || {
+        last = stage.evidence().judge();
+        if last.is_err() {
+            let_pass(Duration::from_millis(250));
+        }
+        last.as_ref().ok().copied()
+    });
+    if enough.is_none() {
+        return last.map_err(|why| format!("{limit:?} after everything was healed, {why}"));
+    }
+    let reads = stage.sim.view(|view| view.count(Call::History));
+    if !stage.sim.wait_until(COMPLETE, |view| view.count(Call::History) > reads + 2) {
+        return Err("the history is read no more".to_owned());
+    }
+    let_pass(Duration::from_millis(500));
+    stage.evidence().judge()
+}
+
+/// What was received was written, dropped, filtered or kept aside.
+fn counters(stage: &Stage) -> Result<(), String> {
+    let collector = stage.collector.as_ref().ok_or("no collector runs")?;
+    let mut shown = String::new();
+    let fits = poll(Duration::from_secs(10), || {
+        let (_, text) = collector.get("/metrics")?;
+        let value = |name: &str| {
+            let name = format!("audiohook_collector_events_{name} ");
+            text.lines().find_map(|line| line.strip_prefix(&name)?.parse::<u64>().ok()).unwrap_or(u64::MAX / 8)
+        };
+        let received = value("received_total{source=\"websocket\"}") + value("received_total{source=\"history\"}");
+        let judged =
+            value("written_total") + value("duplicate_total") + value("filtered_total") + value("unreadable_total");
+        shown = format!("{received} received, {judged} judged");
+        (received == judged).then_some(())
+    });
+    fits.ok_or_else(|| format!("the counters do not add up: {shown}"))
+}
+
+/// No thread, no descriptor, no socket too many, and no more memory than promised.
+fn process(stage: &Stage, rest: &Rest) -> Result<(), String> {
+    let mut seen = (0, 0, 0);
+    let few = poll(Duration::from_secs(30), || {
+        let sockets = stage.sim.view(|view| view.sockets_open());
+        seen = (stage.process("Threads"), stage.descriptors(), sockets);
+        let fits =
+            seen.0 <= rest.threads + THREADS_MORE && seen.1 <= rest.descriptors + DESCRIPTORS_MORE && seen.2 == 1;
+        if !fits {
+            let_pass(Duration::from_millis(100));
+        }
+        fits.then_some(())
+    });
+    if few.is_none() {
+        let (threads, descriptors, sockets) = seen;
+        return Err(format!(
+            "{threads} threads (at first {}), {descriptors} descriptors (at first {}), {sockets} sockets stay",
+            rest.threads, rest.descriptors
+        ));
+    }
+    let peak = stage.process("VmHWM");
+    let is_release = std::env::var_os("COLLECTOR_BIN").is_some_and(|bin| bin.to_string_lossy().contains("release"));
+    if is_release && peak > MEMORY_KIB {
+        return Err(format!("{peak} KiB of memory, more than {MEMORY_KIB}"));
+    }
+    Ok(())
+}

@@ -1,0 +1,449 @@
+//! What is to happen: drawn from a seed alone, so that the same seed draws the same schedule on any machine.
+//!
+//! Must never: look at a clock, a file or a process.
+
+use std::fmt;
+
+/// Milliseconds from the beginning of a round.
+pub type At = u64;
+
+/// A fault that lasts this long must be told in `/health`.
+pub const TOLD_AFTER_MS: u64 = 10_000;
+
+/// The clock's steps, in seconds.
+const CLOCK_STEPS: [i64; 4] = [3600, -3600, 30, -30];
+
+/// A small generator (splitmix64): what it gives must not change with a library's version.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound.max(1)
+    }
+
+    pub fn between(&mut self, from: u64, to: u64) -> u64 {
+        from + self.below(to - from + 1)
+    }
+
+    pub fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+
+    pub fn pick<T: Copy>(&mut self, list: &[T]) -> T {
+        list[self.below(list.len() as u64) as usize]
+    }
+}
+
+/// What goes wrong. Those of one [`Slot`] exclude each other within a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    SocketCut,
+    SocketReset,
+    SocketHalfOpen,
+    SocketStallsInFrame,
+    SocketClosing,
+    SocketClosedWithCode,
+    SocketTakenOver,
+    Garbage,
+    HandshakeStatus(u16),
+    HandshakeSlow,
+    TokenRefused,
+    TokenUnavailable,
+    TokensLiveAMinute,
+    TokensExpire,
+    TokensRevoked,
+    ChannelEvicted,
+    ChannelDropped,
+    NoLongerSubscribed,
+    ChannelsUnavailable,
+    SubscriptionRejected,
+    HistoryStatus(u16),
+    HistoryThrottled { retry_after_s: Option<u64> },
+    HistoryHangs,
+    HistoryHalf,
+    HistoryHalfThenHangs,
+    HistoryNonsense,
+    HistoryReset,
+    HistorySlow,
+    PagesRepeat(u32),
+    CursorsExpire(u32),
+    EverythingUnavailable,
+    EverythingHangs,
+    HistoryLags { ms: u64 },
+    HistoryJitter { ms: i64 },
+    SocketLoses(u32),
+    SocketDoubles(u32),
+    Terminated,
+    Killed,
+    KilledInALine,
+    KilledStateDamaged,
+    KilledStateDeleted,
+    KilledStateOld,
+    Stopped,
+    DiskFull { bytes_left: u64 },
+    FileMoved,
+    FileDeleted,
+    ClusterGone,
+    ClusterHangs,
+    ClusterAnswersHalf,
+    ClusterRefusesItems,
+    ClusterTooLarge { most: usize },
+    ClusterReadOnly,
+    ClusterRefusesLogin,
+    ClusterWrongAnswer,
+    ClusterUnavailable,
+    ClusterLostItsTemplate,
+    NoDescriptors { left: u64 },
+    ClockSteps { seconds: i64 },
+    HttpFlood { connections: usize },
+}
+
+/// What a fault takes hold of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot {
+    Socket,
+    Handshake,
+    Token,
+    Channel,
+    History,
+    Pages,
+    Lag,
+    Jitter,
+    Loses,
+    Doubles,
+    Process,
+    Disk,
+    Cluster,
+    Descriptors,
+    Clock,
+    Http,
+}
+
+impl Kind {
+    pub fn slot(self) -> Slot {
+        match self {
+            Self::SocketCut
+            | Self::SocketReset
+            | Self::SocketHalfOpen
+            | Self::SocketStallsInFrame
+            | Self::SocketClosing
+            | Self::SocketClosedWithCode
+            | Self::SocketTakenOver
+            | Self::Garbage => Slot::Socket,
+            Self::HandshakeStatus(_) | Self::HandshakeSlow => Slot::Handshake,
+            Self::TokenRefused
+            | Self::TokenUnavailable
+            | Self::TokensLiveAMinute
+            | Self::TokensExpire
+            | Self::TokensRevoked => Slot::Token,
+            Self::ChannelEvicted
+            | Self::ChannelDropped
+            | Self::NoLongerSubscribed
+            | Self::ChannelsUnavailable
+            | Self::SubscriptionRejected => Slot::Channel,
+            Self::HistoryStatus(_)
+            | Self::HistoryThrottled { .. }
+            | Self::HistoryHangs
+            | Self::HistoryHalf
+            | Self::HistoryHalfThenHangs
+            | Self::HistoryNonsense
+            | Self::HistoryReset
+            | Self::HistorySlow
+            | Self::EverythingUnavailable
+            | Self::EverythingHangs => Slot::History,
+            Self::PagesRepeat(_) | Self::CursorsExpire(_) => Slot::Pages,
+            Self::HistoryLags { .. } => Slot::Lag,
+            Self::HistoryJitter { .. } => Slot::Jitter,
+            Self::SocketLoses(_) => Slot::Loses,
+            Self::SocketDoubles(_) => Slot::Doubles,
+            Self::Terminated
+            | Self::Killed
+            | Self::KilledInALine
+            | Self::KilledStateDamaged
+            | Self::KilledStateDeleted
+            | Self::KilledStateOld
+            | Self::Stopped => Slot::Process,
+            Self::DiskFull { .. } | Self::FileMoved | Self::FileDeleted => Slot::Disk,
+            Self::ClusterGone
+            | Self::ClusterHangs
+            | Self::ClusterAnswersHalf
+            | Self::ClusterRefusesItems
+            | Self::ClusterTooLarge { .. }
+            | Self::ClusterReadOnly
+            | Self::ClusterRefusesLogin
+            | Self::ClusterWrongAnswer
+            | Self::ClusterUnavailable
+            | Self::ClusterLostItsTemplate => Slot::Cluster,
+            Self::NoDescriptors { .. } => Slot::Descriptors,
+            Self::ClockSteps { .. } => Slot::Clock,
+            Self::HttpFlood { .. } => Slot::Http,
+        }
+    }
+
+    /// The codes of which `/health` must show one while this lasts for [`TOLD_AFTER_MS`]; none: nothing is amiss, or
+    /// it is over at once.
+    pub fn told_by(self) -> &'static [&'static str] {
+        match self {
+            Self::HandshakeStatus(_) | Self::HandshakeSlow => &["socket_down"],
+            Self::TokenRefused => &["credentials_refused"],
+            Self::TokenUnavailable => &["history_failing", "not_receiving", "socket_down"],
+            Self::ChannelsUnavailable => &["socket_down"],
+            Self::SubscriptionRejected => &["subscription_rejected", "socket_down"],
+            Self::HistoryStatus(403) => &["history_forbidden"],
+            Self::HistoryStatus(_)
+            | Self::HistoryHangs
+            | Self::HistoryHalf
+            | Self::HistoryHalfThenHangs
+            | Self::HistoryNonsense
+            | Self::HistoryReset
+            | Self::EverythingUnavailable
+            | Self::EverythingHangs
+            | Self::HistoryThrottled { .. } => &["history_failing", "not_receiving"],
+            Self::DiskFull { .. } => &["disk_write_failed"],
+            Self::ClusterReadOnly | Self::ClusterRefusesLogin => &["elastic_refused"],
+            Self::ClusterGone
+            | Self::ClusterHangs
+            | Self::ClusterAnswersHalf
+            | Self::ClusterWrongAnswer
+            | Self::ClusterUnavailable => &["elastic_unreachable"],
+            _ => &[],
+        }
+    }
+
+    /// Whether only a try, which comes seldom, can tell that it is over.
+    pub fn heals_slowly(self) -> bool {
+        matches!(
+            self,
+            Self::TokenRefused
+                | Self::HistoryHangs
+                | Self::HistoryHalfThenHangs
+                | Self::EverythingHangs
+                | Self::EverythingUnavailable
+                | Self::HistoryThrottled { .. }
+                | Self::SocketHalfOpen
+                | Self::SocketStallsInFrame
+                | Self::ClusterHangs
+                | Self::ClusterAnswersHalf
+                | Self::ClusterReadOnly
+                | Self::ClusterRefusesLogin
+                | Self::HandshakeSlow
+        )
+    }
+}
+
+/// A fault at its time; `lasts` is 0 for what is over at once.
+#[derive(Clone, Copy)]
+pub struct Fault {
+    pub kind: Kind,
+    pub at: At,
+    pub lasts: u64,
+}
+
+impl fmt::Debug for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at {:5} ms for {:5} ms: {:?}", self.at, self.lasts, self.kind)
+    }
+}
+
+/// How an event gets out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    Both,
+    /// Never on the socket.
+    HistoryOnly,
+    /// On the socket only this long after the history could have it.
+    SocketLater(u64),
+}
+
+/// Events issued together.
+#[derive(Clone, Copy, Debug)]
+pub struct Issue {
+    pub at: At,
+    pub count: u32,
+    pub way: Way,
+    /// Their content is that of others: they differ in their time alone.
+    pub equal: bool,
+    /// The cluster refuses them for good.
+    pub poison: bool,
+}
+
+/// What happens until everything is healed and compared.
+#[derive(Clone, Debug)]
+pub struct Round {
+    pub number: u32,
+    pub lasts: u64,
+    pub faults: Vec<Fault>,
+    pub issues: Vec<Issue>,
+}
+
+impl Round {
+    /// Draws the round of this number. `long`: with what takes minutes; `only`: beginnings of the names of the faults that
+    /// are wanted, none for all.
+    pub fn draw(seed: u64, number: u32, long: bool, only: &[String]) -> Self {
+        /// Enough to meet every kind, so that a narrow choice ends too.
+        const DRAWS_MAX: u32 = 2_000;
+        let mut random = Random::new(seed.wrapping_mul(0x1_0000_01b3) ^ u64::from(number) << 32);
+        let slow = random.chance(35);
+        let lasts = if slow { random.between(13_000, 17_000) } else { random.between(2_500, 6_000) };
+        let mut faults: Vec<Fault> = Vec::new();
+        let wanted = random.between(2, 5);
+        // A slow round is there to see what lasts being told: nothing in it takes the teller away.
+        for _ in 0..DRAWS_MAX {
+            if faults.len() as u64 == wanted {
+                break;
+            }
+            let kind = kind(&mut random, long);
+            if !only.is_empty() && !only.iter().any(|name| format!("{kind:?}").starts_with(name)) {
+                continue;
+            }
+            let taken = faults.iter().any(|fault| fault.kind.slot() == kind.slot());
+            let silences = matches!(kind.slot(), Slot::Process | Slot::Descriptors | Slot::Http | Slot::Clock) && slow;
+            if taken || silences {
+                continue;
+            }
+            let at = random.between(0, if slow { 1_000 } else { lasts * 2 / 3 });
+            let most = lasts - at;
+            let lasts = match kind {
+                Kind::Stopped if long && random.chance(10) => 20_000,
+                _ if slow => most,
+                _ => random.between(200, most),
+            };
+            faults.push(Fault { kind, at, lasts });
+        }
+        faults.sort_by_key(|fault| fault.at);
+        Self { number, lasts, faults, issues: issues(&mut random, lasts) }
+    }
+}
+
+fn kind(random: &mut Random, long: bool) -> Kind {
+    match random.below(16) {
+        0 | 1 => random.pick(&[
+            Kind::SocketCut,
+            Kind::SocketReset,
+            Kind::SocketHalfOpen,
+            Kind::SocketStallsInFrame,
+            Kind::SocketClosing,
+            Kind::SocketClosedWithCode,
+            Kind::SocketTakenOver,
+            Kind::Garbage,
+        ]),
+        2 => random.pick(&[
+            Kind::HandshakeStatus(404),
+            Kind::HandshakeStatus(401),
+            Kind::HandshakeStatus(503),
+            Kind::HandshakeSlow,
+        ]),
+        3 => random.pick(&[
+            Kind::TokenRefused,
+            Kind::TokenUnavailable,
+            Kind::TokensLiveAMinute,
+            Kind::TokensExpire,
+            Kind::TokensRevoked,
+        ]),
+        4 => random.pick(&[
+            Kind::ChannelEvicted,
+            Kind::ChannelDropped,
+            Kind::NoLongerSubscribed,
+            Kind::ChannelsUnavailable,
+            Kind::SubscriptionRejected,
+        ]),
+        5 | 6 => random.pick(&[
+            Kind::HistoryStatus(500),
+            Kind::HistoryStatus(403),
+            Kind::HistoryThrottled { retry_after_s: None },
+            Kind::HistoryThrottled { retry_after_s: Some(1) },
+            Kind::HistoryThrottled { retry_after_s: Some(8) },
+            Kind::HistoryHangs,
+            Kind::HistoryHalf,
+            Kind::HistoryHalfThenHangs,
+            Kind::HistoryNonsense,
+            Kind::HistoryReset,
+            Kind::HistorySlow,
+            Kind::EverythingUnavailable,
+            Kind::EverythingHangs,
+        ]),
+        7 => {
+            let count = random.between(1, 4) as u32;
+            random.pick(&[Kind::PagesRepeat(count), Kind::CursorsExpire(count)])
+        }
+        8 => Kind::HistoryLags { ms: random.between(500, if long { 120_000 } else { 4_000 }) },
+        9 => Kind::HistoryJitter { ms: random.pick(&[1, 100, 500, 900]) },
+        10 => {
+            let count = random.between(1, 60) as u32;
+            random.pick(&[Kind::SocketLoses(count), Kind::SocketDoubles(count)])
+        }
+        11 | 12 => random.pick(&[
+            Kind::Terminated,
+            Kind::Killed,
+            Kind::Killed,
+            Kind::KilledInALine,
+            Kind::KilledStateDamaged,
+            Kind::KilledStateDeleted,
+            Kind::KilledStateOld,
+            Kind::Stopped,
+        ]),
+        13 => {
+            let bytes_left = random.between(0, 3_000);
+            random.pick(&[Kind::DiskFull { bytes_left }, Kind::FileMoved, Kind::FileDeleted])
+        }
+        14 => {
+            let most = random.between(1, 6) as usize;
+            random.pick(&[
+                Kind::ClusterGone,
+                Kind::ClusterHangs,
+                Kind::ClusterAnswersHalf,
+                Kind::ClusterRefusesItems,
+                Kind::ClusterTooLarge { most },
+                Kind::ClusterReadOnly,
+                Kind::ClusterRefusesLogin,
+                Kind::ClusterWrongAnswer,
+                Kind::ClusterUnavailable,
+                Kind::ClusterLostItsTemplate,
+            ])
+        }
+        _ => {
+            let (left, seconds) = (random.below(3), random.pick(&CLOCK_STEPS));
+            random.pick(&[
+                Kind::NoDescriptors { left },
+                Kind::ClockSteps { seconds },
+                Kind::HttpFlood { connections: 300 },
+            ])
+        }
+    }
+}
+
+/// Bunches and pauses.
+fn issues(random: &mut Random, lasts: u64) -> Vec<Issue> {
+    let mut issues = Vec::new();
+    let mut at = random.between(0, 300);
+    while at < lasts {
+        let way = match random.below(10) {
+            0 | 1 => Way::HistoryOnly,
+            2 => Way::SocketLater(random.between(300, 3_000)),
+            _ => Way::Both,
+        };
+        let count = match random.below(12) {
+            0 => random.between(100, 300),
+            1..=3 => random.between(5, 20),
+            _ => random.between(1, 3),
+        };
+        let (equal, poison) = (random.chance(25), random.chance(6));
+        let count = if equal { count.min(30) } else { count };
+        issues.push(Issue { at, count: count as u32, way, equal, poison });
+        // Within a bunch a few milliseconds, between bunches up to two seconds.
+        at += if random.chance(70) { random.between(0, 30) } else { random.between(200, 2_000) };
+    }
+    issues
+}

@@ -1,0 +1,553 @@
+//! A service, a cluster and the real binary, and each fault carried out on them.
+//!
+//! Must never: judge; it brings faults about, takes them away, and gives what there is to see.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use audiohook_collector::simulator::{Action, Call, Event, Knobs, Options, Route, Simulator};
+use audiohook_collector::thread;
+use crossbeam_channel::{Sender, bounded};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
+
+use crate::fake::{Act, Fake};
+use crate::plan::{Fault, Issue, Kind, Random, Slot, Way};
+use crate::support::collector::settings;
+use crate::support::records::{self, Record};
+use crate::support::{Collector, Folder, SOON, let_pass};
+use crate::verdict::{Evidence, POISON, dead_letters, documents, of_file};
+
+/// How far each read of the history goes back, in seconds. Nothing comes later than two fifths of it; the shorter it is,
+/// the less it makes good what is wrong.
+const OVERLAPS: [u64; 3] = [8, 8, 60];
+const OVERLAPS_LONG: [u64; 4] = [8, 8, 60, 300];
+/// How far a row may be moved beyond its jitter, for one like it stands there.
+const JITTER_MORE_MS: i64 = 200;
+/// Between two looks at `/health`.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// What the cluster does now.
+mod cluster {
+    pub const SERVES: u8 = 0;
+    pub const GONE: u8 = 1;
+    pub const HANGS: u8 = 2;
+    pub const HALF: u8 = 3;
+    pub const REFUSES_ITEMS: u8 = 4;
+    pub const TOO_LARGE: u8 = 5;
+    pub const READ_ONLY: u8 = 6;
+    pub const LOGIN: u8 = 7;
+    pub const WRONG: u8 = 8;
+    pub const UNAVAILABLE: u8 = 9;
+}
+
+/// When `/health` was looked at, and the codes it showed; `None`: nobody answered.
+pub type Look = (Instant, Option<Vec<String>>);
+
+/// Everything of one act.
+pub struct Stage {
+    pub sim: Simulator,
+    pub folder: Folder,
+    pub collector: Option<Collector>,
+    pub looks: Arc<Mutex<Vec<Look>>>,
+    /// The most that the two ways' times differed so far.
+    pub tolerance_ms: i64,
+    /// What came of the binary's starts.
+    pub starts: u32,
+    overlap_s: u64,
+    settings: BTreeMap<String, String>,
+    fake: Fake,
+    cluster: Arc<AtomicU8>,
+    most: Arc<AtomicUsize>,
+    /// The clock's steps are written there; none: libfaketime is missing or not wanted.
+    clock: Option<PathBuf>,
+    flood: Vec<TcpStream>,
+    deleted: Vec<PathBuf>,
+    old_state: Option<Vec<u8>>,
+    later: Vec<(Instant, Vec<u32>)>,
+    equal_time: i64,
+    round: u32,
+    _looking: Sender<()>,
+}
+
+impl Stage {
+    /// Sets up a service, a cluster and a collector; what varies from act to act is drawn.
+    pub fn start(random: &mut Random, long: bool) -> Self {
+        let knobs = Knobs { requests_per_minute: None, ..Knobs::default() };
+        let sim = Simulator::start(Options { knobs, ..Options::default() }).unwrap();
+        let (folder, fake) = (Folder::new("chaos"), Fake::start());
+        let mut settings = settings(&sim, &folder);
+        let overlap = if long { random.pick(&OVERLAPS_LONG) } else { random.pick(&OVERLAPS) };
+        let size = random.pick(&["20KB", "100KB", "1GB"]);
+        let count = if random.chance(30) { "0" } else { "500" };
+        let bulk = random.pick(&["1", "7", "50"]);
+        for (name, value) in [
+            ("CATCH_UP_OVERLAP", overlap.to_string()),
+            ("CATCH_UP_RATE", "100000".to_owned()),
+            ("MAX_FILE_SIZE", size.to_owned()),
+            ("BACKUP_COUNT", count.to_owned()),
+            ("ELASTIC_URL", fake.url.clone()),
+            ("ELASTIC_FLUSH_INTERVAL", "0.2".to_owned()),
+            ("BULK_SIZE", bulk.to_owned()),
+        ] {
+            settings.insert(name.to_owned(), value);
+        }
+        let steps = random.chance(50);
+        let clock = faketime().filter(|_| steps).map(|library| {
+            let file = folder.write("faketime", "+0");
+            for (name, value) in [
+                ("LD_PRELOAD", library.display().to_string()),
+                ("FAKETIME_TIMESTAMP_FILE", file.display().to_string()),
+                ("FAKETIME_NO_CACHE", "1".to_owned()),
+                ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+            ] {
+                settings.insert(name.to_owned(), value);
+            }
+            file
+        });
+        let (cluster, most) = (Arc::new(AtomicU8::new(cluster::SERVES)), Arc::new(AtomicUsize::new(0)));
+        misbehave(&fake, &cluster, &most);
+        let (looking, stopped) = bounded::<()>(0);
+        let looks = Arc::new(Mutex::new(Vec::new()));
+        let (taken, port) = (looks.clone(), settings["HTTP_PORT"].clone());
+        let look = move || {
+            while stopped.recv_timeout(LOOK_EVERY) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
+                let at = Instant::now();
+                taken.lock().unwrap().push((at, look_at(&port)));
+            }
+        };
+        thread::spawn("looking", look).unwrap();
+        let mut stage = Self {
+            sim,
+            folder,
+            collector: None,
+            looks,
+            tolerance_ms: 0,
+            starts: 0,
+            overlap_s: overlap,
+            settings,
+            fake,
+            cluster,
+            most,
+            clock,
+            flood: Vec::new(),
+            deleted: Vec::new(),
+            old_state: None,
+            later: Vec::new(),
+            equal_time: 0,
+            round: 0,
+            _looking: looking,
+        };
+        stage.run();
+        stage
+    }
+
+    pub fn described(&self) -> String {
+        let of = |name: &str| self.settings.get(name).map_or("", String::as_str);
+        format!(
+            "MAX_FILE_SIZE={} BACKUP_COUNT={} BULK_SIZE={} CATCH_UP_OVERLAP={} clock steps: {}",
+            of("MAX_FILE_SIZE"),
+            of("BACKUP_COUNT"),
+            of("BULK_SIZE"),
+            of("CATCH_UP_OVERLAP"),
+            self.clock.is_some()
+        )
+    }
+
+    /// A new round begins: what it needs of the one before is kept.
+    pub fn begin(&mut self, round: u32) {
+        self.round = round;
+        self.looks.lock().unwrap().clear();
+        if round.is_multiple_of(2) {
+            self.old_state = fs::read(self.state_file()).ok();
+        }
+    }
+
+    /// Starts the collector if it does not run.
+    pub fn run(&mut self) {
+        if self.collector.is_none() {
+            self.collector = Some(Collector::start_with(self.folder.path(), &self.settings));
+            self.starts += 1;
+        }
+    }
+
+    fn output_file(&self) -> PathBuf {
+        self.folder.join("events.jsonl")
+    }
+
+    fn state_file(&self) -> PathBuf {
+        self.folder.join("events.jsonl.state")
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(collector) = &self.collector {
+            collector.signal(signal);
+        }
+    }
+
+    fn limit(&self, resource: Resource, most: Option<u64>) {
+        if let Some(collector) = &self.collector {
+            let maximum = match resource {
+                Resource::Nofile => getrlimit(Resource::Nofile).maximum,
+                _ => None,
+            };
+            let _ = prlimit(Pid::from_raw(collector.pid() as i32), resource, Rlimit { current: most, maximum });
+        }
+    }
+
+    /// Ends it by `kill -9`.
+    fn kill(&mut self) {
+        if let Some(mut collector) = self.collector.take() {
+            collector.kill9();
+        }
+    }
+
+    /// Brings a fault about.
+    #[expect(clippy::too_many_lines, reason = "a table: one line for each fault")]
+    pub fn begin_fault(&mut self, fault: &Fault) {
+        let faults = self.sim.faults();
+        let fail = |call, action| faults.fail(call, action);
+        let act = |act: u8| self.cluster.store(act, Ordering::Relaxed);
+        match fault.kind {
+            Kind::SocketCut => faults.cut_sockets(),
+            Kind::SocketReset => faults.reset_sockets(),
+            Kind::SocketHalfOpen => faults.half_open_sockets(),
+            Kind::SocketStallsInFrame => faults.stall_sockets_in("{\"topicName\":\"channel.metadata\"}"),
+            Kind::SocketClosing => faults.announce_closing(),
+            Kind::SocketClosedWithCode => faults.close_sockets(1011, "told to"),
+            Kind::SocketTakenOver => faults.take_over_channels(),
+            Kind::Garbage => faults.send_text("{\"topicName\":\"v2.operations.events.AUDIOHOOK-0001\",\"eventBo"),
+            Kind::HandshakeStatus(status) => {
+                fail(Call::Handshake, Action::status(status));
+                faults.cut_sockets();
+            }
+            Kind::HandshakeSlow => {
+                fail(Call::Handshake, Action::Slow(Duration::from_secs(30)));
+                faults.cut_sockets();
+            }
+            Kind::TokenRefused => {
+                fail(Call::Token, Action::status(401));
+                faults.revoke_tokens();
+            }
+            Kind::TokenUnavailable => {
+                fail(Call::Token, Action::status(503));
+                faults.revoke_tokens();
+                faults.cut_sockets();
+            }
+            Kind::TokensLiveAMinute => {
+                faults.set(|k| k.token_life = Duration::from_secs(60));
+                faults.expire_tokens();
+            }
+            Kind::TokensExpire => faults.expire_tokens(),
+            Kind::TokensRevoked => faults.announce_token_revoked(),
+            Kind::ChannelEvicted => faults.evict_channels(),
+            Kind::ChannelDropped => faults.drop_channels(),
+            Kind::NoLongerSubscribed => faults.announce_no_longer_subscribed(),
+            Kind::ChannelsUnavailable => {
+                fail(Call::Channels, Action::status(503));
+                faults.evict_channels();
+            }
+            Kind::SubscriptionRejected => {
+                faults.reject_topics("v2.operations", "not permitted", &["usage:events:view"]);
+                faults.evict_channels();
+            }
+            Kind::HistoryStatus(status) => fail(Call::History, Action::status(status)),
+            Kind::HistoryThrottled { retry_after_s } => {
+                fail(Call::History, Action::Status { status: 429, retry_after_s });
+            }
+            Kind::HistoryHangs => fail(Call::History, Action::Hang),
+            Kind::HistoryHalf => fail(Call::History, Action::Half),
+            Kind::HistoryHalfThenHangs => fail(Call::History, Action::HalfThenHang),
+            Kind::HistoryNonsense => fail(Call::History, Action::Nonsense),
+            Kind::HistoryReset => fail(Call::History, Action::Reset),
+            Kind::HistorySlow => fail(Call::History, Action::Slow(Duration::from_millis(1500))),
+            Kind::PagesRepeat(count) => faults.set(|k| k.pages_to_repeat = count),
+            Kind::CursorsExpire(count) => faults.set(|k| k.cursors_to_expire = count),
+            Kind::EverythingUnavailable => {
+                faults.fail_all(&Action::status(503));
+                faults.cut_sockets();
+            }
+            Kind::EverythingHangs => {
+                faults.fail_all(&Action::Hang);
+                faults.half_open_sockets();
+            }
+            Kind::HistoryLags { ms } => {
+                let most = self.overlap_s * 1_000 * 2 / 5;
+                faults.set(|k| k.history_lag = Duration::from_millis(ms.min(most)));
+            }
+            Kind::HistoryJitter { ms } => {
+                // The service moves rows that would be alike in all by some milliseconds more.
+                self.tolerance_ms = self.tolerance_ms.max(ms + JITTER_MORE_MS);
+                faults.set(|k| k.history_jitter_ms = ms);
+            }
+            Kind::SocketLoses(count) => faults.set(|k| k.socket_to_drop = count),
+            Kind::SocketDoubles(count) => faults.set(|k| k.socket_to_double = count),
+            Kind::Terminated => {
+                if let Some(mut collector) = self.collector.take() {
+                    let status = collector.term();
+                    assert!(status.success(), "stopped by TERM it says {status}\n{}", collector.log_text());
+                }
+            }
+            Kind::Killed => self.kill(),
+            Kind::KilledInALine => {
+                self.kill();
+                tear(&self.output_file());
+            }
+            Kind::KilledStateDamaged => {
+                self.kill();
+                fs::write(self.state_file(), "{\"format\":1,\"checkpoint").unwrap();
+            }
+            Kind::KilledStateDeleted => {
+                self.kill();
+                let _ = fs::remove_file(self.state_file());
+            }
+            Kind::KilledStateOld => {
+                self.kill();
+                if let Some(old) = &self.old_state {
+                    fs::write(self.state_file(), old).unwrap();
+                }
+            }
+            Kind::Stopped => self.signal(Signal::STOP),
+            Kind::DiskFull { bytes_left } => self.limit(Resource::Fsize, Some(bytes_left)),
+            Kind::FileMoved => self.between_writes(|stage| shift(&stage.output_file())),
+            Kind::FileDeleted => self.between_writes(|stage| {
+                // A copy, not a link: what is written into it after this belongs to the new file.
+                let kept = stage.folder.join(&format!("deleted-{}", stage.deleted.len()));
+                if fs::copy(stage.output_file(), &kept).is_ok() {
+                    fs::remove_file(stage.output_file()).unwrap();
+                    stage.deleted.push(kept);
+                }
+            }),
+            Kind::ClusterGone => act(cluster::GONE),
+            Kind::ClusterHangs => act(cluster::HANGS),
+            Kind::ClusterAnswersHalf => act(cluster::HALF),
+            Kind::ClusterRefusesItems => act(cluster::REFUSES_ITEMS),
+            Kind::ClusterTooLarge { most } => {
+                self.most.store(most, Ordering::Relaxed);
+                act(cluster::TOO_LARGE);
+            }
+            Kind::ClusterReadOnly => act(cluster::READ_ONLY),
+            Kind::ClusterRefusesLogin => act(cluster::LOGIN),
+            Kind::ClusterWrongAnswer => act(cluster::WRONG),
+            Kind::ClusterUnavailable => act(cluster::UNAVAILABLE),
+            Kind::ClusterLostItsTemplate => self.fake.state().templates.clear(),
+            Kind::NoDescriptors { left } => {
+                let open = self.descriptors();
+                self.limit(Resource::Nofile, Some(open + left));
+            }
+            Kind::ClockSteps { seconds } => self.set_clock(seconds),
+            Kind::HttpFlood { connections } => {
+                let address = format!("127.0.0.1:{}", self.settings["HTTP_PORT"]).parse().unwrap();
+                let connect = || TcpStream::connect_timeout(&address, SOON).ok();
+                self.flood = (0..connections).map_while(|_| connect()).collect();
+            }
+        }
+    }
+
+    /// Takes a fault away.
+    pub fn end_fault(&mut self, fault: &Fault) {
+        let faults = self.sim.faults();
+        match fault.kind.slot() {
+            Slot::Socket => {
+                faults.thaw_sockets();
+                if fault.kind == Kind::SocketClosing {
+                    faults.close_sockets(1001, "closing");
+                }
+            }
+            Slot::Handshake => faults.heal(Call::Handshake),
+            Slot::Token => {
+                faults.heal(Call::Token);
+                faults.set(|k| k.token_life = Knobs::default().token_life);
+            }
+            Slot::Channel => {
+                faults.heal(Call::Channels);
+                faults.permit_topics();
+            }
+            Slot::History => match fault.kind {
+                Kind::EverythingUnavailable | Kind::EverythingHangs => faults.heal_all(),
+                _ => faults.heal(Call::History),
+            },
+            Slot::Pages => faults.set(|k| (k.pages_to_repeat, k.cursors_to_expire) = (0, 0)),
+            Slot::Lag => faults.set(|k| k.history_lag = Duration::ZERO),
+            Slot::Jitter => faults.set(|k| k.history_jitter_ms = 0),
+            Slot::Loses => faults.set(|k| k.socket_to_drop = 0),
+            Slot::Doubles => faults.set(|k| k.socket_to_double = 0),
+            Slot::Process => {
+                self.signal(Signal::CONT);
+                self.run();
+            }
+            Slot::Disk => self.limit(Resource::Fsize, None),
+            Slot::Cluster => self.cluster.store(cluster::SERVES, Ordering::Relaxed),
+            Slot::Descriptors => self.limit(Resource::Nofile, Some(1024)),
+            Slot::Clock => self.set_clock(0),
+            Slot::Http => self.flood.clear(),
+        }
+    }
+
+    fn set_clock(&self, seconds: i64) {
+        if let Some(file) = &self.clock {
+            fs::write(file, format!("{seconds:+}")).unwrap();
+        }
+    }
+
+    /// Does something to the files while the collector holds still, so that what is deleted is known.
+    fn between_writes(&mut self, act: impl FnOnce(&mut Self)) {
+        self.signal(Signal::STOP);
+        let_pass(Duration::from_millis(20));
+        act(self);
+        self.signal(Signal::CONT);
+    }
+
+    /// Issues events.
+    pub fn issue(&mut self, issue: &Issue) {
+        let route = if issue.way == Way::Both { Route::Both } else { Route::HistoryOnly };
+        let mut numbers = Vec::new();
+        for n in 0..issue.count {
+            let definition = ["AUDIOHOOK-0001", "AUDIOHOOK-0002", "AUDIOHOOK-0003"][n as usize % 3];
+            let mut event = Event::numbered(definition);
+            if issue.equal {
+                let mark = if issue.poison { POISON } else { "same" };
+                self.equal_time = self.sim.now().max(self.equal_time + 1);
+                event = Event {
+                    definition: "AUDIOHOOK-0002".to_owned(),
+                    conversation_id: Some("one".to_owned()),
+                    current_value: Some(format!("{mark} in round {}", self.round)),
+                    ..Event::default()
+                }
+                .at(self.equal_time);
+            } else if issue.poison {
+                event.current_value = Some(format!("{POISON} {{n}}"));
+            }
+            numbers.push(self.sim.issue_by(event, route).number);
+        }
+        if let Way::SocketLater(ms) = issue.way {
+            self.later.push((Instant::now() + Duration::from_millis(ms), numbers));
+        }
+    }
+
+    /// Sends on the socket what is due there; all of it at the end.
+    pub fn send_later(&mut self, all: bool) {
+        let now = Instant::now();
+        let (due, later): (Vec<_>, Vec<_>) = self.later.drain(..).partition(|(at, _)| all || *at <= now);
+        self.later = later;
+        for (_, numbers) in due {
+            self.sim.send_again(numbers);
+        }
+    }
+
+    /// Everything works again.
+    pub fn heal(&mut self, faults: &[Fault]) {
+        for fault in faults {
+            self.end_fault(fault);
+        }
+        self.sim.faults().heal_all();
+        self.run();
+        self.send_later(true);
+    }
+
+    pub fn evidence(&self) -> Evidence {
+        let index = documents(self.fake.state().documents.values());
+        Evidence {
+            issued: self.sim.issued(),
+            records: records::read(&self.output_file()),
+            index,
+            dead: dead_letters(&self.output_file()),
+            gone: self.deleted.iter().flat_map(|path| of_file(path)).collect::<Vec<Record>>(),
+            tolerance_ms: self.tolerance_ms,
+        }
+    }
+
+    pub fn descriptors(&self) -> u64 {
+        let folder = self.collector.as_ref().map(|collector| format!("/proc/{}/fd", collector.pid()));
+        folder.and_then(|folder| fs::read_dir(folder).ok()).map_or(0, |all| all.count() as u64)
+    }
+
+    /// A field of `/proc/…/status`: threads, or KiB.
+    pub fn process(&self, name: &str) -> u64 {
+        let file = self.collector.as_ref().map(|collector| format!("/proc/{}/status", collector.pid()));
+        let text = file.and_then(|file| fs::read_to_string(file).ok()).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        line.trim_matches([':', ' ', '\t']).split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0)
+    }
+
+    /// The newest lines of the log.
+    pub fn log(&self) -> String {
+        self.collector.as_ref().map(Collector::log_text).unwrap_or_default()
+    }
+}
+
+/// Leads every request to the cluster through what it does now.
+fn misbehave(fake: &Fake, now: &Arc<AtomicU8>, most: &Arc<AtomicUsize>) {
+    const BLOCKED: &str = r#"{"error":{"type":"cluster_block_exception","reason":"index [genesys-audiohook] blocked by: [FORBIDDEN/8/index write (api)];"},"status":403}"#;
+    let (act, largest) = (now.clone(), most.clone());
+    fake.script(move |request| match act.load(Ordering::Relaxed) {
+        cluster::GONE => Act::Close,
+        cluster::HANGS => Act::Hang,
+        cluster::HALF if request.is_bulk() => Act::HangHalfway,
+        cluster::TOO_LARGE if request.is_bulk() && request.documents() > largest.load(Ordering::Relaxed) => {
+            Act::Answer(413, "{}")
+        }
+        cluster::READ_ONLY if request.is_bulk() => Act::Answer(403, BLOCKED),
+        cluster::LOGIN => Act::Answer(401, "{}"),
+        cluster::WRONG => Act::Answer(200, "<html>please log in</html>"),
+        cluster::UNAVAILABLE => Act::Answer(503, "{}"),
+        _ => Act::Serve,
+    });
+    let (act, mut count) = (now.clone(), 0_u32);
+    fake.on_item(move |_, document| {
+        count = count.wrapping_add(1);
+        let busy = act.load(Ordering::Relaxed) == cluster::REFUSES_ITEMS && count % 3 != 0;
+        if busy {
+            429
+        } else if document.contains(POISON) {
+            400
+        } else {
+            201
+        }
+    });
+}
+
+/// The codes that `/health` shows.
+fn look_at(port: &str) -> Option<Vec<String>> {
+    let config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .proxy(None)
+        .timeout_global(Some(Duration::from_secs(2)))
+        .build();
+    let url = format!("http://127.0.0.1:{port}/health");
+    let body = ureq::Agent::new_with_config(config).get(&url).call().ok()?.body_mut().read_to_string().ok()?;
+    let health: serde_json::Value = serde_json::from_str(&body).ok()?;
+    let reasons = health["reasons"].as_array()?.iter();
+    Some(reasons.filter_map(|reason| reason["code"].as_str().map(str::to_owned)).collect())
+}
+
+/// What a kill in the middle of a write leaves: the first half of a line.
+fn tear(file: &Path) {
+    let Ok(text) = fs::read(file) else { return };
+    let Some(last) = text.split(|byte| *byte == b'\n').rfind(|line| line.len() > 2) else { return };
+    let mut torn = text.clone();
+    torn.extend_from_slice(&last[..last.len() / 2]);
+    fs::write(file, torn).unwrap();
+}
+
+/// What logrotate does.
+fn shift(file: &Path) {
+    let backup = |number: usize| PathBuf::from(format!("{}.{number}", file.display()));
+    let count = (1..).take_while(|number| backup(*number).exists()).count();
+    for number in (1..=count).rev() {
+        fs::rename(backup(number), backup(number + 1)).unwrap();
+    }
+    if file.exists() {
+        fs::rename(file, backup(1)).unwrap();
+    }
+}
+
+/// Where Debian's package libfaketime puts its library.
+fn faketime() -> Option<PathBuf> {
+    let path = format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", std::env::consts::ARCH);
+    Some(PathBuf::from(path)).filter(|path| path.exists())
+}

@@ -1,0 +1,83 @@
+//! Whether what was collected is what was issued.
+//!
+//! Must never: excuse what the promise does not excuse. What stood in a file that was deleted on purpose is gone, and may
+//! come again; nothing else is left out.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use audiohook_collector::simulator::Issued;
+use serde_json::Value;
+
+use crate::support::records::{self, Record, compare};
+
+/// In the content of an event that the cluster refuses for good.
+pub const POISON: &str = "poison";
+
+/// All that is compared.
+pub struct Evidence {
+    pub issued: Vec<Issued>,
+    pub records: Vec<Record>,
+    pub index: Vec<Record>,
+    pub dead: Vec<Record>,
+    /// What the deleted files held.
+    pub gone: Vec<Record>,
+    pub tolerance_ms: i64,
+}
+
+impl Evidence {
+    /// What is wrong, in words.
+    pub fn judge(&self) -> Result<(), String> {
+        let gone: BTreeSet<String> = self.gone.iter().map(Record::key).collect();
+        let issued = |wanted: &dyn Fn(&str) -> bool| -> Vec<Issued> {
+            self.issued.iter().filter(|one| !gone.contains(&one.key) && wanted(&one.key)).cloned().collect()
+        };
+        let kept = |found: &[Record]| -> Vec<Record> {
+            found.iter().filter(|record| !gone.contains(&record.key())).cloned().collect()
+        };
+        let is_poison = |key: &str| key.contains(POISON);
+        for (what, expected, found) in [
+            ("the file", issued(&|_| true), kept(&self.records)),
+            ("the index", issued(&|key| !is_poison(key)), kept(&self.index)),
+            ("the dead letters", issued(&is_poison), kept(&self.dead)),
+        ] {
+            compare(&expected, &found, self.tolerance_ms).map_err(|why| format!("{what}: {why}"))?;
+        }
+        // What was deleted may come again, but once.
+        for key in &gone {
+            let of = |found: &[Record]| found.iter().filter(|record| record.key() == *key).count();
+            let times: BTreeSet<i64> =
+                self.issued.iter().filter(|one| one.key == *key).map(|one| one.time_ms).collect();
+            if of(&self.records) > times.len() {
+                return Err(format!("the file: twice, after it was deleted: {key}"));
+            }
+        }
+        let mut ids = BTreeSet::new();
+        for record in &self.records {
+            if !ids.insert(record.text("id").unwrap_or_default()) {
+                return Err(format!("the file: an id stands in it twice: {}", record.line));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The records of the dead letters.
+pub fn dead_letters(output: &Path) -> Vec<Record> {
+    let path = PathBuf::from(format!("{}.dead", output.display()));
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let letters = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("a dead letter is JSON"));
+    letters.map(|letter| Record { line: letter["record"].to_string(), json: letter["record"].clone() }).collect()
+}
+
+/// Documents as records.
+pub fn documents<'a>(texts: impl Iterator<Item = &'a String>) -> Vec<Record> {
+    texts
+        .map(|text| Record { json: serde_json::from_str(text).expect("a document is JSON"), line: text.clone() })
+        .collect()
+}
+
+/// Records of one file.
+pub fn of_file(path: &Path) -> Vec<Record> {
+    records::read(path)
+}
