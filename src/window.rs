@@ -13,7 +13,8 @@
 //! the other way. Matching is done anew each time among the few sightings nearby, and no pair is stored: pairs may
 //! change as more is seen. Where a nearer row of the history takes the place of a farther one, the farther one was no
 //! twin after all: it is new if it came with the same page, else it is forgotten, and the history's overlap brings it
-//! again. What comes on the socket comes once: there the newcomer is written, whichever of the two is nearer.
+//! again. What comes on the socket comes once: there the newcomer is written, whichever of the two is nearer, unless its
+//! own row is in the file already; then the other one's row, which is still to come, brings that.
 //!
 //! Deals with: sightings alone; it knows no record, no file, no clock. Must never: grow beyond [`SIGHTINGS_MAX`]. At the
 //! bound the oldest are forgotten and counted: a double may follow, a loss never.
@@ -70,7 +71,7 @@ pub enum Outcome {
     /// It stands in the file already.
     Duplicate,
     /// It stands in the file already, and the row of like content at this time, which was taken for its twin before, does
-    /// not: that one is to be written if it is at hand. Of the history alone.
+    /// not: that one is to be written if it is at hand. Of the socket none is: the history brings it.
     Displaces(Moment),
 }
 
@@ -146,8 +147,9 @@ impl Window {
                 self.insert(sighting, true);
                 Outcome::New
             }
-            // The one before it was dropped and will not come again: this one can be written.
-            Unmatched::Earlier(_) if sighting.way == Way::Socket => {
+            // The one before it was dropped and will not come again: this one can be written. Not so where its own row
+            // is: the file would hold one id twice. The one before it comes with its own row.
+            Unmatched::Earlier(_) if sighting.way == Way::Socket && !self.has_own_row(sighting) => {
                 self.insert(sighting, true);
                 Outcome::New
             }
@@ -196,6 +198,11 @@ impl Window {
     fn has_exact_twin(&self, sighting: Sighting) -> bool {
         let Moment::Own(time) = sighting.moment else { return false };
         self.loose_count == 0 && self.table.has_written(sighting.content, time, other(sighting.way))
+    }
+
+    /// Whether a row of the history of its very time was written.
+    fn has_own_row(&self, sighting: Sighting) -> bool {
+        matches!(sighting.moment, Moment::Own(time) if self.table.has_written(sighting.content, time, Way::History))
     }
 
     /// Rule 1. A row of the history without a time is known by its content alone: each read of the history brings it
@@ -365,6 +372,17 @@ mod tests {
         // The one that was displaced comes again with the next read: now it is new.
         assert_eq!(window.offer(history(T)), Outcome::New);
         assert_eq!(new_of(&mut window, &[history(T), history(T + 900)]), [false, false]);
+    }
+
+    #[test]
+    fn a_frame_whose_own_row_is_written_is_no_record_though_another_took_its_place() {
+        let mut window = Window::default();
+        assert_eq!(window.offer(history(T)), Outcome::New);
+        // Another event, like it and near it, comes on the socket first and is taken for its twin.
+        assert_eq!(window.offer(socket(T + 1869)), Outcome::Duplicate);
+        assert_ne!(window.offer(socket(T)), Outcome::New, "it would stand in the file twice");
+        assert_eq!(window.offer(history(T + 1869)), Outcome::New, "its own row brings the other");
+        assert_eq!(new_of(&mut window, &[socket(T), history(T), history(T + 1869)]), [false; 3]);
     }
 
     #[test]
