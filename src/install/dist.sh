@@ -13,7 +13,9 @@ version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 name=audiohook-collector-$version-$target
 out=${CARGO_TARGET_DIR:-target}/dist
 
-built=$(src/install/static.sh | tee /dev/stderr | tail -n 1)
+built=$(src/install/static.sh)
+printf "%s\n" "$built" >&2
+built=$(printf "%s\n" "$built" | tail -n 1)
 rm -rf "$out"
 mkdir -p "$out/$name/src/install"
 # `make install` works in the unpacked folder: it takes the binary that lies there.

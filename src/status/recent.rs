@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 /// Records kept, at most.
 pub const RECENT_MAX: usize = 1000;
 /// Bytes of records kept, at most: a flood of large events must not grow the process.
-pub const RECENT_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub const RECENT_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// A ring of lines of the file, each without its line feed.
 #[derive(Default)]
