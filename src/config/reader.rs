@@ -25,6 +25,10 @@ const CERTIFICATE_MARK: &[u8] = b"CERTIFICATE-----";
 /// The settings that hold a secret: their values are never shown.
 const SECRETS: [&str; 3] = ["GENESYS_CLIENT_SECRET", "ELASTIC_AUTH", "HTTP_TOKEN"];
 
+/// The same settings as systemd's credentials: the unit names their files, which may be empty.
+const CREDENTIALS: [(&str, &str); 3] =
+    [("GENESYS_CLIENT_SECRET", "client-secret"), ("ELASTIC_AUTH", "elastic-auth"), ("HTTP_TOKEN", "http-token")];
+
 /// Reads settings by their names, and keeps what is wrong with them.
 pub struct Reader<'a> {
     environment: &'a dyn Fn(&str) -> Option<OsString>,
@@ -164,7 +168,7 @@ impl<'a> Reader<'a> {
             return None;
         }
         let Some(path) = path else {
-            return Some(value.map(Secret::new));
+            return if value.is_some() { Some(value.map(Secret::new)) } else { self.credential(name) };
         };
         let read = read_secret_file(Path::new(&path));
         if let Err(message) = &read {
@@ -176,6 +180,24 @@ impl<'a> Reader<'a> {
         }
         let text = read.ok()?;
         Some((!text.is_empty()).then(|| Secret::new(text)))
+    }
+}
+
+impl Reader<'_> {
+    /// What systemd's LoadCredential holds for a secret that is set nowhere else.
+    fn credential(&mut self, name: &str) -> Option<Option<Secret>> {
+        let folder = (self.environment)("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+        let file = CREDENTIALS.iter().find(|(setting, _)| *setting == name).map(|(_, file)| *file);
+        let Some(path) = folder.zip(file).map(|(folder, file)| folder.join(file)).filter(|path| path.exists()) else {
+            return Some(None);
+        };
+        match read_secret_file(&path) {
+            Ok(text) => Some((!text.is_empty()).then(|| Secret::new(text))),
+            Err(message) => {
+                self.fault(name, format!("has the credential {}, which {message}", path.display()));
+                None
+            }
+        }
     }
 }
 

@@ -209,6 +209,19 @@ fn a_secret_comes_from_its_file_without_the_line_break_at_its_end() {
 }
 
 #[test]
+fn a_secret_may_be_one_of_systemds_credentials() {
+    let folder = Folder::new("credentials");
+    folder.file("client-secret", "from systemd\n");
+    folder.file("http-token", "\n");
+    let directory = folder.0.display().to_string();
+    let config = load(&[("GENESYS_CLIENT_SECRET", ""), ("CREDENTIALS_DIRECTORY", &directory)]).expect("valid");
+    assert_eq!(config.genesys.client_secret.expose(), "from systemd");
+    assert!(config.http.token.is_none(), "an empty one is none");
+    let config = load(&[("GENESYS_CLIENT_SECRET", "set"), ("CREDENTIALS_DIRECTORY", &directory)]).expect("valid");
+    assert_eq!(config.genesys.client_secret.expose(), "set", "what is set comes first");
+}
+
+#[test]
 fn addresses_are_https_or_on_this_machine() {
     for (url, expected) in [
         ("http://localhost:8080/", "http://localhost:8080"),
