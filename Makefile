@@ -30,8 +30,9 @@ target_dir := $(or $(CARGO_TARGET_DIR),target)
 # In an unpacked release the binary lies beside this file, and nothing is built.
 packed := $(wildcard audiohook-collector)
 BIN ?= $(or $(packed),$(target_dir)/release/audiohook-collector)
-export DESTDIR prefix bindir sysconfdir docdir man8dir datadir unitdir bashcompletiondir zshcompletiondir fishcompletiondir
-export INSTALL_PROGRAM INSTALL_DATA BIN
+# Only these two are told the directories: in the environment of a test they would stand for its own.
+directories := DESTDIR prefix bindir sysconfdir docdir man8dir datadir unitdir bashcompletiondir zshcompletiondir fishcompletiondir
+$(foreach name,$(directories) INSTALL_PROGRAM INSTALL_DATA BIN,$(eval install uninstall: export $(name) := $($(name))))
 
 .PHONY: all bench build chaos demo test static dist install uninstall clean help tools
 all: build
