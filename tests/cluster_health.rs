@@ -176,6 +176,35 @@ fn an_outage_of_any_kind_is_said_and_its_end_too_and_the_file_does_not_wait() {
 }
 
 #[test]
+fn an_outage_that_spares_the_probes_is_seen_to_be_over_within_ten_seconds_however_long_it_was() {
+    type Make = fn() -> Act;
+    let kinds: [(&str, Make); 3] = [
+        ("hangs", || Act::Hang),
+        ("503", || Act::Answer(503, "")),
+        ("a login page", || Act::Answer(200, "<html>Please log in</html>")),
+    ];
+    let stages: Vec<_> = kinds.iter().map(|_| Fake::start()).map(|fake| (Stage::new(&fake.url), fake)).collect();
+    let collectors: Vec<_> = stages.iter().map(|(stage, _)| stage.collect()).collect();
+    for ((stage, fake), (_, act)) in stages.iter().zip(kinds) {
+        fake.on_bulk(move |_| act());
+        stage.issue(60);
+    }
+    for collector in &collectors {
+        collector.wait_reason("elastic_unreachable", true, EDGE);
+    }
+    // Long enough for every wait to have grown to its longest.
+    let_pass(Duration::from_secs(60));
+    for ((_, fake), (collector, (name, _))) in stages.iter().zip(collectors.iter().zip(kinds)) {
+        let asked = fake.state().requests.iter().filter(|request| request.is_bulk()).count();
+        assert!(asked < 20, "{name}: spared, not asked {asked} times");
+        fake.behave();
+        let over = collector.wait_reason("elastic_unreachable", false, EDGE);
+        eprintln!("{name}: asked {asked} times, over after {over:?}");
+        wait_documents(collector, &[fake], 60);
+    }
+}
+
+#[test]
 fn an_idle_cluster_that_goes_away_is_said_before_the_next_document() {
     let fake = Fake::start();
     let stage = Stage::new(&fake.url);

@@ -31,6 +31,10 @@ const BULK_TIMEOUT_MIN: Duration = Duration::from_millis(2500);
 const BULK_TIMEOUT_MAX: Duration = Duration::from_secs(60);
 /// The time that a try gets at a node that did not answer the last time.
 const DOWN_TIMEOUT: Duration = Duration::from_secs(4);
+/// While probes are answered and documents are not taken, one document is the probe: only it can tell that this is over.
+/// It goes this often, from try to try, and is given up in time for the next one.
+const TRIAL_EVERY: Duration = Duration::from_secs(8);
+const TRIAL_TIMEOUT: Duration = Duration::from_secs(8);
 /// What all nodes together may take to be found hanging.
 const BULK_TIMEOUT_ALL: Duration = Duration::from_secs(9);
 /// Answers in time, one after the other, before the time given is shortened again.
@@ -72,6 +76,8 @@ pub struct Link {
     bulk_failed: bool,
     probe_failed: bool,
     shortcuts: u32,
+    /// When documents were sent last.
+    sent_at: Instant,
     /// Whether the template is this program's business at all.
     setup: bool,
     setup_due: bool,
@@ -103,6 +109,7 @@ impl Link {
             bulk_failed: false,
             probe_failed: false,
             shortcuts: 0,
+            sent_at: now,
             setup,
             setup_due: setup,
             timeout: base_timeout(nodes),
@@ -136,7 +143,11 @@ impl Link {
         {
             let at = due.max(self.next_bulk.unwrap_or(due)).max(free_at(&node));
             if at <= now {
-                let timeout = if up.is_some() { self.timeout } else { DOWN_TIMEOUT };
+                let timeout = match up {
+                    Some(_) if self.trial => TRIAL_TIMEOUT,
+                    Some(_) => self.timeout,
+                    None => DOWN_TIMEOUT,
+                };
                 return Next::Bulk { node, timeout };
             }
             wake = wake.min(at);
@@ -159,6 +170,7 @@ impl Link {
 
     /// Documents are under way.
     pub fn sent(&mut self, now: Instant) {
+        self.sent_at = now;
         self.blocked_since.get_or_insert(now);
     }
 
@@ -182,7 +194,9 @@ impl Link {
         self.answered(node, now);
         self.bulk_failed = true;
         self.failures += 1;
-        self.next_bulk = Some(now + self.backoff());
+        let wait = self.backoff();
+        self.trial = wait > TRIAL_EVERY;
+        self.next_bulk = Some(now + if self.trial { self.jittered(TRIAL_EVERY, 10) } else { wait });
     }
 
     /// The files cannot be read just now.
@@ -222,10 +236,10 @@ impl Link {
         self.turn = (node + 1) % self.nodes.len();
         self.steady = 0;
         self.bulk_failed = true;
-        (self.held, self.trial) = (false, false);
-        if timed_out {
+        if timed_out && !self.trial {
             self.timeout = (self.timeout * 2).min(BULK_TIMEOUT_MAX);
         }
+        (self.held, self.trial) = (false, false);
         if self.any_up() {
             self.nodes[node].probe_at = now + RETURN_EVERY;
             self.next_bulk = None;
@@ -237,7 +251,7 @@ impl Link {
         }
         self.nodes[node].probe_at = now + PROBE_SOON;
         self.failures += 1;
-        self.held = retry_after.is_some();
+        (self.held, self.trial) = (retry_after.is_some(), true);
         let wait = self.backoff();
         self.next_bulk = Some(now + wait.max(retry_after.unwrap_or_default()));
     }
@@ -286,9 +300,14 @@ impl Link {
         if !self.bulk_failed {
             self.blocked_since = None;
         }
-        if !self.held && (self.probe_failed || self.shortcuts < SHORTCUTS_MAX) {
-            self.shortcuts += u32::from(!self.probe_failed);
-            self.next_bulk = None;
+        if !self.held {
+            if self.probe_failed || self.shortcuts < SHORTCUTS_MAX {
+                self.shortcuts += u32::from(!self.probe_failed);
+                self.next_bulk = None;
+            } else {
+                let trial = self.sent_at + self.jittered(TRIAL_EVERY, 10);
+                self.next_bulk = self.next_bulk.map(|at| at.min(trial));
+            }
             self.turn = node;
         }
         self.probe_failed = false;
@@ -365,6 +384,7 @@ mod tests {
                 Next::Bulk { node, .. } => {
                     waits.push(now - last);
                     last = now;
+                    link.sent(now);
                     link.failed(node, false, None, now);
                 }
                 Next::Probe { node } => link.probed(node, probe_alive, now),
@@ -387,10 +407,47 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_that_refuses_each_request_but_answers_probes_is_spared_too() {
+    fn a_cluster_that_refuses_each_request_but_answers_probes_gets_one_document_every_few_seconds() {
         let (mut link, now) = link(1);
         let waits = waits(&mut link, now, 12, true);
-        assert!(waits[8..].iter().all(|wait| *wait >= 30 * SECOND), "{waits:?}");
+        assert!(link.is_trial());
+        assert!(waits[8..].iter().all(|wait| (TRIAL_EVERY * 9 / 10..=TRIAL_EVERY).contains(wait)), "{waits:?}");
+    }
+
+    #[test]
+    fn of_documents_that_are_put_off_again_and_again_one_goes_every_few_seconds() {
+        let (mut link, mut now) = link(1);
+        for _ in 0..12 {
+            link.put_off(0, now);
+            let Next::Wait(until) = link.next(now, Some(now)) else { panic!() };
+            assert!(until - now <= TRIAL_EVERY);
+            now = until;
+        }
+        assert!(link.is_trial());
+        link.progressed(0, 0, 1, now);
+        assert!(!link.is_trial());
+    }
+
+    #[test]
+    fn the_end_of_a_hang_that_spared_the_probes_is_seen_within_ten_seconds() {
+        let (mut link, mut now) = link(1);
+        let mut ended = None;
+        for _ in 0..200 {
+            match link.next(now, Some(now)) {
+                Next::Bulk { node, timeout } => {
+                    // Had it ended right after the request before was sent, this one would have shown it.
+                    let gap: Option<Duration> = ended.map(|sent: Instant| now - sent);
+                    assert!(gap.is_none_or(|gap| gap <= 10 * SECOND), "{gap:?}");
+                    ended = Some(now);
+                    link.sent(now);
+                    now += timeout;
+                    link.failed(node, true, None, now);
+                }
+                Next::Probe { node } => link.probed(node, true, now),
+                Next::Wait(until) => now = until,
+                Next::Setup { .. } => panic!(),
+            }
+        }
     }
 
     #[test]
@@ -496,6 +553,10 @@ mod tests {
         let Next::Bulk { timeout: first, .. } = link.next(now, Some(now)) else { panic!() };
         link.failed(0, true, None, now);
         link.probed(0, true, now);
+        // First a single document, whose time says nothing of a whole request's.
+        let Next::Bulk { timeout, .. } = link.next(now, Some(now)) else { panic!() };
+        assert!(link.is_trial() && timeout == TRIAL_TIMEOUT);
+        link.progressed(0, 0, 1, now);
         let Next::Bulk { timeout: second, .. } = link.next(now, Some(now)) else { panic!() };
         assert_eq!(second, 2 * first);
     }
