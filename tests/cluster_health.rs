@@ -14,7 +14,7 @@ use audiohook_collector::simulator::{Event, Knobs, Options, Route, Simulator};
 use cluster::fake::{Act, Fake};
 use serde_json::Value;
 use support::collector::{binary, settings};
-use support::{Collector, Folder, SOON, let_pass, poll};
+use support::{Authority, Collector, Folder, SOON, let_pass, poll};
 
 /// An edge of a reason: from its cause, or its end, to `/health`.
 const EDGE: Duration = Duration::from_secs(10);
@@ -480,11 +480,11 @@ fn memory_stays_flat_through_an_outage_and_the_catching_up() {
 
 #[test]
 fn a_private_ca_a_password_and_a_proxy_lead_there() {
-    let ca = cluster::tls::Authority::new();
-    let fake = Fake::with_tls(ca.acceptor("127.0.0.1"));
+    let authority = Authority::new();
+    let fake = Fake::with_tls(authority.identity(&["127.0.0.1"]));
     let (proxy_port, heads) = support::proxy::start("dXNlcjpwQHNz");
     let stage = Stage::new(&fake.url);
-    let ca_file = stage.folder.write("ca.pem", ca.pem());
+    let ca_file = authority.write(&stage.folder, "ca.pem");
     let stage = stage
         .with("ELASTIC_CA_FILE", ca_file.to_str().unwrap())
         .with("HTTPS_PROXY", &format!("http://user:p%40ss@127.0.0.1:{proxy_port}"))

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 mod cluster;
+mod support;
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use audiohook_collector::status::Code;
 use cluster::fake::{Act, Fake};
 use cluster::{Rig, record, records};
+use support::Authority;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -373,8 +375,8 @@ fn memory_of_what_waits_does_not_grow_with_it() {
 
 #[test]
 fn a_private_ca_and_a_password_are_enough_and_without_the_ca_nothing_goes() {
-    let ca = cluster::tls::Authority::new();
-    let fake = Fake::with_tls(ca.acceptor("127.0.0.1"));
+    let authority = Authority::new();
+    let fake = Fake::with_tls(authority.identity(&["127.0.0.1"]));
     let mut rig = Rig::new("tls", &[&fake.url]).with_login("Basic dXNlcjpwYXNz");
     rig.append(&records(0..20));
     rig.start();
@@ -383,7 +385,7 @@ fn a_private_ca_and_a_password_are_enough_and_without_the_ca_nothing_goes() {
     assert_eq!(fake.state().requests.len(), 0);
     rig.kill();
     let ca_file = rig.folder.join("ca.pem");
-    fs::write(&ca_file, ca.pem()).unwrap();
+    fs::write(&ca_file, authority.certificate_pem()).unwrap();
     rig.elastic.ca_file = Some(ca_file);
     rig.start();
     rig.until("all are there", SOON, |_| fake.documents() == 20);
@@ -393,11 +395,11 @@ fn a_private_ca_and_a_password_are_enough_and_without_the_ca_nothing_goes() {
 
 #[test]
 fn a_certificate_for_another_name_is_refused() {
-    let ca = cluster::tls::Authority::new();
-    let fake = Fake::with_tls(ca.acceptor("127.0.0.2"));
+    let authority = Authority::new();
+    let fake = Fake::with_tls(authority.identity(&["127.0.0.2"]));
     let mut rig = Rig::new("name", &[&fake.url]);
     let ca_file = rig.folder.join("ca.pem");
-    fs::write(&ca_file, ca.pem()).unwrap();
+    fs::write(&ca_file, authority.certificate_pem()).unwrap();
     rig.elastic.ca_file = Some(ca_file);
     rig.append(&records(0..20));
     rig.start();

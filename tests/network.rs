@@ -1,20 +1,26 @@
-//! The one way out: proxies, silent addresses, IPv6, TLS and its trust, for the socket's stream and for REST alike.
+//! The one way out: proxies, silent addresses, IPv6, TLS and its trust, for the socket's stream and for REST alike; part
+//! by part, and through the installed binary.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
+mod cluster;
 mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use audiohook_collector::config::Network;
 use audiohook_collector::net::{Dialer, Limits, Step, Target, agent};
 use audiohook_collector::secret::Secret;
+use audiohook_collector::simulator::{Event, Options, Simulator};
 use audiohook_collector::thread;
-use support::{Authority, Folder, SOON};
+use cluster::fake::Fake;
+use support::collector::settings;
+use support::{Authority, Collector, Folder, SOON, assert_same_set, poll};
 
 const LIMITS: Limits =
     Limits { connect: Duration::from_secs(5), read: Duration::from_secs(5), total: Duration::from_secs(8) };
@@ -179,4 +185,94 @@ fn an_answer_that_hangs_ends_within_the_limits() {
     let error = agent(dialer(&Network::default()), limits).get(url).call().unwrap_err();
     assert!(matches!(error, ureq::Error::Timeout(_)), "{error}");
     assert!(began.elapsed() < Duration::from_secs(3));
+}
+
+/// What `make install` puts below this folder, as a command without any environment.
+fn installed(folder: &Folder) -> PathBuf {
+    let output = Command::new("make")
+        .args(["--no-print-directory", "install"])
+        .arg(format!("DESTDIR={}", folder.join("root").display()))
+        .arg(format!("BIN={}", env!("CARGO_BIN_EXE_audiohook-collector")))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env_remove("MAKEFLAGS")
+        .env_remove("MFLAGS")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    folder.join("root/usr/local/bin/audiohook-collector")
+}
+
+/// A service behind TLS that is reached under these names.
+fn service(authority: &Authority, listen: &str, host: &str) -> Simulator {
+    let tls = Some(authority.identity(&[host.trim_matches(['[', ']'])]));
+    Simulator::start(Options { listen: listen.to_owned(), host: Some(host.to_owned()), tls, ..Options::default() })
+        .unwrap()
+}
+
+#[test]
+fn the_installed_binary_reaches_login_api_socket_and_cluster_over_ipv6_and_tls_through_a_proxy_with_a_password() {
+    let folder = Folder::new("installed");
+    let authority = Authority::new();
+    let sim = service(&authority, "[::1]:0", "[::1]");
+    let fake = Fake::with_tls(authority.identity(&["127.0.0.1"]));
+    // user:p@ss
+    let (proxy_port, heads) = support::proxy::start("dXNlcjpwQHNz");
+    let mut all = settings(&sim, &folder);
+    for (name, value) in [
+        ("SSL_CERT_FILE", authority.write(&folder, "ca.pem").display().to_string()),
+        ("HTTPS_PROXY", format!("http://user:p%40ss@127.0.0.1:{proxy_port}")),
+        ("ELASTIC_URL", fake.url.clone()),
+    ] {
+        all.insert(name.to_owned(), value);
+    }
+    let mut command = Command::new(installed(&folder));
+    command.current_dir(folder.path()).env_clear().envs(&all).stdin(Stdio::null());
+    let collector = Collector::run_command(command, folder.path(), &all);
+    collector.wait_healthy();
+    for _ in 0..20 {
+        sim.issue(Event::numbered("AUDIOHOOK-0002"));
+    }
+    let found = collector.wait_lines(20, SOON);
+    assert_same_set(&sim.issued(), &found);
+    assert!(found.iter().any(|record| record.text("source") == Some("websocket")));
+    assert!(poll(SOON, || (fake.documents() == 20).then_some(())).is_some(), "{}", collector.log_text());
+    let places: Vec<String> = heads.lock().unwrap().iter().map(|head| head.split(' ').take(2).collect()).collect();
+    let service = sim.url().replace("https://", "CONNECT");
+    let cluster = fake.url.replace("https://", "CONNECT");
+    assert!(places.iter().all(|place| *place == service || *place == cluster), "{places:?}");
+    // A connection for REST and one for the socket at least.
+    assert!(places.iter().filter(|place| **place == service).count() >= 2 && places.contains(&cluster), "{places:?}");
+    let log = collector.log_lines().join("\n");
+    assert!(!log.contains("p%40ss") && !log.contains("p@ss"));
+}
+
+#[test]
+fn the_installed_binary_takes_the_next_address_of_a_host_when_the_first_is_silent() {
+    if !Command::new("unshare").args(["--mount", "true"]).status().is_ok_and(|status| status.success()) {
+        println!("skipped: a mount of its own needs root; sudo cargo test --test network shows it");
+        return;
+    }
+    let folder = Folder::new("addresses");
+    let authority = Authority::new();
+    // On one port: an address that answers no SYN, for its backlog is full, and one that serves.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    rustix::net::listen(&silent, 0).unwrap();
+    let first = silent.local_addr().unwrap();
+    let mut held = Vec::new();
+    while let Ok(tcp) = std::net::TcpStream::connect_timeout(&first, Duration::from_millis(300)) {
+        held.push(tcp);
+    }
+    let sim = service(&authority, &format!("127.0.0.2:{}", first.port()), "two-addresses.example");
+    let mut all = settings(&sim, &folder);
+    all.insert("SSL_CERT_FILE".to_owned(), authority.write(&folder, "ca.pem").display().to_string());
+    let hosts = folder.write("hosts", "127.0.0.1 localhost two-addresses.example\n127.0.0.2 two-addresses.example\n");
+    // A mount of its own stands for the machine's name look-up.
+    let mut command = Command::new("unshare");
+    let script = r#"mount --bind "$1" /etc/hosts && exec "$2""#;
+    command.args(["--mount", "sh", "-c", script, "sh"]).arg(&hosts).arg(installed(&folder));
+    command.current_dir(folder.path()).env_clear().envs(&all).env("PATH", std::env::var_os("PATH").unwrap());
+    let collector = Collector::run_command(command, folder.path(), &all);
+    collector.wait_healthy();
+    sim.issue(Event::numbered("AUDIOHOOK-0001"));
+    assert_same_set(&sim.issued(), &collector.wait_lines(1, SOON));
 }

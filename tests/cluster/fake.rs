@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use audiohook_collector::thread;
-use openssl::ssl::{SslAcceptor, SslStream};
+use native_tls::{Identity, TlsAcceptor};
 
 /// How long a hanging answer hangs, at most: longer than any test.
 const HANG: Duration = Duration::from_secs(600);
@@ -74,11 +74,11 @@ impl Fake {
         Self::listen(None)
     }
 
-    pub fn with_tls(acceptor: SslAcceptor) -> Self {
-        Self::listen(Some(acceptor))
+    pub fn with_tls(identity: Identity) -> Self {
+        Self::listen(Some(TlsAcceptor::new(identity).unwrap()))
     }
 
-    fn listen(tls: Option<SslAcceptor>) -> Self {
+    fn listen(tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let scheme = if tls.is_some() { "https" } else { "http" };
         let url = format!("{scheme}://{}", listener.local_addr().unwrap());
@@ -93,7 +93,7 @@ impl Fake {
                     None => serve(stream, &state),
                     Some(acceptor) => {
                         if let Ok(stream) = acceptor.accept(stream) {
-                            serve::<SslStream<TcpStream>>(stream, &state);
+                            serve(stream, &state);
                         }
                     }
                 });

@@ -5,7 +5,6 @@
 
 pub mod engine;
 pub mod fake;
-pub mod tls;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;

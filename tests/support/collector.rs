@@ -85,7 +85,11 @@ impl Collector {
 
     /// Starts the binary with these arguments: any of its commands.
     pub fn run(folder: &Path, arguments: &[&str], settings: &BTreeMap<String, String>) -> Self {
-        let mut command = binary(folder, arguments, settings);
+        Self::run_command(binary(folder, arguments, settings), folder, settings)
+    }
+
+    /// Starts this command, which has these settings: the installed binary, or one with something around it.
+    pub fn run_command(mut command: Command, folder: &Path, settings: &BTreeMap<String, String>) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Log::default());
         read_lines(child.stdout.take().unwrap(), log.clone());
