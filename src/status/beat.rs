@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
 
-/// A thread that has been at one piece of work for longer than this is stalled.
-pub const STALLED_AFTER: Duration = Duration::from_secs(8);
+/// A thread that has been at one piece of work for longer than this is stalled: with the seconds until a hung disk is met
+/// at all, it is told within ten.
+pub const STALLED_AFTER: Duration = Duration::from_secs(6);
 
 const WAITING: i64 = -1;
 
@@ -119,7 +120,7 @@ mod tests {
         reader.busy();
         reader.waiting();
         hand.advance(STALLED_AFTER + Duration::from_secs(1));
-        assert_eq!(beats.stalled(), Some(Stalled { thread: "writer".into(), for_ms: 9000 }));
+        assert_eq!(beats.stalled(), Some(Stalled { thread: "writer".into(), for_ms: 7000 }));
         writer.busy();
         assert_eq!(beats.stalled(), None);
     }
