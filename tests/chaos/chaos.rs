@@ -6,6 +6,10 @@
 //! faults that are wanted. See README.md beside this file.
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
+mod cluster;
+#[allow(dead_code, reason = "shared with the tests of the cluster")]
+#[path = "../cluster/engine.rs"]
+mod engine;
 #[allow(dead_code, reason = "shared with the tests of the cluster")]
 #[path = "../cluster/fake.rs"]
 mod fake;
@@ -16,11 +20,15 @@ mod support;
 mod verdict;
 
 use std::any::Any;
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use audiohook_collector::simulator::Call;
+use cluster::Cluster;
+use engine::Engine;
 use plan::{Fault, Random, Round, Slot, TOLD_AFTER_MS};
 use stage::Stage;
 use support::{let_pass, poll};
@@ -35,7 +43,7 @@ const FAULTS_LONG: u64 = 500;
 const ROUNDS: u32 = 8;
 
 /// `/health` is healthy again within this, on a machine that does other things too.
-const HEALTHY_AGAIN: Duration = Duration::from_secs(15);
+const HEALTHY_AGAIN: Duration = Duration::from_secs(10);
 /// The same where only the next try can tell, and tries are far apart: a login that was refused is tried every 30 s.
 const HEALTHY_AGAIN_SLOW: Duration = Duration::from_secs(45);
 /// What was late has come by then. `PATIENCE=` (seconds) shortens it, for a collector that is known to be wrong.
@@ -65,9 +73,10 @@ fn main() -> ExitCode {
     };
     let drawn = u64::from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().subsec_micros());
     let seeds = seed.map_or_else(|| vec![FIXED_SEED, drawn], |seed| vec![seed]);
+    let engine = real_cluster();
     for seed in seeds {
         println!("seed {seed}: begins");
-        let Some(sum) = run(seed, faults.unwrap_or(FAULTS)) else { return ExitCode::FAILURE };
+        let Some(sum) = run(seed, faults.unwrap_or(FAULTS), engine.as_ref()) else { return ExitCode::FAILURE };
         println!(
             "seed {seed}: healthy again within {:.1} s, at most {} KiB of memory",
             sum.healthy.as_secs_f64(),
@@ -78,13 +87,25 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// A real search engine, if one can be started and `CLUSTER=fake` does not say otherwise.
+fn real_cluster() -> Option<Rc<RefCell<Engine>>> {
+    let is_unwanted = std::env::var_os("CLUSTER").is_some_and(|cluster| cluster == "fake");
+    if is_unwanted || !engine::available() {
+        println!("the cluster is a fake one");
+        return None;
+    }
+    let engine = Engine::start("opensearch", "chaos", &[]);
+    println!("the cluster is a real OpenSearch, behind a front that misbehaves");
+    Some(Rc::new(RefCell::new(engine)))
+}
+
 /// Runs a seed; `None` when something went wrong, which is printed.
-fn run(seed: u64, faults: u64) -> Option<Sum> {
+fn run(seed: u64, faults: u64, engine: Option<&Rc<RefCell<Engine>>>) -> Option<Sum> {
     let long = faults >= FAULTS_LONG;
     let (mut sum, mut number) = (Sum::default(), 0);
     while sum.faults < faults {
         let mut random = Random::new(seed ^ u64::from(number) << 40 ^ 0xac7);
-        let mut stage = Stage::start(&mut random, long);
+        let mut stage = Stage::start(&mut random, long, Cluster::start(engine.cloned()));
         println!("seed {seed}: {}", stage.described());
         let mut played = Vec::new();
         let outcome =

@@ -93,10 +93,13 @@ pub enum Kind {
     KilledStateOld,
     Stopped,
     DiskFull { bytes_left: u64 },
+    DiskSlow { ms: u64 },
     FileMoved,
     FileDeleted,
     ClusterGone,
+    ClusterKilled,
     ClusterHangs,
+    ClusterBulkHangs,
     ClusterAnswersHalf,
     ClusterRefusesItems,
     ClusterTooLarge { most: usize },
@@ -175,9 +178,11 @@ impl Kind {
             | Self::KilledStateDeleted
             | Self::KilledStateOld
             | Self::Stopped => Slot::Process,
-            Self::DiskFull { .. } | Self::FileMoved | Self::FileDeleted => Slot::Disk,
+            Self::DiskFull { .. } | Self::DiskSlow { .. } | Self::FileMoved | Self::FileDeleted => Slot::Disk,
             Self::ClusterGone
+            | Self::ClusterKilled
             | Self::ClusterHangs
+            | Self::ClusterBulkHangs
             | Self::ClusterAnswersHalf
             | Self::ClusterRefusesItems
             | Self::ClusterTooLarge { .. }
@@ -214,7 +219,9 @@ impl Kind {
             Self::DiskFull { .. } => &["disk_write_failed"],
             Self::ClusterReadOnly | Self::ClusterRefusesLogin => &["elastic_refused"],
             Self::ClusterGone
+            | Self::ClusterKilled
             | Self::ClusterHangs
+            | Self::ClusterBulkHangs
             | Self::ClusterAnswersHalf
             | Self::ClusterWrongAnswer
             | Self::ClusterUnavailable => &["elastic_unreachable"],
@@ -234,6 +241,7 @@ impl Kind {
                 | Self::HistoryThrottled { .. }
                 | Self::SocketHalfOpen
                 | Self::SocketStallsInFrame
+                | Self::ClusterKilled
                 | Self::ClusterHangs
                 | Self::ClusterAnswersHalf
                 | Self::ClusterReadOnly
@@ -395,14 +403,16 @@ fn kind(random: &mut Random, long: bool) -> Kind {
             Kind::Stopped,
         ]),
         13 => {
-            let bytes_left = random.between(0, 3_000);
-            random.pick(&[Kind::DiskFull { bytes_left }, Kind::FileMoved, Kind::FileDeleted])
+            let (bytes_left, ms) = (random.between(0, 3_000), random.between(20, 400));
+            random.pick(&[Kind::DiskFull { bytes_left }, Kind::DiskSlow { ms }, Kind::FileMoved, Kind::FileDeleted])
         }
         14 => {
             let most = random.between(1, 6) as usize;
             random.pick(&[
                 Kind::ClusterGone,
+                Kind::ClusterKilled,
                 Kind::ClusterHangs,
+                Kind::ClusterBulkHangs,
                 Kind::ClusterAnswersHalf,
                 Kind::ClusterRefusesItems,
                 Kind::ClusterTooLarge { most },

@@ -6,16 +6,16 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use audiohook_collector::simulator::{Action, Call, Event, Knobs, Options, Route, Simulator};
 use audiohook_collector::thread;
 use crossbeam_channel::{Sender, bounded};
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
-use crate::fake::{Act, Fake};
+use crate::cluster::Cluster;
 use crate::plan::{Fault, Issue, Kind, Random, Slot, Way};
 use crate::support::collector::settings;
 use crate::support::records::{self, Record};
@@ -30,20 +30,6 @@ const OVERLAPS_LONG: [u64; 4] = [8, 8, 60, 300];
 const JITTER_MORE_MS: i64 = 200;
 /// Between two looks at `/health`.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-
-/// What the cluster does now.
-mod cluster {
-    pub const SERVES: u8 = 0;
-    pub const GONE: u8 = 1;
-    pub const HANGS: u8 = 2;
-    pub const HALF: u8 = 3;
-    pub const REFUSES_ITEMS: u8 = 4;
-    pub const TOO_LARGE: u8 = 5;
-    pub const READ_ONLY: u8 = 6;
-    pub const LOGIN: u8 = 7;
-    pub const WRONG: u8 = 8;
-    pub const UNAVAILABLE: u8 = 9;
-}
 
 /// When `/health` was looked at, and the codes it showed; `None`: nobody answered.
 pub type Look = (Instant, Option<Vec<String>>);
@@ -60,9 +46,9 @@ pub struct Stage {
     pub starts: u32,
     overlap_s: u64,
     settings: BTreeMap<String, String>,
-    fake: Fake,
-    cluster: Arc<AtomicU8>,
-    most: Arc<AtomicUsize>,
+    cluster: Cluster,
+    /// Slows the process's writes down while it runs.
+    slowing: Option<Child>,
     /// The clock's steps are written there; none: libfaketime is missing or not wanted.
     clock: Option<PathBuf>,
     flood: Vec<TcpStream>,
@@ -75,11 +61,11 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Sets up a service, a cluster and a collector; what varies from act to act is drawn.
-    pub fn start(random: &mut Random, long: bool) -> Self {
+    /// Sets up a service and a collector before this cluster; what varies from act to act is drawn.
+    pub fn start(random: &mut Random, long: bool, cluster: Cluster) -> Self {
         let knobs = Knobs { requests_per_minute: None, ..Knobs::default() };
         let sim = Simulator::start(Options { knobs, ..Options::default() }).unwrap();
-        let (folder, fake) = (Folder::new("chaos"), Fake::start());
+        let folder = Folder::new("chaos");
         let mut settings = settings(&sim, &folder);
         let overlap = if long { random.pick(&OVERLAPS_LONG) } else { random.pick(&OVERLAPS) };
         let size = random.pick(&["20KB", "100KB", "1GB"]);
@@ -90,7 +76,7 @@ impl Stage {
             ("CATCH_UP_RATE", "100000".to_owned()),
             ("MAX_FILE_SIZE", size.to_owned()),
             ("BACKUP_COUNT", count.to_owned()),
-            ("ELASTIC_URL", fake.url.clone()),
+            ("ELASTIC_URL", cluster.url().to_owned()),
             ("ELASTIC_FLUSH_INTERVAL", "0.2".to_owned()),
             ("BULK_SIZE", bulk.to_owned()),
         ] {
@@ -109,8 +95,6 @@ impl Stage {
             }
             file
         });
-        let (cluster, most) = (Arc::new(AtomicU8::new(cluster::SERVES)), Arc::new(AtomicUsize::new(0)));
-        misbehave(&fake, &cluster, &most);
         let (looking, stopped) = bounded::<()>(0);
         let looks = Arc::new(Mutex::new(Vec::new()));
         let (taken, port) = (looks.clone(), settings["HTTP_PORT"].clone());
@@ -130,9 +114,8 @@ impl Stage {
             starts: 0,
             overlap_s: overlap,
             settings,
-            fake,
             cluster,
-            most,
+            slowing: None,
             clock,
             flood: Vec::new(),
             deleted: Vec::new(),
@@ -199,6 +182,31 @@ impl Stage {
         }
     }
 
+    /// Every write to a file, and every wait for the disk, takes so much longer. Sockets are written to by another call.
+    fn slow_down(&mut self, ms: u64) {
+        let Some(collector) = &self.collector else { return };
+        let calls = "write,writev,pwrite64,fsync,fdatasync";
+        let command = Command::new("strace")
+            .args(["-f", "-q", "-o", "/dev/null", "-e", &format!("trace={calls}")])
+            .args(["-e", &format!("inject={calls}:delay_enter={}", ms * 1_000)])
+            .args(["-p", &collector.pid().to_string()])
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        match command {
+            Ok(child) => self.slowing = Some(child),
+            Err(error) => println!("  the disk is not slow: no strace here ({error})"),
+        }
+    }
+
+    /// The disk is as fast as ever. Ended by a signal, strace lets the process go on.
+    fn let_go(&mut self) {
+        if let Some(mut child) = self.slowing.take() {
+            let _ = kill_process(Pid::from_child(&child), Signal::TERM);
+            let _ = child.wait();
+        }
+    }
+
     /// Ends it by `kill -9`.
     fn kill(&mut self) {
         if let Some(mut collector) = self.collector.take() {
@@ -211,7 +219,6 @@ impl Stage {
     pub fn begin_fault(&mut self, fault: &Fault) {
         let faults = self.sim.faults();
         let fail = |call, action| faults.fail(call, action);
-        let act = |act: u8| self.cluster.store(act, Ordering::Relaxed);
         match fault.kind {
             Kind::SocketCut => faults.cut_sockets(),
             Kind::SocketReset => faults.reset_sockets(),
@@ -322,19 +329,19 @@ impl Stage {
                     stage.deleted.push(kept);
                 }
             }),
-            Kind::ClusterGone => act(cluster::GONE),
-            Kind::ClusterHangs => act(cluster::HANGS),
-            Kind::ClusterAnswersHalf => act(cluster::HALF),
-            Kind::ClusterRefusesItems => act(cluster::REFUSES_ITEMS),
-            Kind::ClusterTooLarge { most } => {
-                self.most.store(most, Ordering::Relaxed);
-                act(cluster::TOO_LARGE);
-            }
-            Kind::ClusterReadOnly => act(cluster::READ_ONLY),
-            Kind::ClusterRefusesLogin => act(cluster::LOGIN),
-            Kind::ClusterWrongAnswer => act(cluster::WRONG),
-            Kind::ClusterUnavailable => act(cluster::UNAVAILABLE),
-            Kind::ClusterLostItsTemplate => self.fake.state().templates.clear(),
+            Kind::DiskSlow { ms } => self.slow_down(ms),
+            Kind::ClusterGone
+            | Kind::ClusterKilled
+            | Kind::ClusterHangs
+            | Kind::ClusterBulkHangs
+            | Kind::ClusterAnswersHalf
+            | Kind::ClusterRefusesItems
+            | Kind::ClusterTooLarge { .. }
+            | Kind::ClusterReadOnly
+            | Kind::ClusterRefusesLogin
+            | Kind::ClusterWrongAnswer
+            | Kind::ClusterUnavailable
+            | Kind::ClusterLostItsTemplate => self.cluster.begin(fault.kind),
             Kind::NoDescriptors { left } => {
                 let open = self.descriptors();
                 self.limit(Resource::Nofile, Some(open + left));
@@ -380,8 +387,11 @@ impl Stage {
                 self.signal(Signal::CONT);
                 self.run();
             }
-            Slot::Disk => self.limit(Resource::Fsize, None),
-            Slot::Cluster => self.cluster.store(cluster::SERVES, Ordering::Relaxed),
+            Slot::Disk => {
+                self.limit(Resource::Fsize, None);
+                self.let_go();
+            }
+            Slot::Cluster => self.cluster.end(),
             Slot::Descriptors => self.limit(Resource::Nofile, Some(1024)),
             Slot::Clock => self.set_clock(0),
             Slot::Http => self.flood.clear(),
@@ -445,12 +455,13 @@ impl Stage {
             self.end_fault(fault);
         }
         self.sim.faults().heal_all();
+        self.cluster.wait();
         self.run();
         self.send_later(true);
     }
 
     pub fn evidence(&self) -> Evidence {
-        let index = documents(self.fake.state().documents.values());
+        let index = documents(&self.cluster.documents());
         Evidence {
             issued: self.sim.issued(),
             records: records::read(&self.output_file()),
@@ -478,37 +489,6 @@ impl Stage {
     pub fn log(&self) -> String {
         self.collector.as_ref().map(Collector::log_text).unwrap_or_default()
     }
-}
-
-/// Leads every request to the cluster through what it does now.
-fn misbehave(fake: &Fake, now: &Arc<AtomicU8>, most: &Arc<AtomicUsize>) {
-    const BLOCKED: &str = r#"{"error":{"type":"cluster_block_exception","reason":"index [genesys-audiohook] blocked by: [FORBIDDEN/8/index write (api)];"},"status":403}"#;
-    let (act, largest) = (now.clone(), most.clone());
-    fake.script(move |request| match act.load(Ordering::Relaxed) {
-        cluster::GONE => Act::Close,
-        cluster::HANGS => Act::Hang,
-        cluster::HALF if request.is_bulk() => Act::HangHalfway,
-        cluster::TOO_LARGE if request.is_bulk() && request.documents() > largest.load(Ordering::Relaxed) => {
-            Act::Answer(413, "{}")
-        }
-        cluster::READ_ONLY if request.is_bulk() => Act::Answer(403, BLOCKED),
-        cluster::LOGIN => Act::Answer(401, "{}"),
-        cluster::WRONG => Act::Answer(200, "<html>please log in</html>"),
-        cluster::UNAVAILABLE => Act::Answer(503, "{}"),
-        _ => Act::Serve,
-    });
-    let (act, mut count) = (now.clone(), 0_u32);
-    fake.on_item(move |_, document| {
-        count = count.wrapping_add(1);
-        let busy = act.load(Ordering::Relaxed) == cluster::REFUSES_ITEMS && count % 3 != 0;
-        if busy {
-            429
-        } else if document.contains(POISON) {
-            400
-        } else {
-            201
-        }
-    });
 }
 
 /// The codes that `/health` shows.

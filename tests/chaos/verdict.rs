@@ -71,8 +71,9 @@ pub fn dead_letters(output: &Path) -> Vec<Record> {
 }
 
 /// Documents as records.
-pub fn documents<'a>(texts: impl Iterator<Item = &'a String>) -> Vec<Record> {
+pub fn documents(texts: &[String]) -> Vec<Record> {
     texts
+        .iter()
         .map(|text| Record { json: serde_json::from_str(text).expect("a document is JSON"), line: text.clone() })
         .collect()
 }

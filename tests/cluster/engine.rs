@@ -82,6 +82,13 @@ impl Engine {
         self.process = Some(process);
     }
 
+    /// The same, if it was killed.
+    pub fn run_if_ended(&mut self) {
+        if self.process.is_none() {
+            self.run();
+        }
+    }
+
     pub fn with_settings(&mut self, settings: &[&'static str]) {
         self.settings = settings.to_vec();
     }

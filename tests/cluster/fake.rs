@@ -1,4 +1,5 @@
-//! A cluster for what a real one cannot be made to do: it keeps documents by their id, and misbehaves on request.
+//! A cluster for what a real one cannot be made to do: it keeps documents by their id, and misbehaves on request. Put
+//! before a real one, it passes on what it does not misbehave about.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -9,9 +10,14 @@ use std::time::{Duration, Instant};
 
 use audiohook_collector::thread;
 use native_tls::{Identity, TlsAcceptor};
+use serde_json::Value;
+use ureq::Agent;
+use ureq::http;
 
 /// How long a hanging answer hangs, at most: longer than any test.
 const HANG: Duration = Duration::from_secs(600);
+/// How long the cluster behind it may take.
+const HANG_BEHIND: Duration = Duration::from_secs(60);
 
 /// What the cluster does with a request.
 pub enum Act {
@@ -59,6 +65,8 @@ pub struct State {
     pub connections: usize,
     pub templates: BTreeMap<String, String>,
     is_void: bool,
+    /// The address of the real one behind it.
+    behind: Option<String>,
     script: Option<Script>,
     items: Option<ItemScript>,
 }
@@ -127,6 +135,11 @@ impl Fake {
         self.state().items = Some(Box::new(items));
     }
 
+    /// From now on what it serves is served by the real cluster at this address.
+    pub fn pass_on_to(&self, url: &str) {
+        self.state().behind = Some(url.to_owned());
+    }
+
     pub fn behave(&self) {
         let mut state = self.state();
         state.script = None;
@@ -162,16 +175,12 @@ fn serve<S: Read + Write>(stream: S, state: &Mutex<State>) {
             act
         };
         let (status, headers, body, cut) = match act {
-            Act::Serve => {
-                let (status, body) = answer(&request, &mut state.lock().unwrap());
-                (status, "", body, false)
+            Act::Serve | Act::HangHalfway => {
+                let Some((status, body)) = serve_one(&request, state) else { return };
+                (status, "", body, matches!(act, Act::HangHalfway))
             }
             Act::Answer(status, body) => (status, "", body.to_owned(), false),
             Act::AnswerWith(status, headers, body) => (status, headers, body.to_owned(), false),
-            Act::HangHalfway => {
-                let (status, body) = answer(&request, &mut state.lock().unwrap());
-                (status, "", body, true)
-            }
             Act::Hang => return hang(),
             Act::Close => return,
         };
@@ -226,6 +235,62 @@ fn read_request<S: Read>(stream: &mut BufReader<S>) -> Option<Request> {
     Some(Request { method, path, authorization, encoding, body, at: Instant::now() })
 }
 
+/// Status and body, of its own or of the cluster behind it; `None`: that one is not there.
+fn serve_one(request: &Request, state: &Mutex<State>) -> Option<(u16, String)> {
+    let behind = state.lock().unwrap().behind.clone();
+    match behind {
+        None => Some(answer(request, &mut state.lock().unwrap())),
+        Some(url) if request.is_bulk() => pass_bulk_on(&url, request, state),
+        Some(url) => pass_on(&url, request, request.body.clone()),
+    }
+}
+
+fn pass_on(url: &str, request: &Request, body: Vec<u8>) -> Option<(u16, String)> {
+    let config = Agent::config_builder().http_status_as_error(false).proxy(None).timeout_global(Some(HANG_BEHIND));
+    let agent: Agent = config.build().into();
+    let kind = if request.is_bulk() { "application/x-ndjson" } else { "application/json" };
+    let head = http::Request::builder()
+        .method(request.method.as_str())
+        .uri(format!("{url}{}", request.path))
+        .header("content-type", kind);
+    let answered =
+        if body.is_empty() { agent.run(head.body(()).unwrap()) } else { agent.run(head.body(body).unwrap()) };
+    let mut answered = answered.ok()?;
+    let text = answered.body_mut().read_to_string().ok()?;
+    Some((answered.status().as_u16(), text))
+}
+
+/// Of a bulk request the documents that are to be refused are kept from the cluster, and answered here.
+fn pass_bulk_on(url: &str, request: &Request, state: &Mutex<State>) -> Option<(u16, String)> {
+    let body = String::from_utf8_lossy(&request.body);
+    let lines: Vec<&str> = body.lines().collect();
+    let refused: Vec<u16> = {
+        let mut state = state.lock().unwrap();
+        let mut status = |document: &str| state.items.as_mut().map_or(201, |items| items("", document));
+        lines.chunks_exact(2).map(|pair| status(pair[1])).collect()
+    };
+    let passed: String = lines
+        .chunks_exact(2)
+        .zip(&refused)
+        .filter(|(_, status)| **status == 201)
+        .map(|(pair, _)| format!("{}\n{}\n", pair[0], pair[1]))
+        .collect();
+    let (status, text) = match passed.is_empty() {
+        true => (200, r#"{"errors":false,"items":[]}"#.to_owned()),
+        false => pass_on(url, request, passed.into_bytes())?,
+    };
+    let Ok(mut answer) = serde_json::from_str::<Value>(&text) else { return Some((status, text)) };
+    let Some(items) = answer["items"].as_array_mut() else { return Some((status, text)) };
+    let mut real = std::mem::take(items).into_iter();
+    let merged = refused.iter().map(|status| match status {
+        201 => real.next().unwrap_or_default(),
+        status => serde_json::from_str(&item(*status)).unwrap(),
+    });
+    answer["items"] = merged.collect();
+    answer["errors"] = Value::Bool(refused.iter().any(|status| *status != 201) || answer["errors"] == true);
+    Some((status, answer.to_string()))
+}
+
 fn answer(request: &Request, state: &mut State) -> (u16, String) {
     let path = request.path.split('?').next().unwrap_or_default();
     // Whatever path stands before the API is a proxy's.
@@ -261,7 +326,7 @@ fn bulk(body: &str, state: &mut State) -> String {
     let mut items = Vec::new();
     let mut errors = false;
     while let (Some(action), Some(document)) = (lines.next(), lines.next()) {
-        let action: serde_json::Value = serde_json::from_str(action).unwrap();
+        let action: Value = serde_json::from_str(action).unwrap();
         let id = action["create"]["_id"].as_str().unwrap().to_owned();
         assert_eq!(action["create"]["_index"], "genesys-audiohook");
         state.arrivals += 1;
@@ -274,20 +339,20 @@ fn bulk(body: &str, state: &mut State) -> String {
                 }
             }
         }
-        let error = match status {
-            201 => None,
-            409 => Some(("version_conflict_engine_exception", "document already exists")),
-            429 => Some(("es_rejected_execution_exception", "rejected execution of primary operation")),
-            400 => Some(("mapper_parsing_exception", "failed to parse field [n] of type [long]")),
-            _ => Some(("exception", "told to")),
-        };
-        errors |= error.is_some();
-        items.push(match error {
-            None => format!(r#"{{"create":{{"status":{status}}}}}"#),
-            Some((kind, reason)) => {
-                format!(r#"{{"create":{{"status":{status},"error":{{"type":"{kind}","reason":"{reason}"}}}}}}"#)
-            }
-        });
+        errors |= status != 201;
+        items.push(item(status));
     }
     format!(r#"{{"errors":{errors},"items":[{}]}}"#, items.join(","))
+}
+
+/// A document's part of an answer.
+fn item(status: u16) -> String {
+    let (kind, reason) = match status {
+        201 => return r#"{"create":{"status":201}}"#.to_owned(),
+        409 => ("version_conflict_engine_exception", "document already exists"),
+        429 => ("es_rejected_execution_exception", "rejected execution of primary operation"),
+        400 => ("mapper_parsing_exception", "failed to parse field [n] of type [long]"),
+        _ => ("exception", "told to"),
+    };
+    format!(r#"{{"create":{{"status":{status},"error":{{"type":"{kind}","reason":"{reason}"}}}}}}"#)
 }

@@ -1,0 +1,161 @@
+//! The cluster of the oracle: a front that misbehaves, before a real search engine where Java is there, else before a
+//! memory of its own.
+//!
+//! Must never: judge.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+
+use crate::engine::Engine;
+use crate::fake::{Act, Fake};
+use crate::plan::Kind;
+use crate::verdict::POISON;
+
+const INDEX: &str = "genesys-audiohook";
+/// Documents that one page of a search holds.
+const PAGE: usize = 5_000;
+
+const SERVES: u8 = 0;
+const GONE: u8 = 1;
+const HANGS: u8 = 2;
+const HALF: u8 = 3;
+const REFUSES_ITEMS: u8 = 4;
+const TOO_LARGE: u8 = 5;
+const READ_ONLY: u8 = 6;
+const LOGIN: u8 = 7;
+const WRONG: u8 = 8;
+const UNAVAILABLE: u8 = 9;
+const BULK_HANGS: u8 = 10;
+
+pub struct Cluster {
+    front: Fake,
+    /// What it does now.
+    act: Arc<AtomicU8>,
+    /// Documents in a request, beyond which it is too large.
+    most: Arc<AtomicUsize>,
+    engine: Option<Rc<RefCell<Engine>>>,
+}
+
+impl Cluster {
+    /// Starts the front; the real one behind it begins without documents and templates.
+    pub fn start(engine: Option<Rc<RefCell<Engine>>>) -> Self {
+        let front = Fake::start();
+        if let Some(engine) = &engine {
+            let engine = engine.borrow();
+            engine.call("DELETE", &format!("/{INDEX}"), "");
+            engine.call("DELETE", "/_index_template/audiohook-collector-*", "");
+            front.pass_on_to(&engine.url);
+        }
+        let cluster = Self { front, act: Arc::default(), most: Arc::default(), engine };
+        cluster.misbehave();
+        cluster
+    }
+
+    pub fn url(&self) -> &str {
+        &self.front.url
+    }
+
+    /// Brings a fault about.
+    pub fn begin(&self, kind: Kind) {
+        let act = match kind {
+            Kind::ClusterKilled => match &self.engine {
+                Some(engine) => return engine.borrow_mut().kill(),
+                None => GONE,
+            },
+            Kind::ClusterLostItsTemplate => {
+                self.front.state().templates.clear();
+                if let Some(engine) = &self.engine {
+                    engine.borrow().call("DELETE", "/_index_template/audiohook-collector-*", "");
+                }
+                return;
+            }
+            Kind::ClusterTooLarge { most } => {
+                self.most.store(most, Ordering::Relaxed);
+                TOO_LARGE
+            }
+            Kind::ClusterGone => GONE,
+            Kind::ClusterHangs => HANGS,
+            Kind::ClusterBulkHangs => BULK_HANGS,
+            Kind::ClusterAnswersHalf => HALF,
+            Kind::ClusterRefusesItems => REFUSES_ITEMS,
+            Kind::ClusterReadOnly => READ_ONLY,
+            Kind::ClusterRefusesLogin => LOGIN,
+            Kind::ClusterWrongAnswer => WRONG,
+            Kind::ClusterUnavailable => UNAVAILABLE,
+            _ => return,
+        };
+        self.act.store(act, Ordering::Relaxed);
+    }
+
+    /// Takes it away; a killed engine starts.
+    pub fn end(&self) {
+        self.act.store(SERVES, Ordering::Relaxed);
+        if let Some(engine) = &self.engine {
+            engine.borrow_mut().run_if_ended();
+        }
+    }
+
+    /// Waits until the engine answers.
+    pub fn wait(&self) {
+        if let Some(engine) = &self.engine {
+            engine.borrow_mut().wait();
+        }
+    }
+
+    /// Every document that is found there.
+    pub fn documents(&self) -> Vec<String> {
+        let Some(engine) = &self.engine else {
+            return self.front.state().documents.values().cloned().collect();
+        };
+        let engine = engine.borrow();
+        if engine.call("POST", &format!("/{INDEX}/_refresh"), "").0 == 404 {
+            return Vec::new();
+        }
+        let mut documents = Vec::new();
+        let first = format!(r#"{{"size":{PAGE},"sort":["_doc"]}}"#);
+        let mut page = engine.must("POST", &format!("/{INDEX}/_search?scroll=1m"), &first);
+        loop {
+            let hits = page["hits"]["hits"].as_array().unwrap();
+            if hits.is_empty() {
+                return documents;
+            }
+            documents.extend(hits.iter().map(|hit| hit["_source"].to_string()));
+            let next = serde_json::json!({ "scroll": "1m", "scroll_id": page["_scroll_id"] });
+            page = engine.must("POST", "/_search/scroll", &next.to_string());
+        }
+    }
+
+    /// Leads every request through what it does now.
+    fn misbehave(&self) {
+        const BLOCKED: &str = r#"{"error":{"type":"cluster_block_exception","reason":"index [genesys-audiohook] blocked by: [FORBIDDEN/8/index write (api)];"},"status":403}"#;
+        let (act, largest) = (self.act.clone(), self.most.clone());
+        self.front.script(move |request| match act.load(Ordering::Relaxed) {
+            GONE => Act::Close,
+            HANGS => Act::Hang,
+            BULK_HANGS if request.is_bulk() => Act::Hang,
+            HALF if request.is_bulk() => Act::HangHalfway,
+            TOO_LARGE if request.is_bulk() && request.documents() > largest.load(Ordering::Relaxed) => {
+                Act::Answer(413, "{}")
+            }
+            READ_ONLY if request.is_bulk() => Act::Answer(403, BLOCKED),
+            LOGIN => Act::Answer(401, "{}"),
+            WRONG => Act::Answer(200, "<html>please log in</html>"),
+            UNAVAILABLE => Act::Answer(503, "{}"),
+            _ => Act::Serve,
+        });
+        let (act, mut count) = (self.act.clone(), 0_u32);
+        self.front.on_item(move |_, document| {
+            count = count.wrapping_add(1);
+            let busy = act.load(Ordering::Relaxed) == REFUSES_ITEMS && !count.is_multiple_of(3);
+            if busy {
+                429
+            } else if document.contains(POISON) {
+                400
+            } else {
+                201
+            }
+        });
+    }
+}
