@@ -13,7 +13,7 @@ pub mod lines;
 mod link;
 mod mend;
 pub mod probe;
-mod queue;
+pub mod queue;
 mod replay;
 pub mod setup;
 mod sink;

@@ -1,13 +1,9 @@
-//! The window against a model that is too slow to ship: generated histories, shrunk where they break a rule.
-//! `WINDOW_CASES` sets how many; 100,000 by default in CI.
-
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+//! The window: what is in the file already, matched across the two ways as well as can be.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use audiohook_collector::window::{Moment, Outcome, Sighting, TOLERANCE_MS, Way, Window};
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
 
 /// One thing that happens to the window.
 #[derive(Clone, Copy, Debug)]
@@ -130,11 +126,8 @@ fn fewest(all: &[Seen]) -> usize {
         .sum()
 }
 
-fn run(test: impl Fn(Vec<Seen>) -> Result<(), TestCaseError>) {
-    let default = if std::env::var_os("CI").is_some() { 100_000 } else { 5_000 };
-    let cases = std::env::var("WINDOW_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(default);
-    let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
-    runner.run(&prop::collection::vec(seen(), 1..14), test).unwrap();
+fn run(rule: impl Fn(Vec<Seen>) -> Result<(), TestCaseError>) {
+    super::run(prop::collection::vec(seen(), 1..14), rule);
 }
 
 #[test]

@@ -1,0 +1,179 @@
+//! The checkpoint: "everything up to here was given" is never said too early, whatever the service answers, and is said of
+//! the whole span in the end.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use audiohook_collector::clock::{Millis, format_millis, parse_instant};
+use audiohook_collector::genesys::error::{ApiError, Kind};
+use audiohook_collector::genesys::history::{History, Next};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+const TO: Millis = 1_795_430_640_000;
+const HOUR: Millis = 3_600_000;
+/// Requests after which a read that met a few faults must have come to its end.
+const REQUESTS_MAX: usize = 6_000;
+
+/// How one request goes.
+#[derive(Clone, Copy, Debug)]
+enum Going {
+    Well,
+    Unavailable,
+    Throttled,
+    Nonsense,
+    /// A cursor that was good is refused.
+    CursorExpired,
+    /// A page comes again, and names itself as the next one.
+    PageRepeated,
+    /// A page without rows that names a next one.
+    PageEmpty,
+}
+
+/// A service, and what becomes of the first requests to it; all others go well.
+#[derive(Clone, Debug)]
+struct Service {
+    span_ms: Millis,
+    /// Definition and time of each event.
+    events: BTreeSet<(usize, Millis)>,
+    definitions: usize,
+    /// One that it does not know, though it was asked for.
+    unknown: Option<usize>,
+    longest_ms: Millis,
+    ids_max: usize,
+    page_size: usize,
+    is_end_included: bool,
+    goings: Vec<Going>,
+}
+
+fn service() -> impl Strategy<Value = Service> {
+    let going = prop_oneof![
+        4 => Just(Going::Well),
+        1 => Just(Going::Unavailable),
+        1 => Just(Going::Throttled),
+        1 => Just(Going::Nonsense),
+        1 => Just(Going::CursorExpired),
+        1 => Just(Going::PageRepeated),
+        1 => Just(Going::PageEmpty),
+    ];
+    let longest = prop_oneof![3 => Just(100 * HOUR), 1 => Just(7 * HOUR), 1 => Just(HOUR), 1 => Just(HOUR / 4)];
+    let event = || (0usize..4, 0i64..=1_000);
+    // Many, so that a checkpoint comes in the middle of a piece too, after dozens of pages.
+    let events = prop_oneof![
+        39 => prop::collection::btree_set(event(), 0..12),
+        1 => prop::collection::btree_set(event(), 120..160),
+    ];
+    let shape = (1usize..5, prop::option::of(0usize..6), longest, 1usize..5, 1usize..5, any::<bool>());
+    (prop_oneof![Just(HOUR / 60), Just(HOUR), Just(30 * HOUR)], events, shape, prop::collection::vec(going, 0..12))
+        .prop_map(
+            |(span_ms, events, (definitions, unknown, longest_ms, ids_max, page_size, is_end_included), goings)| {
+                Service {
+                    span_ms,
+                    // Thousandths of the span, its ends among them.
+                    events: events
+                        .into_iter()
+                        .map(|(id, at)| (id % definitions, TO - span_ms + span_ms * at / 1_000))
+                        .collect(),
+                    definitions,
+                    unknown: unknown.filter(|id| *id < definitions && definitions > 1),
+                    longest_ms,
+                    ids_max,
+                    page_size,
+                    is_end_included,
+                    goings,
+                }
+            },
+        )
+}
+
+fn id(number: usize) -> String {
+    format!("AUDIOHOOK-{number:04}")
+}
+
+impl Service {
+    /// The answer to this request.
+    fn answer(&self, going: Going, cursor: Option<&str>, body: &str) -> Result<String, ApiError> {
+        let fail = |kind| Err(ApiError::new(kind, "read the history", "a model"));
+        let asked: Value = serde_json::from_str(body).unwrap();
+        let (from, to) = asked["interval"].as_str().unwrap().split_once('/').unwrap();
+        let (from, to) = (parse_instant(from).unwrap(), parse_instant(to).unwrap());
+        let ids: Vec<usize> = (0..self.definitions)
+            .filter(|number| asked["eventDefinitionIds"].as_array().unwrap().iter().any(|asked| *asked == *id(*number)))
+            .collect();
+        let is_unknown = self.unknown.is_some_and(|unknown| ids.contains(&unknown));
+        if to - from > self.longest_ms || ids.len() > self.ids_max || is_unknown {
+            return fail(Kind::Refused(400));
+        }
+        match going {
+            Going::Unavailable => return fail(Kind::Unavailable),
+            Going::Throttled => return fail(Kind::Throttled(None)),
+            Going::Nonsense => return Ok("<html>".to_owned()),
+            Going::CursorExpired if cursor.is_some() => return fail(Kind::Refused(400)),
+            _ => {}
+        }
+        let mut rows: Vec<(usize, Millis)> = self
+            .events
+            .iter()
+            .filter(|(id, at)| ids.contains(id) && *at >= from && (*at < to || self.is_end_included && *at == to))
+            .copied()
+            .collect();
+        rows.sort_by_key(|(_, at)| *at);
+        // `?after=OFFSET` and how many empty pages stood before it.
+        let (offset, empty) = cursor.map_or((0, 0), |cursor| {
+            let (offset, empty) = cursor.rsplit_once("after=").unwrap().1.split_once('.').unwrap();
+            (offset.parse::<usize>().unwrap(), empty.parse::<usize>().unwrap())
+        });
+        let next = |offset: usize, empty: usize| format!("/api/v2/usage/events/query?after={offset}.{empty}");
+        let page: &[(usize, Millis)] = match going {
+            Going::PageEmpty => &[],
+            _ => &rows[offset.min(rows.len())..(offset + self.page_size).min(rows.len())],
+        };
+        let end = offset + page.len();
+        let next = match going {
+            Going::PageEmpty => Some(next(offset, empty + 1)),
+            Going::PageRepeated => Some(next(offset, empty)),
+            _ => (end < rows.len()).then(|| next(end, 0)),
+        };
+        let entities: Vec<Value> = page
+            .iter()
+            .map(|(number, at)| json!({ "eventDefinition": { "id": id(*number) }, "dateCreated": format_millis(*at) }))
+            .collect();
+        Ok(json!({ "entities": entities, "nextUri": next }).to_string())
+    }
+}
+
+#[test]
+fn up_to_the_checkpoint_everything_was_given_and_the_end_is_reached() {
+    super::run(service(), |service| {
+        let from = TO - service.span_ms;
+        let mut history = History::new("https://api.example", u32::MAX);
+        let now = Instant::now();
+        history.add((0..service.definitions).map(id).collect(), from, TO, true, now);
+        let mut given: BTreeSet<(usize, Millis)> = BTreeSet::new();
+        let mut goings = service.goings.iter().copied();
+        for _ in 0..REQUESTS_MAX {
+            let Next::Ask { cursor, body } = history.next(now, TO) else { break };
+            let answer = service.answer(goings.next().unwrap_or(Going::Well), cursor.as_deref(), &body);
+            let taken = history.take(answer, TO);
+            if let Some(page) = &taken.page {
+                for row in &page.rows {
+                    let row: Value = serde_json::from_str(&page.body[row.clone()]).unwrap();
+                    let number = row["eventDefinition"]["id"].as_str().unwrap()["AUDIOHOOK-".len()..].parse().unwrap();
+                    given.insert((number, parse_instant(row["dateCreated"].as_str().unwrap()).unwrap()));
+                }
+            }
+            if let Some(up_to) = taken.read_up_to {
+                let missing = service.events.iter().find(|(number, at)| {
+                    *at < up_to && Some(*number) != service.unknown && !given.contains(&(*number, *at))
+                });
+                prop_assert_eq!(missing, None, "missing at a checkpoint of {}", up_to - from);
+            }
+            if taken.done {
+                prop_assert_eq!(taken.read_up_to, Some(TO));
+                return Ok(());
+            }
+        }
+        prop_assert!(false, "it does not come to its end");
+        Ok(())
+    });
+}
