@@ -116,6 +116,40 @@ fn a_socket_that_is_down_is_told_and_its_return_too() {
 }
 
 #[test]
+fn a_channel_that_is_gone_is_told_though_its_socket_stays_open() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("health-gone"));
+    let collector = Collector::start(&sim, &folder, &[]);
+    collector.wait_healthy();
+    sim.faults().fail(Call::Channels, Action::status(503));
+    sim.faults().evict_channels();
+    let (_, health) = wait_edge(&collector, "socket_down", true, EDGE);
+    assert_says(&health, "socket_down", &["503", "history", "late"]);
+    issue(&sim, 3);
+    sim.faults().heal_all();
+    wait_edge(&collector, "socket_down", false, EDGE);
+    assert_counts(&sim, &collector);
+    assert_told_once(&collector, "socket_down");
+}
+
+#[test]
+fn where_one_request_after_the_other_hangs_that_is_told_in_time_too() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("health-hangs"));
+    let collector = Collector::start(&sim, &folder, &[]);
+    collector.wait_healthy();
+    // The new channel is asked for first: the history's turn comes when that has hung for its time.
+    sim.faults().fail_all(&Action::Hang);
+    sim.faults().heal(Call::Handshake);
+    sim.faults().drop_channels();
+    let (status, _) = wait_edge(&collector, "not_receiving", true, EDGE);
+    assert_eq!(status, 503);
+    issue(&sim, 3);
+    sim.faults().heal_all();
+    wait_edge(&collector, "not_receiving", false, EDGE);
+    collector.wait_healthy();
+    assert_counts(&sim, &collector);
+}
+
+#[test]
 fn receiving_on_neither_way_is_unhealthy_whether_the_service_refuses_or_hangs() {
     for (name, action) in [("refuses", Action::status(503)), ("hangs", Action::Hang), ("resets", Action::Reset)] {
         let (sim, folder) = (simulator(|_| ()), Folder::new("health-neither"));

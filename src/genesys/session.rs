@@ -110,6 +110,8 @@ struct Session {
     /// 429: no API call before this.
     throttled_until: Instant,
     throttled_backoff: Backoff,
+    /// The last API call that failed: when, and why.
+    call_failed: Option<(Instant, String)>,
     clock_told: bool,
     socket: Socket,
     reading: Reading,
@@ -157,6 +159,7 @@ impl Session {
             login_backoff: backoff.clone(),
             throttled_until: now,
             throttled_backoff: backoff.clone(),
+            call_failed: None,
             clock_told: false,
             socket: Socket::new(start.channel.clone(), backoff.clone(), now),
             reading: Reading::new(history, &start, backoff, now),
@@ -394,6 +397,7 @@ impl Session {
 
     /// What any failure of an API call means for the others; the wait that the service asked for, if it did.
     fn failed(&mut self, error: &ApiError) -> Option<Duration> {
+        self.call_failed = Some((self.clock.now(), error.to_string()));
         match error.kind {
             Kind::Throttled(asked) => {
                 let wait = asked.unwrap_or_else(|| self.throttled_backoff.next(draw()));

@@ -48,6 +48,8 @@ const HEALTHY_AGAIN: Duration = Duration::from_secs(10);
 const HEALTHY_AGAIN_SLOW: Duration = Duration::from_secs(45);
 /// What was late has come by then. `PATIENCE=` (seconds) shortens it, for a collector that is known to be wrong.
 const COMPLETE: Duration = Duration::from_secs(90);
+/// A socket that died in silence is found after 45 s without a word and 10 s without a pong, and opened anew.
+const SETTLED: Duration = Duration::from_secs(70);
 /// Memory of the release binary, in KiB.
 const MEMORY_KIB: u64 = 24 * 1024;
 /// Threads and descriptors beyond those of the first rest.
@@ -349,7 +351,7 @@ fn counters(stage: &Stage) -> Result<(), String> {
 /// No thread, no descriptor, no socket too many, and no more memory than promised.
 fn process(stage: &Stage, rest: &Rest) -> Result<(), String> {
     let mut seen = (0, 0, 0);
-    let few = poll(Duration::from_secs(30), || {
+    let few = poll(SETTLED, || {
         let sockets = stage.sim.view(|view| view.sockets_open());
         seen = (stage.process("Threads"), stage.descriptors(), sockets);
         let fits =

@@ -20,7 +20,9 @@ impl Session {
         if self.api.refusal().is_none() {
             self.status.clear(Code::CredentialsRefused);
         }
-        let socket_works = self.socket.current.is_some() && !self.socket.topics.is_empty();
+        self.assess_overdue(now);
+        let socket_works =
+            self.socket.current.is_some() && self.socket.lost.is_none() && !self.socket.topics.is_empty();
         let is_down = self.is_down(now);
         let history_works = self.wants_history() && self.reading.state == State::Works;
         self.assess_socket(is_down);
@@ -61,7 +63,7 @@ impl Session {
     pub(super) fn health_due(&self, now: Instant) -> Option<Instant> {
         let down_at = self.socket.lost.filter(|_| self.wants_socket()).map(|lost| lost + self.down_after());
         let grace_ends = self.started + START_GRACE;
-        [down_at, Some(grace_ends)].into_iter().flatten().filter(|at| *at > now).min()
+        [down_at, Some(grace_ends), self.overdue_at(now)].into_iter().flatten().filter(|at| *at > now).min()
     }
 
     fn assess_socket(&self, is_down: bool) {

@@ -16,8 +16,8 @@ use crate::status::Code;
 
 /// At the start the socket comes first; the history waits for it this long.
 const SOCKET_FIRST: Duration = Duration::from_secs(3);
-/// Being held back by 429 for longer than this is a failure.
-const THROTTLED_MAX: Duration = Duration::from_secs(5);
+/// Being held back by 429, or by other requests that fail, for longer than this is a failure.
+const HELD_BACK_MAX: Duration = Duration::from_secs(5);
 
 /// A hole that is shorter is none: the ends of a span are no more exact than that.
 const HOLE_MS_MIN: Millis = 60_000;
@@ -204,6 +204,31 @@ impl Session {
         self.status.clear(Code::HistoryFailing);
     }
 
+    /// When a read that other requests hold back by failing, one after the other, is late enough to be said.
+    pub(super) fn overdue_at(&self, now: Instant) -> Option<Instant> {
+        let due = self.reading_due(now).filter(|_| self.reading.state == State::Works)?;
+        self.call_failed.as_ref().filter(|(at, _)| *at >= due).map(|_| due + HELD_BACK_MAX)
+    }
+
+    pub(super) fn assess_overdue(&mut self, now: Instant) {
+        if self.overdue_at(now).is_none_or(|at| now < at) {
+            return;
+        }
+        let why = self.call_failed.as_ref().map_or("", |(_, why)| why);
+        let message = format!("the history is not read in time: {why}; {}", self.late());
+        self.reading.state = State::Failing;
+        self.status.raise(Code::HistoryFailing, message);
+    }
+
+    /// What a history that fails means for the events.
+    fn late(&self) -> &'static str {
+        if self.socket.current.is_some() {
+            "what comes on the socket is collected; what it missed comes late, and is safe in Genesys for ten days"
+        } else {
+            "events are late, and safe in Genesys for ten days"
+        }
+    }
+
     /// Without a token the history cannot be read either; it is said once it worked before.
     pub(super) fn cannot_read(&mut self, error: &ApiError) {
         if self.api.token().is_none() && self.reading.state == State::Works && self.wants_history() {
@@ -214,11 +239,7 @@ impl Session {
 
     fn read_failed(&mut self, error: &ApiError) {
         let now = self.clock.now();
-        let late = if self.socket.current.is_some() {
-            "what comes on the socket is collected; what it missed comes late, and is safe in Genesys for ten days"
-        } else {
-            "events are late, and safe in Genesys for ten days"
-        };
+        let late = self.late();
         let asked = self.failed(error);
         match error.kind {
             Kind::Forbidden => {
@@ -235,7 +256,7 @@ impl Session {
                 let since = *self.reading.throttled_since.get_or_insert(now);
                 self.reading.retry_at = now + asked.unwrap_or_default();
                 let held = self.reading.retry_at.duration_since(since);
-                if held > THROTTLED_MAX {
+                if held > HELD_BACK_MAX {
                     self.reading.state = State::Failing;
                     self.status.raise(Code::HistoryFailing, format!("{error}; {late}"));
                 }

@@ -66,7 +66,7 @@ pub(super) struct Socket {
     pub connections: Connection,
     pub backoff: Backoff,
     pub open_at: Instant,
-    /// Since when no socket is open.
+    /// Since when nothing can come: no socket is open, or its channel is gone.
     pub lost: Option<Instant>,
     pub why_lost: String,
     /// Whether the writer has put the newest channel on the disk.
@@ -327,7 +327,7 @@ impl Session {
                 let asked = self.failed(&error);
                 if matches!(error.kind, Kind::Gone | Kind::Unauthorized | Kind::Forbidden) {
                     log::warn!("{error}; a new channel is made");
-                    self.prepare(Prepare::Create);
+                    self.channel_lost(&error.to_string());
                 } else {
                     log::warn!("{error}; the subscriptions stay as they were");
                 }
@@ -414,7 +414,7 @@ impl Session {
             return;
         }
         let Some(live) = self.socket.current.take_if(|current| current.connection == connection) else { return };
-        self.socket.lost = Some(now);
+        self.socket.lost.get_or_insert(now);
         self.socket.why_lost = describe(&why, &live.channel.id);
         self.read_instead();
         if self.socket.next.is_some() || live.closing {
@@ -494,13 +494,21 @@ impl Session {
             Control::Revoked => {
                 log::warn!("the server ended the subscription or the token: a new token and a new channel follow");
                 self.api.forget_token();
-                self.replace_channel();
+                self.channel_lost("the server ended the subscription or the token");
             }
             Control::ChannelGone => {
                 log::warn!("the server says that the channel is gone: a new one is made");
-                self.replace_channel();
+                self.channel_lost("the server says that the channel is gone");
             }
         }
+    }
+
+    /// The socket stays open, and nothing comes on it any more.
+    fn channel_lost(&mut self, why: &str) {
+        self.socket.lost.get_or_insert(self.clock.now());
+        why.clone_into(&mut self.socket.why_lost);
+        self.read_instead();
+        self.replace_channel();
     }
 
     /// The channel is of no more use; its socket goes on until the new one's is open.
