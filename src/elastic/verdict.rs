@@ -178,7 +178,7 @@ fn words_of_error(error: &Value) -> (String, String) {
     if !cause.is_empty() && !reason.contains(&cause) {
         reason = format!("{reason}: {cause}");
     }
-    (field(error, "type"), shortened(&reason))
+    (shortened(&field(error, "type")), shortened(&reason))
 }
 
 /// What a body that is a cluster's error says, as ` (type: reason)`; nothing for a body that is none.
