@@ -485,9 +485,13 @@ impl Stage {
         line.trim_matches([':', ' ', '\t']).split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0)
     }
 
-    /// The newest lines of the log.
+    /// The newest lines of the log, answers that are well left out; all of it is put beside the other files.
     pub fn log(&self) -> String {
-        self.collector.as_ref().map(Collector::log_text).unwrap_or_default()
+        const SHOWN: usize = 60;
+        let lines = self.collector.as_ref().map(Collector::log_lines).unwrap_or_default();
+        self.folder.write("log", lines.join("\n"));
+        let telling: Vec<&String> = lines.iter().filter(|line| !line.contains(": 200, ")).collect();
+        telling[telling.len().saturating_sub(SHOWN)..].iter().map(|line| format!("{line}\n")).collect()
     }
 }
 
