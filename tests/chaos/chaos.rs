@@ -3,7 +3,7 @@
 //!
 //! `make chaos` runs it; `SEED=` and `FAULTS=` choose the schedule, which follows from the seed alone. Without a seed a
 //! fixed one runs, then one that is drawn and printed. `COLLECTOR_BIN=` names the binary, `ONLY=Killed,History` the
-//! faults that are wanted. See README.md beside this file.
+//! faults that are wanted; `LOAD=60` puts it under load for so many minutes instead. See README.md beside this file.
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 mod cluster;
@@ -13,6 +13,7 @@ mod engine;
 #[allow(dead_code, reason = "shared with the tests of the cluster")]
 #[path = "../cluster/fake.rs"]
 mod fake;
+mod load;
 mod plan;
 mod stage;
 #[path = "../support/mod.rs"]
@@ -30,7 +31,7 @@ use audiohook_collector::simulator::Call;
 use cluster::Cluster;
 use engine::Engine;
 use plan::{Fault, Random, Round, Slot, TOLD_AFTER_MS};
-use stage::Stage;
+use stage::{Shape, Stage};
 use support::{let_pass, poll};
 
 /// Without `SEED`: this one, and one that is drawn.
@@ -68,12 +69,15 @@ struct Sum {
 
 fn main() -> ExitCode {
     let number = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty()).map(|text| text.parse::<u64>());
-    let (seed, faults) = (number("SEED").transpose(), number("FAULTS").transpose());
-    let (Ok(seed), Ok(faults)) = (seed, faults) else {
-        eprintln!("SEED and FAULTS are whole numbers");
+    let numbers = (number("SEED").transpose(), number("FAULTS").transpose(), number("LOAD").transpose());
+    let (Ok(seed), Ok(faults), Ok(load)) = numbers else {
+        eprintln!("SEED, FAULTS and LOAD are whole numbers");
         return ExitCode::from(2);
     };
     let drawn = u64::from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().subsec_micros());
+    if let Some(minutes) = load {
+        return load::run(seed.unwrap_or(FIXED_SEED), minutes);
+    }
     let seeds = seed.map_or_else(|| vec![FIXED_SEED, drawn], |seed| vec![seed]);
     let engine = real_cluster();
     for seed in seeds {
@@ -107,7 +111,7 @@ fn run(seed: u64, faults: u64, engine: Option<&Rc<RefCell<Engine>>>) -> Option<S
     let (mut sum, mut number) = (Sum::default(), 0);
     while sum.faults < faults {
         let mut random = Random::new(seed ^ u64::from(number) << 40 ^ 0xac7);
-        let mut stage = Stage::start(&mut random, long, Cluster::start(engine.cloned()));
+        let mut stage = Stage::start(&Shape::draw(&mut random, long), Cluster::start(engine.cloned()));
         println!("seed {seed}: {}", stage.described());
         let mut played = Vec::new();
         let outcome =

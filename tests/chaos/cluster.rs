@@ -5,11 +5,12 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use crate::engine::Engine;
 use crate::fake::{Act, Fake};
+use crate::load::Numbers;
 use crate::plan::Kind;
 use crate::verdict::POISON;
 
@@ -125,6 +126,25 @@ impl Cluster {
             let next = serde_json::json!({ "scroll": "1m", "scroll_id": page["_scroll_id"] });
             page = engine.must("POST", "/_search/scroll", &next.to_string());
         }
+    }
+
+    /// A front that only counts: each document by the number of its event.
+    pub fn counting(numbers: Arc<Mutex<Numbers>>) -> Self {
+        let cluster = Self { front: Fake::start(), act: Arc::default(), most: Arc::default(), engine: None };
+        cluster.misbehave();
+        cluster.front.keep_nothing();
+        let (act, mut count) = (cluster.act.clone(), 0_u32);
+        cluster.front.on_item(move |_, document| {
+            count = count.wrapping_add(1);
+            if act.load(Ordering::Relaxed) == REFUSES_ITEMS && !count.is_multiple_of(3) {
+                429
+            } else if numbers.lock().unwrap().insert(document.as_bytes()) {
+                201
+            } else {
+                409
+            }
+        });
+        cluster
     }
 
     /// Leads every request through what it does now.

@@ -335,7 +335,8 @@ impl Round {
     }
 }
 
-fn kind(random: &mut Random, long: bool) -> Kind {
+/// Draws a fault.
+pub fn kind(random: &mut Random, long: bool) -> Kind {
     match random.below(16) {
         0 | 1 => random.pick(&[
             Kind::SocketCut,

@@ -60,30 +60,56 @@ pub struct Stage {
     _looking: Sender<()>,
 }
 
+/// What varies from act to act.
+pub struct Shape {
+    pub overlap_s: u64,
+    pub max_file_size: &'static str,
+    pub backup_count: &'static str,
+    pub bulk_size: &'static str,
+    pub interval_s: &'static str,
+    pub log_level: &'static str,
+    pub clock_steps: bool,
+    /// Whether the service keeps what it issued, to be compared.
+    pub keep_issued: bool,
+}
+
+impl Shape {
+    pub fn draw(random: &mut Random, long: bool) -> Self {
+        Self {
+            overlap_s: if long { random.pick(&OVERLAPS_LONG) } else { random.pick(&OVERLAPS) },
+            max_file_size: random.pick(&["20KB", "100KB", "1GB"]),
+            backup_count: if random.chance(30) { "0" } else { "500" },
+            bulk_size: random.pick(&["1", "7", "50"]),
+            interval_s: "1",
+            log_level: "debug",
+            clock_steps: random.chance(50),
+            keep_issued: true,
+        }
+    }
+}
+
 impl Stage {
-    /// Sets up a service and a collector before this cluster; what varies from act to act is drawn.
-    pub fn start(random: &mut Random, long: bool, cluster: Cluster) -> Self {
+    /// Sets up a service and a collector before this cluster.
+    pub fn start(shape: &Shape, cluster: Cluster) -> Self {
         let knobs = Knobs { requests_per_minute: None, ..Knobs::default() };
-        let sim = Simulator::start(Options { knobs, ..Options::default() }).unwrap();
+        let options = Options { knobs, keep_issued: shape.keep_issued, ..Options::default() };
+        let sim = Simulator::start(options).unwrap();
         let folder = Folder::new("chaos");
         let mut settings = settings(&sim, &folder);
-        let overlap = if long { random.pick(&OVERLAPS_LONG) } else { random.pick(&OVERLAPS) };
-        let size = random.pick(&["20KB", "100KB", "1GB"]);
-        let count = if random.chance(30) { "0" } else { "500" };
-        let bulk = random.pick(&["1", "7", "50"]);
         for (name, value) in [
-            ("CATCH_UP_OVERLAP", overlap.to_string()),
+            ("CATCH_UP_OVERLAP", shape.overlap_s.to_string()),
+            ("CATCH_UP_INTERVAL", shape.interval_s.to_owned()),
             ("CATCH_UP_RATE", "100000".to_owned()),
-            ("MAX_FILE_SIZE", size.to_owned()),
-            ("BACKUP_COUNT", count.to_owned()),
+            ("MAX_FILE_SIZE", shape.max_file_size.to_owned()),
+            ("BACKUP_COUNT", shape.backup_count.to_owned()),
             ("ELASTIC_URL", cluster.url().to_owned()),
             ("ELASTIC_FLUSH_INTERVAL", "0.2".to_owned()),
-            ("BULK_SIZE", bulk.to_owned()),
+            ("BULK_SIZE", shape.bulk_size.to_owned()),
+            ("LOG_LEVEL", shape.log_level.to_owned()),
         ] {
             settings.insert(name.to_owned(), value);
         }
-        let steps = random.chance(50);
-        let clock = faketime().filter(|_| steps).map(|library| {
+        let clock = faketime().filter(|_| shape.clock_steps).map(|library| {
             let file = folder.write("faketime", "+0");
             for (name, value) in [
                 ("LD_PRELOAD", library.display().to_string()),
@@ -112,7 +138,7 @@ impl Stage {
             looks,
             tolerance_ms: 0,
             starts: 0,
-            overlap_s: overlap,
+            overlap_s: shape.overlap_s,
             settings,
             cluster,
             slowing: None,
@@ -158,7 +184,7 @@ impl Stage {
         }
     }
 
-    fn output_file(&self) -> PathBuf {
+    pub fn output_file(&self) -> PathBuf {
         self.folder.join("events.jsonl")
     }
 

@@ -125,8 +125,8 @@ impl Fake {
         self.script(move |request| if request.is_bulk() { script(request) } else { Act::Serve });
     }
 
-    /// Nothing is kept, and every document was made: for measuring.
-    pub fn answer_all_as_created(&self) {
+    /// Documents and requests are answered and forgotten.
+    pub fn keep_nothing(&self) {
         self.state().is_void = true;
     }
 
@@ -163,15 +163,15 @@ fn serve<S: Read + Write>(stream: S, state: &Mutex<State>) {
         let act = {
             let mut state = state.lock().unwrap();
             let act = state.script.as_mut().map_or(Act::Serve, |script| script(&request));
-            let body = if state.is_void { Vec::new() } else { request.body.clone() };
-            state.requests.push(Request {
+            let kept = !state.is_void;
+            state.requests.extend(kept.then(|| Request {
                 method: request.method.clone(),
                 path: request.path.clone(),
                 authorization: request.authorization.clone(),
                 encoding: request.encoding.clone(),
-                body,
+                body: request.body.clone(),
                 at: request.at,
-            });
+            }));
             act
         };
         let (status, headers, body, cut) = match act {
@@ -295,7 +295,7 @@ fn answer(request: &Request, state: &mut State) -> (u16, String) {
     let path = request.path.split('?').next().unwrap_or_default();
     // Whatever path stands before the API is a proxy's.
     let path = path.rfind("/_").or_else(|| path.rfind('/')).map_or(path, |at| &path[at..]);
-    if request.is_bulk() && state.is_void {
+    if request.is_bulk() && state.is_void && state.items.is_none() {
         let items = vec![r#"{"create":{"status":201}}"#; request.documents()].join(",");
         return (200, format!(r#"{{"errors":false,"items":[{items}]}}"#));
     }
@@ -331,7 +331,7 @@ fn bulk(body: &str, state: &mut State) -> String {
         assert_eq!(action["create"]["_index"], "genesys-audiohook");
         state.arrivals += 1;
         let mut status = state.items.as_mut().map_or(201, |items| items(&id, document));
-        if status == 201 {
+        if status == 201 && !state.is_void {
             match state.documents.entry(id) {
                 Entry::Occupied(_) => status = 409,
                 Entry::Vacant(place) => {
