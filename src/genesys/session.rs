@@ -256,7 +256,7 @@ impl Session {
                 self.transports_at,
                 self.prepare_due(),
                 self.resubscribe_due(),
-                self.reading_due(now),
+                self.reading_due(),
                 self.auditing_due(),
             ];
             due.extend(calls.into_iter().flatten().map(|at| at.max(self.throttled_until)));

@@ -63,7 +63,7 @@ impl Session {
     pub(super) fn health_due(&self, now: Instant) -> Option<Instant> {
         let down_at = self.socket.lost.filter(|_| self.wants_socket()).map(|lost| lost + self.down_after());
         let grace_ends = self.started + START_GRACE;
-        [down_at, Some(grace_ends), self.overdue_at(now)].into_iter().flatten().filter(|at| *at > now).min()
+        [down_at, Some(grace_ends), self.overdue_at()].into_iter().flatten().filter(|at| *at > now).min()
     }
 
     fn assess_socket(&self, is_down: bool) {

@@ -103,7 +103,7 @@ impl Session {
         }
     }
 
-    pub(super) fn reading_due(&self, now: Instant) -> Option<Instant> {
+    pub(super) fn reading_due(&self) -> Option<Instant> {
         if !self.wants_history() || !self.outbox.is_empty() {
             return None;
         }
@@ -111,13 +111,13 @@ impl Session {
             return Some(self.reading.retry_at);
         }
         let opening = self.reading.state == State::Unknown && self.wants_socket() && self.socket.current.is_none();
-        let first = if opening { self.started + SOCKET_FIRST } else { now };
-        Some(self.reading.at.max(first))
+        let first = opening.then(|| self.started + SOCKET_FIRST);
+        Some(first.map_or(self.reading.at, |first| self.reading.at.max(first)))
     }
 
     /// Sends one request of the history, or begins the next read.
     pub(super) fn read_if_due(&mut self, now: Instant) -> bool {
-        if self.reading_due(now).is_none_or(|due| now < due) {
+        if self.reading_due().is_none_or(|due| now < due) {
             return false;
         }
         if self.reading.history.is_idle() {
@@ -205,13 +205,13 @@ impl Session {
     }
 
     /// When a read that other requests hold back by failing, one after the other, is late enough to be said.
-    pub(super) fn overdue_at(&self, now: Instant) -> Option<Instant> {
-        let due = self.reading_due(now).filter(|_| self.reading.state == State::Works)?;
+    pub(super) fn overdue_at(&self) -> Option<Instant> {
+        let due = self.reading_due().filter(|_| self.reading.state == State::Works)?;
         self.call_failed.as_ref().filter(|(at, _)| *at >= due).map(|_| due + HELD_BACK_MAX)
     }
 
     pub(super) fn assess_overdue(&mut self, now: Instant) {
-        if self.overdue_at(now).is_none_or(|at| now < at) {
+        if self.overdue_at().is_none_or(|at| now < at) {
             return;
         }
         let why = self.call_failed.as_ref().map_or("", |(_, why)| why);
