@@ -1,7 +1,8 @@
-//! Sightings with a time of their own, sixteen bytes each, found by content and time.
+//! Sightings with a time of their own, found by content and time.
 //!
-//! The key is the content and a bucket of 4,096 ms, so that a look around an instant is a look at two or three keys.
-//! Most keys hold one sighting, in the table itself; a storm of equal events gets a list.
+//! The key is the content and a bucket of 4,096 ms, so that a look around an instant is a look at two or three keys. The
+//! two sightings of an event, one of each way, stand in the table itself, sixteen bytes for both; a storm of equal events
+//! gets a list.
 //!
 //! The table is cut into [`PARTS`]: a part that grows, or is made anew after much of it went, holds twice its room for
 //! a moment, and the whole never does.
@@ -9,6 +10,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::ops::Deref;
 
 use super::Way;
 use crate::clock::Millis;
@@ -24,7 +26,8 @@ pub(super) struct Packed(u64);
 
 const HISTORY: u64 = 1;
 const WRITTEN: u64 = 2;
-const MANY: u64 = 4;
+/// Way and whether it is written.
+const FLAGS: u64 = 3;
 
 impl Packed {
     pub fn new(time: Millis, way: Way, written: bool) -> Self {
@@ -45,16 +48,86 @@ impl Packed {
     }
 }
 
+/// What stands under a key: one sighting or two, by their places in the bucket; or the number of a list.
+#[derive(Clone, Copy)]
+struct Slot(u64);
+
+/// Bits of a sighting in a slot: its place in the bucket, and its flags.
+const PLACE_BITS: u32 = BUCKET_BITS + 2;
+/// Bits of a slot's bucket, which is above its two places: enough until 2109.
+const SLOT_BUCKET_BITS: u32 = 30;
+const TWO: u64 = 1 << 62;
+const LIST: u64 = 1 << 63;
+
+impl Slot {
+    fn list(number: usize) -> Self {
+        Self(LIST | number as u64)
+    }
+
+    /// `None`: its time does not fit.
+    fn one(packed: Packed) -> Option<Self> {
+        let bucket = bucket(packed.time()) as u64;
+        (bucket >> SLOT_BUCKET_BITS == 0).then(|| Self(bucket << (2 * PLACE_BITS) | Self::place(packed)))
+    }
+
+    fn two(first: Packed, second: Packed) -> Option<Self> {
+        Self::one(first).map(|slot| Self(slot.0 | TWO | Self::place(second) << PLACE_BITS))
+    }
+
+    /// As few as fit; the others need a list.
+    fn of(few: &[Packed]) -> Option<Self> {
+        match few {
+            [one] => Self::one(*one),
+            [first, second] => Self::two(*first, *second),
+            _ => None,
+        }
+    }
+
+    fn place(packed: Packed) -> u64 {
+        ((packed.time() as u64) & ((1 << BUCKET_BITS) - 1)) << 2 | packed.0 & FLAGS
+    }
+
+    fn list_number(self) -> Option<usize> {
+        (self.0 & LIST != 0).then_some((self.0 & !LIST) as usize)
+    }
+
+    fn few(self) -> Found<'static> {
+        let begin = self.0 >> (2 * PLACE_BITS) & ((1 << SLOT_BUCKET_BITS) - 1);
+        let packed = |place: u64| {
+            let place = place & ((1 << PLACE_BITS) - 1);
+            Packed((begin << BUCKET_BITS | place >> 2) << 16 | place & FLAGS)
+        };
+        Found::Few([packed(self.0), packed(self.0 >> PLACE_BITS)], 1 + usize::from(self.0 & TWO != 0))
+    }
+}
+
+/// The sightings under a key.
+enum Found<'a> {
+    Few([Packed; 2], usize),
+    List(&'a [Packed]),
+}
+
+impl Deref for Found<'_> {
+    type Target = [Packed];
+
+    fn deref(&self) -> &[Packed] {
+        match self {
+            Found::Few(few, count) => &few[..*count],
+            Found::List(list) => list,
+        }
+    }
+}
+
 /// How many parts. At the bound of sightings each has 544 KiB; the sizes that it has on the way there are large enough
 /// for the allocator to give each back to the system when it is outgrown.
 const PARTS: usize = 16;
 
-type Slots = HashMap<u64, Packed, Keyed>;
+type Slots = HashMap<u64, Slot, Keyed>;
 
 pub(super) struct Table {
     /// By the upper bits of the key.
     parts: Vec<Slots>,
-    /// The lists of keys that hold more than one; a slot with [`MANY`] set names its list.
+    /// The lists of keys that hold more than two, or times that do not fit.
     lists: Vec<Vec<Packed>>,
     free: Vec<u32>,
     /// How many there are of each way: socket, history.
@@ -90,42 +163,47 @@ impl Table {
         let key = key(content, bucket(packed.time()));
         let slot = match self.parts[part(key)].entry(key) {
             Entry::Vacant(vacant) => {
-                vacant.insert(packed);
+                let slot =
+                    Slot::one(packed).unwrap_or_else(|| keep_list(&mut self.lists, &mut self.free, vec![packed]));
+                vacant.insert(slot);
                 return;
             }
             Entry::Occupied(occupied) => occupied.into_mut(),
         };
-        if slot.0 & MANY != 0 {
-            self.lists[(slot.0 >> 16) as usize].push(packed);
+        if let Some(number) = slot.list_number() {
+            self.lists[number].push(packed);
             return;
         }
-        let list = vec![*slot, packed];
-        let index = match self.free.pop() {
-            Some(index) => {
-                self.lists[index as usize] = list;
-                index as usize
-            }
-            None => {
-                self.lists.push(list);
-                self.lists.len() - 1
-            }
-        };
-        *slot = Packed((index as u64) << 16 | MANY);
+        let mut all = slot.few().to_vec();
+        all.push(packed);
+        *slot = Slot::of(&all).unwrap_or_else(|| keep_list(&mut self.lists, &mut self.free, all));
     }
 
     pub fn remove(&mut self, content: u64, packed: Packed) {
         let key = key(content, bucket(packed.time()));
         let slots = &mut self.parts[part(key)];
-        let Some(slot) = slots.get(&key).copied() else { return };
-        if slot == packed {
-            slots.remove(&key);
-            self.counts[packed.way() as usize] -= 1;
-        } else if slot.0 & MANY != 0 {
-            let list = &mut self.lists[(slot.0 >> 16) as usize];
-            if let Some(index) = list.iter().position(|p| *p == packed) {
-                list.remove(index);
-                self.counts[packed.way() as usize] -= 1;
+        let Some(slot) = slots.get_mut(&key) else { return };
+        let mut few;
+        let left = match slot.list_number() {
+            Some(number) => &mut self.lists[number],
+            None => {
+                few = slot.few().to_vec();
+                &mut few
             }
+        };
+        let Some(index) = left.iter().position(|other| *other == packed) else { return };
+        left.remove(index);
+        self.counts[packed.way() as usize] -= 1;
+        let is_empty = left.is_empty();
+        if let Some(number) = slot.list_number() {
+            if is_empty {
+                self.free.push(number as u32);
+            }
+        } else if let Some(fewer) = Slot::of(left) {
+            *slot = fewer;
+        }
+        if is_empty {
+            slots.remove(&key);
         }
     }
 
@@ -136,7 +214,7 @@ impl Table {
         let (first, last) = (low - CHAIN_BUCKETS_MAX, high + CHAIN_BUCKETS_MAX);
         let (mut earliest, mut latest) = (from + link, to - link);
         let mut look = |b: i64, earliest: &mut i64, latest: &mut i64| {
-            for packed in self.at(content, b) {
+            for packed in self.at(content, b).iter() {
                 if visit(*packed) {
                     *earliest = (*earliest).min(packed.time());
                     *latest = (*latest).max(packed.time());
@@ -162,27 +240,28 @@ impl Table {
     pub fn retain(&mut self, keep: impl Fn(Packed) -> bool) {
         let (lists, free) = (&mut self.lists, &mut self.free);
         let mut counts = [0; 2];
-        let mut stays = |slot: &mut Packed| {
-            if slot.0 & MANY == 0 {
-                let kept = keep(*slot);
-                counts[slot.way() as usize] += usize::from(kept);
-                return kept;
+        let mut stays = |slot: &mut Slot| {
+            let mut few = [Packed(0); 2];
+            let mut count = 0;
+            let mut note = |packed: Packed| counts[packed.way() as usize] += 1;
+            if let Some(number) = slot.list_number() {
+                let list = &mut lists[number];
+                list.retain(|packed| keep(*packed));
+                list.iter().copied().for_each(note);
+                if let Some(fewer) = Slot::of(list) {
+                    *slot = fewer;
+                } else if !list.is_empty() {
+                    return true;
+                }
+                free.push(number as u32);
+                return !std::mem::take(list).is_empty();
             }
-            let index = (slot.0 >> 16) as usize;
-            let list = &mut lists[index];
-            list.retain(|p| keep(*p));
-            for packed in list.iter() {
-                counts[packed.way() as usize] += 1;
+            for packed in slot.few().iter().filter(|packed| keep(**packed)) {
+                note(*packed);
+                few[count] = *packed;
+                count += 1;
             }
-            if list.len() > 1 {
-                return true;
-            }
-            free.push(index as u32);
-            let last = std::mem::take(list).pop();
-            if let Some(packed) = last {
-                *slot = packed;
-            }
-            last.is_some()
+            Slot::of(&few[..count]).map(|fewer| *slot = fewer).is_some()
         };
         for slots in &mut self.parts {
             let before = slots.len();
@@ -200,16 +279,30 @@ impl Table {
 
     /// Some of the times, whichever.
     pub fn sample(&self) -> Vec<Millis> {
-        let times = self.parts.iter().flat_map(Slots::values).filter(|slot| slot.0 & MANY == 0).map(|slot| slot.time());
+        let few = self.parts.iter().flat_map(Slots::values).filter(|slot| slot.list_number().is_none());
+        let times = few.flat_map(|slot| slot.few().first().map(|packed| packed.time()));
         times.chain(self.lists.iter().flatten().map(|p| p.time())).take(4096).collect()
     }
 
-    fn at(&self, content: u64, bucket: i64) -> &[Packed] {
+    fn at(&self, content: u64, bucket: i64) -> Found<'_> {
         let key = key(content, bucket);
         match self.parts[part(key)].get(&key) {
-            None => &[],
-            Some(slot) if slot.0 & MANY != 0 => &self.lists[(slot.0 >> 16) as usize],
-            Some(slot) => std::slice::from_ref(slot),
+            None => Found::List(&[]),
+            Some(slot) => slot.list_number().map_or_else(|| slot.few(), |number| Found::List(&self.lists[number])),
+        }
+    }
+}
+
+/// Puts a list where there is a free place, and says where.
+fn keep_list(lists: &mut Vec<Vec<Packed>>, free: &mut Vec<u32>, list: Vec<Packed>) -> Slot {
+    match free.pop() {
+        Some(number) => {
+            lists[number as usize] = list;
+            Slot::list(number as usize)
+        }
+        None => {
+            lists.push(list);
+            Slot::list(lists.len() - 1)
         }
     }
 }
@@ -263,5 +356,56 @@ impl Hasher for KeyedHasher {
 
     fn finish(&self) -> u64 {
         self.hash
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Millis = 1_795_430_640_000;
+
+    #[test]
+    fn whatever_the_time_a_sighting_is_found_and_goes_alone() {
+        // Within a bucket, at its edges, in the year 2300, and before 1970.
+        let times = [NOW, NOW + 1, NOW + 4_095, NOW + 4_096, 10_413_792_000_000, 10_413_792_000_001, 0, -5];
+        for count in 1..=times.len() {
+            let mut table = Table::default();
+            let all: Vec<Packed> = [Way::Socket, Way::History]
+                .into_iter()
+                .flat_map(|way| times[..count].iter().map(move |time| Packed::new(*time, way, way == Way::Socket)))
+                .collect();
+            let has = |table: &Table, p: &Packed| table.has(7, p.time(), p.way());
+            for packed in &all {
+                table.insert(7, *packed);
+            }
+            assert!(all.iter().all(|packed| has(&table, packed)));
+            assert!(all.iter().all(|p| table.has_written(7, p.time(), p.way()) == p.written()));
+            assert!(!table.has(8, times[0], Way::Socket) && !table.has(7, NOW + 2, Way::Socket));
+            let (gone, stays) = all.split_at(all.len() / 2);
+            for packed in gone {
+                table.remove(7, *packed);
+            }
+            assert_eq!((table.len(), table.count(Way::Socket)), (stays.len(), 0));
+            assert!(stays.iter().all(|packed| has(&table, packed)) && !gone.iter().any(|packed| has(&table, packed)));
+            table.retain(|packed| packed.time() > NOW);
+            assert!(stays.iter().all(|packed| has(&table, packed) == (packed.time() > NOW)));
+            assert_eq!(table.len(), stays.iter().filter(|packed| packed.time() > NOW).count());
+        }
+    }
+
+    #[test]
+    fn a_storm_of_equal_events_leaves_no_list_behind() {
+        let mut table = Table::default();
+        for n in 0..1_000 {
+            table.insert(7, Packed::new(NOW + n, Way::Socket, true));
+        }
+        for n in 0..500 {
+            table.remove(7, Packed::new(NOW + n, Way::Socket, true));
+        }
+        table.retain(|packed| packed.time() >= NOW + 999);
+        assert_eq!(table.len(), 1);
+        assert!(table.lists.iter().all(Vec::is_empty) && table.free.len() == table.lists.len());
+        assert!(table.has_written(7, NOW + 999, Way::Socket));
     }
 }
