@@ -97,7 +97,7 @@ impl Collector {
         let (ended_in, ended) = bounded(3);
         let refused = |stage: &str, error| Fault::Other(format!("cannot start the {stage} thread: {error}"));
 
-        writer.fill_cluster(stopped.clone()).map_err(Fault::Other)?;
+        writer.fill_cluster().map_err(Fault::Other)?;
         let inbox = Inbox { frames, session: pages, reopen: reopened, stop: stopped.clone() };
         let handle = thread::spawn("writer", move || writer.run(inbox)).map_err(|e| refused("writer", e))?;
         watch("writer", handle, ended_in.clone()).map_err(|e| refused("writer", e))?;

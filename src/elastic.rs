@@ -22,7 +22,7 @@ pub mod verdict;
 
 pub use carrier::Answer;
 pub use replay::{replay, replay_to};
-pub use sink::Sink;
+pub use sink::{BacklogDropped, Sink};
 
 pub use crate::output::backups::{Dropped, Keep};
 pub use crate::output::identity::{Cursor, FileIdentity};

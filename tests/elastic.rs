@@ -538,6 +538,102 @@ fn a_user_who_may_not_put_the_template_fills_the_index_all_the_same() {
 }
 
 #[test]
+fn no_document_overtakes_the_template_however_the_cluster_comes_up() {
+    // The template's first request meets a fault in passing; or the cluster comes up after the collector.
+    for status in [429, 502, 503] {
+        let fake = Fake::start();
+        let mut failures = 1;
+        fake.script(move |request| {
+            let is_template = request.path.starts_with("/_index_template/");
+            if is_template && std::mem::take(&mut failures) > 0 { Act::Answer(status, "") } else { Act::Serve }
+        });
+        let mut rig = Rig::new("overtake", &[&fake.url]);
+        rig.append(&records(0..20));
+        rig.start();
+        rig.until("all are there", SOON, |_| fake.documents() == 20);
+        assert_template_first(&fake);
+    }
+    for up_after_ms in [600, 1_400, 3_500, 5_000] {
+        let fake = Fake::start();
+        let up = Instant::now() + Duration::from_millis(up_after_ms);
+        fake.script(move |_| if Instant::now() < up { Act::Close } else { Act::Serve });
+        let mut rig = Rig::new("overtake", &[&fake.url]);
+        rig.append(&records(0..20));
+        rig.start();
+        rig.until("all are there", SOON, |_| fake.documents() == 20);
+        assert_template_first(&fake);
+        assert_eq!(rig.status.health().elastic.unwrap().server.as_deref(), Some("OpenSearch 2.19.1"));
+    }
+}
+
+/// Nothing was sent before the template was put.
+fn assert_template_first(fake: &Fake) {
+    let state = fake.state();
+    let put = state.requests.iter().position(|r| r.method == "PUT" && r.path.starts_with("/_index_template/"));
+    let bulk = state.requests.iter().position(|request| request.is_bulk());
+    assert!(put.is_some() && put < bulk, "{put:?} and {bulk:?}");
+}
+
+#[test]
+fn a_short_wait_that_was_asked_for_does_not_delay_the_return() {
+    let fake = Fake::start();
+    let mut rig = Rig::new("short-wait", &[&fake.url]);
+    rig.append(&records(0..20));
+    fake.script(|_| Act::AnswerWith(503, "retry-after: 1\r\n", ""));
+    rig.start();
+    // Long enough for the waits to have grown.
+    rig.drive(Duration::from_secs(25));
+    assert!(rig.is_raised(Code::ElasticUnreachable));
+    fake.behave();
+    rig.until("seen to be back", Duration::from_secs(10), |_| fake.documents() == 20);
+}
+
+#[test]
+fn one_document_that_is_put_off_while_others_go_is_said_in_time_and_all_the_time() {
+    let fake = Fake::start();
+    let mut rig = Rig::new("stuck", &[&fake.url]);
+    fake.on_item(|id, _| if id.ends_with("05") { 503 } else { 201 });
+    rig.start();
+    rig.append(&records(0..10));
+    rig.until("said", Duration::from_secs(10), |rig| rig.is_raised(Code::ElasticUnreachable));
+    for n in 1..=4 {
+        rig.append(&records(10 * n..10 * n + 5));
+        rig.until("the others go", SOON, |_| fake.documents() == 9 + 5 * n);
+        rig.drive(Duration::from_millis(500));
+        assert!(rig.is_raised(Code::ElasticUnreachable), "it is put off still");
+        let said = rig.message(Code::ElasticUnreachable);
+        assert!(said.contains("puts some documents off"), "{said}");
+    }
+    fake.behave();
+    rig.until("over", Duration::from_secs(10), |rig| !rig.is_raised(Code::ElasticUnreachable));
+    assert_eq!(fake.documents(), 30);
+}
+
+#[test]
+fn a_block_that_somebody_set_has_another_cure_than_a_full_disk() {
+    for (block, cure) in [
+        ("FORBIDDEN/8/index write (api)", "index.blocks.write"),
+        ("FORBIDDEN/5/index read-only (api)", "index.blocks.read_only: set"),
+        (
+            "TOO_MANY_REQUESTS/12/disk usage exceeded flood-stage watermark, index has read-only-allow-delete block",
+            "disks",
+        ),
+    ] {
+        let body =
+            format!(r#"{{"error":{{"type":"cluster_block_exception","reason":"index [a] blocked by: [{block}];"}}}}"#);
+        let body: &'static str = body.leak();
+        let fake = Fake::start();
+        fake.on_bulk(move |_| Act::Answer(403, body));
+        let mut rig = Rig::new("block", &[&fake.url]);
+        rig.append(&records(0..1));
+        rig.start();
+        rig.until("said", SOON, |rig| rig.is_raised(Code::ElasticRefused));
+        let said = rig.message(Code::ElasticRefused);
+        assert!(said.contains(cure) && !said.contains(";;"), "{said}");
+    }
+}
+
+#[test]
 fn what_is_put_off_for_ever_does_not_keep_others_back_and_is_said() {
     let fake = Fake::start();
     fake.on_item(|id, _| if id.ends_with("00") { 500 } else { 201 });
@@ -576,7 +672,7 @@ fn at_rest_nobody_wakes_up_more_than_now_and_then() {
 fn the_cost_of_a_document() {
     const DOCUMENTS: usize = 200_000;
     let fake = Fake::start();
-    fake.answer_all_as_created();
+    fake.keep_nothing();
     let mut rig = Rig::new("cost", &[&fake.url]);
     rig.elastic.bulk_size = 1000;
     rig.output.max_file_size = 1 << 30;

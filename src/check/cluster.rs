@@ -70,7 +70,9 @@ fn template(elastic: &Elastic, carrier: &Carrier, node: usize, out: &Findings) {
         Err(Setup::Refused(why)) => {
             out.ok(NAME, format_args!("not seen: {why}; ELASTIC_SETUP is false, so it is not needed"))
         }
-        Err(Setup::Failed(why)) => out.bad(NAME, why, "look at the cluster's log; the collector tries again by itself"),
+        Err(Setup::Failed(why) | Setup::Busy(why) | Setup::Unreachable(why)) => {
+            out.bad(NAME, why, "look at the cluster's log; the collector tries again by itself")
+        }
         Err(other) => out.ok(NAME, format_args!("{other:?}")),
     }
 }

@@ -12,7 +12,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use twox_hash::XxHash3_64;
+
+use crate::elastic::lines;
 
 /// Bytes of letters that are looked through, the newest: what is older than that is buried twice if the cursor is lost.
 const BYTES_MAX: u64 = 32 * 1024 * 1024;
@@ -27,13 +30,9 @@ pub struct Buried {
 }
 
 #[derive(Deserialize)]
-struct Letter {
-    record: Record,
-}
-
-#[derive(Deserialize)]
-struct Record {
-    id: Option<String>,
+struct Letter<'a> {
+    #[serde(borrow)]
+    record: &'a RawValue,
 }
 
 impl Buried {
@@ -65,8 +64,10 @@ impl Buried {
         let mut line = Vec::new();
         while file.read_until(b'\n', &mut line)? > 0 {
             // A line that was cut, at the beginning or by a kill, is no letter.
-            if let Ok(Letter { record: Record { id: Some(id) } }) = serde_json::from_slice(&line) {
-                self.ids.insert(XxHash3_64::oneshot(id.as_bytes()));
+            if let Ok(Letter { record }) = serde_json::from_slice(&line) {
+                let record = record.get().as_bytes();
+                let id = lines::fields(record).map(|fields| fields.id_or_computed(record));
+                self.ids.extend(id.map(|id| XxHash3_64::oneshot(&id)));
             }
             line.clear();
         }

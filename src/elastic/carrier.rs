@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, select};
+use crossbeam_channel::{Receiver, Sender};
 use flate2::{Compress, Compression, FlushCompress, Status as Flated};
 use ureq::http::{HeaderMap, Method, Request, Response};
 use ureq::{Agent, AsSendBody, Body};
@@ -203,8 +203,7 @@ impl Carrier {
     }
 }
 
-/// Starts the thread. It ends when the other side of `jobs` is dropped, or at a stop; in the middle of a request it is
-/// not waited for.
+/// Starts the thread. It ends when the other side of `jobs` is dropped; in the middle of a request it is not waited for.
 ///
 /// # Errors
 /// When the system refuses one more thread.
@@ -214,16 +213,12 @@ pub fn spawn(
     status: Arc<Status>,
     jobs: Receiver<Job>,
     answers: Sender<Answer>,
-    stop: Receiver<()>,
 ) -> io::Result<()> {
     thread::spawn("carrier", move || {
         let beat = status.beats.register("carrier");
         loop {
             beat.waiting();
-            let job = select! {
-                recv(jobs) -> job => match job { Ok(job) => job, Err(_) => return },
-                recv(stop) -> _ => return,
-            };
+            let Ok(job) = jobs.recv() else { return };
             beat.busy();
             let timed = beat.timed();
             let answer = match job {

@@ -3,6 +3,12 @@
 //! Deals with: finding top-level fields in a JSON object without parsing what is only carried. Must never: change a byte
 //! of a record.
 
+use std::borrow::Cow;
+
+use twox_hash::XxHash3_128;
+
+use crate::event::read_line;
+
 /// What the cluster needs of a line. The texts are the line's own bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fields<'a> {
@@ -12,6 +18,19 @@ pub struct Fields<'a> {
     pub id: Option<&'a [u8]>,
     /// Whether the line brings an `@timestamp` of its own.
     pub has_at_timestamp: bool,
+}
+
+impl<'a> Fields<'a> {
+    /// The id, or for a record that has none, the predecessor's, one that is the same in every run: its event's.
+    pub fn id_or_computed(&self, line: &[u8]) -> Cow<'a, [u8]> {
+        self.id.map_or_else(|| Cow::Owned(computed_id(line).into_bytes()), Cow::Borrowed)
+    }
+}
+
+fn computed_id(line: &[u8]) -> String {
+    let read = std::str::from_utf8(line).ok().and_then(|text| read_line(text, &mut Vec::new()).ok());
+    // What is no record in all strictness has an id of its text.
+    read.map_or_else(|| format!("{:032x}", XxHash3_128::oneshot(line)), |record| record.id.to_string())
 }
 
 /// The fields of a line without its line feed; `None` for a line that is no JSON object: torn, or somebody else's.

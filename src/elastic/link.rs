@@ -67,12 +67,14 @@ pub struct Link {
     /// Tries that brought nothing on, one after the other.
     failures: u32,
     next_bulk: Option<Instant>,
-    /// Nothing shortens the wait: the login is refused, or somebody asked us to wait.
-    held: bool,
+    /// Nothing shortens the wait before this: the login is refused, or somebody asked us to wait.
+    held_until: Option<Instant>,
     /// Only a little is sent, for it will most likely be refused.
     trial: bool,
     /// The first probe came back.
     greeted: bool,
+    /// A node took documents before any probe of it came back: it is asked, once, who it is.
+    naming: Naming,
     bulk_failed: bool,
     probe_failed: bool,
     shortcuts: u32,
@@ -86,6 +88,13 @@ pub struct Link {
     last_contact: Instant,
     blocked_since: Option<Instant>,
     random: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Naming {
+    Unasked,
+    Due,
+    Asked,
 }
 
 struct Node {
@@ -103,9 +112,10 @@ impl Link {
             turn: 0,
             failures: 0,
             next_bulk: None,
-            held: false,
+            held_until: None,
             trial: false,
             greeted: false,
+            naming: Naming::Unasked,
             bulk_failed: false,
             probe_failed: false,
             shortcuts: 0,
@@ -128,6 +138,9 @@ impl Link {
         if let Some(node) = up.filter(|_| self.setup_due) {
             return Next::Setup { node };
         }
+        if let Some(node) = up.filter(|_| self.naming == Naming::Due) {
+            return Next::Probe { node };
+        }
         let mut wake = now + IDLE_PROBE_EVERY;
         // Seldom, and so before the documents: under a steady load nobody would come back else.
         for node in turns.clone().filter(|node| !self.nodes[*node].up) {
@@ -136,12 +149,16 @@ impl Link {
             }
             wake = wake.min(self.nodes[node].probe_at);
         }
-        // Documents go to a node that answers; when none does, a few go to the next one once the wait is over, for a
-        // probe may be kept out where documents are not.
+        // Documents go to a node that answers; when none does, one goes to the next one once the wait is over, for a probe
+        // may be kept out where documents are not. None overtakes the template: an index that a document makes without
+        // it has the wrong mapping for good.
         if let Some(due) = due.filter(|_| self.greeted)
             && let Some(node) = up.or_else(|| turns.clone().min_by_key(free_at))
         {
             let at = due.max(self.next_bulk.unwrap_or(due)).max(free_at(&node));
+            if at <= now && self.setup_due {
+                return Next::Setup { node };
+            }
             if at <= now {
                 let timeout = match up {
                     Some(_) if self.trial => TRIAL_TIMEOUT,
@@ -194,9 +211,9 @@ impl Link {
         self.answered(node, now);
         self.bulk_failed = true;
         self.failures += 1;
-        let wait = self.backoff();
-        self.trial = wait > TRIAL_EVERY;
-        self.next_bulk = Some(now + if self.trial { self.jittered(TRIAL_EVERY, 10) } else { wait });
+        // Others may go by now: the whole request is sent again.
+        let wait = self.backoff().min(TRIAL_EVERY);
+        self.next_bulk = Some(now + self.jittered(wait, 10));
     }
 
     /// The files cannot be read just now.
@@ -224,9 +241,9 @@ impl Link {
     fn hold(&mut self, node: usize, wait: Duration, now: Instant) {
         self.answered(node, now);
         self.bulk_failed = true;
-        self.greeted = true;
+        (self.greeted, self.naming) = (true, Naming::Asked);
         self.next_bulk = Some(now + self.jittered(wait, 10));
-        (self.held, self.trial) = (true, true);
+        (self.held_until, self.trial) = (self.next_bulk, true);
     }
 
     /// The node did not take the request. Another one that answers is tried at once.
@@ -239,7 +256,7 @@ impl Link {
         if timed_out && !self.trial {
             self.timeout = (self.timeout * 2).min(BULK_TIMEOUT_MAX);
         }
-        (self.held, self.trial) = (false, false);
+        (self.held_until, self.trial) = (None, false);
         if self.any_up() {
             self.nodes[node].probe_at = now + RETURN_EVERY;
             self.next_bulk = None;
@@ -251,7 +268,7 @@ impl Link {
         }
         self.nodes[node].probe_at = now + PROBE_SOON;
         self.failures += 1;
-        (self.held, self.trial) = (retry_after.is_some(), true);
+        (self.held_until, self.trial) = (retry_after.map(|wait| now + wait), true);
         let wait = self.backoff();
         self.next_bulk = Some(now + wait.max(retry_after.unwrap_or_default()));
     }
@@ -268,10 +285,13 @@ impl Link {
         let was_up = self.any_up();
         let last_contact = std::mem::replace(&mut self.last_contact, now);
         self.greeted = true;
+        if alive || self.naming == Naming::Due {
+            self.naming = Naming::Asked;
+        }
         self.nodes[node].up = alive;
         if alive {
             if !was_up {
-                self.came_back(node);
+                self.came_back(node, now);
             }
             return;
         }
@@ -295,26 +315,29 @@ impl Link {
     }
 
     /// None of them answered, and now this one does.
-    fn came_back(&mut self, node: usize) {
+    fn came_back(&mut self, node: usize, now: Instant) {
         self.setup_due |= self.setup && self.probe_failed;
         if !self.bulk_failed {
             self.blocked_since = None;
         }
-        if !self.held {
-            if self.probe_failed || self.shortcuts < SHORTCUTS_MAX {
-                self.shortcuts += u32::from(!self.probe_failed);
-                self.next_bulk = None;
-            } else {
-                let trial = self.sent_at + self.jittered(TRIAL_EVERY, 10);
-                self.next_bulk = self.next_bulk.map(|at| at.min(trial));
-            }
-            self.turn = node;
-        }
+        let soonest = if self.probe_failed || self.shortcuts < SHORTCUTS_MAX {
+            self.shortcuts += u32::from(!self.probe_failed);
+            now
+        } else {
+            self.sent_at + self.jittered(TRIAL_EVERY, 10)
+        };
+        let soonest = self.held_until.map_or(soonest, |held| held.max(soonest));
+        self.next_bulk = self.next_bulk.map(|at| at.min(soonest));
+        self.turn = node;
         self.probe_failed = false;
     }
 
-    /// The template was seen to, or cannot be.
-    pub fn set_up(&mut self, now: Instant) {
+    /// The node answered, and the template was seen to, or cannot be.
+    pub fn set_up(&mut self, node: usize, now: Instant) {
+        if self.naming == Naming::Unasked {
+            self.naming = Naming::Due;
+        }
+        self.nodes[node].up = true;
         self.last_contact = now;
         self.setup_due = false;
     }
@@ -327,11 +350,14 @@ impl Link {
     }
 
     fn answered(&mut self, node: usize, now: Instant) {
+        if self.naming == Naming::Unasked {
+            self.naming = Naming::Due;
+        }
         self.nodes[node].up = true;
         self.nodes[node].not_before = None;
         self.turn = (node + 1) % self.nodes.len();
         self.last_contact = now;
-        (self.held, self.trial) = (false, false);
+        (self.held_until, self.trial) = (None, false);
     }
 
     fn any_up(&self) -> bool {
@@ -389,7 +415,7 @@ mod tests {
                 }
                 Next::Probe { node } => link.probed(node, probe_alive, now),
                 Next::Wait(until) => now = until.max(now),
-                Next::Setup { .. } => link.set_up(now),
+                Next::Setup { node } => link.set_up(node, now),
             }
         }
         waits
@@ -415,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn of_documents_that_are_put_off_again_and_again_one_goes_every_few_seconds() {
+    fn documents_that_are_put_off_again_and_again_go_every_few_seconds() {
         let (mut link, mut now) = link(1);
         for _ in 0..12 {
             link.put_off(0, now);
@@ -423,9 +449,7 @@ mod tests {
             assert!(until - now <= TRIAL_EVERY);
             now = until;
         }
-        assert!(link.is_trial());
-        link.progressed(0, 0, 1, now);
-        assert!(!link.is_trial());
+        assert!(!link.is_trial(), "others may go");
     }
 
     #[test]
@@ -480,7 +504,7 @@ mod tests {
         let now = Instant::now();
         let mut link = Link::new(1, true, 42, now);
         link.probed(0, true, now);
-        link.set_up(now);
+        link.set_up(0, now);
         link.probed(0, false, now + SECOND);
         assert!(link.blocked_since(None).is_some());
         link.probed(0, true, now + 5 * SECOND);
@@ -515,6 +539,60 @@ mod tests {
                 other => panic!("{other:?} after {:?}", at - now),
             }
         }
+        assert!(matches!(link.next(at, Some(now)), Next::Bulk { .. }));
+    }
+
+    #[test]
+    fn a_short_wait_that_the_cluster_asks_for_holds_no_longer_than_that() {
+        let (mut link, mut now) = link(1);
+        for _ in 0..10 {
+            link.failed(0, false, Some(SECOND), now);
+            link.probed(0, false, now);
+            now += 60 * SECOND;
+        }
+        link.failed(0, false, Some(SECOND), now);
+        link.probed(0, false, now + SECOND);
+        link.probed(0, true, now + 5 * SECOND);
+        assert!(matches!(link.next(now + 5 * SECOND, Some(now)), Next::Bulk { .. }));
+    }
+
+    #[test]
+    fn no_document_overtakes_the_template() {
+        let now = Instant::now();
+        let mut link = Link::new(1, true, 42, now);
+        let mut at = now;
+        link.probed(0, false, at);
+        for _ in 0..30 {
+            match link.next(at, Some(now)) {
+                Next::Setup { node } => link.setup_failed(node, at),
+                Next::Probe { node } => link.probed(node, false, at),
+                Next::Wait(until) => at = until,
+                Next::Bulk { .. } => panic!("a document before the template"),
+            }
+        }
+        link.probed(0, true, at);
+        assert_eq!(link.next(at, Some(now)), Next::Setup { node: 0 });
+        // A request for the template that meets a fault in passing is tried again, before any document.
+        link.setup_failed(0, at);
+        link.probed(0, true, at + SECOND);
+        assert_eq!(link.next(at + SECOND, Some(now)), Next::Setup { node: 0 });
+        link.set_up(0, at + SECOND);
+        assert!(matches!(link.next(at + SECOND, Some(now)), Next::Bulk { .. }));
+    }
+
+    #[test]
+    fn a_node_that_took_documents_before_it_was_greeted_is_asked_who_it_is() {
+        let now = Instant::now();
+        let mut link = Link::new(1, false, 42, now);
+        link.probed(0, false, now);
+        let mut at = now;
+        while !matches!(link.next(at, Some(now)), Next::Bulk { .. }) {
+            at += SECOND / 10;
+        }
+        link.sent(at);
+        link.progressed(0, 0, 1, at);
+        assert_eq!(link.next(at, Some(now)), Next::Probe { node: 0 });
+        link.probed(0, true, at);
         assert!(matches!(link.next(at, Some(now)), Next::Bulk { .. }));
     }
 

@@ -3,6 +3,8 @@
 //! Deals with: the body of a bulk request, which document stands where in it, and taking out those that are done. Must
 //! never: hold more than one request's worth.
 
+use std::time::Instant;
+
 use crate::elastic::lines::Fields;
 use crate::elastic::mend;
 use crate::output::identity::Cursor;
@@ -23,7 +25,8 @@ struct Document {
     action_bytes: u32,
     /// Bytes put in behind the record's brace.
     inserted_bytes: u32,
-    tries: u32,
+    /// Since when the cluster puts it off, while it may take others.
+    put_off_since: Option<Instant>,
     /// Counts up in the order of the files.
     order: u64,
 }
@@ -94,7 +97,7 @@ impl Queue {
             bytes: (self.body.len() - begin) as u32,
             action_bytes: (action_end - begin) as u32,
             inserted_bytes: inserted_bytes as u32,
-            tries: 0,
+            put_off_since: None,
             order: self.added,
         });
         self.added += 1;
@@ -149,10 +152,14 @@ impl Queue {
         begin + (document.action_bytes + 1 + document.inserted_bytes) as usize..begin + document.bytes as usize - 1
     }
 
-    /// Takes out, of the first `sent` documents, all but those to be kept; returns how often the most patient of those
-    /// was tried.
-    pub fn settle(&mut self, sent: usize, keep: impl Fn(usize) -> bool) -> u32 {
-        let (mut from, mut to, mut tries) = (0, 0, 0);
+    /// Since when the document waits that was put off the longest.
+    pub fn put_off_since(&self) -> Option<Instant> {
+        self.documents.iter().filter_map(|document| document.put_off_since).min()
+    }
+
+    /// Takes out, of the first `sent` documents, all but those to be kept, which were put off.
+    pub fn settle(&mut self, sent: usize, now: Instant, keep: impl Fn(usize) -> bool) {
+        let (mut from, mut to) = (0, 0);
         let mut index = 0;
         let body = &mut self.body;
         self.documents.retain_mut(|document| {
@@ -164,8 +171,7 @@ impl Queue {
                 }
                 to += bytes;
                 if index < sent {
-                    document.tries += 1;
-                    tries = tries.max(document.tries);
+                    document.put_off_since.get_or_insert(now);
                 }
             }
             from += bytes;
@@ -178,7 +184,6 @@ impl Queue {
             self.body.shrink_to(BUFFER_KEPT_BYTES.max(2 * from));
             self.documents.shrink_to(DOCUMENTS_KEPT.max(2 * index));
         }
-        tries
     }
 
     /// Moves the first document behind all others.
@@ -248,7 +253,11 @@ mod tests {
     fn what_is_done_is_taken_out_and_the_rest_stays_whole() {
         let lines: Vec<String> = (0..6).map(|n| format!(r#"{{"timestamp":"t{n}","id":"{n}"}}"#)).collect();
         let mut queue = queue(&lines.iter().map(String::as_str).collect::<Vec<_>>());
-        assert_eq!(queue.settle(4, |n| n % 2 == 1), 1);
+        let now = Instant::now();
+        assert_eq!(queue.put_off_since(), None);
+        queue.settle(4, now, |n| n % 2 == 1);
+        queue.settle(2, now + std::time::Duration::from_secs(1), |n| n < 2);
+        assert_eq!(queue.put_off_since(), Some(now));
         assert_eq!(queue.len(), 4);
         let left: Vec<String> = (0..4).map(|n| String::from_utf8(queue.record(n)).unwrap()).collect();
         assert_eq!(left, [&lines[1], &lines[3], &lines[4], &lines[5]].map(String::clone));
@@ -257,8 +266,8 @@ mod tests {
         assert_eq!(queue.earliest(), Some(at(1)));
         assert_eq!(String::from_utf8(queue.record(3)).unwrap(), lines[1]);
         assert_eq!(String::from_utf8(queue.record(0)).unwrap(), lines[3]);
-        assert_eq!(queue.settle(4, |_| false), 0);
-        assert!(queue.is_empty() && queue.take_body().is_empty());
+        queue.settle(4, now, |_| false);
+        assert!(queue.put_off_since().is_none() && queue.is_empty() && queue.take_body().is_empty());
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::elastic::carrier::Carrier;
 use crate::elastic::dead;
 use crate::elastic::lines;
 use crate::elastic::queue::{Queue, REQUEST_BYTES_MAX};
+use crate::elastic::setup::{self, Setup};
 use crate::elastic::verdict::{Item, Verdict, judge};
 use crate::output::backups::folder;
 use crate::output::identity::{Cursor, FileIdentity, identity};
@@ -90,6 +91,8 @@ struct Replay {
     carrier: Carrier,
     clock: Clock,
     bulk_size: usize,
+    /// The index whose template is to be seen to before the first document makes it.
+    setup_due: Option<String>,
     queue: Queue,
     /// Where the letters of the queue's documents begin, in the same order.
     places: Vec<u64>,
@@ -111,6 +114,7 @@ impl Replay {
             output: output.file.clone(),
             carrier,
             bulk_size: elastic.bulk_size,
+            setup_due: elastic.setup.then(|| elastic.index.clone()),
             queue: Queue::new(&elastic.index),
             places: Vec::new(),
             counts: Counts::default(),
@@ -161,15 +165,8 @@ impl Replay {
         let Ok(letter) = serde_json::from_slice::<Letter<'_>>(line) else { return false };
         let record = letter.record.get().as_bytes();
         let Some(fields) = lines::fields(record) else { return false };
-        let computed;
-        let id = match fields.id {
-            Some(id) => id,
-            None => {
-                computed = super::sink::id_of_legacy_line(record);
-                computed.as_bytes()
-            }
-        };
-        self.queue.push(record, &fields, id, Cursor { file, offset: place });
+        let id = fields.id_or_computed(record);
+        self.queue.push(record, &fields, &id, Cursor { file, offset: place });
         self.places.push(place);
         true
     }
@@ -192,12 +189,14 @@ impl Replay {
 
     fn send_some(&mut self, letters: &File) -> io::Result<Result<(), GivenUp>> {
         let (documents, bytes) = self.queue.fitting(self.documents_max, self.bytes_max);
-        let body = self.queue.take_body();
-        let answered = self.carrier.bulk(self.node, &body[..bytes], REQUEST_TIMEOUT);
-        self.queue.return_body(body);
-        let verdict = match &answered {
-            Ok(reply) => judge(reply, documents),
-            Err(failure) => Verdict::Failed(failure.why.clone()),
+        let verdict = match self.see_to_template() {
+            Err(why) => Verdict::Failed(why),
+            Ok(()) => {
+                let body = self.queue.take_body();
+                let answered = self.carrier.bulk(self.node, &body[..bytes], REQUEST_TIMEOUT);
+                self.queue.return_body(body);
+                answered.map_or_else(|failure| Verdict::Failed(failure.why), |reply| judge(&reply, documents))
+            }
         };
         let (why, wait) = match verdict {
             Verdict::Items(items) => {
@@ -245,6 +244,16 @@ impl Replay {
         Ok(Ok(()))
     }
 
+    /// As the collector does before its first document. What the cluster has against it, it says to the collector.
+    fn see_to_template(&mut self) -> Result<(), String> {
+        let Some(index) = &self.setup_due else { return Ok(()) };
+        if let Setup::Unreachable(why) = setup::put_if_absent(&self.carrier, self.node, index) {
+            return Err(why);
+        }
+        self.setup_due = None;
+        Ok(())
+    }
+
     /// Deals with judged letters; returns how many are done.
     fn settle(&mut self, letters: &File, items: &[Item]) -> io::Result<usize> {
         let mut kept = Vec::new();
@@ -270,7 +279,7 @@ impl Replay {
             matches!(items[index], Item::Created | Item::Exists | Item::Dead { .. })
                 && mended.binary_search(&index).is_err()
         };
-        self.queue.settle(items.len(), |index| !is_done(index));
+        self.queue.settle(items.len(), self.clock.now(), |index| !is_done(index));
         let mut index = 0;
         self.places.retain(|_| {
             index += 1;

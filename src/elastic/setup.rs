@@ -30,6 +30,10 @@ pub enum Setup {
     Refused(String),
     /// It could not be found out, or the cluster would not have it.
     Failed(String),
+    /// Not now: the cluster is busy, or not up yet.
+    Busy(String),
+    /// Nobody answered.
+    Unreachable(String),
 }
 
 /// What the cluster holds for the index.
@@ -55,12 +59,12 @@ pub fn put_if_absent(carrier: &Carrier, node: usize, index: &str) -> Setup {
             let text = template::text(index, data_stream);
             let put = carrier.call(node, Method::PUT, &format!("{path}?create=true"), Some(&text), REQUEST_TIMEOUT);
             match put {
-                Err(failure) => Setup::Failed(failure.why),
+                Err(failure) => Setup::Unreachable(failure.why),
                 Ok(reply) => match reply.status {
                     200..=299 => Setup::Put { data_stream },
                     401 | 403 => Setup::Refused(told(&reply)),
                     400 if told(&reply).contains("already exists") => Setup::Present,
-                    _ => Setup::Failed(told(&reply)),
+                    _ => trouble(&reply),
                 },
             }
         }
@@ -71,7 +75,7 @@ pub fn put_if_absent(carrier: &Carrier, node: usize, index: &str) -> Setup {
 /// Asks what is there.
 ///
 /// # Errors
-/// `Refused` or `Failed` when the cluster does not say.
+/// Why the cluster does not say.
 pub fn look(carrier: &Carrier, node: usize, index: &str) -> Result<Found, Setup> {
     // Names that the cluster computes from the date have no template of their own.
     if index.starts_with('<') {
@@ -102,7 +106,7 @@ pub fn look(carrier: &Carrier, node: usize, index: &str) -> Result<Found, Setup>
 /// Whether the index is there and is a data stream.
 ///
 /// # Errors
-/// `Refused` or `Failed` when the cluster does not say.
+/// Why the cluster does not say.
 pub fn is_data_stream(carrier: &Carrier, node: usize, index: &str) -> Result<bool, Setup> {
     let path = format!("/{}?filter_path=*.data_stream", encoded(index));
     let there = answer_of(carrier.call(node, Method::GET, &path, None, REQUEST_TIMEOUT))?.unwrap_or_default();
@@ -132,7 +136,7 @@ fn template_path(index: &str) -> String {
 
 /// An answer's document; `None` for 404.
 fn answer_of(answered: Result<Reply, Failure>) -> Result<Option<Value>, Setup> {
-    let reply = answered.map_err(|failure| Setup::Failed(failure.why))?;
+    let reply = answered.map_err(|failure| Setup::Unreachable(failure.why))?;
     match reply.status {
         200 => match serde_json::from_slice::<Value>(&reply.body) {
             Ok(document) if document.is_object() => Ok(Some(document)),
@@ -140,7 +144,15 @@ fn answer_of(answered: Result<Reply, Failure>) -> Result<Option<Value>, Setup> {
         },
         404 => Ok(None),
         401 | 403 => Err(Setup::Refused(told(&reply))),
-        _ => Err(Setup::Failed(told(&reply))),
+        _ => Err(trouble(&reply)),
+    }
+}
+
+/// What another status means.
+fn trouble(reply: &Reply) -> Setup {
+    match reply.status {
+        408 | 429 | 500..=599 => Setup::Busy(told(reply)),
+        _ => Setup::Failed(told(reply)),
     }
 }
 
@@ -180,6 +192,7 @@ mod tests {
         assert_eq!(answer_of(reply(200, "{}")), Ok(Some(serde_json::json!({}))));
         assert!(matches!(answer_of(reply(200, "<html>")), Err(Setup::Failed(_))));
         assert!(matches!(answer_of(reply(403, "{}")), Err(Setup::Refused(_))));
-        assert!(matches!(answer_of(reply(503, "{}")), Err(Setup::Failed(_))));
+        assert!(matches!(answer_of(reply(503, "{}")), Err(Setup::Busy(_))));
+        assert!(matches!(answer_of(reply(405, "{}")), Err(Setup::Failed(_))));
     }
 }

@@ -14,9 +14,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use twox_hash::XxHash3_128;
+use serde::{Deserialize, Serialize};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Millis};
 use crate::config;
 use crate::elastic::buried::Buried;
 use crate::elastic::carrier::{self, Answer, Carrier, Job};
@@ -25,7 +25,6 @@ use crate::elastic::lines;
 use crate::elastic::link::{BLOCKED_AFTER, Link, Next, PROBE_TIMEOUT};
 use crate::elastic::probe;
 use crate::elastic::queue::{Queue, REQUEST_BYTES_MAX};
-use crate::event::read_line;
 use crate::output::backups::{self, Dropped, Keep};
 use crate::output::identity::{Cursor, FileIdentity};
 use crate::status::Status;
@@ -72,9 +71,18 @@ pub struct Sink {
     dead_check: Option<Instant>,
     buried: Buried,
     dropped_until: Option<Instant>,
-    dropped_events: u64,
+    dropped: Option<BacklogDropped>,
     /// When the unreachable cluster was said last.
     said_at: Option<Instant>,
+}
+
+/// Events that were deleted before the cluster had them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BacklogDropped {
+    /// The last time that it happened.
+    pub at_ms: Millis,
+    /// 0: nobody counted them.
+    pub events: u64,
 }
 
 struct InFlight {
@@ -85,7 +93,8 @@ struct InFlight {
 }
 
 impl Sink {
-    /// Opens the files at the cursor and starts the carrier thread. Without a cursor everything that is there is sent.
+    /// Opens the files at the cursor and starts the carrier thread. Without a cursor everything that is there is sent; what
+    /// was dropped before is said for its hour.
     ///
     /// # Errors
     /// When a file cannot be read, the CA file is none, or no thread can be started.
@@ -93,16 +102,15 @@ impl Sink {
         settings: &config::Elastic,
         output: &config::Output,
         network: &config::Network,
-        cursor: Option<Cursor>,
+        (cursor, dropped): (Option<Cursor>, Option<BacklogDropped>),
         status: Arc<Status>,
         clock: Clock,
-        stop: Receiver<()>,
     ) -> io::Result<Self> {
         let carrier = Carrier::new(settings, network, clock.clone())?;
         let nodes: Vec<String> = (0..carrier.nodes()).map(|node| carrier.shown(node)).collect();
         let (jobs, taken) = bounded(1);
         let (given, answers) = bounded(1);
-        carrier::spawn(carrier, settings.index.clone(), status.clone(), taken, given, stop)?;
+        carrier::spawn(carrier, settings.index.clone(), status.clone(), taken, given)?;
         let (chain, lost) = Chain::open(&output.file, &output.state_file, cursor)?;
         if lost {
             log::warn!(
@@ -136,7 +144,7 @@ impl Sink {
             dead_check: None,
             buried: Buried::default(),
             dropped_until: None,
-            dropped_events: 0,
+            dropped: None,
             said_at: None,
             in_flight: None,
             settings: settings.clone(),
@@ -148,6 +156,10 @@ impl Sink {
             clock,
         };
         sink.check_dead(now);
+        let lost = lost.then(|| BacklogDropped { at_ms: sink.clock.wall(), events: 0 });
+        if let Some(dropped) = dropped.or(lost) {
+            sink.say_dropped(dropped);
+        }
         sink.trim();
         sink.publish();
         Ok(sink)
@@ -168,7 +180,7 @@ impl Sink {
                 _ => Some(now),
             },
         };
-        let blocked = self.blocked_since().map(|since| since + BLOCKED_AFTER).filter(|at| *at > now);
+        let blocked = self.late_since().map(|since| since + BLOCKED_AFTER).filter(|at| *at > now);
         for at in [blocked, self.dead_check, self.dropped_until].into_iter().flatten() {
             wake = Some(wake.map_or(at, |wake| wake.min(at)));
         }
@@ -333,10 +345,7 @@ impl Sink {
             looked_at += line.len() + 1;
             read += 1;
             match lines::fields(line) {
-                Some(fields) => match fields.id {
-                    Some(id) => self.queue.push(line, &fields, id, at),
-                    None => self.queue.push(line, &fields, id_of_legacy_line(line).as_bytes(), at),
-                },
+                Some(fields) => self.queue.push(line, &fields, &fields.id_or_computed(line), at),
                 None if line.is_empty() => {}
                 None => self.skip(),
             }
@@ -377,11 +386,4 @@ impl Sink {
         self.backlog_bytes = self.chain.unread_bytes() + self.queue.record_bytes();
         self.status.gauges.elastic_backlog_bytes.set(self.backlog_bytes as i64);
     }
-}
-
-/// The id of a record that has none, the predecessor's: the same in every run, and the one that its event has.
-pub fn id_of_legacy_line(line: &[u8]) -> String {
-    let read = std::str::from_utf8(line).ok().and_then(|text| read_line(text, &mut Vec::new()).ok());
-    // What is no record in all strictness has an id of its text.
-    read.map_or_else(|| format!("{:032x}", XxHash3_128::oneshot(line)), |record| record.id.to_string())
 }

@@ -6,7 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Sender;
 
 use super::intake::Intake;
 use super::state::{self, State};
@@ -102,11 +102,11 @@ impl Writer {
     ///
     /// # Errors
     /// In one sentence: the file or the CA's file cannot be read.
-    pub fn fill_cluster(&mut self, stop: Receiver<()>) -> Result<(), String> {
+    pub fn fill_cluster(&mut self) -> Result<(), String> {
         let Some(elastic) = &self.config.elastic else { return Ok(()) };
         let (output, network) = (&self.config.output, &self.config.network);
-        let sink =
-            Sink::start(elastic, output, network, self.state.cursor, self.status.clone(), self.clock.clone(), stop);
+        let kept = (self.state.cursor, self.state.backlog_dropped);
+        let sink = Sink::start(elastic, output, network, kept, self.status.clone(), self.clock.clone());
         self.sink = Some(sink.map_err(|error| format!("cannot begin to fill ELASTIC_URL's cluster: {error}"))?);
         Ok(())
     }

@@ -137,6 +137,9 @@ impl Writer {
             self.state.cursor = Some(cursor);
             self.cursor_kept = self.clock.now();
         }
+        if let Some(sink) = &self.sink {
+            self.state.backlog_dropped = sink.dropped();
+        }
         let path = &self.config.output.state_file;
         match state::write(path, &self.state) {
             Ok(()) => self.state_dirty = false,

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
 use crate::clock::Millis;
+use crate::elastic::BacklogDropped;
 use crate::message::ChannelState;
 use crate::output::identity::Cursor;
 
@@ -43,6 +44,8 @@ pub struct State {
     pub channel: Option<ChannelState>,
     /// What the cluster has: kept as it is while ELASTIC_URL is off.
     pub cursor: Option<Cursor>,
+    /// What was deleted before the cluster had it, for the hour that it is said.
+    pub backlog_dropped: Option<BacklogDropped>,
 }
 
 /// What was found at the start.

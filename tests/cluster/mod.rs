@@ -18,7 +18,6 @@ use audiohook_collector::elastic::{Cursor, Sink, replay_to};
 use audiohook_collector::output::backups;
 use audiohook_collector::secret::Secret;
 use audiohook_collector::status::{Code, Status};
-use crossbeam_channel::{Sender, bounded};
 
 /// How long a driven sink may sleep at most, so that a condition outside of it is seen.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -31,7 +30,6 @@ pub struct Rig {
     pub status: Arc<Status>,
     pub cursor: Option<Cursor>,
     sink: Option<Sink>,
-    stop: Option<Sender<()>>,
     file: File,
     bytes: u64,
 }
@@ -64,7 +62,6 @@ impl Rig {
             status: Arc::new(Status::new(Clock::system(), true)),
             cursor: None,
             sink: None,
-            stop: None,
             file: open(&path),
             bytes: 0,
             folder,
@@ -78,19 +75,16 @@ impl Rig {
 
     /// Starts the sink at the cursor that was kept last.
     pub fn start(&mut self) {
-        let (stop, stopped) = bounded(0);
         let network = Network::default();
         let status = self.status.clone();
         let clock = Clock::system();
-        let sink = Sink::start(&self.elastic, &self.output, &network, self.cursor, status, clock, stopped);
+        let sink = Sink::start(&self.elastic, &self.output, &network, (self.cursor, None), status, clock);
         self.sink = Some(sink.unwrap());
-        self.stop = Some(stop);
     }
 
     /// Lets go of the sink, with the cursor as it was kept: what a kill leaves.
     pub fn kill(&mut self) {
         self.sink = None;
-        self.stop = None;
     }
 
     pub fn sink(&mut self) -> &mut Sink {

@@ -1,6 +1,8 @@
 //! The cursor: it never passes a document that is not done, and it passes every one that is and has none before it that is
 //! not.
 
+use std::time::Instant;
+
 use audiohook_collector::elastic::Cursor;
 use audiohook_collector::elastic::lines::fields;
 use audiohook_collector::elastic::queue::Queue;
@@ -63,7 +65,7 @@ fn it_stands_before_the_earliest_document_that_is_not_done() {
                     }
                     queue.return_body(body);
                     let is_put_off = |index: usize| put_off >> index & 1 == 1;
-                    queue.settle(sent, is_put_off);
+                    queue.settle(sent, Instant::now(), is_put_off);
                     let mut index = 0;
                     model.retain(|_| {
                         index += 1;

@@ -23,8 +23,6 @@ const SUSPECT_BYTES: usize = 256 * 1024;
 /// after the cluster was slow or busy, which passes.
 const GROW_AFTER_TOO_LARGE: u32 = 64;
 pub(super) const GROW_AFTER_BUSY: u32 = 4;
-/// A document that was put off this often, while others go, is said.
-const TRIES_SAID: u32 = 50;
 
 impl Sink {
     pub(super) fn judge(&mut self, node: usize, flight: &InFlight, outcome: Result<Reply, Failure>, now: Instant) {
@@ -90,6 +88,10 @@ impl Sink {
         now: Instant,
     ) {
         log::debug!("{}: {why}", self.nodes[node]);
+        if self.link.is_trial() {
+            // It may be this document that the cluster cannot cope with.
+            self.queue.put_last();
+        }
         self.why = format!("{}: {why}", self.nodes[node]);
         self.link.failed(node, timed_out, retry_after, now);
         // Whatever it is now, it is no refused login any more.
@@ -120,7 +122,7 @@ impl Sink {
         counters.elastic_exists.add(exists);
         counters.elastic_dead.add(letters.unwrap_or(0));
         let done = (created + exists + dead) as usize;
-        let tries = self.queue.settle(items.len(), |index| match &items[index] {
+        self.queue.settle(items.len(), now, |index| match &items[index] {
             Item::Created | Item::Exists => false,
             Item::Dead { .. } => !dead_written || mended[index],
             _ => true,
@@ -148,7 +150,8 @@ impl Sink {
             return if mended > 0 { self.link.again(node, now) } else { self.link.put_off(node, now) };
         }
         self.link.progressed(node, items.len() - done - mended, items.len(), now);
-        if tries >= TRIES_SAID {
+        if self.is_late(now) {
+            // Others go, and one does not.
             self.say_unreachable();
         } else {
             self.status.clear(Code::ElasticUnreachable);
@@ -184,12 +187,12 @@ impl Sink {
                 continue;
             }
             let record = self.queue.record(index);
-            let id = lines::fields(&record).and_then(|fields| fields.id);
-            if id.is_some_and(|id| self.buried.has(&dead::letters_path(&self.path), id)) {
+            let id = lines::fields(&record).map(|fields| fields.id_or_computed(&record));
+            if id.is_some_and(|id| self.buried.has(&dead::letters_path(&self.path), &id)) {
                 continue;
             }
             if dead::push_letter(&mut letters, self.clock.wall(), *status, reason, &record) {
-                last = Some(reason);
+                last = Some((*status, reason));
                 count += 1;
             } else {
                 // It is no JSON at all, which only the cluster's own reading showed.
@@ -201,7 +204,7 @@ impl Sink {
         }
         match dead::append(&self.path, &letters) {
             Ok(()) => {
-                self.say_dead(last.map(String::as_str));
+                self.say_dead(last.map(|(status, reason)| (status, reason.as_str())));
                 Some(count)
             }
             Err(error) => {
