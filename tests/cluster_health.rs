@@ -334,6 +334,25 @@ fn backups_outlive_an_outage_up_to_the_limit_and_go_once_the_cluster_has_them() 
     assert!(poll(EDGE, || (stage.backups() == [1, 2, 3, 4, 5]).then_some(())).is_some(), "{:?}", stage.backups());
     let said = message(&collector, "elastic_backlog_dropped");
     assert!(said.contains(&format!("{dropped} events")) && said.contains("ELASTIC_BACKLOG_MAX"), "{said}");
+    // Nobody may have looked yet: a restart does not take it away.
+    let mut collector = collector;
+    collector.term();
+    let collector = stage.collect();
+    assert_eq!(message(&collector, "elastic_backlog_dropped"), said);
+}
+
+#[test]
+fn at_a_stop_the_cluster_gets_what_waited_for_others() {
+    let fake = Fake::start();
+    let stage = Stage::new(&fake.url).with("ELASTIC_FLUSH_INTERVAL", "60");
+    let mut collector = stage.collect();
+    let server = || collector.health()?["elastic"]["server"].as_str().map(drop);
+    assert!(poll(SOON, server).is_some(), "{:?}", collector.health());
+    stage.issue(5);
+    collector.wait_lines(5, SOON);
+    assert_eq!(fake.documents(), 0);
+    assert_eq!(collector.term().code(), Some(0));
+    assert_eq!(fake.documents(), 5);
 }
 
 #[test]
