@@ -41,7 +41,7 @@ help:
 	@echo 'make demo       build and run it against a simulated Genesys Cloud, with no account (ARGS="--for 20")'
 	@echo 'make test       run the tests'
 	@echo 'make bench      measure it beside the floor under it (ARGS=--short, --growth, "--compare COMMAND…")'
-	@echo 'make chaos      break everything at once and look for a lost or doubled event (SEED=, FAULTS=1000)'
+	@echo 'make chaos      break everything at once and look for a lost or doubled event (SEED=, FAULTS=1000, LOAD=60)'
 	@echo 'make build      build the release binary'
 	@echo 'make static     build one file that needs nothing of the machine it runs on; its path is printed last'
 	@echo 'make dist       pack it, with unit, settings, manual and bill of materials; the same bytes wherever it is built'
@@ -61,11 +61,12 @@ test: tools
 bench: tools
 	$(CARGO) bench --locked --bench bench -- $(ARGS)
 
-# The release binary is what is put to the proof. SEED= and FAULTS= are of the environment there.
+# The release binary is what is put to the proof. SEED=, FAULTS= and LOAD= are of the environment there.
 SEED ?=
 FAULTS ?=
+LOAD ?=
 chaos: build
-	@SEED='$(SEED)' FAULTS='$(FAULTS)' COLLECTOR_BIN='$(abspath $(target_dir))/release/audiohook-collector' \
+	@SEED='$(SEED)' FAULTS='$(FAULTS)' LOAD='$(LOAD)' COLLECTOR_BIN='$(abspath $(target_dir))/release/audiohook-collector' \
 		$(CARGO) test --locked --test chaos
 
 build: tools
