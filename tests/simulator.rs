@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use audiohook_collector::clock::{format_millis, parse_http_date, parse_instant};
-use audiohook_collector::simulator::{Action, Call, Event, Knobs, Options, Pace, Route, Simulator, frame};
+use audiohook_collector::simulator::{
+    Action, Call, Event, Knobs, Options, PER_MINUTE_MAX, Pace, Route, Simulator, frame,
+};
 use serde_json::{Value, json};
 use support::client::Heard;
 use support::collector::credentials;
@@ -611,6 +613,7 @@ fn generated_events_look_like_incidents_and_follow_from_the_seed() {
         let limit = Duration::from_secs(5);
         assert!(sim.wait_until(limit, |view| view.issued() > past), "a live event comes soon");
         let issued = sim.issued();
+        assert!(issued[past as usize].definition.starts_with("AUDIOHOOK-"), "and it is AudioHook's");
         issued.into_iter().take(500).map(|event| event.key).collect::<Vec<_>>()
     };
     let keys = story(1);
@@ -619,6 +622,21 @@ fn generated_events_look_like_incidents_and_follow_from_the_seed() {
     let codes: BTreeSet<&str> = keys.iter().map(|key| key.split('|').next().unwrap()).collect();
     assert!(codes.iter().filter(|code| code.starts_with("AUDIOHOOK-")).count() >= 5, "{codes:?}");
     assert!(codes.iter().any(|code| !code.starts_with("AUDIOHOOK-")), "{codes:?}");
+}
+
+#[test]
+fn the_highest_rate_is_kept() {
+    let mut sim = Simulator::start(Options::default()).unwrap();
+    sim.generate(Pace { per_minute: PER_MINUTE_MAX, past: Duration::ZERO }).unwrap();
+    let limit = Duration::from_secs(30);
+    assert!(sim.wait_until(limit, |view| view.issued() > 0));
+    // The machine may be busy: one of three measurements must come out.
+    let seconds = [1, 2, 3].map(|_| {
+        let (start, from) = (Instant::now(), sim.view(|view| view.issued()));
+        assert!(sim.wait_until(limit, |view| view.issued() >= from + 2_000));
+        start.elapsed().as_secs_f64()
+    });
+    assert!(seconds.iter().any(|s| (1.8..2.2).contains(s)), "a thousand a second: {seconds:?}");
 }
 
 #[test]
