@@ -237,6 +237,13 @@ fn counts_and_definitions_cover_every_definition() {
         definitions["entities"].as_array().unwrap().iter().map(|d| d["id"].as_str().unwrap()).collect();
     assert!(ids.iter().filter(|id| id.starts_with("AUDIOHOOK-")).count() >= 5);
     assert!(ids.iter().any(|id| !id.starts_with("AUDIOHOOK-")));
+    for definition in definitions["entities"].as_array().unwrap() {
+        let one = client.call("GET", definition["selfUri"].as_str().unwrap(), "");
+        assert_eq!((one.status, &one.json), (200, definition));
+    }
+    for unknown in ["NOPE-0001", "AUDIOHOOK-0001/more", ""] {
+        assert_eq!(client.call("GET", &format!("/api/v2/usage/events/definitions/{unknown}"), "").status, 404);
+    }
 }
 
 #[test]
@@ -252,6 +259,9 @@ fn available_topics_are_templates_and_say_more_when_asked() {
     let template = find(&client.call("GET", &expand, "").json);
     assert_eq!(template["transports"], json!(["EventBridge"]));
     assert_eq!(template["requiresPermissions"], json!(["usage:events:view"]));
+    let repeated = format!("{path}?expand=transports&expand=topicParameters");
+    let template = find(&client.call("GET", &repeated, "").json);
+    assert!(template["transports"].is_array() && template["topicParameters"].is_array(), "{template}");
     let (id, _) = client.channel();
     assert_eq!(client.subscribe(&id, &[TOPIC]).json["entities"][0]["state"], "Rejected");
 }
@@ -267,6 +277,12 @@ fn subscriptions_take_a_bare_array_and_judge_each_topic() {
     }
     let many: Vec<Value> = (0..1001).map(|n| json!({"id": format!("v2.users.{n}.presence")})).collect();
     assert_eq!(client.call("PUT", &path, &Value::from(many).to_string()).status, 400);
+    // The limit comes first: before equal topics count as one, and before any is judged.
+    for topics in [vec![TOPIC.to_owned(); 1001], (0..1001).map(|n| format!("v2.nothing.{n}")).collect()] {
+        let body: Value = topics.iter().map(|topic| json!({"id": topic})).collect();
+        let answer = client.call("PUT", &path, &body.to_string());
+        assert_eq!((answer.status, &answer.json["code"]), (400, &json!("too.many.topics")));
+    }
     sim.faults().reject_topics("v2.operations.events.AUDIOHOOK-0002", "Missing permission", &["usage:events:view"]);
     let second = "v2.operations.events.AUDIOHOOK-0002";
     let body = json!([{"id": TOPIC}, {"id": second}]).to_string();
