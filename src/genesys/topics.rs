@@ -35,10 +35,11 @@ pub fn built_in() -> Vec<Definition> {
         .collect()
 }
 
+/// What a fault ends with.
+const RIGHT_FORM: &str =
+    "it must be an object with a list of topics, such as {\"topics\":[\"v2.operations.events.AUDIOHOOK-*\"]}";
+
 #[derive(Deserialize)]
-#[serde(
-    expecting = "an object with a list of topics is expected, as {\"topics\":[\"v2.operations.events.AUDIOHOOK-*\"]}"
-)]
 struct File {
     topics: Vec<String>,
 }
@@ -59,7 +60,11 @@ pub fn read_file(path: &Path, named: bool) -> Result<Option<Vec<String>>, String
 
 fn parse_file(bytes: &[u8]) -> Result<Vec<String>, String> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let file: File = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    // To serde an array is a struct too, whose fields have no names.
+    if bytes.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
+        return Err(format!("it does not begin with {{; {RIGHT_FORM}"));
+    }
+    let file: File = serde_json::from_slice(bytes).map_err(|error| format!("{error}; {RIGHT_FORM}"))?;
     Ok(file.topics)
 }
 
@@ -213,11 +218,33 @@ mod tests {
     fn a_broken_file_is_told_with_line_and_column() {
         let error = parse_file(b"{\"topics\":[\n  \"a\",,\n]}").unwrap_err();
         assert!(error.contains("line 2 column 7"), "{error}");
-        let error = parse_file(b"[]").unwrap_err();
-        assert!(error.contains("topics"), "{error}");
         assert_eq!(parse_file(b"\xef\xbb\xbf{\"topics\":[\"a\"]}").unwrap(), ["a"]);
         assert_eq!(read_file(Path::new("/no/such/topics.json"), false), Ok(None));
         assert!(read_file(Path::new("/no/such/topics.json"), true).is_err());
+    }
+
+    #[test]
+    fn whatever_is_no_object_with_topics_is_refused_with_the_right_form() {
+        for text in [
+            "",
+            "[]",
+            r#"[["v2.operations.events.AUDIOHOOK-*"]]"#,
+            r#" [["a"],1]"#,
+            "null",
+            "7",
+            "\"topics\"",
+            "topics: [a]",
+            "{}",
+            r#"{"topics":"a"}"#,
+            r#"{"topics":[1]}"#,
+            r#"{"topics":null}"#,
+            r#"{"topic":["a"]}"#,
+            r#"{"topics":["a"]} x"#,
+        ] {
+            let error = parse_file(text.as_bytes()).expect_err(text);
+            assert!(error.ends_with(RIGHT_FORM), "{text}: {error}");
+            assert_eq!(error.matches("object").count(), 1, "{text}: {error}");
+        }
     }
 
     #[test]
