@@ -3,10 +3,11 @@
 //!
 //! Pure, but for reading the file. Must never: ask the socket and the history for different definitions.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::channel::TOPICS_MAX;
 use crate::message::Definition;
@@ -60,12 +61,11 @@ pub fn read_file(path: &Path, named: bool) -> Result<Option<Vec<String>>, String
 
 fn parse_file(bytes: &[u8]) -> Result<Vec<String>, String> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    // To serde an array is a struct too, whose fields have no names.
-    if bytes.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
-        return Err(format!("it does not begin with {{; {RIGHT_FORM}"));
-    }
-    let file: File = serde_json::from_slice(bytes).map_err(|error| format!("{error}; {RIGHT_FORM}"))?;
-    Ok(file.topics)
+    // Read as a map first: a struct may be an array too, for serde.
+    serde_json::from_slice::<HashMap<String, IgnoredAny>>(bytes)
+        .and_then(|_| serde_json::from_slice(bytes))
+        .map(|file: File| file.topics)
+        .map_err(|error| format!("{error}; {RIGHT_FORM}"))
 }
 
 /// What to subscribe to and to ask for.
