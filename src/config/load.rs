@@ -119,6 +119,15 @@ pub fn load_http(environment: &dyn Fn(&str) -> Option<OsString>, env_file: Optio
     finish(reader, http)
 }
 
+/// Whether this setting has a value in the environment or in the settings file that was named: a `./.env` that merely lies
+/// there asks for nothing.
+pub fn is_asked_for(name: &str, environment: &dyn Fn(&str) -> Option<OsString>, env_file: Option<&Path>) -> bool {
+    match env_file {
+        Some(_) => Reader::new(environment, env_file).text(name).is_some(),
+        None => environment(name).is_some_and(|value| !value.is_empty()),
+    }
+}
+
 /// What was read, unless anything was wrong.
 fn finish<T>(reader: Reader<'_>, read: Option<T>) -> Result<T, Faults> {
     let mut faults = reader.into_faults();
