@@ -184,6 +184,7 @@ fn a_port_in_use_is_told_by_its_setting() {
         assert_eq!(output.stdout.is_empty(), console == "false", "CONSOLE_OUTPUT=false: nothing on standard output");
     }
     assert_eq!(sim.view(|view| view.all_requests().count()), 0, "nothing went out");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "no empty file is left behind");
     // An address that is not this machine's.
     all.insert("HTTP_PORT".into(), free_port().to_string());
     all.insert("HTTP_HOST".into(), "192.0.2.1".into());
