@@ -144,7 +144,8 @@ pub struct Knobs {
     pub clock_offset_ms: i64,
     /// The transports of `v2.operations.events.{id}`.
     pub transports: Vec<String>,
-    /// Channels belong to the token that made them: another token of the same client meets 404.
+    /// Channels belong to the token that made them: another token of the same client meets 404. Seen by others, and said
+    /// nowhere: off, so that a client that takes its channel up again after a restart can be seen to.
     pub channels_belong_to_token: bool,
     /// How long after its issue an event stands in the history.
     pub history_lag: Duration,
