@@ -18,12 +18,12 @@ use serde::Serialize;
 
 use crate::clock::{Clock, Millis, format_millis};
 use crate::config::Config;
-use crate::event::{Event, Identity, judge_row};
+use crate::event::{Definitions, Event, Identity};
 use crate::genesys::api::Api;
 use crate::genesys::error::ApiError;
 use crate::genesys::history::{History, Next};
 use crate::json::Scanner;
-use crate::message::Page;
+use crate::message::{Definition, Page};
 use crate::records;
 use crate::window::{Moment, Outcome, RECEIPT_DELAY_MS, Sighting, TOLERANCE_MS, Way, Window};
 
@@ -127,6 +127,8 @@ pub struct Audit {
     row_delay_ms: i64,
     from: Millis,
     to: Millis,
+    definitions: Definitions,
+    /// Those that are compared: AudioHook's alone, whatever else the topics name.
     ids: Vec<String>,
     history: History,
     counted: Vec<Counted>,
@@ -151,13 +153,17 @@ struct Piece {
 }
 
 impl Audit {
-    /// Of the interval from `from` up to `to`, which must be settled, for these definitions.
-    pub fn new(config: &Config, ids: Vec<String>, from: Millis, to: Millis) -> Self {
+    /// Of the interval from `from` up to `to`, which must be settled, for these definitions, but for those whose rows the
+    /// writer filters; `known` is what it knows of each.
+    pub fn new(config: &Config, mut ids: Vec<String>, known: &[Definition], from: Millis, to: Millis) -> Self {
+        let definitions = Definitions::new(known);
+        ids.retain(|id| definitions.is_audiohook(id));
         Self {
             output: config.output.file.clone(),
             row_delay_ms: config.catch_up.overlap.as_millis() as i64 + RECEIPT_DELAY_MS,
             from,
             to,
+            definitions,
             ids,
             history: History::new(&config.genesys.api_url, config.catch_up.rate),
             counted: Vec::new(),
@@ -263,7 +269,7 @@ impl Audit {
         let mut scratch = Vec::new();
         for range in &page.rows {
             let text = &page.body[range.clone()];
-            let Ok(event) = judge_row(text) else { continue };
+            let Ok(Some(event)) = self.definitions.judge(text) else { continue };
             let identity = Identity::of(&event, &mut scratch);
             let moment =
                 event.time.map_or(Moment::Receipt { at: page.received, delay: self.row_delay_ms }, Moment::Own);

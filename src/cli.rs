@@ -14,6 +14,7 @@ pub use help::{HINT, VERSION, text as help};
 
 use crate::clock::{Millis, parse_rfc3339};
 use crate::config::{address, values};
+use crate::simulator::PER_MINUTE_MAX;
 
 /// A command line that is understood.
 #[derive(Clone, Debug, PartialEq)]
@@ -105,9 +106,6 @@ impl Name {
 
 /// Where `simulate` listens unless told otherwise.
 pub const SIMULATE_LISTEN: &str = "127.0.0.1:8078";
-
-/// Events a minute, at most: beyond this the simulator itself is what is measured.
-const RATE_MAX: f64 = 60_000_000.0;
 
 /// Everything that was given, before it is known to which command.
 #[derive(Default)]
@@ -262,8 +260,8 @@ fn listen(text: &str) -> Result<String, String> {
 }
 
 fn rate(text: &str) -> Result<f64, String> {
-    let rate = text.parse::<f64>().ok().filter(|rate| *rate > 0.0 && *rate <= RATE_MAX);
-    rate.ok_or_else(|| format!("--rate must be a number of events a minute, more than 0 and at most {RATE_MAX}"))
+    let rate = text.parse::<f64>().ok().filter(|rate| *rate > 0.0 && *rate <= PER_MINUTE_MAX);
+    rate.ok_or_else(|| format!("--rate must be a number of events a minute, more than 0 and at most {PER_MINUTE_MAX}"))
 }
 
 fn instant(option: &str, text: &str) -> Result<Millis, String> {
@@ -357,6 +355,7 @@ mod tests {
             "simulate --seed -1",
             "simulate --rate 0",
             "simulate --rate NaN",
+            "simulate --rate 60001",
             "audit --from yesterday",
             "audit --from 2026-11-23T10:00:00",
             "audit --from 2026-11-23T10:00:00Z --to 2026-11-23T10:00:00Z",

@@ -16,6 +16,7 @@ use crate::genesys::{session, topics};
 use crate::http::Bound;
 use crate::message::Address;
 use crate::net::Dialer;
+use crate::output::Lock;
 use crate::signals::Signal;
 use crate::status::Status;
 use crate::writer::{Inbox, Writer};
@@ -82,13 +83,17 @@ impl Collector {
         let dialer = Dialer::new(&config.network).map_err(|error| Fault::Setting(error.to_string()))?;
         let dialer = Arc::new(dialer);
         let (news_in, news) = bounded(NEWS_MAX);
+        // Before any file is made: a port in use leaves none behind. But where a second collector has the first one's
+        // settings, the file is what it is told of: that is what both must not have.
+        let bound = bound.map_or_else(|| http::bind(&config.http), Ok);
+        if let Err(error) = &bound
+            && !matches!(Lock::holder(&config.output.file), Ok(Some(_)))
+        {
+            return Err(Fault::Other(error.clone()));
+        }
         let (mut writer, begin) =
             Writer::open(config.clone(), status.clone(), clock.clone(), news_in.clone()).map_err(Fault::Other)?;
-        // After the lock: where a second collector has the first one's settings, the file is what both must not have.
-        let bound = match bound {
-            Some(bound) => bound,
-            None => http::bind(&config.http).map_err(Fault::Other)?,
-        };
+        let bound = bound.map_err(Fault::Other)?;
 
         let (stop, stopped) = bounded::<()>(0);
         let (reopen, reopened) = bounded(1);

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use faults::{Fault, Faults};
-pub use load::{Need, load_http};
+pub use load::{Need, is_asked_for, load_http};
 
 use crate::secret::Secret;
 

@@ -26,8 +26,6 @@ const HTTP_PORT: u16 = 8077;
 const HTTP_HOST: &str = "127.0.0.1";
 /// The history is read so often, so that what only the history brings is seen too.
 const CATCH_UP_INTERVAL: Duration = Duration::from_secs(10);
-/// Lively enough to watch, and calm enough to read.
-const EVENTS_PER_MINUTE: f64 = 30.0;
 /// Folders that were left by others are tried so many times to be avoided.
 const FOLDER_TRIES: u32 = 100;
 /// Signals that wait for the collector, at most.
@@ -63,7 +61,7 @@ fn start(
     let service = Options { keep_issued: false, ..Options::default() };
     let client = service.clients.first().cloned().ok_or_else(|| io::Error::other("the service knows no client"))?;
     let mut simulator = Simulator::start(service)?;
-    simulator.generate(Pace { per_minute: EVENTS_PER_MINUTE, ..Pace::default() })?;
+    simulator.generate(Pace::default())?;
     let (bound, http) = bind(host.as_deref().unwrap_or(HTTP_HOST))?;
     let config = settings(&simulator.url(), &client, &folder.path, http, log);
     announce(&mut io::stdout().lock(), &config, &folder)?;

@@ -60,7 +60,7 @@ fn command(invocation: Invocation) -> ExitCode {
     match invocation.command {
         Command::Collect => daemon(load(Need::Credentials), collect),
         Command::Demo(options) => {
-            let format_given = environment("LOG_FORMAT").is_some_and(|format| !format.is_empty());
+            let format_given = config::is_asked_for("LOG_FORMAT", &environment, env_file);
             // From the environment alone: a settings file for real use may let others in.
             let host =
                 environment("HTTP_HOST").and_then(|host| host.into_string().ok()).filter(|host| !host.is_empty());
@@ -184,10 +184,14 @@ fn template(config: Config) -> ExitCode {
     }
 }
 
-/// A closed pipe is no failure of ours: `audiohook-collector --help | head` is well.
+/// A closed pipe is no failure of ours: `audiohook-collector --help | head` is well. Whatever else keeps the text from
+/// where it should go is one: `audiohook-collector template > FILE` on a full disk.
 fn print(text: impl Display) -> ExitCode {
-    let _ = writeln!(io::stdout(), "{text}");
-    ExitCode::SUCCESS
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => failure(format_args!("cannot print: {error}")),
+        _ => ExitCode::SUCCESS,
+    }
 }
 
 fn wrong_use(what: impl Display) -> ExitCode {

@@ -42,7 +42,7 @@ pub use command::command;
 pub use definitions::Definition;
 pub use event::{Event, SocketTime, content_key};
 pub use fault::{Action, Call, Knobs};
-pub use generator::Pace;
+pub use generator::{PER_MINUTE_MAX, Pace};
 pub use handle::Faults;
 pub use state::Route;
 pub use tokens::Client;

@@ -33,6 +33,29 @@ fn help_and_version_are_printed_everywhere() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn only_a_closed_pipe_is_forgiven_what_is_printed() {
+    let (closed, reader) = std::os::unix::net::UnixStream::pair().expect("a pair");
+    drop(reader);
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("/dev/full");
+    for (output, status) in [(std::os::fd::OwnedFd::from(closed), 0), (full.into(), 1)] {
+        for args in [&["--help"][..], &["demo", "--help"], &["--version"], &["template"]] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_audiohook-collector"));
+            let output = command
+                .args(args)
+                .env_clear()
+                .current_dir("/")
+                .stdout(output.try_clone().expect("a copy"))
+                .output()
+                .expect("the binary runs");
+            assert_eq!(output.status.code(), Some(status), "{args:?}");
+            let errors = text(&output.stderr);
+            assert_eq!(errors.contains("cannot print: "), status == 1, "{errors}");
+        }
+    }
+}
+
+#[test]
 fn a_wrong_command_line_is_one_line_and_status_2() {
     for args in [&["--nope"][..], &["chek"], &["demo", "--for", "0"], &["--env-file"], &["audit", "--from", "noon"]] {
         let output = run(args, &[]);

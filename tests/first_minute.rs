@@ -46,6 +46,19 @@ fn a_demo_without_a_folder_leaves_none() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
+#[test]
+fn a_demo_logs_for_a_person_unless_a_setting_that_was_named_asks_for_json() {
+    let folder = Folder::new("demo-format");
+    folder.write(".env", "LOG_FORMAT=json\n");
+    folder.write("named.env", "LOG_FORMAT=json\n");
+    for (arguments, json) in [(&["demo"][..], false), (&["demo", "--env-file", "named.env"], true)] {
+        let mut demo = Collector::run(folder.path(), arguments, &BTreeMap::new());
+        let line = demo.wait_log("AudioHook event processed", SOON);
+        assert_eq!(line.starts_with('{'), json, "{line}");
+        assert_eq!(demo.term().code(), Some(0));
+    }
+}
+
 /// As in a container, whose published port does not reach the loopback.
 #[test]
 fn a_demo_listens_where_http_host_says() {

@@ -116,7 +116,7 @@ fn at_a_stop_everything_received_is_in_the_file() {
 }
 
 #[test]
-fn a_second_signal_ends_it_at_once() {
+fn signals_that_come_at_once_are_one_stop() {
     let sim = simulator(|_| {});
     let folder = Folder::new("second-signal");
     let mut collector = Collector::start(&sim, &folder, &[]);
@@ -127,6 +127,6 @@ fn a_second_signal_ends_it_at_once() {
     collector.signal(Signal::INT);
     let start = Instant::now();
     collector.signal(Signal::CONT);
-    collector.wait_exit(STOP);
+    assert_eq!(collector.wait_exit(STOP).code(), Some(0), "{}", collector.log_text());
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
 }

@@ -229,6 +229,32 @@ fn the_channel_is_tried_again_after_a_restart_and_replaced_only_where_it_is_refu
 }
 
 #[test]
+fn a_channel_that_belongs_to_the_token_before_is_replaced_and_nothing_is_missed() {
+    let belongs = |k: &mut Knobs| k.channels_belong_to_token = true;
+    let (sim, folder) = (simulator(belongs), Folder::new("belongs"));
+    // A topic that is rejected is asked for again soon, and with it the whole subscription.
+    sim.faults().reject_topics("v2.operations.events.AUDIOHOOK-0002", "no", &[]);
+    let collector = Collector::start(&sim, &folder, &[("GENESYS_DELIVERY", "websocket")]);
+    collector.wait_reason("subscription_rejected", true, SOON);
+    assert!(sim.wait_until(SOON, |view| view.sockets_open() == 1));
+    sim.issue(Event::numbered("AUDIOHOOK-0001"));
+    collector.wait_lines(1, SOON);
+    sim.faults().revoke_tokens();
+    let mut issued = 1;
+    let replaced = poll(SOON * 2, || {
+        issued += 1;
+        sim.issue(Event::numbered("AUDIOHOOK-0001"));
+        sim.view(|view| view.sockets_opened() == 2 && view.sockets_open() == 1).then_some(())
+    });
+    assert!(replaced.is_some(), "{}", collector.log_text());
+    collector.wait_lines(issued, SOON);
+    assert_same_set(&sim.issued(), &collector.records());
+    let asked = sim.view(|view| view.count(Call::Subscriptions));
+    assert!(sim.wait_until(SOON * 2, |view| view.count(Call::Subscriptions) > asked + 1));
+    assert_eq!(sim.view(|view| view.channels_made()), 2, "the new token's own is kept");
+}
+
+#[test]
 fn a_service_that_refuses_every_socket_is_not_given_channel_after_channel() {
     all_at_once([404, 401], |status| {
         let (sim, folder) = (simulator(|_| ()), Folder::new("sockets"));

@@ -8,7 +8,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use audiohook_collector::clock::format_millis;
-use audiohook_collector::simulator::{Action, Call, Event, Knobs, Options, Route, Simulator};
+use audiohook_collector::simulator::{Action, Call, Definition, Event, Knobs, Options, Route, Simulator};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use serde_json::{Value, json};
 use support::collector::{binary, settings};
@@ -527,6 +527,60 @@ fn an_audit_finds_what_is_missing_and_repairs_it() {
     let (status, _, errors) = audit(&["audit", "--repair"]);
     assert!(status == Some(1) && errors.contains(&collector.pid().to_string()), "{errors}");
     collector.signal(Signal::TERM);
+}
+
+#[test]
+fn an_audit_misses_no_event_that_the_topics_bring_and_the_collector_filters() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("audit-filtered"));
+    // AudioHook's by its name alone, which only the definitions tell.
+    sim.define(Definition::new("DATAACTIONS-0009", "Data action of an AudioHook integration", ""));
+    folder.write("topics.json", r#"{"topics":["v2.operations.events.*"]}"#);
+    let mut all = settings(&sim, &folder);
+    all.insert("CATCH_UP_OVERLAP".into(), "2".into());
+    let mut collector = Collector::start_with(folder.path(), &all);
+    collector.wait_healthy();
+    for _ in 0..4 {
+        sim.issue(Event::numbered("TELEPHONY-0001"));
+        sim.issue_by(Event::numbered("DATAACTIONS-0009"), Route::HistoryOnly);
+        sim.issue(Event::numbered("AUDIOHOOK-0001"));
+    }
+    collector.wait_lines(8, LONG);
+    let_pass(Duration::from_secs(4));
+    assert!(collector.term().success());
+    let audit = |arguments: &[&str]| {
+        let output = binary(folder.path(), arguments, &all).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (status, report, errors) = audit(&["audit", "--json"]);
+    assert_eq!(status, Some(0), "{report} {errors}");
+    let report: Value = serde_json::from_str(&report).unwrap();
+    let counted = report["definitions"].as_array().unwrap();
+    assert!(counted.iter().all(|counted| counted["genesys"] == counted["file"]), "{report}");
+    let counts = |id: &str| counted.iter().find(|counted| counted["id"] == id).map(|counted| &counted["file"]);
+    assert_eq!(
+        (counts("TELEPHONY-0001"), counts("AUDIOHOOK-0001"), counts("DATAACTIONS-0009")),
+        (None, Some(&json!(4)), Some(&json!(4)))
+    );
+    // The running collector's own audit is of the same mind.
+    let before = sim.view(|view| view.count(Call::Counts));
+    let collector = Collector::start_with(folder.path(), &all);
+    assert!(sim.wait_until(LONG, |view| view.count(Call::Counts) > before));
+    let reads = sim.view(|view| view.count(Call::History));
+    assert!(sim.wait_until(LONG, |view| view.count(Call::History) > reads + 3));
+    collector.wait_healthy();
+    assert!(!collector.log_text().contains("were missing in the file"), "{}", collector.log_text());
+    drop(collector);
+    // One that is AudioHook's by its name is missed like any other.
+    let file = folder.join("events.jsonl");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let lost = text.lines().position(|line| line.contains("DATAACTIONS-0009")).unwrap();
+    let kept: Vec<&str> = text.lines().enumerate().filter(|(n, _)| *n != lost).map(|(_, line)| line).collect();
+    std::fs::write(&file, kept.join("\n") + "\n").unwrap();
+    let (status, report, _) = audit(&["audit"]);
+    assert!(status == Some(1) && report.contains("\n1 events are missing"), "{report}");
+    let (status, report, errors) = audit(&["audit", "--repair"]);
+    assert_eq!(status, Some(0), "{report} {errors}");
+    assert_eq!(records::read(&file).len(), 8);
 }
 
 /// Where Debian's package libfaketime puts its library.

@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use audiohook_collector::clock::{format_millis, parse_http_date, parse_instant};
-use audiohook_collector::simulator::{Action, Call, Event, Knobs, Options, Pace, Route, Simulator, frame};
+use audiohook_collector::simulator::{
+    Action, Call, Event, Knobs, Options, PER_MINUTE_MAX, Pace, Route, Simulator, frame,
+};
 use serde_json::{Value, json};
 use support::client::Heard;
 use support::collector::credentials;
@@ -235,6 +237,13 @@ fn counts_and_definitions_cover_every_definition() {
         definitions["entities"].as_array().unwrap().iter().map(|d| d["id"].as_str().unwrap()).collect();
     assert!(ids.iter().filter(|id| id.starts_with("AUDIOHOOK-")).count() >= 5);
     assert!(ids.iter().any(|id| !id.starts_with("AUDIOHOOK-")));
+    for definition in definitions["entities"].as_array().unwrap() {
+        let one = client.call("GET", definition["selfUri"].as_str().unwrap(), "");
+        assert_eq!((one.status, &one.json), (200, definition));
+    }
+    for unknown in ["NOPE-0001", "AUDIOHOOK-0001/more", ""] {
+        assert_eq!(client.call("GET", &format!("/api/v2/usage/events/definitions/{unknown}"), "").status, 404);
+    }
 }
 
 #[test]
@@ -250,6 +259,9 @@ fn available_topics_are_templates_and_say_more_when_asked() {
     let template = find(&client.call("GET", &expand, "").json);
     assert_eq!(template["transports"], json!(["EventBridge"]));
     assert_eq!(template["requiresPermissions"], json!(["usage:events:view"]));
+    let repeated = format!("{path}?expand=transports&expand=topicParameters");
+    let template = find(&client.call("GET", &repeated, "").json);
+    assert!(template["transports"].is_array() && template["topicParameters"].is_array(), "{template}");
     let (id, _) = client.channel();
     assert_eq!(client.subscribe(&id, &[TOPIC]).json["entities"][0]["state"], "Rejected");
 }
@@ -265,6 +277,12 @@ fn subscriptions_take_a_bare_array_and_judge_each_topic() {
     }
     let many: Vec<Value> = (0..1001).map(|n| json!({"id": format!("v2.users.{n}.presence")})).collect();
     assert_eq!(client.call("PUT", &path, &Value::from(many).to_string()).status, 400);
+    // The limit comes first: before equal topics count as one, and before any is judged.
+    for topics in [vec![TOPIC.to_owned(); 1001], (0..1001).map(|n| format!("v2.nothing.{n}")).collect()] {
+        let body: Value = topics.iter().map(|topic| json!({"id": topic})).collect();
+        let answer = client.call("PUT", &path, &body.to_string());
+        assert_eq!((answer.status, &answer.json["code"]), (400, &json!("too.many.topics")));
+    }
     sim.faults().reject_topics("v2.operations.events.AUDIOHOOK-0002", "Missing permission", &["usage:events:view"]);
     let second = "v2.operations.events.AUDIOHOOK-0002";
     let body = json!([{"id": TOPIC}, {"id": second}]).to_string();
@@ -611,6 +629,7 @@ fn generated_events_look_like_incidents_and_follow_from_the_seed() {
         let limit = Duration::from_secs(5);
         assert!(sim.wait_until(limit, |view| view.issued() > past), "a live event comes soon");
         let issued = sim.issued();
+        assert!(issued[past as usize].definition.starts_with("AUDIOHOOK-"), "and it is AudioHook's");
         issued.into_iter().take(500).map(|event| event.key).collect::<Vec<_>>()
     };
     let keys = story(1);
@@ -619,6 +638,21 @@ fn generated_events_look_like_incidents_and_follow_from_the_seed() {
     let codes: BTreeSet<&str> = keys.iter().map(|key| key.split('|').next().unwrap()).collect();
     assert!(codes.iter().filter(|code| code.starts_with("AUDIOHOOK-")).count() >= 5, "{codes:?}");
     assert!(codes.iter().any(|code| !code.starts_with("AUDIOHOOK-")), "{codes:?}");
+}
+
+#[test]
+fn the_highest_rate_is_kept() {
+    let mut sim = Simulator::start(Options::default()).unwrap();
+    sim.generate(Pace { per_minute: PER_MINUTE_MAX, past: Duration::ZERO }).unwrap();
+    let limit = Duration::from_secs(30);
+    assert!(sim.wait_until(limit, |view| view.issued() > 0));
+    // The machine may be busy: one of three measurements must come out.
+    let seconds = [1, 2, 3].map(|_| {
+        let (start, from) = (Instant::now(), sim.view(|view| view.issued()));
+        assert!(sim.wait_until(limit, |view| view.issued() >= from + 2_000));
+        start.elapsed().as_secs_f64()
+    });
+    assert!(seconds.iter().any(|s| (1.8..2.2).contains(s)), "a thousand a second: {seconds:?}");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
@@ -121,13 +122,34 @@ fn a_second_signal_ends_it_at_once() {
     sim.issue(Event::numbered("AUDIOHOOK-0001"));
     collector.wait_reason("disk_write_failed", true, SOON);
     collector.signal(Signal::TERM);
-    let _ = poll(Duration::from_millis(300), || None::<()>);
+    // What comes sooner is taken for the same signal.
+    let _ = poll(Duration::from_millis(800), || None::<()>);
     assert!(collector.runs(), "the first signal waits for the disk");
     let since = Instant::now();
     collector.signal(Signal::INT);
     let status = collector.wait_exit(SOON);
     assert!(since.elapsed() < Duration::from_millis(500), "{:?}", since.elapsed());
     assert!(!status.success());
+}
+
+/// As `timeout` and Ctrl-C under make send them: to the process, and to its group.
+#[test]
+fn two_signals_back_to_back_are_one_stop() {
+    for (arguments, said) in [
+        (&["simulate", "--listen", "127.0.0.1:0"][..], "Stop with Ctrl-C"),
+        (&["demo"][..], "AudioHook event processed"),
+    ] {
+        for second in [Signal::TERM, Signal::INT] {
+            let folder = Folder::new("back-to-back");
+            let temporary = BTreeMap::from([("TMPDIR".to_owned(), folder.path().display().to_string())]);
+            let mut process = Collector::run(folder.path(), arguments, &temporary);
+            process.wait_log(said, SOON);
+            process.signal(Signal::TERM);
+            process.signal(second);
+            assert_eq!(process.wait_exit(SOON).code(), Some(0), "{arguments:?}\n{}", process.log_text());
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "no folder is left behind");
+        }
+    }
 }
 
 #[test]
@@ -162,6 +184,7 @@ fn a_port_in_use_is_told_by_its_setting() {
         assert_eq!(output.stdout.is_empty(), console == "false", "CONSOLE_OUTPUT=false: nothing on standard output");
     }
     assert_eq!(sim.view(|view| view.all_requests().count()), 0, "nothing went out");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "no empty file is left behind");
     // An address that is not this machine's.
     all.insert("HTTP_PORT".into(), free_port().to_string());
     all.insert("HTTP_HOST".into(), "192.0.2.1".into());

@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::genesys::api::Api;
 use crate::genesys::history::KEPT_MS;
 use crate::genesys::topics;
+use crate::message::Definition;
 use crate::net::Dialer;
 use crate::output::Lock;
 use crate::writer;
@@ -51,11 +52,11 @@ fn audit(config: &Config, options: &cli::Audit, clock: &Clock) -> Result<bool, S
     let definitions = api.definitions().map_err(|error| error.to_string())?;
     let ids = topics::plan(file.as_deref(), Some(&definitions)).ids;
     let (from, to) = interval(config, options, api.service().now())?;
-    let mut report = one(config, &mut api, ids.clone(), from, to, clock)?;
+    let mut report = one(config, &mut api, &ids, &definitions, (from, to), clock)?;
     if lock.is_some() && !report.rows.is_empty() {
         let count = writer::repair(config, &definitions, &report.repair(clock.wall()))?;
         say(&format!("{count} missing events were appended to {}", config.output.file.display()));
-        report = one(config, &mut api, ids, from, to, clock)?;
+        report = one(config, &mut api, &ids, &definitions, (from, to), clock)?;
     }
     let text = if options.json { json(&report) } else { prose(&report) };
     writeln!(io::stdout(), "{text}").map_err(|error| format!("cannot print the report: {error}"))?;
@@ -65,12 +66,12 @@ fn audit(config: &Config, options: &cli::Audit, clock: &Clock) -> Result<bool, S
 fn one(
     config: &Config,
     api: &mut Api,
-    ids: Vec<String>,
-    from: Millis,
-    to: Millis,
+    ids: &[String],
+    definitions: &[Definition],
+    (from, to): (Millis, Millis),
     clock: &Clock,
 ) -> Result<Report, String> {
-    let mut audit = Audit::new(config, ids, from, to);
+    let mut audit = Audit::new(config, ids.to_vec(), definitions, from, to);
     let mut failures = 0;
     loop {
         let wait = match audit.step(api, clock, &|| ()) {

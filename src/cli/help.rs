@@ -53,7 +53,7 @@ Usage: audiohook-collector simulate [--listen HOST:PORT] [--seed N] [--rate N]
 Options:
       --listen HOST:PORT  where to listen; 127.0.0.1:8078 otherwise, port 0 for any free one
       --seed N            issue the same events in each run
-      --rate N            events a minute, on average";
+      --rate N            events a minute, on average: 30 otherwise, 60000 at most";
 
 const CHECK: &str = "\
 Tries everything that a start needs, in order, and says what was found and what to do. Status 1 if anything is wrong.

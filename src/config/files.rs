@@ -4,7 +4,6 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Output;
 use super::reader::Reader;
 use super::settings::default_of;
 
@@ -15,14 +14,35 @@ pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(text)
 }
 
-/// No file may serve two purposes: the one would be written over by the other.
-pub fn check(reader: &mut Reader<'_>, output: &Output, env_file: Option<&Path>) {
-    let file = place(&output.file);
-    let state = place(&output.state_file);
-    let default_state = place(&with_suffix(&output.file, ".state"));
-    if let Some(owner) = taken_by_output(&state, &file) {
-        reader.fault("STATE_FILE", format!("must be a file of its own: this one is {owner}"));
-    }
+/// The files that are written; `None`: its setting is at fault already.
+pub struct Written {
+    pub file: Option<PathBuf>,
+    pub state_file: Option<PathBuf>,
+}
+
+/// No file may serve two purposes: the one would be written over by the other. Of two settings that name one file the one
+/// is told that was set, and rather the one that is read than the one that is written.
+pub fn check(reader: &mut Reader<'_>, written: &Written, env_file: Option<&Path>) {
+    let file = written.file.as_deref().map(place);
+    let state = written.state_file.as_deref().map(place);
+    let default_state = written.file.as_deref().map(|file| place(&with_suffix(file, ".state")));
+    let of_output = |path: &Path| taken_by_output(path, file.as_deref()?);
+    let is_state = |path: &Path| [&state, &default_state].into_iter().flatten().any(|state| state == path);
+
+    let settings = place(env_file.unwrap_or(Path::new("./.env")));
+    // Where TOPICS_FILE is set, it is the one that is told.
+    let topics = reader.text("TOPICS_FILE").is_none().then(|| place(Path::new(default_of("TOPICS_FILE"))));
+    let is_read = |path: &Path| {
+        if path == settings {
+            return Some("the file with the settings".to_owned());
+        }
+        (topics.as_deref() == Some(path)).then(|| "TOPICS_FILE".to_owned())
+    };
+
+    let mut owners: Vec<(&str, Option<String>)> = vec![
+        ("OUTPUT_FILE", file.as_deref().and_then(is_read)),
+        ("STATE_FILE", state.as_deref().and_then(|state| of_output(state).or_else(|| is_read(state)))),
+    ];
     for name in [
         "TOPICS_FILE",
         "ELASTIC_CA_FILE",
@@ -32,21 +52,13 @@ pub fn check(reader: &mut Reader<'_>, output: &Output, env_file: Option<&Path>) 
         "HTTP_TOKEN_FILE",
     ] {
         let Some(path) = reader.text(name).map(|path| place(Path::new(&path))) else { continue };
-        if let Some(owner) = taken_by_output(&path, &file) {
+        let owner = of_output(&path).or_else(|| is_state(&path).then(|| "STATE_FILE".to_owned()));
+        owners.push((name, owner));
+    }
+    for (name, owner) in owners {
+        if let Some(owner) = owner {
             reader.fault(name, format!("must be a file of its own: this one is {owner}"));
-        } else if path == state || path == default_state {
-            reader.fault(name, "must be a file of its own: this one is STATE_FILE");
         }
-    }
-    let env_file = place(env_file.unwrap_or(Path::new("./.env")));
-    for (name, path) in [("OUTPUT_FILE", &file), ("STATE_FILE", &state)] {
-        if *path == env_file {
-            reader.fault(name, "must be a file of its own: this one holds the settings");
-        }
-    }
-    let topics = place(Path::new(default_of("TOPICS_FILE")));
-    if reader.text("TOPICS_FILE").is_none() && (file == topics || state == topics) {
-        reader.fault("OUTPUT_FILE", "and STATE_FILE must not be TOPICS_FILE");
     }
 }
 

@@ -59,15 +59,13 @@ impl Config {
         let mut reader = Reader::new(environment, env_file);
         let genesys = genesys(&mut reader, need);
         let catch_up = catch_up(&mut reader);
-        let output = output(&mut reader);
+        let (written, output) = output(&mut reader);
         let log = log_settings(&mut reader);
         let elastic = elastic(&mut reader, need);
         let http = http(&mut reader);
         let reconnect = reconnect(&mut reader);
         let network = network(&mut reader);
-        if let Some(output) = &output {
-            files::check(&mut reader, output, env_file);
-        }
+        files::check(&mut reader, &written, env_file);
         let config = || {
             Some(Self {
                 genesys: genesys?,
@@ -121,6 +119,15 @@ pub fn load_http(environment: &dyn Fn(&str) -> Option<OsString>, env_file: Optio
     finish(reader, http)
 }
 
+/// Whether this setting has a value in the environment or in the settings file that was named: a `./.env` that merely lies
+/// there asks for nothing.
+pub fn is_asked_for(name: &str, environment: &dyn Fn(&str) -> Option<OsString>, env_file: Option<&Path>) -> bool {
+    match env_file {
+        Some(_) => Reader::new(environment, env_file).text(name).is_some(),
+        None => environment(name).is_some_and(|value| !value.is_empty()),
+    }
+}
+
 /// What was read, unless anything was wrong.
 fn finish<T>(reader: Reader<'_>, read: Option<T>) -> Result<T, Faults> {
     let mut faults = reader.into_faults();
@@ -138,7 +145,8 @@ fn finish<T>(reader: Reader<'_>, read: Option<T>) -> Result<T, Faults> {
 fn genesys(reader: &mut Reader<'_>, need: Need) -> Option<Genesys> {
     let login_url = reader.optional("GENESYS_LOGIN_URL", service_url);
     let api_url = reader.optional("GENESYS_API_URL", service_url);
-    let addresses_given = matches!((&login_url, &api_url), (Some(Some(_)), Some(Some(_))));
+    // A bad one is given too: it has a fault of its own.
+    let addresses_given = login_url != Some(None) && api_url != Some(None);
     let env = reader.optional("GENESYS_ENV", |text| region::domain(text, addresses_given));
     let client_id = reader.optional("GENESYS_CLIENT_ID", client_id);
     let client_secret = reader.secret("GENESYS_CLIENT_SECRET");
@@ -215,21 +223,29 @@ fn catch_up(reader: &mut Reader<'_>) -> Option<CatchUp> {
     Some(CatchUp { interval: interval?, overlap: overlap?, rate: rate? as u32, start: start? })
 }
 
-fn output(reader: &mut Reader<'_>) -> Option<Output> {
+/// The files that it writes, whatever else is at fault, and the whole group.
+fn output(reader: &mut Reader<'_>) -> (files::Written, Option<Output>) {
     let file = reader.judged("OUTPUT_FILE", file_path);
     let max_file_size = reader.judged("MAX_FILE_SIZE", values::size);
     let backup_count = reader.judged("BACKUP_COUNT", |text| values::number(text, 0, BACKUP_COUNT_MAX));
     let state_file = reader.optional("STATE_FILE", file_path);
     let redact_fields = reader.judged("REDACT_FIELDS", |text| Ok(values::list(text)));
-    let file = file?;
-    let state_file = state_file?.unwrap_or_else(|| files::with_suffix(&file, ".state"));
-    Some(Output {
-        max_file_size: max_file_size?,
-        backup_count: backup_count? as u32,
-        state_file,
-        redact_fields: redact_fields?,
-        file,
-    })
+    let state_file = match (state_file, &file) {
+        (Some(None), Some(file)) => Some(files::with_suffix(file, ".state")),
+        (given, _) => given.flatten(),
+    };
+    let written = files::Written { file, state_file };
+    let output = || {
+        Some(Output {
+            file: written.file.clone()?,
+            max_file_size: max_file_size?,
+            backup_count: backup_count? as u32,
+            state_file: written.state_file.clone()?,
+            redact_fields: redact_fields?,
+        })
+    };
+    let output = output();
+    (written, output)
 }
 
 fn file_path(text: &str) -> Judged<PathBuf> {
@@ -259,7 +275,7 @@ fn elastic(reader: &mut Reader<'_>, need: Need) -> Option<Option<Elastic>> {
         values::list(text).iter().map(|url| address::parse(url)).collect::<Judged<Vec<Address>>>()
     });
     let given = reader.secret("ELASTIC_AUTH");
-    let authorization = given.and_then(|given| cluster_authorization(reader, given, addresses.as_deref()?));
+    let authorization = given.and_then(|given| cluster_authorization(reader, given, addresses.as_deref()));
     let index = reader.judged("ELASTIC_INDEX", values::index_name);
     let bulk_size = reader.judged("BULK_SIZE", |text| values::number(text, 1, BULK_SIZE_MAX));
     let flush_interval = reader.judged("ELASTIC_FLUSH_INTERVAL", values::seconds);
@@ -286,23 +302,31 @@ fn elastic(reader: &mut Reader<'_>, need: Need) -> Option<Option<Elastic>> {
     Some((!off || need == Need::Template).then_some(elastic))
 }
 
-/// From ELASTIC_AUTH, or from the user and the password in the addresses, which must then be the same in all that have
-/// them: one header serves them all.
+/// From ELASTIC_AUTH, or from the user and the password in the addresses (`None`: they are at fault already): one header
+/// serves them all.
 fn cluster_authorization(
     reader: &mut Reader<'_>,
     given: Option<Secret>,
-    addresses: &[Address],
+    addresses: Option<&[Address]>,
 ) -> Option<Option<Secret>> {
-    let given = match given {
-        Some(text) => match authorization::header(text.expose()) {
-            Ok(header) => Some(header),
-            Err(message) => {
-                reader.fault("ELASTIC_AUTH", message);
-                return None;
-            }
-        },
-        None => None,
+    let is_given = given.is_some();
+    let given = match given.map(|text| authorization::header(text.expose())).transpose() {
+        Ok(header) => Some(header),
+        Err(message) => {
+            reader.fault("ELASTIC_AUTH", message);
+            None
+        }
     };
+    let from_addresses = addresses_authorization(reader, addresses?)?;
+    if is_given && from_addresses.is_some() {
+        reader.fault("ELASTIC_URL", "holds a user and a password while ELASTIC_AUTH is set: keep one of the two");
+        return None;
+    }
+    Some(given?.or(from_addresses))
+}
+
+/// The user and the password in the addresses, which must be the same in all that have them.
+fn addresses_authorization(reader: &mut Reader<'_>, addresses: &[Address]) -> Option<Option<Secret>> {
     let mut from_addresses: Option<Secret> = None;
     for user_info in addresses.iter().filter_map(|address| address.user_info.as_deref()) {
         let header = match authorization::from_user_info(user_info) {
@@ -318,11 +342,7 @@ fn cluster_authorization(
         }
         from_addresses = Some(header);
     }
-    if given.is_some() && from_addresses.is_some() {
-        reader.fault("ELASTIC_URL", "holds a user and a password while ELASTIC_AUTH is set: keep one of the two");
-        return None;
-    }
-    Some(given.or(from_addresses))
+    Some(from_addresses)
 }
 
 fn http(reader: &mut Reader<'_>) -> Option<Http> {

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::{Event, Field};
-use crate::json::{Text, push_string};
+use super::{Event, Field, judge_row};
+use crate::json::{Result, Text, push_string};
 use crate::message::Definition;
 
 /// Names and descriptions by id, as JSON strings without their quotes.
@@ -20,8 +20,26 @@ impl Definitions {
         )
     }
 
+    /// A row of the history, with its name and description, if it is one of AudioHook's: the one verdict by which the
+    /// writer takes a row, and the audit misses it.
+    ///
+    /// # Errors
+    /// When the row is not an object.
+    pub fn judge<'a>(&'a self, row: &'a str) -> Result<Option<Event<'a>>> {
+        let mut event = judge_row(row)?;
+        self.fill(&mut event);
+        Ok(event.is_audiohook().then_some(event))
+    }
+
+    /// Whether the rows of this definition are AudioHook's.
+    pub fn is_audiohook(&self, id: &str) -> bool {
+        let mut event = Event { definition: Field::Literal(id), ..Event::default() };
+        self.fill(&mut event);
+        event.is_audiohook()
+    }
+
     /// Fills in the row's name and description.
-    pub fn fill<'a>(&'a self, event: &mut Event<'a>) {
+    fn fill<'a>(&'a self, event: &mut Event<'a>) {
         if let Some((name, description)) = self.0.get(&*event.definition.decoded()) {
             let text =
                 |text: &'a Option<String>| text.as_deref().map_or(Field::Absent, |t| Field::Text(Text::from_raw(t)));

@@ -345,8 +345,13 @@ impl Session {
     }
 
     fn tell_definitions(&mut self) {
-        let known = self.definitions.clone().unwrap_or_else(topics::built_in);
+        let known = self.known_definitions();
         self.tell(FromSession::Definitions(Arc::new(known)));
+    }
+
+    /// What the writer is told of the definitions.
+    fn known_definitions(&self) -> Vec<Definition> {
+        self.definitions.clone().unwrap_or_else(topics::built_in)
     }
 
     /// Asks whether a socket may carry the topics at all.

@@ -3,10 +3,11 @@
 //!
 //! Pure, but for reading the file. Must never: ask the socket and the history for different definitions.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::channel::TOPICS_MAX;
 use crate::message::Definition;
@@ -35,10 +36,11 @@ pub fn built_in() -> Vec<Definition> {
         .collect()
 }
 
+/// What a fault ends with.
+const RIGHT_FORM: &str =
+    "it must be an object with a list of topics, such as {\"topics\":[\"v2.operations.events.AUDIOHOOK-*\"]}";
+
 #[derive(Deserialize)]
-#[serde(
-    expecting = "an object with a list of topics is expected, as {\"topics\":[\"v2.operations.events.AUDIOHOOK-*\"]}"
-)]
 struct File {
     topics: Vec<String>,
 }
@@ -59,8 +61,11 @@ pub fn read_file(path: &Path, named: bool) -> Result<Option<Vec<String>>, String
 
 fn parse_file(bytes: &[u8]) -> Result<Vec<String>, String> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let file: File = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    Ok(file.topics)
+    // Read as a map first: a struct may be an array too, for serde.
+    serde_json::from_slice::<HashMap<String, IgnoredAny>>(bytes)
+        .and_then(|_| serde_json::from_slice(bytes))
+        .map(|file: File| file.topics)
+        .map_err(|error| format!("{error}; {RIGHT_FORM}"))
 }
 
 /// What to subscribe to and to ask for.
@@ -213,11 +218,33 @@ mod tests {
     fn a_broken_file_is_told_with_line_and_column() {
         let error = parse_file(b"{\"topics\":[\n  \"a\",,\n]}").unwrap_err();
         assert!(error.contains("line 2 column 7"), "{error}");
-        let error = parse_file(b"[]").unwrap_err();
-        assert!(error.contains("topics"), "{error}");
         assert_eq!(parse_file(b"\xef\xbb\xbf{\"topics\":[\"a\"]}").unwrap(), ["a"]);
         assert_eq!(read_file(Path::new("/no/such/topics.json"), false), Ok(None));
         assert!(read_file(Path::new("/no/such/topics.json"), true).is_err());
+    }
+
+    #[test]
+    fn whatever_is_no_object_with_topics_is_refused_with_the_right_form() {
+        for text in [
+            "",
+            "[]",
+            r#"[["v2.operations.events.AUDIOHOOK-*"]]"#,
+            r#" [["a"],1]"#,
+            "null",
+            "7",
+            "\"topics\"",
+            "topics: [a]",
+            "{}",
+            r#"{"topics":"a"}"#,
+            r#"{"topics":[1]}"#,
+            r#"{"topics":null}"#,
+            r#"{"topic":["a"]}"#,
+            r#"{"topics":["a"]} x"#,
+        ] {
+            let error = parse_file(text.as_bytes()).expect_err(text);
+            assert!(error.ends_with(RIGHT_FORM), "{text}: {error}");
+            assert_eq!(error.matches("object").count(), 1, "{text}: {error}");
+        }
     }
 
     #[test]

@@ -36,8 +36,9 @@ impl Wanted {
         for (name, value) in pairs {
             match name.as_str() {
                 "limit" => {
-                    let limit = whole_number(&value.text)
-                        .ok_or_else(|| format!("limit is not a number from 0 to {RECENT_MAX}"))?;
+                    let limit = whole_number(&value.text).ok_or_else(|| {
+                        format!("limit is not a whole number; {RECENT_MAX} records are given at most")
+                    })?;
                     wanted.limit = Some(limit.min(RECENT_MAX as u64) as usize);
                 }
                 "after" => wanted.after = Some(whole_number(&value.text).ok_or("after is not a number")?),

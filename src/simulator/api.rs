@@ -22,7 +22,7 @@ const QUERY_URI: &str = "/api/v2/usage/events/query";
 pub(super) fn answer(shared: &Shared, call: Call, request: &Request) -> Answer {
     let allowed: &[&str] = match call {
         Call::Token | Call::History | Call::Counts => &["POST"],
-        Call::Definitions | Call::AvailableTopics | Call::Handshake => &["GET"],
+        Call::Definitions | Call::Definition | Call::AvailableTopics | Call::Handshake => &["GET"],
         Call::Channels => &["GET", "POST"],
         Call::Channel => &["HEAD"],
         Call::Subscriptions => &["GET", "PUT", "POST", "DELETE"],
@@ -45,9 +45,10 @@ pub(super) fn answer(shared: &Shared, call: Call, request: &Request) -> Answer {
         };
         match call {
             Call::Definitions => Answer::json(200, state.definitions.to_json()),
+            Call::Definition => definition(state, request),
             Call::History => history_page(shared, state, request),
             Call::Counts => counts(shared, state, request),
-            Call::AvailableTopics => topics::available(state, &request.parameter("expand").unwrap_or_default()),
+            Call::AvailableTopics => topics::available(state, &request.list("expand")),
             Call::Channels if request.method == "GET" => list_channels(shared, state, request, &client),
             Call::Channels => make_channel(shared, state, request, &client),
             _ => with_channel(shared, state, call, request, &client),
@@ -70,7 +71,9 @@ pub(super) fn failure(shared: &Shared, call: Call, status: u16, retry_after_s: O
         (Call::Token, 400 | 401) => login_refused(status, "invalid_client", "client not found"),
         (Call::Handshake, 404) => error(404, "not.found", "Channel not found."),
         (_, 401) => error(401, "bad.credentials", "Invalid login credentials."),
-        (Call::History | Call::Counts | Call::Definitions, 403) => missing(&["usage:events:view".to_owned()]),
+        (Call::History | Call::Counts | Call::Definitions | Call::Definition, 403) => {
+            missing(&["usage:events:view".to_owned()])
+        }
         (_, 403) => missing(&["notifications:channel:add".to_owned()]),
         (_, 429) => error(429, "too.many.requests", "Rate limit exceeded the maximum."),
         (_, 503) => error(503, "service.unavailable", "The service is unavailable."),
@@ -143,6 +146,14 @@ fn authorize(shared: &Shared, state: &mut State, request: &Request) -> Result<St
 
 fn bad(message: &str) -> Answer {
     error(400, "bad.request", message)
+}
+
+fn definition(state: &State, request: &Request) -> Answer {
+    let id = super::tokens::percent_decoded(request.path.rsplit('/').next().unwrap_or_default());
+    match state.definitions.find(&id) {
+        Some(definition) => Answer::json(200, definition.to_json()),
+        None => error(404, "not.found", "The requested event definition was not found."),
+    }
 }
 
 fn history_page(shared: &Shared, state: &mut State, request: &Request) -> Answer {
@@ -305,7 +316,7 @@ fn with_channel(shared: &Shared, state: &mut State, call: Call, request: &Reques
 fn subscribe(shared: &Shared, state: &mut State, id: &str, request: &Request) -> Answer {
     let asked = match asked_topics(&request.body) {
         Ok(asked) => asked,
-        Err(message) => return bad(&message),
+        Err(refusal) => return refusal,
     };
     let ignore_errors = request.parameter("ignoreErrors").is_some_and(|value| value.eq_ignore_ascii_case("true"));
     let verdicts: Vec<(String, topics::Verdict)> =
@@ -328,8 +339,8 @@ fn subscribe(shared: &Shared, state: &mut State, id: &str, request: &Request) ->
     if request.method == "POST" {
         wanted.extend(channel.topics.iter().cloned());
     }
-    if asked.len() > TOPICS_MAX || wanted.len() > TOPICS_MAX {
-        return error(400, "too.many.topics", &format!("A channel may have {TOPICS_MAX} topics at most."));
+    if wanted.len() > TOPICS_MAX {
+        return too_many_topics();
     }
     channel.topics = wanted;
     channel.renewed = now;
@@ -340,13 +351,21 @@ fn subscribe(shared: &Shared, state: &mut State, id: &str, request: &Request) ->
     Answer::json(200, json!({"entities": entities}))
 }
 
-/// The ids of a bare array of objects; anything around it is refused.
-fn asked_topics(body: &[u8]) -> Result<Vec<String>, String> {
-    let body: Value = serde_json::from_slice(body).map_err(|e| format!("The request body is not JSON: {e}"))?;
-    let list = body.as_array().ok_or("The request body must be an array of topics")?;
+fn too_many_topics() -> Answer {
+    error(400, "too.many.topics", &format!("A channel may have {TOPICS_MAX} topics at most."))
+}
+
+/// The ids of a bare array of objects; anything around it is refused, and so are too many, whatever they are.
+fn asked_topics(body: &[u8]) -> Result<Vec<String>, Answer> {
+    let body: Value = serde_json::from_slice(body).map_err(|e| bad(&format!("The request body is not JSON: {e}")))?;
+    let list = body.as_array().ok_or_else(|| bad("The request body must be an array of topics"))?;
+    if list.len() > TOPICS_MAX {
+        return Err(too_many_topics());
+    }
     let mut asked: Vec<String> = Vec::with_capacity(list.len());
     for topic in list {
-        let id = topic.get("id").and_then(Value::as_str).ok_or("Each topic must be an object with an id")?;
+        let id = topic.get("id").and_then(Value::as_str);
+        let id = id.ok_or_else(|| bad("Each topic must be an object with an id"))?;
         if !asked.iter().any(|other| other == id) {
             asked.push(id.to_owned());
         }

@@ -1,4 +1,4 @@
-//! The event definitions that the service offers: `GET /api/v2/usage/events/definitions`.
+//! The event definitions that the service offers: `GET /api/v2/usage/events/definitions`, all or one.
 //!
 //! Deals with: the catalogue and its JSON. Must never: tell AudioHook's definitions from the others; that is the
 //! asker's business.
@@ -22,6 +22,10 @@ impl Definition {
 
     pub(super) fn self_uri(&self) -> String {
         format!("/api/v2/usage/events/definitions/{}", self.id)
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        json!({"id": self.id, "name": self.name, "description": self.description, "selfUri": self.self_uri()})
     }
 }
 
@@ -67,10 +71,7 @@ impl Definitions {
     }
 
     pub fn to_json(&self) -> Value {
-        let entities = self
-            .0
-            .iter()
-            .map(|d| json!({"id": d.id, "name": d.name, "description": d.description, "selfUri": d.self_uri()}));
-        json!({"entities": entities.collect::<Vec<_>>(), "selfUri": "/api/v2/usage/events/definitions"})
+        let entities: Vec<Value> = self.0.iter().map(|definition| definition.to_json()).collect();
+        json!({"entities": entities, "selfUri": "/api/v2/usage/events/definitions"})
     }
 }

@@ -12,6 +12,8 @@ pub enum Call {
     Token,
     /// `GET /api/v2/usage/events/definitions`
     Definitions,
+    /// `GET /api/v2/usage/events/definitions/{id}`
+    Definition,
     /// `POST /api/v2/usage/events/query`
     History,
     /// `POST /api/v2/usage/events/aggregates/query`
@@ -32,9 +34,10 @@ pub enum Call {
 
 impl Call {
     /// Every call, what is unknown included.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Token,
         Self::Definitions,
+        Self::Definition,
         Self::History,
         Self::Counts,
         Self::AvailableTopics,
@@ -48,19 +51,23 @@ impl Call {
     /// The call that a path (without its query) names.
     pub fn of(path: &str) -> Self {
         const CHANNELS: &str = "/api/v2/notifications/channels";
+        const DEFINITIONS: &str = "/api/v2/usage/events/definitions";
+        let part_below =
+            |whole: &str| path.strip_prefix(whole)?.strip_prefix('/').map(|rest| rest.split('/').collect());
         match path {
             "/oauth/token" => Self::Token,
-            "/api/v2/usage/events/definitions" => Self::Definitions,
+            DEFINITIONS => Self::Definitions,
             "/api/v2/usage/events/query" => Self::History,
             "/api/v2/usage/events/aggregates/query" => Self::Counts,
             "/api/v2/notifications/availabletopics" => Self::AvailableTopics,
             CHANNELS => Self::Channels,
             _ => {
-                let below = path.strip_prefix(CHANNELS).and_then(|rest| rest.strip_prefix('/'));
-                let parts = below.map(|rest| rest.split('/').collect::<Vec<_>>()).unwrap_or_default();
-                match parts[..] {
-                    [id] if !id.is_empty() => Self::Channel,
-                    [id, "subscriptions"] if !id.is_empty() => Self::Subscriptions,
+                let (channel, definition): (Vec<&str>, Vec<&str>) =
+                    (part_below(CHANNELS).unwrap_or_default(), part_below(DEFINITIONS).unwrap_or_default());
+                match (&channel[..], &definition[..]) {
+                    ([id], _) if !id.is_empty() => Self::Channel,
+                    ([id, "subscriptions"], _) if !id.is_empty() => Self::Subscriptions,
+                    (_, [id]) if !id.is_empty() => Self::Definition,
                     _ if path.starts_with("/channels/") => Self::Handshake,
                     _ => Self::Unknown,
                 }
@@ -137,7 +144,8 @@ pub struct Knobs {
     pub clock_offset_ms: i64,
     /// The transports of `v2.operations.events.{id}`.
     pub transports: Vec<String>,
-    /// Channels belong to the token that made them: another token of the same client meets 404.
+    /// Channels belong to the token that made them: another token of the same client meets 404. Seen by others, and said
+    /// nowhere: off, so that a client that takes its channel up again after a restart can be seen to.
     pub channels_belong_to_token: bool,
     /// How long after its issue an event stands in the history.
     pub history_lag: Duration,

@@ -6,7 +6,7 @@
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
@@ -15,30 +15,43 @@ use super::state::{Route, Shared};
 use crate::clock::Millis;
 use crate::thread;
 
-/// The first event comes at the latest after this.
-const FIRST_EVENT_MS_MAX: u64 = 2_000;
-/// Events a minute at which a gap is still a millisecond.
-const PER_MINUTE_MAX: f64 = 60_000.0;
+/// The first live event comes at the latest after this.
+const FIRST_EVENT_MS_MAX: f64 = 2_000.0;
+/// Events a minute, unless something else is wished.
+pub const PER_MINUTE_DEFAULT: f64 = 30.0;
+/// Events a minute, at most: a pace that is kept on any machine, and whose history fits into its memory for a while.
+pub const PER_MINUTE_MAX: f64 = 60_000.0;
 /// The longest mean gap: a year.
 const GAP_MS_MAX: f64 = 3.2e10;
+/// Between two events of AudioHook's, at most: whoever connects sees one within ten seconds. At a slower pace than the
+/// default it is longer by as much.
+const QUIET_MS_MAX: f64 = 9_500.0;
+/// Between two events of one incident, at most, in mean gaps.
+const GAP_IN_BURST_MAX: f64 = 0.8;
 /// Events a minute that the past is filled with, at most: a fast present must not make the start slow.
 const PAST_PER_MINUTE_MAX: f64 = 1_200.0;
-/// Events of one incident, at most.
-const BURST_MAX: u64 = 9;
+/// Events of one incident of AudioHook's, at most.
+const BURST_MAX: u64 = 7;
+/// Events of one incident of another feature, at most.
+const OTHER_BURST_MAX: u64 = 3;
+/// An incident of so many events or more ends with a recovery.
+const BURST_WITH_RECOVERY: u64 = 3;
+/// An event that is late by more is not made up for: a process that was stopped for an hour must not flood anybody.
+const LATE_MAX: Duration = Duration::from_secs(1);
 
 /// How much happens.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// Events a minute, in the mean.
+    /// Events a minute, in the mean: 60,000 at most.
     pub per_minute: f64,
     /// How far back the history is filled at the start.
     pub past: Duration,
 }
 
 impl Default for Pace {
-    /// Twelve events a minute, and an hour of history.
+    /// Thirty events a minute (lively enough to watch, and calm enough to read), and an hour of history.
     fn default() -> Self {
-        Self { per_minute: 12.0, past: Duration::from_secs(3600) }
+        Self { per_minute: PER_MINUTE_DEFAULT, past: Duration::from_secs(3600) }
     }
 }
 
@@ -83,24 +96,36 @@ const RECOVERED: Kind = ("AUDIOHOOK-0008", 0, None, Some("DISCONNECTED"), Some("
 pub(super) fn start(shared: Arc<Shared>, pace: Pace, stopped: Receiver<()>) -> io::Result<JoinHandle<()>> {
     let mut incidents = Incidents::new(&shared, pace.per_minute.min(PAST_PER_MINUTE_MAX));
     let now = shared.service_now(&shared.lock());
-    let mut at = now - pace.past.as_millis() as Millis;
+    let past_ms = pace.past.as_millis() as f64;
+    let mut at_ms = 0.0;
     loop {
         let (gap_ms, template) = incidents.next();
-        at += gap_ms as Millis;
-        if at >= now {
+        at_ms += gap_ms;
+        if at_ms >= past_ms {
             break;
         }
-        shared.issue_template(template, &[Some(at)], Route::HistoryOnly);
+        shared.issue_template(template, &[Some(now - (past_ms - at_ms) as Millis)], Route::HistoryOnly);
     }
     incidents.set_pace(pace.per_minute);
-    thread::spawn("sim-events", move || {
-        let (first_gap_ms, mut template) = incidents.next();
-        let mut gap_ms = first_gap_ms.min(FIRST_EVENT_MS_MAX);
-        while stopped.recv_timeout(Duration::from_millis(gap_ms)) == Err(RecvTimeoutError::Timeout) {
-            shared.issue_template(template, &[None], Route::Both);
-            (gap_ms, template) = incidents.next();
+    thread::spawn("sim-events", move || go_on(&shared, incidents, &stopped))
+}
+
+/// Issues what happens from now on, each event at its time.
+fn go_on(shared: &Shared, mut incidents: Incidents, stopped: &Receiver<()>) {
+    // Each event is due so long after the one before it was due, not after it was issued: else what the issuing takes
+    // would slow the pace.
+    let mut due = Instant::now();
+    let (mut gap_ms, mut template) = incidents.first_live();
+    loop {
+        due += Duration::from_secs_f64(gap_ms / 1000.0);
+        let wait = due.saturating_duration_since(Instant::now());
+        if stopped.recv_timeout(wait) != Err(RecvTimeoutError::Timeout) {
+            return;
         }
-    })
+        shared.issue_template(template, &[None], Route::Both);
+        due = Instant::now().checked_sub(LATE_MAX).map_or(due, |earliest| due.max(earliest));
+        (gap_ms, template) = incidents.next();
+    }
 }
 
 /// What happens next, for ever.
@@ -111,8 +136,13 @@ struct Incidents {
     templates: Vec<Vec<Arc<Template>>>,
     integration: usize,
     kind: usize,
+    /// Events of this incident, and how many of them are still to come.
+    size: u64,
     left: u64,
-    quiet_ms: f64,
+    /// How far the events so far are ahead of the pace: what the quiet after an incident makes up for.
+    ahead_ms: f64,
+    /// Since when there was no event of AudioHook's.
+    unheard_ms: f64,
 }
 
 impl Incidents {
@@ -122,36 +152,78 @@ impl Incidents {
             .iter()
             .map(|integration| kinds().map(|kind| shared.template(event(integration, kind), true)).collect())
             .collect();
-        let random = mix(shared.seed);
-        let mut incidents =
-            Self { random, mean_gap_ms: 0.0, templates, integration: 0, kind: 0, left: 0, quiet_ms: 0.0 };
+        let mut incidents = Self {
+            random: mix(shared.seed),
+            mean_gap_ms: 0.0,
+            templates,
+            integration: 0,
+            kind: 0,
+            size: 0,
+            left: 0,
+            ahead_ms: 0.0,
+            unheard_ms: 0.0,
+        };
         incidents.set_pace(per_minute);
         incidents
     }
 
-    /// Events a minute, in the mean, from the next burst on.
+    /// Events a minute, in the mean, from now on.
     fn set_pace(&mut self, per_minute: f64) {
+        self.ahead_ms = 0.0;
         self.mean_gap_ms = (60_000.0 / per_minute.clamp(f64::MIN_POSITIVE, PER_MINUTE_MAX)).min(GAP_MS_MAX);
     }
 
     /// Milliseconds until the next event, and the event.
-    fn next(&mut self) -> (u64, Arc<Template>) {
-        let gap_ms;
-        if self.left == 0 {
-            // The quiet after a burst is as long as makes the mean come out, half as much more or less.
-            gap_ms = self.quiet_ms * (0.5 + self.fraction());
-            self.integration = self.below(INTEGRATIONS.len() as u64) as usize;
-            self.kind = self.pick_kind();
-            self.left = 1 + self.below(BURST_MAX);
-            self.quiet_ms = self.mean_gap_ms * (self.left as f64 - 0.2 * (self.left - 1) as f64);
+    fn next(&mut self) -> (f64, Arc<Template>) {
+        let gap_ms = if self.left == 0 {
+            let kind = self.pick_kind();
+            self.begin(kind);
+            // The quiet is as long as makes the mean come out, half as much more or less.
+            self.ahead_ms.max(0.0) * (0.5 + self.fraction())
         } else {
-            gap_ms = self.mean_gap_ms * 0.4 * self.fraction();
-        }
+            self.mean_gap_ms * GAP_IN_BURST_MAX * self.fraction()
+        };
+        self.event_after(gap_ms)
+    }
+
+    /// The same for the first event that is issued live: it is AudioHook's, and comes soon.
+    fn first_live(&mut self) -> (f64, Arc<Template>) {
+        let kind = loop {
+            let kind = self.pick_kind();
+            if is_audiohooks(kind) {
+                break kind;
+            }
+        };
+        self.begin(kind);
+        self.unheard_ms = 0.0;
+        let gap_ms = self.mean_gap_ms.min(FIRST_EVENT_MS_MAX) * self.fraction();
+        self.event_after(gap_ms)
+    }
+
+    /// Begins an incident of this kind.
+    fn begin(&mut self, kind: usize) {
+        self.integration = self.below(INTEGRATIONS.len() as u64) as usize;
+        self.kind = kind;
+        self.size = 1 + self.below(if is_audiohooks(kind) { BURST_MAX } else { OTHER_BURST_MAX });
+        self.left = self.size;
+    }
+
+    /// The incident's next event, after so long a time or what is left of the longest quiet.
+    fn event_after(&mut self, wished_ms: f64) -> (f64, Arc<Template>) {
         self.left -= 1;
-        let recovered =
-            self.left == 0 && self.quiet_ms > 2.0 * self.mean_gap_ms && KINDS[self.kind].0.starts_with("AUDIOHOOK");
+        let audiohooks = is_audiohooks(self.kind);
+        let left_ms = (self.quiet_ms_max() - self.unheard_ms).max(0.0);
+        // Half of it is left to those of AudioHook's that follow, however many of the others come before them.
+        let gap_ms = wished_ms.min(if audiohooks { left_ms } else { left_ms / 2.0 });
+        self.unheard_ms = if audiohooks { 0.0 } else { self.unheard_ms + gap_ms };
+        self.ahead_ms += self.mean_gap_ms - gap_ms;
+        let recovered = audiohooks && self.left == 0 && self.size >= BURST_WITH_RECOVERY;
         let kind = if recovered { KINDS.len() } else { self.kind };
-        (gap_ms as u64, self.templates[self.integration][kind].clone())
+        (gap_ms, self.templates[self.integration][kind].clone())
+    }
+
+    fn quiet_ms_max(&self) -> f64 {
+        QUIET_MS_MAX * (self.mean_gap_ms * PER_MINUTE_DEFAULT / 60_000.0).max(1.0)
     }
 
     fn pick_kind(&mut self) -> usize {
@@ -178,6 +250,11 @@ impl Incidents {
     }
 }
 
+/// Whether an incident of this kind is one of AudioHook's.
+fn is_audiohooks(kind: usize) -> bool {
+    KINDS[kind].0.starts_with("AUDIOHOOK")
+}
+
 fn event(integration: &(&str, &str, &str), kind: &Kind) -> Event {
     let (id, name, host) = *integration;
     let (definition, _, error_code, before, after, conversation) = *kind;
@@ -195,5 +272,56 @@ fn event(integration: &(&str, &str, &str), kind: &Kind) -> Event {
         conversation_id: conversation.then(|| "{uuid}".to_owned()),
         version: Some("1".to_owned()),
         ..Event::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Options, Simulator};
+    use super::*;
+
+    /// Each gap before an event, live and from this seed, and whether the event is AudioHook's.
+    fn hour(shared: &Shared, seed: u64, per_minute: f64) -> Vec<(f64, bool)> {
+        let mut incidents = Incidents::new(shared, per_minute);
+        incidents.random = mix(seed);
+        let (mut at_ms, mut events, mut next) = (0.0, Vec::new(), incidents.first_live());
+        loop {
+            at_ms += next.0;
+            if at_ms >= 3_600_000.0 {
+                return events;
+            }
+            events.push((next.0, next.1.event.definition.starts_with("AUDIOHOOK")));
+            next = incidents.next();
+        }
+    }
+
+    #[test]
+    fn whoever_connects_sees_an_event_of_audiohooks_within_ten_seconds_and_incidents_come_in_bursts() {
+        let sim = Simulator::start(Options::default()).unwrap();
+        for seed in 1..=50 {
+            let events = hour(&sim.shared, seed, PER_MINUTE_DEFAULT);
+            assert!(events[0].0 <= FIRST_EVENT_MS_MAX && events[0].1, "{seed}");
+            let mut unheard_ms = 0.0;
+            for (gap_ms, audiohooks) in &events {
+                unheard_ms += gap_ms;
+                assert!(unheard_ms < 9_900.0, "{seed}: {unheard_ms}");
+                unheard_ms = if *audiohooks { 0.0 } else { unheard_ms };
+            }
+            let count = |holds: fn(&(f64, bool)) -> bool| events.iter().filter(|event| holds(event)).count();
+            assert!(count(|(gap_ms, _)| *gap_ms < 1_600.0) > events.len() / 2, "{seed}: bursts");
+            assert!(count(|(gap_ms, _)| *gap_ms > 6_000.0) > 60, "{seed}: quiet");
+            assert!(count(|(_, audiohooks)| !audiohooks) > 30, "{seed}: other features have incidents too");
+        }
+    }
+
+    #[test]
+    fn the_pace_is_kept_in_the_mean() {
+        let sim = Simulator::start(Options::default()).unwrap();
+        for (per_minute, tolerance) in [(5.0, 0.1), (PER_MINUTE_DEFAULT, 0.03), (600.0, 0.03), (6_000.0, 0.03)] {
+            for seed in 1..=10 {
+                let count = hour(&sim.shared, seed, per_minute).len() as f64 / 60.0;
+                assert!((count / per_minute - 1.0).abs() < tolerance, "{count} instead of {per_minute} from {seed}");
+            }
+        }
     }
 }

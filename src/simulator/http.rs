@@ -34,8 +34,20 @@ impl Request {
         self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
+    /// The first value of this name.
     pub fn parameter(&self, name: &str) -> Option<String> {
-        self.query.split('&').find_map(|pair| {
+        self.values(name).next()
+    }
+
+    /// A list: its items stand between commas, or each in a parameter of its own, as clients like it.
+    pub fn list(&self, name: &str) -> Vec<String> {
+        self.values(name)
+            .flat_map(|value| value.split(',').map(|item| item.trim().to_owned()).collect::<Vec<_>>())
+            .collect()
+    }
+
+    fn values(&self, name: &str) -> impl Iterator<Item = String> {
+        self.query.split('&').filter_map(move |pair| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             (key == name).then(|| super::tokens::percent_decoded(value))
         })

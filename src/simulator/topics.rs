@@ -42,8 +42,8 @@ impl Verdict {
 }
 
 /// `GET availabletopics`: without `expand` a template has its id and its description alone.
-pub(super) fn available(state: &State, expand: &str) -> Answer {
-    let expanded = |name: &str| expand.split(',').any(|part| part.trim().eq_ignore_ascii_case(name));
+pub(super) fn available(state: &State, expand: &[String]) -> Answer {
+    let expanded = |name: &str| expand.iter().any(|part| part.eq_ignore_ascii_case(name));
     let entities: Vec<Value> = TEMPLATES
         .iter()
         .map(|(id, description, permissions)| {

@@ -5,8 +5,8 @@
 
 use crate::clock::Millis;
 use crate::event::{
-    Definitions, Event, Identity, Origin, RecordWriter, Redaction, Stamps, Verdict, judge_frame, judge_row,
-    redacted_body, redacted_row,
+    Definitions, Event, Identity, Origin, RecordWriter, Redaction, Stamps, Verdict, judge_frame, redacted_body,
+    redacted_row,
 };
 use crate::message::{Batch, Connection, Control, Frame, Page};
 use crate::window::{Moment, Outcome, RECEIPT_DELAY_MS, Sighting, Way, Window};
@@ -185,18 +185,17 @@ impl Intake {
         for range in &page.rows {
             let text = &page.body[range.clone()];
             self.tally.received_history += 1;
-            let mut event = match judge_row(text) {
-                Ok(event) => event,
+            let event = match definitions.judge(text) {
+                Ok(Some(event)) => event,
+                Ok(None) => {
+                    self.tally.filtered += 1;
+                    continue;
+                }
                 Err(fault) => {
                     self.aside(page.received, format!("a row of the history is no event: {fault}"), text.as_bytes());
                     continue;
                 }
             };
-            definitions.fill(&mut event);
-            if !event.is_audiohook() {
-                self.tally.filtered += 1;
-                continue;
-            }
             let identity = Identity::of(&event, &mut self.scratch);
             let moment =
                 event.time.map_or(Moment::Receipt { at: page.received, delay: self.row_delay_ms }, Moment::Own);

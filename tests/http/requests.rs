@@ -160,6 +160,8 @@ fn events_come_from_memory_with_filters_and_limits() {
     let numbers: Vec<u64> =
         events["recent_events"].as_array().unwrap().iter().map(|event| event["n"].as_u64().unwrap()).collect();
     assert_eq!(numbers, [1497, 1498, 1499]);
+    let error = stage.get("/events?limit=x").json()["error"].clone();
+    assert_eq!(error, "limit is not a whole number; 1000 records are given at most");
     for bad in ["limit=x", "limit=-1", "event_id=%"] {
         let reply = stage.get(&format!("/events?{bad}"));
         assert!(reply.status == 400 && reply.json()["error"].is_string(), "{bad}");

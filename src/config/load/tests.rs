@@ -267,9 +267,41 @@ fn settings_must_fit_each_other() {
     let path = folder.file("env", "");
     let values = [&CREDENTIALS[..], &[("OUTPUT_FILE", path.as_str())]].concat();
     let faults = load_with(Need::Credentials, &values, Some(Path::new(&path))).expect_err("collides");
-    assert!(faults.to_string().contains("holds the settings"), "{faults}");
+    assert!(faults.to_string().contains("the file with the settings"), "{faults}");
     let topics = folder.file("topics.json", "{\"topics\":[]}");
     assert!(fault(&[("TOPICS_FILE", &topics), ("OUTPUT_FILE", &topics)]).starts_with("TOPICS_FILE="));
+    for name in ["OUTPUT_FILE", "STATE_FILE"] {
+        let text = fault(&[(name, "./topics.json")]);
+        assert_eq!(text, format!("{name}=./topics.json: must be a file of its own: this one is TOPICS_FILE"));
+    }
+}
+
+#[test]
+fn no_fault_hides_another() {
+    for (values, subjects) in [
+        (&[("ELASTIC_URL", "bad"), ("ELASTIC_AUTH", "Bearer ")][..], &["ELASTIC_AUTH", "ELASTIC_URL"][..]),
+        (&[("ELASTIC_URL", "https://:x@host"), ("ELASTIC_AUTH", "Bearer ")], &["ELASTIC_AUTH", "ELASTIC_URL"]),
+        (&[("ELASTIC_URL", "https://me:x@host"), ("ELASTIC_AUTH", "Bearer ")], &["ELASTIC_AUTH", "ELASTIC_URL"]),
+        (&[("MAX_FILE_SIZE", "0"), ("STATE_FILE", "./audiohook_events.jsonl")], &["MAX_FILE_SIZE", "STATE_FILE"]),
+        (&[("OUTPUT_FILE", "/"), ("STATE_FILE", "./topics.json")], &["OUTPUT_FILE", "STATE_FILE"]),
+        (&[("STATE_FILE", "/"), ("OUTPUT_FILE", "./topics.json")], &["OUTPUT_FILE", "STATE_FILE"]),
+    ] {
+        let faults = load(values).expect_err("bad");
+        let mut found: Vec<&str> = faults.0.iter().map(|fault| fault.subject.as_str()).collect();
+        found.sort_unstable();
+        assert_eq!(found, subjects, "{faults}");
+    }
+}
+
+/// Where both addresses are given, the region's name is nothing but a name, whatever is wrong with an address.
+#[test]
+fn a_bad_address_does_not_make_a_fault_of_the_region() {
+    let values = [
+        ("GENESYS_ENV", "sim"),
+        ("GENESYS_LOGIN_URL", "http://127.0.0.1:1"),
+        ("GENESYS_API_URL", "http://api.example"),
+    ];
+    assert!(fault(&values).starts_with("GENESYS_API_URL="));
 }
 
 #[test]

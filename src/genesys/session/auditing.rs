@@ -82,7 +82,7 @@ impl Session {
         let to = self.api.service().now() - self.overlap_ms();
         let from = self.auditing.unrepaired.map_or(to - SPAN_MS, |from| from.min(to - SPAN_MS));
         let from = from.max(self.reading.origin).max(held_since(&self.config).unwrap_or(Millis::MIN));
-        (from < to).then(|| Audit::new(&self.config, self.plan.ids.clone(), from, to))
+        (from < to).then(|| Audit::new(&self.config, self.plan.ids.clone(), &self.known_definitions(), from, to))
     }
 
     fn take_report(&mut self, report: &Report) {
