@@ -65,7 +65,17 @@ fn parse_file(bytes: &[u8]) -> Result<Vec<String>, String> {
     serde_json::from_slice::<HashMap<String, IgnoredAny>>(bytes)
         .and_then(|_| serde_json::from_slice(bytes))
         .map(|file: File| file.topics)
-        .map_err(|error| format!("{error}; {RIGHT_FORM}"))
+        .map_err(|error| format!("{}; {RIGHT_FORM}", in_short(&error)))
+}
+
+/// What is wrong, and where; a value that it quotes may be as long as the file.
+fn in_short(error: &serde_json::Error) -> String {
+    const SHOWN: usize = 160;
+    let text = error.to_string();
+    match text.char_indices().nth(SHOWN) {
+        None => text,
+        Some((end, _)) => format!("{}… at line {} column {}", &text[..end], error.line(), error.column()),
+    }
 }
 
 /// What to subscribe to and to ask for.
@@ -245,6 +255,11 @@ mod tests {
             assert!(error.ends_with(RIGHT_FORM), "{text}: {error}");
             assert_eq!(error.matches("object").count(), 1, "{text}: {error}");
         }
+        let long = format!("[\n\"{}\"]", "é".repeat(10_000));
+        let told = parse_file(long.as_bytes()).unwrap_err();
+        assert!(told.len() < 600, "{told}");
+        let quoted = parse_file(format!("\"{}\"", "é".repeat(10_000)).as_bytes()).unwrap_err();
+        assert!(quoted.len() < 600 && quoted.contains("line 1 column"), "{quoted}");
     }
 
     #[test]
