@@ -340,7 +340,7 @@ fn secrets_in_files_beside_the_named_settings_file_are_found() {
     };
     let beside = ["check", "--env-file", "etc/collector.env"];
     assert_eq!(run_with(&beside, &[]).status.code(), Some(2), "no secret anywhere");
-    folder.write("etc/client-secret", &format!("{secret}\n"));
+    folder.write("etc/client-secret", format!("{secret}\n"));
     let output = run_with(&beside, &[]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     // What the unit hands over goes before it, and a setting before both.
