@@ -20,8 +20,8 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use serde::Serialize;
 
 use crate::clock::Clock;
-use crate::config::Config;
-use crate::genesys::error::ApiError;
+use crate::config::{Config, Faults};
+use crate::genesys::error::{ApiError, Kind};
 use crate::genesys::topics;
 use crate::net::{DialError, Dialer};
 use crate::thread;
@@ -68,8 +68,7 @@ impl Findings {
 
     /// An error that brings its cure along.
     fn api_error(&self, name: &'static str, error: &ApiError) {
-        let (found, cure) = error.parts();
-        self.bad(name, found, cure.unwrap_or("try again; if it lasts, look at the network and the proxy"));
+        self.bad(name, error.parts().0, api_cure(error));
     }
 
     fn dial_error(&self, name: &'static str, error: &DialError) {
@@ -87,6 +86,33 @@ impl Findings {
         // Whoever prints has left when the time was up: nobody waits for the rest.
         let _ = self.checks.send(check);
     }
+}
+
+/// What to do about an error of the API, said to a person who runs a check: it waits for nothing and tries nothing again.
+fn api_cure(error: &ApiError) -> &str {
+    match error.kind {
+        Kind::Throttled(_) => {
+            "check again in a minute; if it lasts, see what else uses this OAuth client, for all of its programs share \
+             one allowance"
+        }
+        Kind::Unavailable => "check again in a few minutes; if it lasts, look at Genesys Cloud's status page",
+        _ => error.parts().1.unwrap_or("check again; if it lasts, look at the network and the proxy"),
+    }
+}
+
+/// Prints what is wrong with the settings in the same shape as everything else: one check for each fault. Nothing was
+/// tried.
+pub fn refuse(faults: &Faults, json: bool) {
+    let mut printer = Printer { json, checks: Vec::new() };
+    for fault in &faults.0 {
+        printer.take(Check {
+            name: "settings",
+            ok: false,
+            found: one_line(fault),
+            cure: Some("set right what is named here, in the environment or in the settings file".to_owned()),
+        });
+    }
+    printer.end();
 }
 
 /// Runs every check and prints each as it is done, or all as one document. Status 0 when nothing is wrong, 2 when a

@@ -71,8 +71,8 @@ fn command(invocation: Invocation) -> ExitCode {
         Command::Simulate(options) => daemon(load(Need::Nothing), |config| simulate(config, options)),
         Command::Check { json } => {
             let config = load(Need::Credentials);
-            if let (true, Err(faults)) = (json, &config) {
-                print(checked(faults));
+            if let Err(faults) = &config {
+                check::refuse(faults, json);
             }
             tool(config, |config| check(config, json))
         }
@@ -94,17 +94,6 @@ fn made_up(mut config: Config, format_given: bool) -> Config {
         config.log.format = config::LogFormat::Text;
     }
     config
-}
-
-/// What `check --json` prints where it gets no further than the settings.
-fn checked(faults: &Faults) -> serde_json::Value {
-    let check = serde_json::json!({
-        "name": "settings",
-        "ok": false,
-        "found": faults.to_string(),
-        "cure": "set right what is named here, in the environment or in the settings file",
-    });
-    serde_json::json!({ "ok": false, "checks": [check] })
 }
 
 /// Runs what stays: its log is on standard output.

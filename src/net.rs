@@ -141,8 +141,18 @@ impl Dialer {
             Some(_) => format!("the proxy {}", authority(host, port)),
             None => authority(host, port),
         };
-        let addresses = tcp::resolve(host, port, deadline)?;
-        let mut socket = Socket::new(tcp::connect(&name, &addresses, deadline)?);
+        let (name_cure, place_cure) = match proxy {
+            Some(_) => (
+                "check the host in HTTPS_PROXY and this machine's DNS",
+                "check that HTTPS_PROXY names the proxy's host and port and that it runs, and the firewall before it",
+            ),
+            None => (
+                "check the name (GENESYS_ENV, the URL) and this machine's DNS",
+                "check the firewall, and HTTPS_PROXY if only a proxy leads out",
+            ),
+        };
+        let addresses = tcp::resolve(host, port, name_cure, deadline)?;
+        let mut socket = Socket::new(tcp::connect(&name, &addresses, place_cure, deadline)?);
         socket.set_deadline(deadline);
         if let Some(proxy) = proxy {
             proxy.tunnel(&mut socket, target)?;

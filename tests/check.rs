@@ -241,8 +241,11 @@ fn a_socket_without_a_pong_is_told() {
     let (sim, folder) = (simulator(|knobs| knobs.pongs = false), Folder::new("check-pong"));
     check(&sim, &folder, &[]).assert_wrong("socket", "proxy");
     assert_nothing_left(&sim);
-    sim.faults().fail(Call::Handshake, Action::status(403));
-    check(&sim, &folder, &[]).assert_wrong("socket", "WebSocket");
+    for (status, cure) in [(403, "WebSocket"), (404, "GENESYS_API_URL"), (503, "status page")] {
+        sim.faults().fail(Call::Handshake, Action::status(status));
+        check(&sim, &folder, &[]).assert_wrong("socket", cure);
+        sim.faults().heal(Call::Handshake);
+    }
 }
 
 #[test]
@@ -290,6 +293,116 @@ fn a_folder_that_cannot_be_written_is_told() {
         let said = check(&sim, &folder, &[("OUTPUT_FILE", &path)]);
         said.assert_wrong("folder", "OUTPUT_FILE");
     }
+}
+
+#[test]
+fn a_folder_that_the_start_makes_is_no_fault_and_is_made_by_it() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("check-missing"));
+    let output = folder.join("events/new/events.jsonl").display().to_string();
+    let state = folder.join("state/new/state").display().to_string();
+    let beside: &[(&str, &str)] = &[("OUTPUT_FILE", &output)];
+    let apart: &[(&str, &str)] = &[("OUTPUT_FILE", &output), ("STATE_FILE", &state)];
+    for settings in [beside, apart] {
+        let said = check(&sim, &folder, settings);
+        assert_eq!(said.wrong(), [] as [&str; 0], "{}", said.text);
+        assert!(said.found("folder").contains("is made at the start"), "{}", said.text);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "the check makes nothing");
+    }
+    let collector = Collector::start(&sim, &folder, apart);
+    collector.wait_healthy();
+    assert!(std::path::Path::new(&state).exists() && std::path::Path::new(&output).exists());
+}
+
+#[test]
+fn the_cure_of_a_folder_names_the_setting_that_chose_it() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("check-cure"));
+    let said = check(&sim, &folder, &[("STATE_FILE", "/proc/audiohook/state")]);
+    said.assert_wrong("folder", "mkdir");
+    let cure = said.check("folder")["cure"].as_str().unwrap();
+    assert!(cure.contains("STATE_FILE") && !cure.contains("OUTPUT_FILE"), "{cure}");
+    let said = check(&sim, &folder, &[("OUTPUT_FILE", "/proc/events.jsonl")]);
+    said.assert_wrong("folder", "chown");
+    let cure = said.check("folder")["cure"].as_str().unwrap();
+    assert!(cure.contains("OUTPUT_FILE") && !cure.contains("STATE_FILE"), "{cure}");
+}
+
+#[test]
+fn secrets_in_files_beside_the_named_settings_file_are_found() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("check-beside"));
+    let mut all = settings(&sim, &folder);
+    let secret = all.remove("GENESYS_CLIENT_SECRET").unwrap();
+    let text: String = all.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+    std::fs::create_dir(folder.join("etc")).unwrap();
+    folder.write("etc/collector.env", &text);
+    let run_with = |arguments: &[&str], environment: &[(&str, &str)]| {
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        run(&folder, arguments, &environment)
+    };
+    let beside = ["check", "--env-file", "etc/collector.env"];
+    assert_eq!(run_with(&beside, &[]).status.code(), Some(2), "no secret anywhere");
+    folder.write("etc/client-secret", format!("{secret}\n"));
+    let output = run_with(&beside, &[]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    // What the unit hands over goes before it, and a setting before both.
+    std::fs::create_dir(folder.join("credentials")).unwrap();
+    folder.write("credentials/client-secret", "another-another");
+    let systemds = [("CREDENTIALS_DIRECTORY", "credentials")];
+    assert_eq!(run_with(&beside, &systemds).status.code(), Some(1), "the login is refused");
+    let set = [systemds[0], ("GENESYS_CLIENT_SECRET", secret.as_str())];
+    assert!(run_with(&beside, &set).status.success());
+    // Only beside a file that was named: nobody means what happens to lie in the folder that a program starts in.
+    std::fs::rename(folder.join("etc/collector.env"), folder.join(".env")).unwrap();
+    std::fs::rename(folder.join("etc/client-secret"), folder.join("client-secret")).unwrap();
+    assert_eq!(run_with(&["check"], &[]).status.code(), Some(2));
+    assert!(run_with(&["check", "--env-file", ".env"], &[]).status.success());
+}
+
+#[test]
+fn a_topics_file_that_matches_nothing_is_told() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("check-no-topic"));
+    folder.write("topics.json", r#"{"topics":["v2.operations.events.NOSUCH-*"]}"#);
+    let said = check(&sim, &folder, &[]);
+    said.assert_wrong("topics", "TOPICS_FILE");
+    assert!(said.found("topics").contains("NOSUCH-*"), "{}", said.text);
+    assert_eq!(sim.view(|view| view.channels_made()), 0, "what depends on it is not tried");
+}
+
+#[test]
+fn the_cure_of_a_service_that_cannot_answer_now_is_for_a_person() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("check-busy"));
+    sim.faults().fail(Call::Definitions, Action::status(429));
+    sim.faults().fail(Call::History, Action::status(503));
+    let said = check(&sim, &folder, &[]);
+    assert_eq!(said.wrong(), ["definitions", "history"], "{}", said.text);
+    for (name, cure) in [("definitions", "OAuth client"), ("history", "status page")] {
+        let check = said.check(name);
+        let told = check["cure"].as_str().unwrap();
+        assert!(told.starts_with("check again") && told.contains(cure), "{check}");
+    }
+    for (status, cure) in [(503, "check again"), (407, "HTTPS_PROXY")] {
+        sim.faults().fail(Call::Token, Action::status(status));
+        check(&sim, &folder, &[]).assert_wrong("token", cure);
+        sim.faults().heal(Call::Token);
+    }
+}
+
+#[test]
+fn a_proxy_that_refuses_the_connection_is_told_as_the_proxy() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("check-no-proxy"));
+    let proxy = format!("http://127.0.0.1:{}", support::free_port());
+    let said = check(&sim, &folder, &[("GENESYS_LOGIN_URL", "https://login.invalid"), ("HTTPS_PROXY", &proxy)]);
+    assert_eq!(said.wrong(), ["time", "login host", "token"], "{}", said.text);
+    let cure = said.check("login host")["cure"].as_str().unwrap();
+    assert!(cure.starts_with("check that HTTPS_PROXY names the proxy"), "{cure}");
+}
+
+#[test]
+fn a_login_that_tells_no_time_is_no_fault_of_the_clock() {
+    let (sim, folder, login) = (simulator(|_| ()), Folder::new("check-no-date"), Fake::start());
+    login.script(|_| Act::Answer(200, r#"{"access_token":"unknown-to-the-api","expires_in":600}"#));
+    let said = check(&sim, &folder, &[("GENESYS_LOGIN_URL", &login.url)]);
+    assert_eq!((&said.check("time")["ok"], &said.check("token")["ok"]), (&Value::Bool(true), &Value::Bool(true)));
+    assert!(said.found("time").starts_with("not compared"), "{}", said.text);
 }
 
 #[test]
@@ -416,10 +529,27 @@ fn the_cluster_is_reached_named_and_written_to_without_a_trace() {
         }
     });
     check(&sim, &folder, &on).assert_wrong("cluster write", "rights");
+    fake.script(|request| match request.method.as_str() {
+        "PUT" => Act::Answer(
+            403,
+            r#"{"error":{"type":"cluster_block_exception","reason":"index [a] blocked by: [FORBIDDEN/5/index read-only (api)];"}}"#,
+        ),
+        "HEAD" => Act::Answer(200, ""),
+        _ => Act::Serve,
+    });
+    check(&sim, &folder, &on).assert_wrong("cluster write", "index.blocks");
+    fake.script(|_| Act::Answer(200, r#"{"version":{"number":"7.7.1"}}"#));
+    check(&sim, &folder, &on).assert_wrong("cluster", "7.8");
+    fake.script(|_| Act::Answer(302, ""));
+    let said = check(&sim, &folder, &on);
+    said.assert_wrong("cluster", "set ELASTIC_URL to the address behind the redirect");
+    assert!(!said.found("cluster").contains("set ELASTIC_URL"), "one cure: {}", said.text);
     fake.script(|_| Act::Answer(401, "{}"));
     check(&sim, &folder, &on).assert_wrong("cluster", "ELASTIC_AUTH");
     fake.script(|_| Act::Close);
     check(&sim, &folder, &on).assert_wrong("cluster", "ELASTIC_URL");
     let nobody = format!("http://127.0.0.1:{}", support::free_port());
-    check(&sim, &folder, &[("ELASTIC_URL", &nobody)]).assert_wrong("cluster", "ELASTIC_URL");
+    let said = check(&sim, &folder, &[("ELASTIC_URL", &nobody)]);
+    said.assert_wrong("cluster", "look whether it runs and ELASTIC_URL leads to it, and check the firewall");
+    assert!(!said.found("cluster").contains("firewall"), "one cure: {}", said.text);
 }

@@ -90,7 +90,10 @@ fn every_fault_of_the_settings_is_one_line_and_status_2() {
         }
         assert_eq!(error.lines().count(), 6, "{error}");
         assert!(!error.contains("hush"), "{error}");
-        assert!(output.stdout.is_empty(), "{command:?}");
+        // The report of `check` names each of them too.
+        let marks = text(&output.stdout).lines().filter(|line| line.starts_with("✘ settings: ")).count();
+        assert_eq!(marks, if command == ["check"] { 6 } else { 0 }, "{command:?}");
+        assert!(!text(&output.stdout).contains("hush"), "{command:?}");
     }
 }
 
@@ -112,10 +115,15 @@ fn health_needs_no_credentials_and_is_1_where_nothing_answers() {
 
 #[test]
 fn check_says_in_json_too_that_the_settings_are_wrong() {
-    let output = run(&["check", "--json"], &[("BULK_SIZE", "0")]);
+    let output = run(&["check", "--json"], &[("BULK_SIZE", "0"), ("LOG_LEVEL", "loud")]);
     assert_eq!(output.status.code(), Some(2));
+    // In the shape of every other check, down to the order of its keys.
+    assert!(text(&output.stdout).starts_with(r#"{"ok":false,"checks":[{"name":"settings","ok":false,"found":"#));
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one document");
-    assert_eq!(answer["ok"], false);
-    assert_eq!(answer["checks"][0]["name"], "settings");
-    assert!(answer["checks"][0]["found"].as_str().expect("text").contains("BULK_SIZE=0"));
+    let checks = answer["checks"].as_array().expect("checks");
+    for fault in ["BULK_SIZE=0", "LOG_LEVEL=loud"] {
+        let of_it = |check: &&serde_json::Value| check["found"].as_str().expect("text").contains(fault);
+        assert_eq!(checks.iter().filter(of_it).count(), 1, "{answer}");
+    }
+    assert!(checks.iter().all(|check| !check["found"].as_str().expect("text").contains('\n')), "{answer}");
 }

@@ -238,6 +238,21 @@ fn a_history_that_is_forbidden_or_fails_is_told_and_its_return_too() {
 }
 
 #[test]
+fn a_history_that_is_not_used_has_no_checkpoint_that_grows_old() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("health-unused"));
+    let checkpoint = |collector: &Collector| {
+        collector.wait_healthy();
+        collector.metric("audiohook_collector_history_checkpoint_timestamp_seconds")
+    };
+    let mut both = Collector::start(&sim, &folder, &[]);
+    assert!(checkpoint(&both).is_some_and(|at| at > 0.0));
+    both.term();
+    // The state remembers it, and this run does not move it.
+    let socket = Collector::start(&sim, &folder, &[("GENESYS_DELIVERY", "websocket")]);
+    assert_eq!(checkpoint(&socket), Some(0.0));
+}
+
+#[test]
 fn a_rejected_subscription_is_told_with_what_is_missing() {
     let (sim, folder) = (simulator(|_| ()), Folder::new("health-rejected"));
     let collector = Collector::start(&sim, &folder, &[]);

@@ -109,6 +109,29 @@ fn everything_is_put_in_its_place() {
 }
 
 #[test]
+fn the_services_user_reaches_the_topics_whatever_the_umask_is() {
+    let root = Folder::new("umask");
+    let output = Command::new("sh")
+        .args(["-c", "umask 077 && exec make --no-print-directory install \"$@\"", "sh"])
+        .arg(format!("DESTDIR={}", root.0.display()))
+        .arg(format!("BIN={}", binary()))
+        .current_dir(SOURCE)
+        .env_remove("MAKEFLAGS")
+        .env_remove("MFLAGS")
+        .output()
+        .expect("sh runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for (path, mode) in [
+        ("etc/audiohook-collector", 0o755),
+        ("etc/audiohook-collector/topics.json", 0o644),
+        ("etc/audiohook-collector/collector.env", 0o640),
+        ("usr/local/bin", 0o755),
+    ] {
+        assert_eq!(root.mode(path), mode, "{path}");
+    }
+}
+
+#[test]
 fn the_gnu_names_are_honoured() {
     let root = Folder::new("names");
     make(
@@ -121,6 +144,9 @@ fn the_gnu_names_are_honoured() {
     assert!(unit.contains("\nLoadCredential=collector.env:/opt/etc/audiohook-collector/collector.env\n"), "{unit}");
     assert!(unit.contains("\nDocumentation=file:/opt/ah/share/doc/audiohook-collector/README.md\n"), "{unit}");
     assert!(!unit.contains("/usr/local") && !unit.contains(" /etc/") && !unit.contains(":/etc/"), "{unit}");
+    let manual = root.read("m/man8/audiohook-collector.8");
+    assert!(manual.contains(".I /opt/etc/audiohook\\-collector/topics.json\n"), "{manual}");
+    assert!(!manual.contains(" /etc/"), "{manual}");
     assert_eq!(root.mode("opt/bin/audiohook-collector"), 0o755);
     assert_eq!(root.mode("m/man8/audiohook-collector.8"), 0o644);
     assert!(

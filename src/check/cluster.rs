@@ -26,6 +26,11 @@ pub(super) fn check(config: &Config, clock: &Clock, out: &Findings) {
     let mut works = None;
     for (node, (shown, greeting)) in probe::reach(&carrier).into_iter().enumerate() {
         match greeting {
+            Greeting::Alive { server: Some(server) } if is_too_old(&server) => out.bad(
+                "cluster",
+                format_args!("{shown} answers: {server}, which knows no index templates of today's kind"),
+                "update it to Elasticsearch 7.8 or newer, or to OpenSearch",
+            ),
             Greeting::Alive { server } => {
                 let server = server.unwrap_or_else(|| "it does not tell this login its version".to_owned());
                 let login = if elastic.authorization.is_some() { "the login is taken" } else { "no login is set" };
@@ -37,17 +42,34 @@ pub(super) fn check(config: &Config, clock: &Clock, out: &Findings) {
                 format_args!("{shown}: {why}"),
                 "set ELASTIC_AUTH right: user:pass, \"ApiKey …\" or \"Bearer …\"",
             ),
-            Greeting::Absent(why) => out.bad(
-                "cluster",
-                format_args!("{shown}: {why}"),
-                "look whether it runs and ELASTIC_URL leads to it; for https with a CA of its own set ELASTIC_CA_FILE",
-            ),
+            Greeting::Absent(why) => {
+                let (found, cure) = parts(&why);
+                out.bad("cluster", format_args!("{shown}: {found}"), cure);
+            }
         }
     }
     if let Some(node) = works {
         template(elastic, &carrier, node, out);
         write(elastic, &carrier, node, clock, out);
     }
+}
+
+/// What is wrong with the way to a node, and one cure: its own where that speaks of the cluster, for a dial's speaks of
+/// any peer.
+fn parts(why: &str) -> (&str, String) {
+    const CURE: &str = "look whether it runs and ELASTIC_URL leads to it";
+    match why.split_once("; ") {
+        Some((found, cure)) if cure.contains("ELASTIC_") => (found, cure.to_owned()),
+        Some((found, cure)) => (found, format!("{CURE}, and {cure}")),
+        None => (why, CURE.to_owned()),
+    }
+}
+
+/// Whether this server, as its greeting names it, lacks the index templates that came with Elasticsearch 7.8.
+fn is_too_old(server: &str) -> bool {
+    let Some(version) = server.strip_prefix("Elasticsearch ") else { return false };
+    let mut numbers = version.split('.').map_while(|number| number.parse::<u32>().ok());
+    numbers.next().is_some_and(|major| (major, numbers.next().unwrap_or(0)) < (7, 8))
 }
 
 fn template(elastic: &Elastic, carrier: &Carrier, node: usize, out: &Findings) {
@@ -71,7 +93,7 @@ fn template(elastic: &Elastic, carrier: &Carrier, node: usize, out: &Findings) {
             out.ok(NAME, format_args!("not seen: {why}; ELASTIC_SETUP is false, so it is not needed"))
         }
         Err(Setup::Failed(why) | Setup::Busy(why) | Setup::Unreachable(why)) => {
-            out.bad(NAME, why, "look at the cluster's log; the collector tries again by itself")
+            out.bad(NAME, why, "look at the cluster's log");
         }
         Err(other) => out.ok(NAME, format_args!("{other:?}")),
     }
@@ -96,6 +118,32 @@ fn write(elastic: &Elastic, carrier: &Carrier, node: usize, clock: &Clock, out: 
         Write::Refused(why) => {
             out.bad(NAME, why, format_args!("give the user the rights to create documents in {index} and to make it"))
         }
+        Write::ReadOnly(why) => out.bad(
+            NAME,
+            why,
+            format_args!("free room on the cluster's disks, or lift the block of {index} (index.blocks.*)"),
+        ),
         Write::Failed(why) => out.bad(NAME, why, "look at the cluster's log, and whether the index takes writes"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_without_index_templates_of_todays_kind_are_known() {
+        for old in ["Elasticsearch 7.7.1", "Elasticsearch 6.8.23", "Elasticsearch 2.4"] {
+            assert!(is_too_old(old), "{old}");
+        }
+        for new in [
+            "Elasticsearch 7.8.0",
+            "Elasticsearch 7.17.27",
+            "Elasticsearch 8.17.0-SNAPSHOT",
+            "OpenSearch 1.0.0",
+            "Elasticsearch x",
+        ] {
+            assert!(!is_too_old(new), "{new}");
+        }
     }
 }

@@ -37,20 +37,36 @@ fn existing(folder: &Path) -> &Path {
 
 /// Whether the output file and the state can be written, and renamed, where they are to stand.
 fn folder(config: &Config, out: &Findings) -> bool {
-    let cure = "give the user that runs the collector the right to write there (chown, chmod), or set OUTPUT_FILE and \
-                STATE_FILE to a folder where it has";
-    for (setting, path) in [("OUTPUT_FILE", &config.output.file), ("STATE_FILE", &config.output.state_file)] {
+    let (file, state_file) = (&config.output.file, &config.output.state_file);
+    // A state beside the output file was set by OUTPUT_FILE.
+    let state_setting = if folder_of(state_file) == folder_of(file) { "OUTPUT_FILE" } else { "STATE_FILE" };
+    let mut told: Vec<String> = Vec::new();
+    for (setting, path) in [("OUTPUT_FILE", file), (state_setting, state_file)] {
         let folder = folder_of(path);
-        // The collector makes OUTPUT_FILE's folder, and no other.
-        let there = if setting == "OUTPUT_FILE" { existing(&folder) } else { &folder };
+        let there = existing(&folder);
         if let Err(error) = try_folder(there).and_then(|()| try_file(path)) {
-            out.bad("folder", format_args!("{setting} {} cannot be written: {error}", path.display()), cure);
+            let cure = if there == folder {
+                format!(
+                    "give the user that runs the collector the right to write there (chown, chmod), or set {setting} to a \
+                     folder where it has"
+                )
+            } else {
+                format!(
+                    "make the folder {} for the user that runs the collector (mkdir -p, chown), or set {setting} to a \
+                     folder where it may write; systemd makes the service's own folders at its first start",
+                    folder.display()
+                )
+            };
+            out.bad("folder", format_args!("{setting}: {} cannot be written: {error}", path.display()), cure);
             return false;
         }
+        let will = if there == folder { "can be written" } else { "is not there yet, and is made at the start" };
+        let line = format!("{} {will}", folder.display());
+        if !told.contains(&line) {
+            told.push(line);
+        }
     }
-    let folder = folder_of(&config.output.file);
-    let will = if folder.exists() { "can be written" } else { "is not there yet, and can be made" };
-    out.ok("folder", format_args!("{} {will}", folder.display()));
+    out.ok("folder", told.join("; "));
     true
 }
 

@@ -170,6 +170,15 @@ fn socket(channel: &ChannelState, dialer: &Dialer, out: &Findings) {
             format!("the handshake was answered with {status}"),
             "a proxy is in the way that knows no WebSocket: set HTTPS_PROXY, or name the streaming host in NO_PROXY".to_owned(),
         ),
+        Closed::Refused(status @ (404 | 410)) => (
+            format!("the handshake was answered with {status}: the streaming host does not know the channel that was just made"),
+            "check again in a minute; if it lasts, see that GENESYS_API_URL, if it is set, is of the region of GENESYS_ENV, \
+             and ask Genesys Cloud's support".to_owned(),
+        ),
+        Closed::Refused(status @ (408 | 429 | 500..)) => (
+            format!("the handshake was answered with {status}"),
+            "check again in a few minutes; if it lasts, look at Genesys Cloud's status page".to_owned(),
+        ),
         Closed::Refused(status) => (
             format!("the handshake was refused with {status}"),
             "try again in a minute; if it lasts, ask whoever runs the proxy or firewall whether WebSockets are let through".to_owned(),

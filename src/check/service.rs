@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Findings, guesses, notifications};
+use super::{Findings, api_cure, guesses, notifications};
 use crate::clock::{Clock, Millis};
 use crate::config::{Config, Delivery};
 use crate::genesys::api::{Api, interval};
@@ -28,7 +28,7 @@ pub(super) fn check(config: &Config, file: Option<&[String]>, dialer: &Arc<Diale
     let mut api = Api::new(genesys, dialer.clone(), clock.clone());
     // The first answer tells the service's time.
     let login = api.log_in();
-    time(&api, out);
+    time(&api, login.is_ok(), out);
     host("login host", &genesys.login_url, dialer, out);
     host("api host", &genesys.api_url, dialer, out);
     let streaming = format!("https://streaming.{}", genesys.env);
@@ -41,7 +41,9 @@ pub(super) fn check(config: &Config, file: Option<&[String]>, dialer: &Arc<Diale
     }
     let definitions = definitions(&mut api, out);
     let plan = topics::plan(file, definitions.as_deref());
-    say_topics(&plan, out);
+    if !topics(file.is_some(), &plan, out) {
+        return;
+    }
     if history(config, &mut api, &plan, out) {
         guesses::settle(config, &mut api, &plan, definitions.as_deref(), out);
     }
@@ -53,7 +55,13 @@ pub(super) fn check(config: &Config, file: Option<&[String]>, dialer: &Arc<Diale
     notifications::check(config, &mut api, &plan, told.as_deref(), dialer, out);
 }
 
-fn time(api: &Api, out: &Findings) {
+fn time(api: &Api, logged_in: bool, out: &Findings) {
+    if !api.service().is_known() && logged_in {
+        return out.ok(
+            "time",
+            "not compared: the answer to the login holds no Date, so that this machine's clock is taken as it is",
+        );
+    }
     if !api.service().is_known() {
         return out.bad(
             "time",
@@ -103,9 +111,8 @@ pub(super) fn host(name: &'static str, url: &str, dialer: &Dialer, out: &Finding
 
 fn token(api: &Api, login: Result<(), ApiError>, out: &Findings) -> bool {
     if let Err(error) = login {
-        let (found, cure) = error.parts();
-        let found = format!("{found}; definitions, history, channel and socket were not tried");
-        out.bad("token", found, cure.unwrap_or("set right what the lines above say"));
+        let found = format!("{}; definitions, history, channel and socket were not tried", error.parts().0);
+        out.bad("token", found, api_cure(&error));
         return false;
     }
     let life = api.token().map_or(0, |token| token.life.as_secs());
@@ -142,12 +149,24 @@ fn definitions(api: &mut Api, out: &Findings) -> Option<Vec<Definition>> {
     Some(all)
 }
 
-fn say_topics(plan: &Plan, out: &Findings) {
+/// Whether there is any topic to collect; a file may name none that is.
+fn topics(from_file: bool, plan: &Plan, out: &Findings) -> bool {
     let mut found = format!("{} to collect", plan.topics.len());
     for notice in &plan.notices {
         found.push_str(&format!("; {notice}"));
     }
+    if plan.topics.is_empty() && from_file {
+        out.bad(
+            "topics",
+            format_args!("{found}; history, channel and socket were not tried"),
+            "name topics in TOPICS_FILE that match a definition, as \
+             {\"topics\":[\"v2.operations.events.AUDIOHOOK-*\"]}, or remove the file: without it all AudioHook events are \
+             collected",
+        );
+        return false;
+    }
     out.ok("topics", found);
+    true
 }
 
 /// Whether the history can be read: one page of the last hour.

@@ -25,7 +25,8 @@ const CERTIFICATE_MARK: &[u8] = b"CERTIFICATE-----";
 /// The settings that hold a secret: their values are never shown.
 const SECRETS: [&str; 3] = ["GENESYS_CLIENT_SECRET", "ELASTIC_AUTH", "HTTP_TOKEN"];
 
-/// The same settings as systemd's credentials: the unit names their files, which may be empty.
+/// The same settings in files of these names, which may be empty: systemd's credentials, as the unit names them, or what
+/// these are made of, beside the settings file.
 const CREDENTIALS: [(&str, &str); 3] =
     [("GENESYS_CLIENT_SECRET", "client-secret"), ("ELASTIC_AUTH", "elastic-auth"), ("HTTP_TOKEN", "http-token")];
 
@@ -33,13 +34,19 @@ const CREDENTIALS: [(&str, &str); 3] =
 pub struct Reader<'a> {
     environment: &'a dyn Fn(&str) -> Option<OsString>,
     file: BTreeMap<String, String>,
+    /// Folders that may hold the [`CREDENTIALS`], the first one that does before the others.
+    credential_folders: Vec<PathBuf>,
     faults: Vec<Fault>,
 }
 
 impl<'a> Reader<'a> {
-    /// With the settings file at `env_file`, which must be there; or `./.env`, if there is one.
+    /// With the settings file at `env_file`, which must be there, and the secrets' own files beside it; or `./.env`, if
+    /// there is one, and no such files.
     pub fn new(environment: &'a dyn Fn(&str) -> Option<OsString>, env_file: Option<&Path>) -> Self {
-        let mut reader = Self { environment, file: BTreeMap::new(), faults: Vec::new() };
+        let systemds = environment("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+        let beside = env_file.and_then(Path::parent).map(Path::to_owned);
+        let credential_folders = systemds.into_iter().chain(beside).collect();
+        let mut reader = Self { environment, file: BTreeMap::new(), credential_folders, faults: Vec::new() };
         let path = env_file.unwrap_or(Path::new("./.env"));
         match std::fs::read(path) {
             Ok(bytes) => {
@@ -184,17 +191,17 @@ impl<'a> Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// What systemd's LoadCredential holds for a secret that is set nowhere else.
+    /// What a file of a [`CREDENTIALS`]' name holds, for a secret that is set nowhere else.
     fn credential(&mut self, name: &str) -> Option<Option<Secret>> {
-        let folder = (self.environment)("CREDENTIALS_DIRECTORY").map(PathBuf::from);
         let file = CREDENTIALS.iter().find(|(setting, _)| *setting == name).map(|(_, file)| *file);
-        let Some(path) = folder.zip(file).map(|(folder, file)| folder.join(file)).filter(|path| path.exists()) else {
+        let mut paths = file.into_iter().flat_map(|file| self.credential_folders.iter().map(move |one| one.join(file)));
+        let Some(path) = paths.find(|path| path.exists()) else {
             return Some(None);
         };
         match read_secret_file(&path) {
             Ok(text) => Some((!text.is_empty()).then(|| Secret::new(text))),
             Err(message) => {
-                self.fault(name, format!("has the credential {}, which {message}", path.display()));
+                self.fault(name, format!("is to come from {}: {message}", path.display()));
                 None
             }
         }

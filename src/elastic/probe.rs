@@ -10,7 +10,7 @@ use crate::clock::{Clock, Millis, format_millis};
 use crate::elastic::carrier::{Carrier, Failure};
 use crate::elastic::link::PROBE_TIMEOUT;
 use crate::elastic::setup::{self, Found, Setup, encoded};
-use crate::elastic::verdict::{Reply, words_of_body};
+use crate::elastic::verdict::{Reply, is_blocked, words_of_body};
 
 /// What `GET /` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,13 +33,13 @@ pub fn greet(outcome: &Result<Reply, Failure>) -> Greeting {
         200..=299 => match serde_json::from_slice::<Value>(&reply.body) {
             Ok(document) if document.is_object() => Greeting::Alive { server: server_of(&document) },
             _ => Greeting::Absent(
-                "it answers 200 with something that is no cluster: does ELASTIC_URL lead to a proxy's login page?"
+                "it answers 200 with something that is no cluster; see whether ELASTIC_URL leads to a proxy's login page"
                     .to_owned(),
             ),
         },
         401 => Greeting::Refused(format!("it refuses our login (401){}", words_of_body(&reply.body))),
         300..=399 => Greeting::Absent(format!(
-            "it answers {} and sends us elsewhere: set ELASTIC_URL to the address behind the redirect",
+            "it answers {} and sends us elsewhere; set ELASTIC_URL to the address behind the redirect",
             reply.status
         )),
         408 | 429 | 500.. => Greeting::Absent(format!("it answers {}{}", reply.status, words_of_body(&reply.body))),
@@ -86,6 +86,8 @@ pub enum Write {
         why: String,
     },
     Refused(String),
+    /// The index takes no writes, whoever asks.
+    ReadOnly(String),
     Failed(String),
 }
 
@@ -103,10 +105,12 @@ pub fn write(carrier: &Carrier, node: usize, index: &str, clock: &Clock) -> Writ
         Ok(reply) => reply,
         Err(failure) => return Write::Failed(failure.why),
     };
+    let told = || format!("it answers {}{}", made.status, words_of_body(&made.body));
     match made.status {
         200..=299 => {}
-        401 | 403 => return Write::Refused(format!("it answers {}{}", made.status, words_of_body(&made.body))),
-        status => return Write::Failed(format!("it answers {status}{}", words_of_body(&made.body))),
+        403 | 429 if is_blocked(&told()) => return Write::ReadOnly(told()),
+        401 | 403 => return Write::Refused(told()),
+        _ => return Write::Failed(told()),
     }
     // In a data stream a document is deleted from the index behind it, whose name the answer tells.
     let answer: Value = serde_json::from_slice(&made.body).unwrap_or_default();

@@ -162,7 +162,7 @@ fn is_about_the_index(kind: &str, reason: &str) -> bool {
 }
 
 /// Whether the words are those of a block against writing: of a full disk's, or of a person's.
-fn is_blocked(words: &str) -> bool {
+pub fn is_blocked(words: &str) -> bool {
     words.contains("cluster_block_exception")
         && ["read-only", "FORBIDDEN/8", "index write (api)"].iter().any(|sign| words.contains(sign))
 }

@@ -148,6 +148,10 @@ pub fn judge(
         }
         404 | 410 => (Kind::Gone, "it is not there".to_owned()),
         429 => (Kind::Throttled(retry_after), "too many requests of this client; waiting as long as asked".to_owned()),
+        407 => (
+            Kind::Nonsense,
+            "a proxy in the way wants a login: set its user and password in HTTPS_PROXY, or name this host in NO_PROXY".to_owned(),
+        ),
         408 | 500..=599 => (Kind::Unavailable, "Genesys Cloud cannot answer now; trying again".to_owned()),
         _ => (Kind::Refused(status), "the request was refused; update the collector or report it".to_owned()),
     };
@@ -167,7 +171,7 @@ pub fn judge(
 /// Judges the login's answer that is not 200.
 pub fn judge_login(status: u16, body: &str, retry_after: Option<Duration>, correlation: Option<&str>) -> ApiError {
     const WHAT: &str = "log in";
-    if !matches!(status, 400..=499) || matches!(status, 408 | 429) {
+    if !matches!(status, 400..=499) || matches!(status, 407 | 408 | 429) {
         return judge(WHAT, status, body, retry_after, correlation, None);
     }
     let parsed: Body = serde_json::from_str(body).unwrap_or_default();
@@ -225,6 +229,8 @@ mod tests {
         assert!(sentence(401, r#"{"error":"invalid_client"}"#).contains("GENESYS_CLIENT_SECRET"));
         assert!(sentence(400, r#"{"error":"unauthorized_client"}"#).contains("grant type"));
         assert_eq!(judge_login(401, "", None, None).kind, Kind::Credentials);
+        let proxy = judge_login(407, "", None, None);
+        assert!(proxy.kind == Kind::Nonsense && proxy.to_string().contains("HTTPS_PROXY"), "{proxy}");
         assert_eq!(judge_login(429, "", None, None).kind, Kind::Throttled(None));
         assert_eq!(judge_login(502, "<html>", None, None).kind, Kind::Unavailable);
     }

@@ -38,7 +38,7 @@ fn events(out: &mut String, status: &Status) {
     let help = "Whether a WebSocket to Genesys Cloud is open.";
     gauge(out, "socket_connected", help, &[("", g.socket_connected.get().unwrap_or(0))]);
     counter(out, "socket_connects_total", "WebSockets opened.", &[("", c.socket_connects.get())]);
-    let help = "Up to when the history is in the file for certain, in seconds since 1970; 0 before the first read.";
+    let help = "Up to when the history is in the file for certain, in seconds since 1970; 0 where it is not read.";
     gauge(out, "history_checkpoint_timestamp_seconds", help, &[("", Seconds(g.checkpoint.get()))]);
     let help = "The newest event's own time, in seconds since 1970; 0 before the first.";
     gauge(out, "last_event_timestamp_seconds", help, &[("", Seconds(g.last_event.get()))]);

@@ -3,6 +3,8 @@
 #
 # An edited settings file is never overwritten: a copy of what was installed tells the edited from the untouched.
 set -eu
+# Whatever the caller's is: the service's own user must reach topics.json. Each file gets its mode by name.
+umask 022
 cd "$(dirname "$0")/../.."
 : "${INSTALL_PROGRAM:?}" "${INSTALL_DATA:?}" "${BIN:?}" "${bindir:?}" "${sysconfdir:?}" "${datadir:?}" "${docdir:?}" "${man8dir:?}"
 : "${unitdir:?}" "${bashcompletiondir:?}" "${zshcompletiondir:?}" "${fishcompletiondir:?}"
@@ -56,7 +58,10 @@ sed -e '1s/.*/# Settings of the audiohook-collector service. Fill in the first t
 put_settings 0640 "$temporary/collector.env" collector.env
 put_settings 0644 topics.json topics.json
 
-put data src/install/audiohook-collector.8 "$man8dir/audiohook-collector.8"
+# A manual spells a hyphen that is to be copied with a backslash.
+manual_settings=$(printf '%s' "$settings" | sed 's|-|\\\\-|g')
+sed -e "s|/etc/audiohook\\\\-collector|$manual_settings|g" src/install/audiohook-collector.8 >"$temporary/manual"
+put data "$temporary/manual" "$man8dir/audiohook-collector.8"
 put data src/install/completion.bash "$bashcompletiondir/audiohook-collector"
 put data src/install/completion.zsh "$zshcompletiondir/_audiohook-collector"
 put data src/install/completion.fish "$fishcompletiondir/audiohook-collector.fish"

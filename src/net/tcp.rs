@@ -32,17 +32,12 @@ impl Drop for Lookup {
 /// try.
 ///
 /// # Errors
-/// When there is none, or no answer in time.
-pub fn resolve(host: &str, port: u16, deadline: Instant) -> Result<Vec<SocketAddr>, DialError> {
+/// When there is none, or no answer in time; with this cure.
+pub fn resolve(host: &str, port: u16, cure: &str, deadline: Instant) -> Result<Vec<SocketAddr>, DialError> {
     if let Ok(ip) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(ip, port)]);
     }
-    let failed = |cause: &str| {
-        DialError::new(
-            Step::Resolve,
-            format!("cannot resolve {host}: {cause}; check the name (GENESYS_ENV, the URL) and this machine's DNS"),
-        )
-    };
+    let failed = |cause: &str| DialError::new(Step::Resolve, format!("cannot resolve {host}: {cause}; {cure}"));
     if LOOKUPS.fetch_add(1, Ordering::SeqCst) >= LOOKUPS_MAX {
         drop(Lookup);
         return Err(failed("earlier look-ups are still without an answer"));
@@ -84,8 +79,8 @@ fn interleave(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
 /// Connects to the first of the addresses that answers.
 ///
 /// # Errors
-/// What the last one said, with the number tried.
-pub fn connect(name: &str, addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream, DialError> {
+/// What the last one said, with the number tried and this cure.
+pub fn connect(name: &str, addresses: &[SocketAddr], cure: &str, deadline: Instant) -> Result<TcpStream, DialError> {
     let mut last = io::Error::from(io::ErrorKind::TimedOut);
     for (tried, address) in addresses.iter().enumerate() {
         let remaining = deadline.saturating_duration_since(Instant::now());
@@ -106,12 +101,7 @@ pub fn connect(name: &str, addresses: &[SocketAddr], deadline: Instant) -> Resul
         [one] => one.to_string(),
         more => format!("{} addresses tried", more.len()),
     };
-    Err(DialError::new(
-        Step::Connect,
-        format!(
-            "cannot connect to {name} ({addresses}): {cause}; check the firewall, and HTTPS_PROXY if only a proxy leads out"
-        ),
-    ))
+    Err(DialError::new(Step::Connect, format!("cannot connect to {name} ({addresses}): {cause}; {cure}")))
 }
 
 /// What one address gets of the time that is left for `left` addresses.
@@ -151,9 +141,13 @@ mod tests {
     #[test]
     fn an_unknown_name_says_so_with_the_cure() {
         let deadline = Instant::now() + Duration::from_secs(10);
-        let error = resolve("no-such-host.invalid", 443, deadline).unwrap_err();
+        let error = resolve("no-such-host.invalid", 443, "check the name", deadline).unwrap_err();
         assert_eq!(error.step, Step::Resolve);
-        assert!(error.to_string().starts_with("cannot resolve no-such-host.invalid: "), "{error}");
+        let text = error.to_string();
+        assert!(
+            text.starts_with("cannot resolve no-such-host.invalid: ") && text.ends_with("; check the name"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -169,7 +163,7 @@ mod tests {
         }
         let good = std::net::TcpListener::bind("[::1]:0").unwrap();
         let deadline = Instant::now() + Duration::from_secs(4);
-        let tcp = connect("test", &[silent_address, good.local_addr().unwrap()], deadline).unwrap();
+        let tcp = connect("test", &[silent_address, good.local_addr().unwrap()], "", deadline).unwrap();
         assert_eq!(tcp.peer_addr().unwrap(), good.local_addr().unwrap());
         assert!(Instant::now() < deadline);
     }

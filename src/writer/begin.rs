@@ -3,6 +3,7 @@
 //! Must never: take long before the program is ready; what the files hold is read afterwards.
 
 use std::cell::{Cell, RefCell};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use super::state::{self, State};
 use super::unreadable::Unreadable;
 use super::{LOGGED_EVENTS_MAX, Writer};
 use crate::clock::{Clock, Millis};
-use crate::config::Config;
+use crate::config::{Config, Delivery};
 use crate::elastic::Sink;
 use crate::event::{Definitions, Line, Redaction};
 use crate::logging::Rate;
@@ -47,10 +48,8 @@ impl Writer {
         news: Sender<News>,
     ) -> Result<(Self, Begin), String> {
         let path = &config.output.file;
-        if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-            std::fs::create_dir_all(folder)
-                .map_err(|error| format!("cannot make the folder of OUTPUT_FILE {}: {error}", path.display()))?;
-        }
+        make_folder("OUTPUT_FILE", path)?;
+        make_folder("STATE_FILE", &config.output.state_file)?;
         let lock = Lock::take(path)?;
         let max_size = (config.output.backup_count > 0).then_some(config.output.max_file_size);
         let (output, torn) = OutputFile::open(path, max_size).map_err(|error| {
@@ -74,7 +73,9 @@ impl Writer {
         let begin = Begin { checkpoint, origin, channel: state.channel.clone() };
         let beat = status.beats.register("writer");
         let overlap_ms = config.catch_up.overlap.as_millis() as i64;
-        status.gauges.checkpoint.set(begin.checkpoint);
+        if config.genesys.delivery != Delivery::Websocket {
+            status.gauges.checkpoint.set(begin.checkpoint);
+        }
         let now = clock.now();
         let writer = Self {
             intake: Intake::new(redaction, overlap_ms),
@@ -161,6 +162,13 @@ pub fn repair(config: &Config, definitions: &[Definition], page: &Page) -> Resul
     }
     output.sync().map_err(cannot)?;
     Ok(intake.tally.written)
+}
+
+/// Makes the folder of this setting's file, where it is not there yet.
+fn make_folder(setting: &str, path: &Path) -> Result<(), String> {
+    let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else { return Ok(()) };
+    std::fs::create_dir_all(folder)
+        .map_err(|error| format!("cannot make the folder of {setting} {}: {error}", path.display()))
 }
 
 /// The state to begin with. A first start is remembered at once: where it began must not move with a restart.

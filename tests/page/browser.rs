@@ -116,6 +116,15 @@ impl Browser {
         self.post(&format!("/element/{id}/value"), &json!({ "text": text }));
     }
 
+    /// Presses these keys, one after the other, wherever the focus is.
+    pub fn press(&self, keys: &str) {
+        let strokes: Vec<Value> = keys
+            .chars()
+            .flat_map(|key| ["keyDown", "keyUp"].map(|stroke| json!({ "type": stroke, "value": key.to_string() })))
+            .collect();
+        self.post("/actions", &json!({ "actions": [{ "type": "key", "id": "keys", "actions": strokes }] }));
+    }
+
     pub fn click(&self, selector: &str) {
         self.run(&format!("document.querySelector({}).click();", json!(selector)));
     }

@@ -47,7 +47,8 @@ fn the_page_shows_what_arrives_and_what_is_wrong() {
     stage.status.raise(Code::DiskWriteFailed, "cannot write ./events.jsonl: no space left; free some");
     browser.wait_for("h1", "not being kept");
     assert_eq!(browser.text("#word"), "Unhealthy");
-    assert!(browser.text(".reason.bad").contains("Cannot write ./events.jsonl: no space left; free some."));
+    assert_eq!(browser.text(".reason.bad .message"), "Cannot write ./events.jsonl: no space left.");
+    assert!(browser.text(".reason.bad .cure").contains("Free some."), "what to do stands apart");
     stage.status.clear(Code::DiskWriteFailed);
     browser.wait_for("h1", "Every event is being kept");
     assert_eq!(browser.text("#reasons"), "");
@@ -141,6 +142,151 @@ fn a_thousand_events_are_held_filtered_and_copied() {
 }
 
 #[test]
+fn who_reads_further_down_keeps_what_is_under_their_eyes() {
+    let Some(browser) = Browser::start() else { return };
+    let stage = Stage::start(None);
+    let all: Vec<Value> = (0..1000).map(|n| incident::record(now() - 500_000 + n * 500, n as u64, 0, 0)).collect();
+    add(&stage, &all);
+    browser.open(&page(&stage));
+    browser.wait("document.querySelectorAll('#rows tr').length === 1000");
+    browser.run("window.read = document.querySelector('#rows tr:nth-child(125)');");
+    browser.run("document.querySelector('#scroll').scrollTop = 4000;");
+    let place = || browser.run("return Math.round(read.getBoundingClientRect().top);");
+    let before = place();
+    add(&stage, &(0..7).map(|n| incident::record(now(), 5000 + n, 2, 1)).collect::<Vec<_>>());
+    browser.wait("document.querySelector('#rows tr').innerText.includes('AUDIOHOOK-0003')");
+    assert_eq!(browser.run("return document.querySelectorAll('#rows tr').length;"), 1000, "the oldest went");
+    assert_eq!(place(), before);
+}
+
+#[test]
+fn the_filter_looks_at_values_and_a_click_picks_by_its_field_alone() {
+    let Some(browser) = Browser::start() else { return };
+    let stage = Stage::start(None);
+    let mut nameless = incident::record(now(), 1, 0, 0);
+    nameless["event_id"] = json!(null);
+    let mut other = incident::record(now(), 2, 1, 1);
+    other["description"] = json!("It says \"no code\", in Zürich.");
+    other["raw_event"] = json!({"n": 1.0});
+    let half = format!("{}", incident::record(now(), 8, 2, 2)).replace("Call Recording", r"Caf\u00e9 Recording");
+    let half = half.replacen(r#""entity_id":""#, r#""entity_id":"\ud800"#, 1);
+    add(&stage, &[nameless, other]);
+    stage.status.recent.extend([half.as_bytes()].into_iter());
+    browser.open(&page(&stage));
+    browser.wait("document.querySelectorAll('#rows tr').length === 3");
+    let matching = |text: &str| {
+        browser.run(&format!(
+            "const f = document.querySelector('#filter'); f.value = {}; f.dispatchEvent(new Event('input'));",
+            json!(text)
+        ));
+        browser.run("return document.querySelectorAll('#rows tr:not([hidden])').length;")
+    };
+    for (text, count) in [("entity_name", 0), ("raw_event", 0), ("\"no", 1), ("zürich 1.0", 1), ("CAFÉ", 1), ("", 3)]
+    {
+        assert_eq!(matching(text), count, "{text}");
+    }
+    // The event that only speaks of it is not among them.
+    browser.run("[...document.querySelectorAll('#legend button')].find((b) => b.dataset.what === 'no code').click();");
+    browser.wait_for("#shown", "1 of 3 match");
+    browser.wait_for("#picked", "code no code");
+    browser.click("#picked");
+    browser.wait("document.querySelectorAll('#rows tr:not([hidden])').length === 3");
+    browser.click("#conversations button");
+    let what = browser.run("return document.querySelector('#conversations button').dataset.what;");
+    browser.wait_for("#picked", &format!("conversation {}", what.as_str().unwrap()));
+    browser.click("#picked");
+    // Half a surrogate pair, which no address can hold.
+    browser.run("window.copied = []; navigator.clipboard.writeText = async (text) => { window.copied.push(text); };");
+    browser.click("#rows tr:first-child");
+    browser.click("#copy-curl");
+    browser.wait_for("#copied", "curl copied");
+    let copied = browser.run("return window.copied[0];");
+    let curl = copied.as_str().unwrap();
+    assert!(curl.contains("event_id=AUDIOHOOK-0003") && !curl.contains("entity_id"), "{curl}");
+    assert_eq!(browser.console(), [""; 0]);
+}
+
+#[test]
+fn long_values_and_turned_ones_stay_in_their_place() {
+    let Some(browser) = Browser::start() else { return };
+    let stage = Stage::start(None);
+    let mut bad = incident::record(now(), 1, 0, 0);
+    for field in ["event_id", "event_name", "description", "conversation_id", "entity_id", "entity_name", "source"] {
+        bad[field] = json!("Long".repeat(100));
+    }
+    let mut turned = incident::record(now(), 2, 1, 1);
+    turned["event_name"] = json!("\u{202e}turned");
+    add(&stage, &[bad, turned]);
+    stage.status.gauges.socket_connected.set(1);
+    stage.status.gauges.elastic_backlog_bytes.set(36_000_000);
+    browser.open(&page(&stage));
+    browser.wait("document.querySelectorAll('#rows tr').length === 2");
+    let order = "const [what, more] = document.querySelectorAll('#rows tr:first-child .c-what bdi');
+        return what.getBoundingClientRect().right <= more.getBoundingClientRect().left + 1;";
+    assert_eq!(browser.run(order), true, "a value that turns the direction turns its own alone");
+    for width in [1280, 1100, 700, 320] {
+        let size = json!({"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600});
+        browser.tools("Emulation.setDeviceMetricsOverride", size);
+        browser.wait(&format!("innerWidth === {width}"));
+        let beyond = "const e = document.documentElement; return e.scrollWidth - e.clientWidth;";
+        assert_eq!(browser.run(beyond), 0, "something stands beyond the edge at {width}");
+        let cut = "return [...document.querySelectorAll('.figure .big')]
+            .filter((e) => e.scrollWidth > e.clientWidth || getComputedStyle(e).textOverflow !== 'clip').length;";
+        assert_eq!(browser.run(cut), 0, "a figure is cut at {width}");
+        browser.click("#rows tr:last-child");
+        let drawer = browser.run("const e = document.querySelector('#record'); return e.scrollWidth - e.clientWidth;");
+        assert_eq!(drawer, 0, "the drawer at {width}");
+        browser.click("#record-close");
+    }
+}
+
+#[test]
+fn everything_is_reached_with_the_keyboard() {
+    let Some(browser) = Browser::start() else { return };
+    let stage = Stage::start(None);
+    add(&stage, &(0..300).map(|n| incident::record(now() - 90_000, n, 1, 0)).collect::<Vec<_>>());
+    browser.open(&page(&stage));
+    browser.wait("document.querySelectorAll('#rows tr').length === 300");
+    // One stop of the Tab key for all rows; the arrow keys lead from row to row, and over new ones.
+    let stops = "return document.querySelectorAll('#rows button[tabindex=\"0\"]').length;";
+    assert_eq!(browser.run(stops), 1);
+    browser.run("document.querySelector('#rows button[tabindex=\"0\"]').focus();");
+    browser.press("\u{e015}\u{e015}\u{e013}");
+    let at = "[...document.querySelectorAll('#rows button')].indexOf(document.activeElement)";
+    browser.wait(&format!("{at} === 1"));
+    add(&stage, &[incident::record(now(), 500, 2, 1)]);
+    browser.wait("document.querySelectorAll('#rows tr').length === 301");
+    browser.wait(&format!("{at} === 2"));
+    browser.press("\u{e010}");
+    browser.wait(&format!("{at} === 300"));
+    assert_eq!(browser.run(stops), 1);
+    // The chart says its bars one by one.
+    browser.run("document.querySelector('#chart').focus();");
+    browser.wait_for("#readout", "in the last 6 h");
+    browser.press("\u{e010}\u{e012}\u{e012}");
+    browser.wait_for("#readout", ":");
+    let said = "return document.querySelector('#chart').getAttribute('aria-valuetext');";
+    assert_eq!(browser.run(said), json!(browser.text("#readout")));
+    browser.press("\u{e00c}");
+    browser.wait_for("#readout", "in the last 6");
+    assert_eq!(browser.console(), [""; 0]);
+}
+
+#[test]
+fn the_clusters_tile_says_what_is_wrong_with_it() {
+    let Some(browser) = Browser::start() else { return };
+    let stage = Stage::start(None);
+    browser.open(&page(&stage));
+    browser.wait_for("#cluster-big", "Up to date");
+    stage.status.raise(Code::ElasticUnreachable, "the cluster takes no documents; look at the cluster");
+    browser.wait_for("#cluster-big", "Unreachable");
+    stage.status.gauges.elastic_backlog_bytes.set(36_000_000);
+    browser.wait_for("#cluster-small", "34 MiB waiting");
+    stage.status.clear(Code::ElasticUnreachable);
+    browser.wait_for("#cluster-big", "34 MiB waiting");
+}
+
+#[test]
 fn the_token_is_asked_for_once() {
     let Some(browser) = Browser::start() else { return };
     let stage = Stage::start(Some("open sesame"));
@@ -152,6 +298,12 @@ fn the_token_is_asked_for_once() {
     browser.wait_for("#token-note", "That was not the token");
     // The browser itself tells of the refusal.
     assert!(browser.console().iter().all(|line| line.contains("401")));
+    // What no header can carry is a wrong token too, and the page goes on asking.
+    browser.type_into("#token-text", "пароль\u{e007}");
+    browser.wait("document.querySelector('#token-text').value === ''");
+    browser.wait_for("#token-note", "That was not the token");
+    browser.wait_for("h1", "The token, please");
+    assert_eq!(browser.console(), [""; 0]);
     browser.type_into("#token-text", "open sesame\u{e007}");
     browser.wait_for("#rows", "AUDIOHOOK-0001");
     browser.open(&page(&stage));

@@ -7,6 +7,13 @@ let chosen = SPANS[1], chartShown = "", bins = null, pointed = null;
 
 const codeOf = (x) => (typeof x.e.event_id === "string" && x.e.event_id) || "no code";
 
+// What the events can be picked by.
+const FIELDS = {
+  code: codeOf,
+  integration: (x) => x.e.entity_id || x.e.entity_name,
+  conversation: (x) => x.e.conversation_id,
+};
+
 // A code keeps its colour for as long as the page is open; those after the sixth share the grey.
 function colour(code) {
   if (!colours.has(code)) colours.set(code, Math.min(colours.size, COLOURS));
@@ -37,8 +44,8 @@ function showHours() {
   drawChart();
   showLegend(inside);
   point();
-  showTops("integrations", inside, (x) => x.e.entity_id || x.e.entity_name, (x) => x.e.entity_name || x.e.entity_id, false);
-  showTops("conversations", inside, (x) => x.e.conversation_id, (x) => x.e.conversation_id, true);
+  showTops("integrations", inside, "integration", (x) => x.e.entity_name || x.e.entity_id, false);
+  showTops("conversations", inside, "conversation", (x) => x.e.conversation_id, true);
 }
 
 function drawChart() {
@@ -112,11 +119,23 @@ function point() {
   }
   if (!row) {
     const time = label.replace(" d", " days");
-    return say("readout", inside.length ? `${plural(inside.length, "event")} in the last ${time}` : `nothing in the last ${time}`);
+    sayParts("readout", inside.length ? `${plural(inside.length, "event")} in the last ${time}` : `nothing in the last ${time}`);
+    return sayPoint();
   }
-  const from = start + pointed * step, parts = [...row].sort().map(([code, n]) => `${short(code)} × ${count(n)}`);
+  const from = start + pointed * step;
+  const parts = [...row].sort().flatMap(([code, n], i) => [i ? ", " : "", alone(short(code)), ` × ${count(n)}`]);
   const day = step > 3600e3 ? `${new Date(from).getDate()} ${MONTHS[new Date(from).getMonth()]} ` : "";
-  say("readout", `${day}${clockTime(from, false)}–${clockTime(from + step, false)}: ${parts.join(", ") || "nothing"}`);
+  sayParts("readout", `${day}${clockTime(from, false)}–${clockTime(from + step, false)}: `, ...(parts.length ? parts : ["nothing"]));
+  sayPoint();
+}
+
+// The same to those who cannot see it.
+function sayPoint() {
+  const last = bins.rows.length - 1;
+  const values = { "aria-valuemax": last, "aria-valuenow": pointed ?? last, "aria-valuetext": $("readout").textContent };
+  for (const [name, value] of Object.entries(values)) {
+    if ($("chart").getAttribute(name) !== String(value)) $("chart").setAttribute(name, value);
+  }
 }
 
 $("chart").addEventListener("pointermove", (event) => {
@@ -124,14 +143,26 @@ $("chart").addEventListener("pointermove", (event) => {
   pointed = Math.floor((event.clientX - $("chart").getBoundingClientRect().left - bins.left) / bins.wide);
   point();
 });
-$("chart").addEventListener("pointerleave", () => {
+function pointAway() {
   pointed = null;
   if (bins) point();
+}
+$("chart").addEventListener("pointerleave", pointAway);
+$("chart").addEventListener("blur", pointAway);
+$("chart").addEventListener("keydown", (event) => {
+  if (!bins) return;
+  if (event.key === "Escape") return pointAway();
+  const last = bins.rows.length - 1, at = pointed ?? last + 1;
+  const to = { ArrowLeft: at - 1, ArrowRight: at + 1, ArrowDown: at - 1, ArrowUp: at + 1, PageDown: at - 10, PageUp: at + 10, Home: 0, End: last }[event.key];
+  if (to === undefined) return;
+  event.preventDefault();
+  pointed = Math.max(0, Math.min(last, to));
+  point();
 });
 new ResizeObserver(() => { if (bins) drawChart(); }).observe($("chart"));
 
-// Codes without what they have in common.
-const short = (code) => code.replace(/^AUDIOHOOK-/, "");
+// Codes without what they have in common, and not endless.
+const short = (code) => code.replace(/^AUDIOHOOK-/, "").replace(/^(.{40}).+$/s, "$1…");
 
 function showLegend(inside) {
   const sums = new Map();
@@ -142,19 +173,21 @@ function showLegend(inside) {
     sums.set(code, entry);
   }
   const list = [...sums].sort((a, b) => b[1].n - a[1].n || (a[0] < b[0] ? -1 : 1));
-  const build = () => make("li", {}, make("button", { type: "button", title: "Show these events", onclick: (event) => filterBy(event.currentTarget.dataset.what) },
-    make("span", { class: "swatch" }), make("b"), make("span")));
+  const build = () => make("li", {}, make("button", { type: "button", onclick: (event) => pick("code", event.currentTarget.dataset.what) },
+    make("span", { class: "swatch" }), make("b"), make("bdi", { class: "detail" }), make("span", { class: "sum" })));
   fill($("legend"), list, build, (row, [code, { n, name }]) => {
-    const button = row.firstElementChild, [swatch, label, detail] = button.children;
+    const button = row.firstElementChild, [swatch, label, detail, sum] = button.children;
     button.dataset.what = code;
+    button.title = [`Show the events of ${code}`, name].filter(Boolean).join(": ");
     swatch.setAttribute("class", `swatch ${colour(code)}`);
     label.textContent = code;
-    detail.textContent = `${name}${name ? " · " : ""}${count(n)}`;
+    detail.textContent = name;
+    sum.textContent = count(n);
   });
 }
 
-function showTops(id, inside, keyOf, labelOf, mono) {
-  const sums = new Map();
+function showTops(id, inside, field, labelOf, mono) {
+  const keyOf = FIELDS[field], sums = new Map();
   for (const x of inside) {
     const what = keyOf(x);
     if (!what) continue;
@@ -174,7 +207,7 @@ function showTops(id, inside, keyOf, labelOf, mono) {
   const build = () => {
     const bar = draw("svg", { viewBox: "0 0 100 3", preserveAspectRatio: "none", "aria-hidden": "true" });
     bar.append(draw("rect", { width: 100, height: 3, class: "base" }), draw("rect", { height: 3, class: "part" }));
-    return make("li", {}, make("button", { type: "button", onclick: (event) => filterBy(event.currentTarget.dataset.what) },
+    return make("li", {}, make("button", { type: "button", onclick: (event) => pick(field, event.currentTarget.dataset.what) },
       make("span", { class: mono ? "label mono" : "label" }), make("span", { class: "count" }),
       make("span", { class: "detail" }), make("span", { class: "ago" }), bar));
   };

@@ -50,7 +50,7 @@ function showReasons(reasons) {
       make("article", { class: BAD.has(reason.code) ? "reason bad" : "reason", "data-code": reason.code },
         make("h3", {}, REASONS[reason.code] || reason.code, make("code", {}, reason.code)),
         make("span", { class: "since", "data-since": reason.since }),
-        make("p", { class: "message" }, sentence(reason.message))));
+        ...explanation(reason.message)));
     $("reasons").replaceChildren(...cards);
   }
   for (const since of $("reasons").querySelectorAll(".since")) {
@@ -60,7 +60,17 @@ function showReasons(reasons) {
   }
 }
 
+function explanation(message) {
+  const [what, cure] = understandReason(message);
+  const parts = [make("p", { class: "message" }, alone(sentence(what)))];
+  if (cure) parts.push(make("p", { class: "cure" }, make("b", {}, "What to do"), alone(sentence(cure))));
+  return parts;
+}
+
 const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
+
+// What the cluster's tile says while one of these reasons stands, the gravest first.
+const CLUSTER = [["elastic_refused", "Refuses"], ["elastic_unreachable", "Unreachable"], ["elastic_backlog_dropped", "Lacks events"]];
 
 function showFigures() {
   const { events, health } = store, { stats, elastic } = health, at = now();
@@ -73,13 +83,16 @@ function showFigures() {
   say("file-small", `in ${span(at - Date.parse(stats.started_at)).replace(/\.\d/, "")}${left.length ? `; left out: ${left.join(", ")}` : ""}`);
   const down = health.reasons.some((reason) => reason.code === "socket_down");
   sayBig("way-big", stats.socket_connected ? "Socket open" : down ? "Socket down" : stats.history_checkpoint ? "By history" : "No socket");
-  const read = stats.history_checkpoint ? `history read up to ${ago(at - Date.parse(stats.history_checkpoint))}` : "history not read yet";
+  const read = stats.history_checkpoint ? `history read up to ${ago(at - Date.parse(stats.history_checkpoint))}` : "the history is not read";
   say("way-small", [read, stats.reconnects ? plural(stats.reconnects, "reconnect") : ""].filter(Boolean).join(", "));
   $("cluster").hidden = !elastic;
   if (elastic) {
-    if (elastic.backlog_bytes > 0) sayBig("cluster-big", bytes(elastic.backlog_bytes), "waiting");
+    const waiting = elastic.backlog_bytes > 0, trouble = CLUSTER.find(([code]) => health.reasons.some((reason) => reason.code === code));
+    if (trouble) sayBig("cluster-big", trouble[1]);
+    else if (waiting) sayBig("cluster-big", bytes(elastic.backlog_bytes), "waiting");
     else sayBig("cluster-big", "Up to date");
     say("cluster-small", [
+      trouble && waiting ? `${bytes(elastic.backlog_bytes)} waiting` : "",
       elastic.server || "no answer from it yet",
       plural(elastic.created + elastic.exists, "document"),
       elastic.dead ? plural(elastic.dead, "dead letter") : "",

@@ -1,26 +1,26 @@
 // The newest events, their filter, and one record whole.
 
-let filterWords = [], current = null, dayShown = "";
+let filterWords = [], picked = null, current = null, dayShown = "", stop = null;
 
 function rowOf(x) {
   const { e } = x, code = codeOf(x), what = e.event_name || e.description || "–";
-  const more = e.event_name && e.description ? [make("span", { class: "more" }, `  ${e.description}`)] : [];
+  const more = e.event_name && e.description ? ["  ", make("bdi", { class: "more" }, String(e.description))] : [];
   const conversation = e.conversation_id || "–";
   const way = { websocket: "socket", history: "history" }[e.source] || e.source || "";
   const late = Number.isFinite(x.r - x.t) ? `${span(x.r - x.t)} · ${way}` : way;
   x.row = make("tr", {},
-    make("td", { class: "c-time", title: String(e.timestamp || "") }, make("button", { type: "button", "aria-label": `Show the record of ${dayTime(x.t, now())}` }, dayTime(x.t, now()))),
-    make("td", { class: "c-code" }, make("span", { class: `swatch ${colour(code)}` }), code),
-    make("td", { class: "c-what", title: [e.event_name, e.description].filter(Boolean).join(": ") }, what, ...more),
+    make("td", { class: "c-time", title: String(e.timestamp || "") }, make("button", { type: "button", tabindex: "-1", "aria-label": `Show the record of ${dayTime(x.t, now())}` }, dayTime(x.t, now()))),
+    make("td", { class: "c-code" }, make("span", { class: `swatch ${colour(code)}` }), alone(code)),
+    make("td", { class: "c-what", title: [e.event_name, e.description].filter(Boolean).join(": ") }, alone(what), ...more),
     make("td", { class: "c-who", title: String(e.entity_id || "") }, String(e.entity_name || e.entity_id || "–")),
     make("td", { class: "c-conv mono", title: String(conversation) }, String(conversation)),
-    make("td", { class: "c-late" }, late));
+    make("td", { class: "c-late", title: "from the event to here, and by which way" }, alone(late)));
   x.row.addEventListener("click", () => openRecord(x));
   return x.row;
 }
 
 function showRows(fresh, first) {
-  const body = $("rows"), scroll = $("scroll"), before = scroll.scrollHeight, at = scroll.scrollTop;
+  const body = $("rows"), scroll = $("scroll");
   const today = new Date(now()).toDateString();
   if (today !== dayShown) {
     // After midnight yesterday's times need their day.
@@ -33,11 +33,14 @@ function showRows(fresh, first) {
     const rows = fresh.map(rowOf).reverse();
     fresh.forEach((x) => { x.row.hidden = !matches(x); });
     if (!first && fresh.length <= 50) rows.forEach((row) => row.classList.add("new"));
+    // Those that leave go first: what is added above is what moves the others.
+    while (body.childElementCount + rows.length > store.events.length) body.lastElementChild.remove();
+    const before = scroll.scrollHeight, at = scroll.scrollTop;
     body.prepend(...rows);
-    while (body.childElementCount > store.events.length) body.lastElementChild.remove();
     // Who reads further down keeps what is under their eyes.
     if (at > 8) scroll.scrollTop = at + scroll.scrollHeight - before;
   }
+  keepOneStop();
   showCount();
 }
 
@@ -45,16 +48,53 @@ function clearRows() {
   $("rows").replaceChildren();
 }
 
+// The Tab key stops at one row, the newest unless another has the focus; from there the arrow keys lead on.
+function keepOneStop() {
+  if (stop && stop === document.activeElement) return;
+  stopAt($("rows").querySelector("tr:not([hidden]) button"));
+}
+
+function stopAt(button) {
+  if (stop) stop.tabIndex = -1;
+  stop = button;
+  if (stop) stop.tabIndex = 0;
+}
+
+$("rows").addEventListener("focusin", (event) => stopAt(event.target));
+$("rows").addEventListener("keydown", (event) => {
+  const rows = [...$("rows").children].filter((row) => !row.hidden), at = rows.indexOf(event.target.closest("tr"));
+  const to = { ArrowDown: at + 1, ArrowUp: at - 1, PageDown: at + 10, PageUp: at - 10, Home: 0, End: rows.length - 1 }[event.key];
+  if (to === undefined) return;
+  event.preventDefault();
+  rows[Math.max(0, Math.min(rows.length - 1, to))].querySelector("button").focus();
+});
+
+const isFiltered = () => picked !== null || filterWords.length > 0;
+
 function matches(x) {
+  if (picked && String(FIELDS[picked.field](x)) !== picked.what) return false;
   if (!filterWords.length) return true;
-  x.low = x.low || x.raw.toLowerCase();
-  return filterWords.every((word) => x.low.includes(word));
+  x.words = x.words ?? values(x.raw).toLowerCase();
+  return filterWords.every((word) => x.words.includes(word));
+}
+
+// The values of a record as a person reads them: no names of fields, no escapes, numbers as they were sent.
+function values(raw) {
+  const found = [];
+  for (const [token, name] of raw.matchAll(/"[^"\\]*(?:\\.[^"\\]*)*"(\s*:)?|[^\s{}[\],:"]+/gs)) {
+    if (name === undefined && token !== "null") found.push(token[0] === '"' ? decoded(token) : token);
+  }
+  return found.join("\n");
+}
+
+function decoded(string) {
+  try { return JSON.parse(string); } catch { return string; }
 }
 
 function showCount() {
-  const all = store.events.length, shown = filterWords.length ? store.events.filter(matches).length : all;
+  const all = store.events.length, shown = isFiltered() ? store.events.filter(matches).length : all;
   const kept = store.more ? `the newest ${count(all)}; older ones are in the file` : plural(all, "event");
-  say("shown", filterWords.length ? `${count(shown)} of ${count(all)} match` : all ? kept : "");
+  say("shown", isFiltered() ? `${count(shown)} of ${count(all)} match` : all ? kept : "");
   $("none").hidden = shown > 0;
   say("none", all ? "No event matches the filter." : "Nothing has come yet. An event appears here within seconds of its arrival.");
 }
@@ -62,18 +102,30 @@ function showCount() {
 function applyFilter() {
   filterWords = $("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
   for (const x of store.events) if (x.row) x.row.hidden = !matches(x);
+  keepOneStop();
   showCount();
 }
 
-function filterBy(text) {
-  $("filter").value = text;
+// Shows the events whose field is this and nothing else; the words of the filter would hide some of them.
+function pick(field, what) {
+  picked = { field, what };
+  $("filter").value = "";
+  $("picked").replaceChildren(`${field} `, alone(what), " ✕");
+  $("picked").title = `Show other events than those of ${what} too`;
+  $("picked").hidden = false;
   applyFilter();
   $("newest-title").scrollIntoView({ block: "start", behavior: "auto" });
 }
 
 $("filter").addEventListener("input", applyFilter);
+$("picked").addEventListener("click", () => {
+  picked = null;
+  $("picked").hidden = true;
+  applyFilter();
+  $("filter").focus();
+});
 
-// Indents the text itself, so that 1.0 stays 1.0 and twenty digits stay twenty.
+// Indents the text itself, so that 1.0 stays 1.0 and twenty digits stay twenty; its parts.
 function pretty(raw) {
   const out = [];
   let depth = 0, at = 0;
@@ -100,19 +152,22 @@ function pretty(raw) {
     else if (c.trim()) out.push(c);
     at += 1;
   }
-  return out.join("");
+  return out;
 }
+
+// Letters and marks that are written from right to left, or turn others so.
+const TURNS = /[\u0590-\u08ff\u200e\u200f\u202a-\u202e\u2066-\u2069\ufb1d-\ufdff\ufe70-\ufefc]/;
 
 function openRecord(x) {
   const { e } = x;
   current = x;
-  say("record-when", `${dayTime(x.t, now())} · ${codeOf(x)}`);
+  sayParts("record-when", `${dayTime(x.t, now())} · `, alone(codeOf(x)));
   say("record-title", String(e.event_name || codeOf(x)));
   say("record-text", String(e.description || ""));
   const fields = [["Integration", e.entity_name], ["Entity", e.entity_id], ["Conversation", e.conversation_id], ["Error", e.error_code], ["Before", e.previous_value], ["After", e.current_value], ["Event time", e.timestamp], ["Received", e.received_at && `${e.received_at} by ${e.source}`], ["Record", e.id]];
   $("record-fields").replaceChildren(...fields.filter(([, value]) => value !== null && value !== undefined && value !== "")
     .flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, String(value))]));
-  say("record-json", pretty(x.raw));
+  sayParts("record-json", ...pretty(x.raw).map((part) => (TURNS.test(part) ? alone(part) : part)));
   say("copied", "");
   $("show-conversation").hidden = !e.conversation_id;
   $("record-json").scrollTop = 0;
@@ -120,12 +175,22 @@ function openRecord(x) {
 }
 
 function curl({ e }) {
-  const names = ["event_id", "conversation_id", "entity_id"].filter((name) => typeof e[name] === "string");
+  // Half a surrogate pair has no place in an address: the other fields find the record.
+  const names = ["event_id", "conversation_id", "entity_id"].filter((name) => typeof e[name] === "string" && isWhole(e[name]));
   // A quote in an identifier must not end the shell's own.
   const encoded = (value) => encodeURIComponent(value).replace(/'/g, "%27");
   const query = names.map((name) => `${name}=${encoded(e[name])}`).concat("limit=1000").join("&");
   const header = needsToken() ? ' -H "Authorization: Bearer $HTTP_TOKEN"' : "";
   return `curl -s${header} '${new URL("events", location.href).href}?${query}'`;
+}
+
+function isWhole(text) {
+  try {
+    encodeURIComponent(text);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 async function copy(what, text) {
@@ -144,9 +209,9 @@ async function copy(what, text) {
   say("copied", done ? `${what} copied` : "the browser did not allow it");
 }
 
-$("copy-json").addEventListener("click", () => copy("JSON", pretty(current.raw)));
+$("copy-json").addEventListener("click", () => copy("JSON", pretty(current.raw).join("")));
 $("copy-curl").addEventListener("click", () => copy("curl", curl(current)));
-$("show-conversation").addEventListener("click", () => { $("record").close(); filterBy(current.e.conversation_id); });
+$("show-conversation").addEventListener("click", () => { $("record").close(); pick("conversation", String(current.e.conversation_id)); });
 $("record-close").addEventListener("click", () => $("record").close());
 $("record").addEventListener("click", (event) => { if (event.target === $("record")) $("record").close(); });
 

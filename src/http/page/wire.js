@@ -40,7 +40,7 @@ function understand(raw) {
   let e = {};
   try { e = JSON.parse(raw) || {}; } catch { /* shown as it is */ }
   const t = Date.parse(e.timestamp), r = Date.parse(e.received_at);
-  return { raw, e, t: Number.isFinite(t) ? t : r, r: Number.isFinite(r) ? r : t, row: null, low: "" };
+  return { raw, e, t: Number.isFinite(t) ? t : r, r: Number.isFinite(r) ? r : t, row: null, words: null };
 }
 
 async function poll() {
@@ -98,6 +98,9 @@ $("token").addEventListener("submit", (event) => {
   event.preventDefault();
   token = $("token-text").value.trim();
   $("token-text").value = "";
-  if (token) poll();
+  if (!token) return;
+  // No header carries anything else, and no token holds it.
+  if (/^[\x20-\x7e]+$/.test(token)) poll();
+  else refuse();
 });
 document.addEventListener("visibilitychange", () => { if (!document.hidden) poll(); });

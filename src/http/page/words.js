@@ -25,6 +25,15 @@ function say(id, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+// The same for parts, of which those that come from outside stand alone.
+function sayParts(id, ...parts) {
+  const element = $(id), text = parts.map((part) => part.textContent ?? part).join("");
+  if (element.textContent !== text) element.replaceChildren(...parts);
+}
+
+// A text from outside: one that turns the direction of writing turns its own alone.
+const alone = (text) => make("bdi", {}, String(text));
+
 function sayBig(id, text, unit) {
   const element = $(id), whole = unit ? `${text} ${unit}` : text;
   if (element.dataset.whole === whole) return;
@@ -102,4 +111,23 @@ const REASONS = {
   unreadable_frames: "Something came that is no event",
   incomplete: "Events are missing from the file",
 };
+// How a clause begins that says what to do.
+const CURE = /(?:^|; |: )(?=(?:add|allow|ask|bring|check|free|give|install|look|make|mend|name|note|nothing to do|raise|report|restart|run|see|set|stop)\b)/;
+
+// A reason's sentence, and what to do, as far as the collector's clauses tell the one from the other.
+function understandReason(message) {
+  const said = [], cures = [];
+  for (const clause of message.split("; ")) {
+    const [what, cure] = cutOnce(clause, CURE);
+    if (what) said.push(what);
+    if (cure) cures.push(cure);
+  }
+  return said.length ? [said.join("; "), cures.join("; ")] : [message, ""];
+}
+
+function cutOnce(text, where) {
+  const found = where.exec(text);
+  return found ? [text.slice(0, found.index), text.slice(found.index + found[0].length)] : [text, ""];
+}
+
 const BAD = new Set(["credentials_refused", "not_receiving", "disk_write_failed", "stalled"]);
