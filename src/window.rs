@@ -233,9 +233,13 @@ impl Window {
 
     /// Forgets what happened before `horizon`: it cannot come again.
     pub fn sweep(&mut self, horizon: Millis) {
-        self.table.retain(|packed| packed.time() >= horizon);
+        self.retain(|packed| packed.time() >= horizon, |loose| loose.moment.nominal() >= horizon);
+    }
+
+    fn retain(&mut self, stays: impl Fn(Packed) -> bool, loose_stays: impl Fn(&Loose) -> bool) {
+        self.table.retain(stays);
         self.loose.retain(|_, loose| {
-            loose.retain(|l| l.moment.nominal() >= horizon);
+            loose.retain(&loose_stays);
             !loose.is_empty()
         });
         self.loose_count = self.loose.values().map(Vec::len).sum();
@@ -345,7 +349,13 @@ impl Window {
         times.extend(self.loose.values().flatten().map(|l| l.moment.nominal()).take(times.len().max(64)));
         times.sort_unstable();
         let cut = times[times.len() / 4] + 1;
-        self.sweep(cut);
+        // With an echo goes every record that it may be the echo of: else another event would be taken for it.
+        let earliest = |loose: &Loose| match loose.moment {
+            Moment::Receipt { at, delay } if loose.written => at - delay,
+            moment => moment.nominal(),
+        };
+        let margin = |packed: Packed| if packed.written() { TOLERANCE_MS } else { 0 };
+        self.retain(|packed| packed.time() >= cut + margin(packed), |loose| earliest(loose) >= cut);
         if self.len() >= SIGHTINGS_MAX {
             // All at one instant: nothing is older than the rest.
             self.table = Table::default();
@@ -566,6 +576,20 @@ mod tests {
             moment: Moment::Own(T + newest),
         };
         assert_eq!(window.offer(sighting), Outcome::Duplicate);
+    }
+
+    #[test]
+    fn an_echo_is_not_forgotten_before_its_record() {
+        let mut window = Window::default();
+        window.offer(socket(T + 1500));
+        assert_eq!(window.offer(history(T)), Outcome::Duplicate);
+        for n in 0..SIGHTINGS_MAX {
+            let content = (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let late = if n % 2 == 0 { 0 } else { 3_600_000 };
+            window.note(Sighting { content, way: Way::Socket, moment: Moment::Own(T + late) });
+        }
+        assert!(window.forgotten() > 0);
+        assert_eq!(window.offer(history(T + 1400)), Outcome::New, "another event would be lost");
     }
 
     #[test]

@@ -56,9 +56,11 @@ fn are_times(moments: &[Moment]) -> bool {
     moments.iter().all(|moment| matches!(moment, Moment::Own(_)))
 }
 
-/// What a pair costs: its distance, and a little for the newest, who is left over rather than an earlier one.
+/// What a pair costs: its distance; and a little where there is a receipt, which is nobody's very time, and for the
+/// newest, who is left over rather than an earlier one.
 fn cost(written: Moment, echo: Moment, is_newest: bool) -> Option<i64> {
-    written.fits(echo).then(|| 2 * (written.nominal() - echo.nominal()).abs() + i64::from(is_newest))
+    let doubt = if are_times(&[written, echo]) { 0 } else { 2 };
+    written.fits(echo).then(|| 2 * (written.nominal() - echo.nominal()).abs() + doubt + i64::from(is_newest))
 }
 
 /// How good a matching is: more pairs, then less cost.
