@@ -234,7 +234,7 @@ fn of_two_like_events_the_one_that_the_predecessor_missed_is_fetched() {
         "event_id": "AUDIOHOOK-0001", "entity_id": "e", "conversation_id": "the same",
         "raw_event": {"eventEntity": {"id": "AUDIOHOOK-0001"}, "entityId": "e", "conversationId": "the same"},
     });
-    folder.write("events.jsonl", &format!("{record}\n"));
+    folder.write("events.jsonl", format!("{record}\n"));
     let collector = Collector::start(&sim, &folder, &[]);
     wait_for_all(&sim, &collector);
     let records = collector.records();
