@@ -10,7 +10,7 @@
 
 mod command;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -38,9 +38,6 @@ const RECORD_MARGIN_MS: i64 = RECEIPT_DELAY_MS + 2 * TOLERANCE_MS;
 
 /// Rows kept for a repair, at most; what is beyond is found by the next audit.
 const MISSING_MAX: usize = 10_000;
-
-/// Rows kept for the case that a nearer one takes their place.
-const TWINS_MAX: usize = 1_000;
 
 /// One definition's counts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -148,8 +145,6 @@ struct Piece {
     /// What the history has, to be matched with the records.
     rows: Window,
     missing: Vec<(Sighting, Entry, String)>,
-    /// The newest rows that have a twin in the files: a nearer row may yet take one's place.
-    twins: VecDeque<(Sighting, Entry, String)>,
 }
 
 impl Audit {
@@ -258,8 +253,7 @@ impl Audit {
         })
         .map_err(Failed::Files)?;
         self.history.add(differing, from - ROW_MARGIN_MS, to + ROW_MARGIN_MS, false, clock.now());
-        self.piece =
-            Some(Piece { from, to, files, rows: Window::default(), missing: Vec::new(), twins: VecDeque::new() });
+        self.piece = Some(Piece { from, to, files, rows: Window::default(), missing: Vec::new() });
         Ok(())
     }
 
@@ -274,25 +268,16 @@ impl Audit {
             let moment =
                 event.time.map_or(Moment::Receipt { at: page.received, delay: self.row_delay_ms }, Moment::Own);
             let sighting = Sighting { content: identity.content, way: Way::History, moment };
-            match piece.files.offer(sighting) {
-                Outcome::Duplicate => {
-                    if piece.twins.len() == TWINS_MAX {
-                        piece.twins.pop_front();
-                    }
-                    piece.twins.push_back((sighting, entry(&event, identity, page.received), text.to_owned()));
-                }
+            match piece.files.offer_row(sighting, text) {
                 Outcome::New => piece.missing.push((sighting, entry(&event, identity, page.received), text.to_owned())),
-                Outcome::Displaces(other) => {
-                    // A nearer row has taken an earlier one's place: that one has no record then.
-                    let is_displaced = |(twin, ..): &(Sighting, Entry, String)| {
-                        twin.content == sighting.content && twin.moment == other
-                    };
-                    if let Some(index) = piece.twins.iter().rposition(is_displaced)
-                        && let Some(twin) = piece.twins.remove(index)
-                    {
-                        piece.missing.push(twin);
+                // A nearer row has taken an earlier one's place: that one has no record then.
+                Outcome::Displaces { moment, row: Some(row) } => {
+                    if let Ok(Some(event)) = self.definitions.judge(&row) {
+                        let entry = entry(&event, identity, moment.nominal());
+                        piece.missing.push((Sighting { moment, ..sighting }, entry, row));
                     }
                 }
+                Outcome::Duplicate | Outcome::Displaces { row: None, .. } => {}
             }
             piece.rows.offer(sighting);
             if piece.missing.len() > MISSING_MAX {

@@ -12,18 +12,25 @@
 //! So a new sighting is an echo exactly if it and all echoes near it can be matched at once to the written records of
 //! the other way. Matching is done anew each time among the few sightings nearby, and no pair is stored: pairs may
 //! change as more is seen. Where a nearer row of the history takes the place of a farther one, the farther one was no
-//! twin after all: it is new if it came with the same page, else it is forgotten, and the history's overlap brings it
-//! again. What comes on the socket comes once: there the newcomer is written, whichever of the two is nearer, unless its
-//! own row is in the file already; then the other one's row, which is still to come, brings that.
+//! twin after all and is written: its text is kept until no row can take its place any more ([`PLACE_MS`]). Is that text
+//! gone, the newcomer is written: as many records as events, though one bears its neighbour's time. What comes on the
+//! socket comes once: there the newcomer is written, whichever of the two is nearer, unless its own row is in the file
+//! already; then the other one's row, which is still to come, brings that.
 //!
-//! Deals with: sightings alone; it knows no record, no file, no clock. Must never: grow beyond [`SIGHTINGS_MAX`]. At the
-//! bound the oldest are forgotten and counted: a double may follow, a loss never.
+//! An echo is known to this window alone, and a restart forgets it. Its row may then come too late to claim its record
+//! from a newcomer: the first read after a start goes back by [`PLACE_MS`] more, so that both are judged anew.
+//!
+//! Deals with: sightings alone; it knows no record, no file, no clock, and of a row no more than that it has a text. Must
+//! never: grow beyond [`SIGHTINGS_MAX`] and [`dropped::BYTES_MAX`]. At either bound the oldest are forgotten and counted:
+//! a double may follow, a loss never.
 
+mod dropped;
 mod matching;
 mod table;
 
 use std::collections::HashMap;
 
+use dropped::Dropped;
 use matching::{Unmatched, unmatched};
 use table::{Packed, Table};
 
@@ -34,6 +41,9 @@ pub const TOLERANCE_MS: i64 = 2_000;
 
 /// How long after the event a receipt may be that stands for its time.
 pub const RECEIPT_DELAY_MS: i64 = 120_000;
+
+/// How far apart the times of two rows may be of which one can take the other's place.
+pub const PLACE_MS: i64 = RECEIPT_DELAY_MS + 2 * TOLERANCE_MS;
 
 /// Sightings kept, at most: about 9 MiB.
 pub const SIGHTINGS_MAX: usize = 450_000;
@@ -64,15 +74,19 @@ pub struct Sighting {
 }
 
 /// What is to be done with a sighting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It is to be written.
     New,
     /// It stands in the file already.
     Duplicate,
-    /// It stands in the file already, and the row of like content at this time, which was taken for its twin before, does
-    /// not: that one is to be written if it is at hand. Of the socket none is: the history brings it.
-    Displaces(Moment),
+    /// It stands in the file already, and the sighting of like content at this moment, which was taken for its twin
+    /// before, does not.
+    Displaces {
+        moment: Moment,
+        /// That row's text: it is to be written now. `None`: the history brings it.
+        row: Option<String>,
+    },
 }
 
 /// All sightings of late.
@@ -84,6 +98,8 @@ pub struct Window {
     loose_count: usize,
     /// Whether any echo ever stood apart from a written record of its very time.
     inexact: bool,
+    /// The texts of those echoes.
+    dropped: Dropped,
     forgotten: u64,
 }
 
@@ -92,6 +108,15 @@ struct Loose {
     moment: Moment,
     way: Way,
     written: bool,
+}
+
+/// How a sighting that comes again is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    /// It, or a record of its very time, is written.
+    Certain,
+    /// It is an echo of a record that another may yet claim.
+    Presumed,
 }
 
 impl Moment {
@@ -128,7 +153,20 @@ impl Window {
 
     /// Judges a sighting and takes note of it.
     pub fn offer(&mut self, sighting: Sighting) -> Outcome {
-        if self.is_known(sighting) {
+        self.judge(sighting, None)
+    }
+
+    /// Judges a row of the history, which has this text. Rows come in the order of time, as far as the service keeps it.
+    pub fn offer_row(&mut self, sighting: Sighting, text: &str) -> Outcome {
+        self.dropped.go_on_to(sighting.moment);
+        self.judge(sighting, Some(text))
+    }
+
+    fn judge(&mut self, sighting: Sighting, row: Option<&str>) -> Outcome {
+        if let Some(known) = self.known(sighting) {
+            if known == Known::Presumed {
+                self.keep(sighting, row);
+            }
             return Outcome::Duplicate;
         }
         if !self.other_way_seen(sighting.way) {
@@ -147,32 +185,61 @@ impl Window {
                 self.insert(sighting, true);
                 Outcome::New
             }
-            // The one before it was dropped and will not come again: this one can be written. Not so where its own row
-            // is: the file would hold one id twice. The one before it comes with its own row.
-            Unmatched::Earlier(_) if sighting.way == Way::Socket && !self.has_own_row(sighting) => {
-                self.insert(sighting, true);
-                Outcome::New
-            }
             Unmatched::None => {
                 self.inexact = true;
                 self.insert(sighting, false);
+                self.keep(sighting, row);
                 Outcome::Duplicate
             }
-            Unmatched::Earlier(index) => {
-                let displaced = echoes[index];
-                self.inexact = true;
-                self.remove(Sighting { moment: displaced, ..sighting });
-                self.insert(sighting, false);
-                Outcome::Displaces(displaced)
-            }
+            Unmatched::Earlier(index) => self.displace(sighting, echoes[index], row),
+        }
+    }
+
+    /// The newcomer is nearer than an earlier echo, which is left without a record: one of the two is to be written.
+    fn displace(&mut self, newcomer: Sighting, earlier: Moment, text: Option<&str>) -> Outcome {
+        let displaced = Sighting { moment: earlier, ..newcomer };
+        let row = if newcomer.way == Way::History { self.dropped.take(displaced) } else { None };
+        let will_be_brought = match newcomer.way {
+            // The one before it was dropped and will not come again: this one can be written. Not so where its own row
+            // is: the file would hold one id twice. The one before it comes with its own row.
+            Way::Socket => self.has_own_row(newcomer),
+            // What is later than this row was met by an earlier read, and comes again with this one.
+            Way::History => matches!((earlier, newcomer.moment), (Moment::Own(e), Moment::Own(n)) if e > n),
+        };
+        if row.is_none() && !will_be_brought {
+            self.forgotten += u64::from(newcomer.way == Way::History);
+            self.insert(newcomer, true);
+            return Outcome::New;
+        }
+        self.inexact = true;
+        self.remove(displaced);
+        if row.is_some() {
+            self.insert(displaced, true);
+        }
+        self.insert(newcomer, false);
+        self.keep(newcomer, text);
+        Outcome::Displaces { moment: earlier, row }
+    }
+
+    /// Keeps the text of an echo whose place may be taken. A record of its very time is nobody else's twin: nothing is
+    /// nearer.
+    fn keep(&mut self, echo: Sighting, text: Option<&str>) {
+        let is_certain =
+            matches!(echo.moment, Moment::Own(at) if self.table.has_written(echo.content, at, other(echo.way)));
+        if let Some(text) = text.filter(|_| !is_certain) {
+            self.dropped.keep(echo, text);
         }
     }
 
     /// Forgets what happened before `horizon`: it cannot come again.
     pub fn sweep(&mut self, horizon: Millis) {
-        self.table.retain(|packed| packed.time() >= horizon);
+        self.retain(|packed| packed.time() >= horizon, |loose| loose.moment.nominal() >= horizon);
+    }
+
+    fn retain(&mut self, stays: impl Fn(Packed) -> bool, loose_stays: impl Fn(&Loose) -> bool) {
+        self.table.retain(stays);
         self.loose.retain(|_, loose| {
-            loose.retain(|l| l.moment.nominal() >= horizon);
+            loose.retain(&loose_stays);
             !loose.is_empty()
         });
         self.loose_count = self.loose.values().map(Vec::len).sum();
@@ -186,7 +253,7 @@ impl Window {
         self.len() == 0
     }
 
-    /// Sightings forgotten at the bound: each may come again and be written twice.
+    /// How often something was forgotten at a bound and may be written twice for it.
     pub fn forgotten(&self) -> u64 {
         self.forgotten
     }
@@ -207,12 +274,14 @@ impl Window {
 
     /// Rule 1. A row of the history without a time is known by its content alone: each read of the history brings it
     /// again.
-    fn is_known(&self, sighting: Sighting) -> bool {
+    fn known(&self, sighting: Sighting) -> Option<Known> {
+        let known = |is_certain| if is_certain { Known::Certain } else { Known::Presumed };
         match (sighting.moment, sighting.way) {
-            (Moment::Own(time), way) => self.table.has(sighting.content, time, way),
-            (Moment::Receipt { .. }, Way::Socket) => false,
+            (Moment::Own(time), way) => self.table.known(sighting.content, time, way).map(known),
+            (Moment::Receipt { .. }, Way::Socket) => None,
             (Moment::Receipt { .. }, Way::History) => {
-                self.loose.get(&sighting.content).is_some_and(|loose| loose.iter().any(|l| l.way == Way::History))
+                let mut rows = self.loose.get(&sighting.content)?.iter().filter(|l| l.way == Way::History);
+                rows.next().map(|row| known(row.written))
             }
         }
     }
@@ -280,7 +349,13 @@ impl Window {
         times.extend(self.loose.values().flatten().map(|l| l.moment.nominal()).take(times.len().max(64)));
         times.sort_unstable();
         let cut = times[times.len() / 4] + 1;
-        self.sweep(cut);
+        // With an echo goes every record that it may be the echo of: else another event would be taken for it.
+        let earliest = |loose: &Loose| match loose.moment {
+            Moment::Receipt { at, delay } if loose.written => at - delay,
+            moment => moment.nominal(),
+        };
+        let margin = |packed: Packed| if packed.written() { TOLERANCE_MS } else { 0 };
+        self.retain(|packed| packed.time() >= cut + margin(packed), |loose| earliest(loose) >= cut);
         if self.len() >= SIGHTINGS_MAX {
             // All at one instant: nothing is older than the rest.
             self.table = Table::default();
@@ -367,11 +442,70 @@ mod tests {
     fn the_nearest_is_the_twin() {
         let mut window = Window::default();
         window.offer(socket(T + 1000));
-        assert_eq!(window.offer(history(T)), Outcome::Duplicate);
-        assert_eq!(window.offer(history(T + 900)), Outcome::Displaces(Moment::Own(T)));
-        // The one that was displaced comes again with the next read: now it is new.
-        assert_eq!(window.offer(history(T)), Outcome::New);
+        assert_eq!(window.offer_row(history(T), "the first"), Outcome::Duplicate);
+        let displaced = Outcome::Displaces { moment: Moment::Own(T), row: Some("the first".to_owned()) };
+        assert_eq!(window.offer_row(history(T + 900), "the second"), displaced);
         assert_eq!(new_of(&mut window, &[history(T), history(T + 900)]), [false, false]);
+    }
+
+    #[test]
+    fn the_nearest_may_come_long_after_the_other() {
+        let mut window = Window::default();
+        window.note(receipt(T + 101_000, Way::Socket));
+        assert_eq!(window.offer_row(history(T), "the first"), Outcome::Duplicate);
+        for n in 1..1_000 {
+            let between = Sighting { content: 8, ..history(T + n * 100) };
+            assert_eq!(window.offer_row(between, "another"), Outcome::New);
+        }
+        let displaced = Outcome::Displaces { moment: Moment::Own(T), row: Some("the first".to_owned()) };
+        assert_eq!(window.offer_row(history(T + 100_000), "the second"), displaced);
+    }
+
+    #[test]
+    fn with_no_text_at_hand_the_nearer_row_is_written_and_counted() {
+        let mut window = Window::default();
+        window.offer(socket(T + 1500));
+        assert_eq!(window.offer_row(history(T), "the first"), Outcome::Duplicate);
+        let large = "x".repeat(dropped::BYTES_MAX);
+        window.offer(Sighting { content: 8, ..socket(T + 1) });
+        assert_eq!(window.offer_row(Sighting { content: 8, ..history(T) }, &large), Outcome::Duplicate);
+        assert_eq!(window.offer_row(history(T + 1400), "the second"), Outcome::New);
+        assert_eq!((window.forgotten(), window.len()), (1, 5));
+        assert_eq!(new_of(&mut window, &[history(T), history(T + 1400)]), [false, false]);
+    }
+
+    #[test]
+    fn a_row_that_was_late_gives_way_to_none_and_the_one_behind_it_comes_again() {
+        let mut window = Window::default();
+        window.offer(socket(T));
+        assert_eq!(window.offer_row(history(T + 1400), "the second"), Outcome::Duplicate);
+        // The next read begins far before them and finds one that was not there before.
+        window.offer_row(Sighting { content: 8, ..history(T - 900_000) }, "far before");
+        let displaced = Outcome::Displaces { moment: Moment::Own(T + 1400), row: None };
+        assert_eq!(window.offer_row(history(T), "the first"), displaced);
+        assert_eq!(window.offer_row(history(T + 1400), "the second"), Outcome::New);
+    }
+
+    #[test]
+    fn with_a_receipt_among_them_pairs_may_cross() {
+        let rows = [history(T), history(T + 2500)];
+        for rows in [rows, [rows[1], rows[0]]] {
+            let mut window = Window::default();
+            window.offer(receipt(T + 10_000, Way::Socket));
+            window.offer(socket(T + 2500));
+            assert_eq!(new_of(&mut window, &rows), [false, false]);
+        }
+    }
+
+    #[test]
+    fn a_storm_of_equal_events_without_times_is_told_apart() {
+        let mut window = Window::default();
+        for n in 0..3000 {
+            window.offer(if n % 2 == 0 { socket(T + n) } else { receipt(T + n + 5_000, Way::Socket) });
+        }
+        let rows: Vec<Sighting> = (0..3000).map(|n| history(T + n)).collect();
+        assert!(new_of(&mut window, &rows).iter().all(|new| !new));
+        assert_eq!(window.offer(history(T + 3000)), Outcome::New);
     }
 
     #[test]
@@ -399,7 +533,9 @@ mod tests {
         assert_eq!(window.offer(receipt(T, Way::Socket)), Outcome::New);
         assert_eq!(window.offer(receipt(T + 5, Way::Socket)), Outcome::New);
         assert_eq!(new_of(&mut window, &[history(T - 119_000), history(T - 100)]), [false, false]);
-        assert_eq!(window.offer(history(T - 90)), Outcome::Displaces(Moment::Own(T - 119_000)));
+        assert_eq!(window.offer_row(history(T - 119_000), "the first"), Outcome::Duplicate);
+        let displaced = Outcome::Displaces { moment: Moment::Own(T - 119_000), row: Some("the first".to_owned()) };
+        assert_eq!(window.offer_row(history(T - 90), "the third"), displaced);
         assert_eq!(new_of(&mut window, &[history(T + 2001), history(T - 120_000)]), [true, true]);
         // A row without a time: the same at each read.
         let mut window = Window::default();
@@ -440,6 +576,20 @@ mod tests {
             moment: Moment::Own(T + newest),
         };
         assert_eq!(window.offer(sighting), Outcome::Duplicate);
+    }
+
+    #[test]
+    fn an_echo_is_not_forgotten_before_its_record() {
+        let mut window = Window::default();
+        window.offer(socket(T + 1500));
+        assert_eq!(window.offer(history(T)), Outcome::Duplicate);
+        for n in 0..SIGHTINGS_MAX {
+            let content = (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let late = if n % 2 == 0 { 0 } else { 3_600_000 };
+            window.note(Sighting { content, way: Way::Socket, moment: Moment::Own(T + late) });
+        }
+        assert!(window.forgotten() > 0);
+        assert_eq!(window.offer(history(T + 1400)), Outcome::New, "another event would be lost");
     }
 
     #[test]

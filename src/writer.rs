@@ -88,6 +88,8 @@ pub struct Writer {
     /// When the cursor was last kept.
     cursor_kept: Instant,
     log_rate: Rate,
+    /// What the window forgot at a bound, as far as the log tells.
+    forgotten_told: u64,
     beat: Beat,
     ticked: Instant,
 }
@@ -199,6 +201,7 @@ impl Writer {
         self.ticked = self.clock.now();
         self.look();
         self.say_held_back(self.ticked);
+        self.say_forgotten();
         let cursor = self.sink.as_ref().and_then(Sink::cursor);
         let cursor_moved = cursor.is_some() && cursor != self.state.cursor;
         if self.state_dirty || (cursor_moved && self.ticked - self.cursor_kept >= CURSOR_KEPT_EVERY) {

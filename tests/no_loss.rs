@@ -8,11 +8,12 @@ mod support;
 use std::time::{Duration, Instant};
 
 use audiohook_collector::clock::format_millis;
-use audiohook_collector::simulator::{Action, Call, Definition, Event, Knobs, Options, Route, Simulator};
+use audiohook_collector::genesys::api::PAGE_SIZE;
+use audiohook_collector::simulator::{Action, Call, Definition, Event, Knobs, Options, Route, Simulator, SocketTime};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use serde_json::{Value, json};
 use support::collector::{binary, settings};
-use support::{Collector, Folder, assert_same_set, assert_same_set_within, let_pass, poll, records};
+use support::{Collector, Folder, SOON, assert_same_set, assert_same_set_within, let_pass, poll, records};
 
 /// What any step may take on a busy machine.
 const LONG: Duration = Duration::from_secs(60);
@@ -180,13 +181,98 @@ fn equal_events_a_millisecond_apart_stay_two() {
     assert_same_set(&sim.issued(), &collector.records());
 }
 
+/// An event of which there may be several that differ in their time alone.
+fn like(conversation: &str) -> Event {
+    Event {
+        definition: "AUDIOHOOK-0001".into(),
+        entity_id: Some("e".into()),
+        conversation_id: Some(conversation.to_owned()),
+        ..Event::default()
+    }
+}
+
+/// Fills a page of the history but for its last row, which is to be at this instant.
+fn fill_page(sim: &Simulator, until: i64) {
+    let times: Vec<i64> = (1..i64::from(PAGE_SIZE)).rev().map(|n| until - 60_000 - n).collect();
+    sim.issue_many(Event::numbered("AUDIOHOOK-0002"), &times, Route::HistoryOnly);
+}
+
+#[test]
+fn an_event_whose_record_turns_out_to_be_that_of_the_next_pages_row_is_written() {
+    let (sim, folder) = (simulator(|k| k.history_shift_ms = -100), Folder::new("edge"));
+    let time = sim.now() - 2 * 3_600_000;
+    fill_page(&sim, time);
+    sim.issue_by(like("the same").at(time + 100), Route::HistoryOnly);
+    sim.faults().fail(Call::History, Action::status(503));
+    let collector = Collector::start(&sim, &folder, &[("CATCH_UP_START", "10800")]);
+    assert!(sim.wait_until(LONG, |view| view.sockets_open() == 1 && !view.subscribed().is_empty()));
+    sim.issue(like("the same").at(time + 1_500));
+    collector.wait_lines(1, LONG);
+    // Both ways' times differ: the first row, too, could be the record's, as long as nobody knows of the second.
+    sim.faults().heal_all();
+    wait_for_all(&sim, &collector);
+    assert_same_set_within(&sim.issued(), &collector.records(), 100);
+    // The counts add up, although a row counted as a duplicate at first.
+    let metric = |name: &str| collector.metric(&format!("audiohook_collector_{name}")).unwrap();
+    poll(SOON, || {
+        let received =
+            metric("events_received_total{source=\"websocket\"}") + metric("events_received_total{source=\"history\"}");
+        (received == metric("events_written_total") + metric("events_duplicate_total")).then_some(())
+    })
+    .expect("received = written + duplicate");
+}
+
+#[test]
+fn of_two_like_events_the_one_that_the_predecessor_missed_is_fetched() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("upgrade-edge"));
+    let time = sim.now() - 2 * 3_600_000;
+    fill_page(&sim, time);
+    sim.issue_by(like("the same").at(time), Route::HistoryOnly);
+    sim.issue_by(like("the same").at(time + 100_000), Route::HistoryOnly);
+    let record = json!({
+        "timestamp": format_millis(time + 101_000).replace('Z', "456+00:00"), "event_type": "audiohook_operational",
+        "event_id": "AUDIOHOOK-0001", "entity_id": "e", "conversation_id": "the same",
+        "raw_event": {"eventEntity": {"id": "AUDIOHOOK-0001"}, "entityId": "e", "conversationId": "the same"},
+    });
+    folder.write("events.jsonl", format!("{record}\n"));
+    let collector = Collector::start(&sim, &folder, &[]);
+    wait_for_all(&sim, &collector);
+    let records = collector.records();
+    let mut times: Vec<i64> = records
+        .iter()
+        .filter(|r| r.text("conversation_id") == Some("the same"))
+        .map(support::Record::time_ms)
+        .collect();
+    times.sort_unstable();
+    assert_eq!(times, [time, time + 101_000]);
+}
+
+#[test]
+fn like_events_some_without_a_time_are_as_many_as_their_rows() {
+    let (sim, folder) = (simulator(|k| k.hold_history = true), Folder::new("timeless-like"));
+    let mut collector = Collector::start(&sim, &folder, &[]);
+    collector.wait_healthy();
+    let time = sim.now() - 10_000;
+    let timeless = |conversation| Event { socket_time: SocketTime::Absent, ..like(conversation).at(time) };
+    sim.issue(timeless("timeless first"));
+    sim.issue(like("timeless first").at(time + 2_500));
+    sim.issue(like("timeless last").at(time + 2_500));
+    sim.issue(timeless("timeless last"));
+    collector.wait_lines(4, LONG);
+    sim.faults().release_history();
+    wait_for_all(&sim, &collector);
+    assert!(collector.term().success());
+    let collector = Collector::start(&sim, &folder, &[]);
+    wait_for_all(&sim, &collector);
+}
+
 #[test]
 fn an_event_without_a_time_is_one_with_its_row() {
     let (sim, folder) = (simulator(|_| ()), Folder::new("timeless"));
     let collector = Collector::start(&sim, &folder, &[]);
     collector.wait_healthy();
     for n in 0..20 {
-        sim.issue(Event { socket_time: audiohook_collector::simulator::SocketTime::Absent, ..event(n) });
+        sim.issue(Event { socket_time: SocketTime::Absent, ..event(n) });
     }
     wait_for_all(&sim, &collector);
     assert_same_set_within(&sim.issued(), &collector.records(), 5_000);
@@ -646,14 +732,16 @@ fn what_came_into_the_history_too_late_is_found_by_the_audit_and_appended() {
     let mut collector = Collector::start(&sim, &folder, &short);
     collector.wait_healthy();
     issue(&sim, 20);
-    // These stand in the history only after it was read past them.
-    sim.faults().set(|k| (k.history_lag, k.socket_to_drop) = (Duration::from_secs(8), 7));
-    issue(&sim, 7);
-    sim.faults().set(|k| k.history_lag = Duration::ZERO);
-    let_pass(Duration::from_secs(12));
+    // The audit of this start has been: the next one is that of the next start.
+    assert!(sim.wait_until(LONG, |view| view.requests(Call::Counts).iter().any(|seen| seen.status == 200)));
+    // These stand in the history only after it was read past them, further than the first read of a start goes back.
+    for n in 0..7 {
+        sim.issue_by(event(n).at(sim.now() - 600_000 + i64::from(n)), Route::HistoryOnly);
+    }
     issue(&sim, 3);
     collector.wait_lines(23, LONG);
-    let_pass(Duration::from_secs(4));
+    let reads = sim.view(|view| view.count(Call::History));
+    assert!(sim.wait_until(LONG, |view| view.count(Call::History) > reads + 2));
     assert!(collector.term().success());
     assert_eq!(collector.records().len(), 23, "what the history showed too late is missing so far");
     let collector = Collector::start(&sim, &folder, &short);

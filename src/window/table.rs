@@ -150,8 +150,15 @@ impl Table {
         self.counts[way as usize]
     }
 
-    pub fn has(&self, content: u64, time: Millis, way: Way) -> bool {
-        self.at(content, bucket(time)).iter().any(|p| p.time() == time && p.way() == way)
+    /// `None`: it has no sighting of this time and way. Else, whether a record of this very time is written, whichever
+    /// way it came.
+    pub fn known(&self, content: u64, time: Millis, way: Way) -> Option<bool> {
+        let (mut is_known, mut is_written) = (false, false);
+        for packed in self.at(content, bucket(time)).iter().filter(|p| p.time() == time) {
+            is_known |= packed.way() == way;
+            is_written |= packed.written();
+        }
+        is_known.then_some(is_written)
     }
 
     pub fn has_written(&self, content: u64, time: Millis, way: Way) -> bool {
@@ -375,13 +382,13 @@ mod tests {
                 .into_iter()
                 .flat_map(|way| times[..count].iter().map(move |time| Packed::new(*time, way, way == Way::Socket)))
                 .collect();
-            let has = |table: &Table, p: &Packed| table.has(7, p.time(), p.way());
+            let has = |table: &Table, p: &Packed| table.known(7, p.time(), p.way()).is_some();
             for packed in &all {
                 table.insert(7, *packed);
             }
             assert!(all.iter().all(|packed| has(&table, packed)));
             assert!(all.iter().all(|p| table.has_written(7, p.time(), p.way()) == p.written()));
-            assert!(!table.has(8, times[0], Way::Socket) && !table.has(7, NOW + 2, Way::Socket));
+            assert_eq!((table.known(8, times[0], Way::Socket), table.known(7, NOW + 2, Way::Socket)), (None, None));
             let (gone, stays) = all.split_at(all.len() / 2);
             for packed in gone {
                 table.remove(7, *packed);

@@ -93,6 +93,7 @@ impl Writer {
             sink: None,
             cursor_kept: now,
             log_rate: Rate::new(LOGGED_EVENTS_MAX, Duration::from_secs(1)),
+            forgotten_told: 0,
             beat,
             ticked: now,
         };

@@ -133,40 +133,34 @@ impl Intake {
         };
         match self.window.offer(Sighting { content: identity.content, way: Way::Socket, moment }) {
             Outcome::New => self.write(event, identity, Origin::Websocket { channel: &batch.channel }, received),
-            // A socket's sighting displaces none.
-            Outcome::Duplicate | Outcome::Displaces(_) => self.tally.duplicate += 1,
+            // The history brings what it displaces.
+            Outcome::Duplicate | Outcome::Displaces { .. } => self.tally.duplicate += 1,
         }
     }
 
-    /// Takes a page of the history. Its rows are judged together before any is written: a later row may turn out to be
-    /// the twin that an earlier one was taken for.
+    /// Takes a page of the history.
     pub fn page(&mut self, page: &Page) {
         let definitions = std::mem::take(&mut self.definitions);
-        let mut rows = self.rows(page, &definitions);
-        for index in 0..rows.len() {
-            let sighting = rows[index].sighting;
-            match self.window.offer(sighting) {
-                Outcome::New => rows[index].new = true,
-                Outcome::Duplicate => {}
-                Outcome::Displaces(moment) => {
-                    let displaced = rows[..index].iter_mut().rev().find(|row| {
-                        !row.new && row.sighting.content == sighting.content && row.sighting.moment == moment
-                    });
-                    if let Some(row) = displaced {
-                        row.new = true;
-                        self.window.note(row.sighting);
-                    }
+        for row in self.rows(page, &definitions) {
+            match self.window.offer_row(row.sighting, row.event.raw) {
+                Outcome::New => self.write(&row.event, row.identity, Origin::History, page.received),
+                Outcome::Duplicate | Outcome::Displaces { row: None, .. } => self.tally.duplicate += 1,
+                // The one is a duplicate for the other, which was counted as one before.
+                Outcome::Displaces { moment, row: Some(text) } => {
+                    let received = if let Moment::Receipt { at, .. } = moment { at } else { page.received };
+                    self.displaced(&text, received, &definitions);
                 }
             }
         }
-        for row in &rows {
-            if row.new {
-                self.write(&row.event, row.identity, Origin::History, page.received);
-            } else {
-                self.tally.duplicate += 1;
-            }
-        }
         self.definitions = definitions;
+    }
+
+    /// Writes a row that was dropped before: it only looked like a record's twin.
+    fn displaced(&mut self, text: &str, received: Millis, definitions: &Definitions) {
+        // It was judged when it came.
+        let Ok(Some(event)) = definitions.judge(text) else { return };
+        let identity = Identity::of(&event, &mut self.scratch);
+        self.write(&event, identity, Origin::History, received);
     }
 
     /// Takes rows that an audit found missing: they are written whatever the window says, which no longer reaches back
@@ -200,7 +194,7 @@ impl Intake {
             let moment =
                 event.time.map_or(Moment::Receipt { at: page.received, delay: self.row_delay_ms }, Moment::Own);
             let sighting = Sighting { content: identity.content, way: Way::History, moment };
-            rows.push(Row { event, identity, sighting, new: false });
+            rows.push(Row { event, identity, sighting });
         }
         rows
     }
@@ -242,7 +236,6 @@ struct Row<'a> {
     event: Event<'a>,
     identity: Identity,
     sighting: Sighting,
-    new: bool,
 }
 
 #[cfg(test)]

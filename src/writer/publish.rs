@@ -77,6 +77,18 @@ impl Writer {
         }
     }
 
+    /// What is remembered has bounds: beyond them a double may follow.
+    pub(super) fn say_forgotten(&mut self) {
+        let forgotten = self.intake.window.forgotten();
+        let count = forgotten - std::mem::replace(&mut self.forgotten_told, forgotten);
+        if count > 0 {
+            log::warn!(
+                count;
+                "{count} events of late are more than can be remembered: any of them that comes again is written twice; an audit lists what is extra"
+            );
+        }
+    }
+
     pub(super) fn say_held_back(&mut self, now: Instant) {
         if let Some(count) = self.log_rate.take_held_back(now) {
             log::info!(count; "{count} more AudioHook events processed");

@@ -1,26 +1,71 @@
 //! The window: what is in the file already, matched across the two ways as well as can be.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use audiohook_collector::window::{Moment, Outcome, Sighting, TOLERANCE_MS, Way, Window};
+use audiohook_collector::window::{Moment, Outcome, PLACE_MS, RECEIPT_DELAY_MS, Sighting, Way, Window};
 use proptest::prelude::*;
 
+const T: i64 = 1_795_430_640_000;
+
+/// How long before its receipt a row without a time may have happened.
+const ROW_DELAY_MS: i64 = 900_000 + RECEIPT_DELAY_MS;
+
 /// One thing that happens to the window.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Seen {
     content: u64,
     way: Way,
-    time: i64,
+    moment: Moment,
 }
 
-/// A few contents and times within some seconds: near each other more often than in life.
+impl Seen {
+    fn time(self) -> i64 {
+        self.moment.nominal()
+    }
+
+    fn has_time(self) -> bool {
+        matches!(self.moment, Moment::Own(_))
+    }
+
+    fn sighting(self) -> Sighting {
+        Sighting { content: self.content, way: self.way, moment: self.moment }
+    }
+}
+
+/// A few contents and times within some seconds: near each other more often than in life. Of a receipt the delay is
+/// often short, so that its edges are met.
 fn seen() -> impl Strategy<Value = Seen> {
     let times = prop_oneof![0i64..8_000, (0i64..9).prop_map(|n| n * 1_000), Just(4_000)];
-    (0u64..2, any::<bool>(), times).prop_map(|(content, socket, time)| Seen {
-        content,
-        way: if socket { Way::Socket } else { Way::History },
-        time: 1_795_430_640_000 + time,
-    })
+    let receipts = (0i64..12_000, prop_oneof![3 => Just(5_000), 1 => Just(RECEIPT_DELAY_MS)]);
+    (0u64..2, any::<bool>(), times, prop::option::weighted(0.2, receipts)).prop_map(
+        |(content, is_socket, time, receipt)| {
+            let way = if is_socket { Way::Socket } else { Way::History };
+            let moment = match receipt {
+                None => Moment::Own(T + time),
+                Some((at, delay)) if is_socket => Moment::Receipt { at: T + at, delay },
+                Some((at, _)) => Moment::Receipt { at: T + at, delay: ROW_DELAY_MS },
+            };
+            Seen { content, way, moment }
+        },
+    )
+}
+
+/// As the intake has it: no two receipts of one content in one millisecond; a row without a time is known by its content
+/// alone, so that there is one of each.
+fn tidy(all: Vec<Seen>) -> Vec<Seen> {
+    let mut tidied: Vec<Seen> = Vec::new();
+    for mut seen in all {
+        if let Moment::Receipt { delay, .. } = seen.moment {
+            let like = |s: &&Seen| !s.has_time() && s.content == seen.content;
+            if seen.way == Way::History && tidied.iter().filter(like).any(|s| s.way == Way::History) {
+                continue;
+            }
+            let at = (seen.time()..).find(|at| !tidied.iter().filter(like).any(|s| s.time() == *at)).unwrap();
+            seen.moment = Moment::Receipt { at, delay };
+        }
+        tidied.push(seen);
+    }
+    tidied
 }
 
 /// What stands in the file, and the window beside it.
@@ -34,57 +79,44 @@ struct Collected {
 
 impl Collected {
     fn offer(&mut self, seen: Seen) {
-        self.page(&[seen]);
-    }
-
-    /// Offers what comes together: a row that turns out to be no twin is at hand as long as its page is.
-    fn page(&mut self, page: &[Seen]) {
-        let mut new = vec![false; page.len()];
-        for (index, seen) in page.iter().enumerate() {
-            match self.window.offer(sighting(*seen)) {
-                Outcome::New => new[index] = true,
-                Outcome::Duplicate => {}
-                Outcome::Displaces(_) if seen.way == Way::Socket => self.is_owed = true,
-                Outcome::Displaces(moment) => {
-                    let displaced = (0..index).rev().find(|earlier| {
-                        let s = page[*earlier];
-                        !new[*earlier] && s.content == seen.content && Moment::Own(s.time) == moment
-                    });
-                    if let Some(earlier) = displaced {
-                        new[earlier] = true;
-                        self.window.note(sighting(page[earlier]));
-                    }
-                }
-            }
+        let outcome = match seen.way {
+            Way::History => self.window.offer_row(seen.sighting(), "its text"),
+            Way::Socket => self.window.offer(seen.sighting()),
+        };
+        match outcome {
+            Outcome::New => self.written.push(seen),
+            Outcome::Displaces { moment, row: Some(_) } => self.written.push(Seen { moment, ..seen }),
+            Outcome::Displaces { row: None, .. } => self.is_owed |= seen.way == Way::Socket,
+            Outcome::Duplicate => {}
         }
-        self.written.extend(page.iter().zip(new).filter(|(_, new)| *new).map(|(seen, _)| *seen));
     }
 
     /// What a restart makes of it: only what stands in the file is known.
     fn restart(&mut self) {
         self.window = Window::default();
         for seen in &self.written {
-            self.window.note(sighting(*seen));
+            self.window.note(seen.sighting());
         }
     }
 
-    /// The history is read again, in the order of time, as its overlap does.
-    fn read_again(&mut self, all: &[Seen]) {
-        let mut rows: Vec<Seen> = all.iter().filter(|s| s.way == Way::History).copied().collect();
-        rows.sort_by_key(|s| s.time);
-        self.page(&rows);
+    /// The history is read, in the order of time, as each read does.
+    fn read(&mut self, all: &[Seen]) {
+        rows(all).into_iter().for_each(|row| self.offer(row));
     }
 }
 
-fn sighting(seen: Seen) -> Sighting {
-    Sighting { content: seen.content, way: seen.way, moment: Moment::Own(seen.time) }
+/// The history's rows in the order of time.
+fn rows(all: &[Seen]) -> Vec<Seen> {
+    let mut rows: Vec<Seen> = all.iter().filter(|s| s.way == Way::History).copied().collect();
+    rows.sort_by_key(|s| s.time());
+    rows
 }
 
-/// The most pairs of two sets of times, by trying (augmenting paths).
-fn most_pairs(a: &[i64], b: &[i64]) -> usize {
-    fn augment(at: usize, a: &[i64], b: &[i64], of: &mut [Option<usize>], tried: &mut [bool]) -> bool {
+/// The most pairs of two sets of moments, by trying (augmenting paths).
+fn most_pairs(a: &[Moment], b: &[Moment]) -> usize {
+    fn augment(at: usize, a: &[Moment], b: &[Moment], of: &mut [Option<usize>], tried: &mut [bool]) -> bool {
         for other in 0..b.len() {
-            if (a[at] - b[other]).abs() > TOLERANCE_MS || std::mem::replace(&mut tried[other], true) {
+            if !a[at].fits(b[other]) || std::mem::replace(&mut tried[other], true) {
                 continue;
             }
             if of[other].is_none_or(|holder| augment(holder, a, b, of, tried)) {
@@ -98,20 +130,35 @@ fn most_pairs(a: &[i64], b: &[i64]) -> usize {
     (0..a.len()).filter(|at| augment(*at, a, b, &mut of, &mut vec![false; b.len()])).count()
 }
 
-fn times(all: &[Seen], content: u64, way: Way) -> Vec<i64> {
-    let set: BTreeSet<i64> = all.iter().filter(|s| (s.content, s.way) == (content, way)).map(|s| s.time).collect();
-    set.into_iter().collect()
+/// The moments of a content on one way, each once.
+fn moments(all: &[Seen], content: u64, way: Way) -> Vec<Moment> {
+    let mut moments = Vec::new();
+    for seen in all.iter().filter(|s| (s.content, s.way) == (content, way)) {
+        if !moments.contains(&seen.moment) {
+            moments.push(seen.moment);
+        }
+    }
+    moments
 }
 
 /// Nothing is lost: whatever was seen and is not written has a written twin of the other way, one for each.
 fn assert_nothing_is_lost(all: &[Seen], written: &[Seen]) -> Result<(), TestCaseError> {
     for content in 0..2 {
         for (way, other) in [(Way::Socket, Way::History), (Way::History, Way::Socket)] {
-            let own = times(written, content, way);
-            let echoes: Vec<i64> = times(all, content, way).into_iter().filter(|t| !own.contains(t)).collect();
-            let twins = times(written, content, other);
+            let own = moments(written, content, way);
+            let echoes: Vec<Moment> = moments(all, content, way).into_iter().filter(|m| !own.contains(m)).collect();
+            let twins = moments(written, content, other);
             prop_assert_eq!(most_pairs(&echoes, &twins), echoes.len(), "{:?} of {} without a twin", way, content);
         }
+    }
+    Ok(())
+}
+
+/// No sighting was written twice, and no id stands in the file twice.
+fn assert_each_is_written_once(written: &[Seen]) -> Result<(), TestCaseError> {
+    let mut ids = BTreeSet::new();
+    for seen in written {
+        prop_assert!(ids.insert((seen.content, seen.time(), seen.has_time())), "{:?} stands there twice", seen);
     }
     Ok(())
 }
@@ -120,14 +167,26 @@ fn assert_nothing_is_lost(all: &[Seen], written: &[Seen]) -> Result<(), TestCase
 fn fewest(all: &[Seen]) -> usize {
     (0..2)
         .map(|content| {
-            let (socket, history) = (times(all, content, Way::Socket), times(all, content, Way::History));
+            let (socket, history) = (moments(all, content, Way::Socket), moments(all, content, Way::History));
             socket.len() + history.len() - most_pairs(&socket, &history)
         })
         .sum()
 }
 
+/// What the socket brought stands in the file before the history is read.
+fn collected_from_the_socket(all: &[Seen]) -> Collected {
+    let mut collected = Collected::default();
+    all.iter().filter(|s| s.way == Way::Socket).for_each(|seen| collected.offer(*seen));
+    collected
+}
+
+fn assert_all_and_no_more(all: &[Seen], written: &[Seen]) -> Result<(), TestCaseError> {
+    prop_assert_eq!(written.len(), fewest(all));
+    assert_nothing_is_lost(all, written)
+}
+
 fn run(rule: impl Fn(Vec<Seen>) -> Result<(), TestCaseError>) {
-    super::run(prop::collection::vec(seen(), 1..14), rule);
+    super::run(prop::collection::vec(seen(), 1..14).prop_map(tidy), rule);
 }
 
 #[test]
@@ -139,52 +198,92 @@ fn whatever_the_order_nothing_is_lost_and_what_was_written_is_written_once() {
         }
         if collected.is_owed {
             // What came on the socket is in the history too, sooner or later.
-            let rows: Vec<Seen> = all.iter().map(|seen| Seen { way: Way::History, ..*seen }).collect();
-            all.extend(rows);
+            for seen in all.clone().into_iter().filter(|s| s.way == Way::Socket) {
+                let is_taken = |at: &i64| all.iter().any(|s| s.content == seen.content && s.moment == Moment::Own(*at));
+                let at = if seen.has_time() {
+                    seen.time()
+                } else {
+                    (seen.time() - 1_000..).find(|at| !is_taken(at)).unwrap()
+                };
+                all.push(Seen { way: Way::History, moment: Moment::Own(at), ..seen });
+            }
         }
-        collected.read_again(&all);
-        collected.read_again(&all);
+        collected.read(&all);
+        collected.read(&all);
         assert_nothing_is_lost(&all, &collected.written)?;
-        let mut once: BTreeMap<(u64, bool, i64), u32> = BTreeMap::new();
-        for seen in &collected.written {
-            *once.entry((seen.content, seen.way == Way::Socket, seen.time)).or_default() += 1;
-        }
-        prop_assert!(once.values().all(|count| *count == 1));
+        assert_each_is_written_once(&collected.written)?;
         let settled = collected.written.len();
-        collected.read_again(&all);
+        collected.read(&all);
         prop_assert_eq!(collected.written.len(), settled, "a further read finds nothing new");
         Ok(())
     });
 }
 
 #[test]
-fn the_history_read_after_the_socket_adds_no_more_than_it_must() {
-    run(|mut all| {
-        all.sort_by_key(|s| (s.way == Way::History, s.time));
-        let mut collected = Collected::default();
-        for seen in &all {
-            collected.offer(*seen);
+fn the_history_read_once_after_the_socket_adds_all_that_it_must_and_no_more() {
+    run(|all| {
+        let mut collected = collected_from_the_socket(&all);
+        collected.read(&all);
+        assert_all_and_no_more(&all, &collected.written)?;
+        assert_each_is_written_once(&collected.written)?;
+        let settled = collected.written.len();
+        collected.read(&all);
+        prop_assert_eq!(collected.written.len(), settled, "a further read finds nothing new");
+        Ok(())
+    });
+}
+
+#[test]
+fn with_no_text_at_hand_as_many_are_written_as_there_must_be() {
+    run(|all| {
+        let mut collected = collected_from_the_socket(&all);
+        for row in rows(&all) {
+            if collected.window.offer(row.sighting()) == Outcome::New {
+                collected.written.push(row);
+            }
         }
-        collected.read_again(&all);
-        prop_assert_eq!(collected.written.len(), fewest(&all));
-        assert_nothing_is_lost(&all, &collected.written)
+        assert_all_and_no_more(&all, &collected.written)
     });
 }
 
 #[test]
 fn after_a_restart_what_stands_in_the_file_counts() {
     run(|mut all| {
-        all.sort_by_key(|s| (s.way == Way::History, s.time));
+        all.sort_by_key(|s| s.way == Way::History);
         let mut collected = Collected::default();
         let half = all.len() / 2;
         all[..half].iter().for_each(|seen| collected.offer(*seen));
         collected.restart();
         all[half..].iter().for_each(|seen| collected.offer(*seen));
-        collected.read_again(&all);
+        collected.read(&all);
         collected.restart();
-        collected.read_again(&all);
-        assert_nothing_is_lost(&all, &collected.written)?;
-        prop_assert_eq!(collected.written.len(), fewest(&all));
-        Ok(())
+        collected.read(&all);
+        assert_each_is_written_once(&collected.written)?;
+        assert_all_and_no_more(&all, &collected.written)
+    });
+}
+
+#[test]
+fn after_a_restart_amid_a_long_read_what_the_checkpoint_passed_need_not_be_read_again() {
+    let minutes = prop_oneof![2 => Just(0i64), 1 => 0i64..6];
+    let later = |(mut seen, minutes): (Seen, i64)| {
+        match &mut seen.moment {
+            Moment::Own(at) | Moment::Receipt { at, .. } => *at += minutes * 60_000,
+        }
+        seen
+    };
+    let all = prop::collection::vec((seen(), minutes).prop_map(later), 1..14).prop_map(tidy);
+    super::run((all, any::<prop::sample::Index>()), |(mut all, amid)| {
+        // Rows without times have no order, and without one no checkpoint comes amid a read.
+        all.retain(|seen| seen.way == Way::Socket || seen.has_time());
+        let rows = rows(&all);
+        let mut collected = collected_from_the_socket(&all);
+        let read = amid.index(rows.len() + 1);
+        rows[..read].iter().for_each(|row| collected.offer(*row));
+        collected.restart();
+        let checkpoint = rows[..read].last().map_or(0, |row| row.time());
+        rows.iter().filter(|row| row.time() >= checkpoint - PLACE_MS).for_each(|row| collected.offer(*row));
+        assert_each_is_written_once(&collected.written)?;
+        assert_all_and_no_more(&all, &collected.written)
     });
 }

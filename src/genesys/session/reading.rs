@@ -13,6 +13,7 @@ use crate::genesys::error::{ApiError, Kind};
 use crate::genesys::history::{History, KEPT_MS, Next};
 use crate::message::FromSession;
 use crate::status::Code;
+use crate::window::PLACE_MS;
 
 /// At the start the socket comes first; the history waits for it this long.
 const SOCKET_FIRST: Duration = Duration::from_secs(3);
@@ -172,7 +173,9 @@ impl Session {
         self.reading.origin = self.reading.origin.min(service_now);
         let known = self.reading.given.unwrap_or(self.reading.checkpoint).min(service_now);
         self.tell_hole(known, service_now);
-        let from = (known - overlap).max(self.reading.origin);
+        // The first read brings again what the window knew before the start and no file shows.
+        let forgotten = if self.reading.given.is_none() { PLACE_MS } else { 0 };
+        let from = (known - overlap - forgotten).max(self.reading.origin);
         self.reading.history.add(self.plan.ids.clone(), from, service_now, true, now);
         self.reading.retry_at = now;
     }

@@ -11,6 +11,7 @@ use crate::message::{Batch, Control, Frame};
 use crate::secret::Secret;
 use crate::simulator::{Action, Call, Client, Event, Options, Route, Simulator};
 use crate::status::Code;
+use crate::window::PLACE_MS;
 
 const SOON: Duration = Duration::from_secs(15);
 
@@ -220,6 +221,20 @@ fn it_subscribes_opens_the_socket_and_reads_the_history() {
     assert!(view.topics.iter().all(|topic| topic.starts_with("v2.operations.events.AUDIOHOOK-")), "{view:?}");
     assert_eq!(stage.sim.view(|view| view.subscribed()), view.topics);
     assert_eq!(stage.seen.channel.as_ref().map(|c| c.id.clone()), view.channel.map(|id| id.expose().to_owned()));
+}
+
+#[test]
+fn the_first_read_of_a_start_brings_again_what_only_memory_told_from_its_like() {
+    let sim = simulator();
+    let mut config = config_for(&sim);
+    config.catch_up.overlap = Duration::from_secs(10);
+    let checkpoint = sim.now() - 60_000;
+    sim.issue_by(event().at(checkpoint - 10_000 - PLACE_MS + 1), Route::HistoryOnly);
+    sim.issue_by(event().at(checkpoint - 10_000 - PLACE_MS - 1), Route::HistoryOnly);
+    let mut stage = Stage::with(sim, config, Some(checkpoint), None);
+    stage.until("the first row", |stage| !stage.seen.history.is_empty());
+    stage.until("the read's end", |stage| stage.seen.read_up_to.is_some());
+    assert_eq!(stage.seen.history.len(), 1, "and no more than that");
 }
 
 #[test]
