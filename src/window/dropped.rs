@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use super::{Moment, PLACE_MS, Sighting};
 use crate::clock::Millis;
 
-/// Bytes kept, at most, about: rows of [`PLACE_MS`] at more than a hundred a second.
-pub const BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes kept, at most, about: rows of [`PLACE_MS`] at thirty a second.
+pub const BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// What a row takes beside its text, about.
 const OVERHEAD: usize = 64;
