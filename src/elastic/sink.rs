@@ -6,6 +6,7 @@
 mod judging;
 mod reasons;
 
+use std::borrow::Cow;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::io;
@@ -21,11 +22,11 @@ use crate::config;
 use crate::elastic::buried::Buried;
 use crate::elastic::carrier::{self, Answer, Carrier, Job};
 use crate::elastic::chain::{self, Chain};
-use crate::elastic::lines;
+use crate::elastic::lines::{self, Fields};
 use crate::elastic::link::{BLOCKED_AFTER, Link, Next, PROBE_TIMEOUT};
 use crate::elastic::probe;
 use crate::elastic::queue::{Queue, REQUEST_BYTES_MAX};
-use crate::event::read_line;
+use crate::event::{Redaction, read_line};
 use crate::output::backups::{self, Dropped, Keep};
 use crate::output::identity::{Cursor, FileIdentity};
 use crate::status::Status;
@@ -38,6 +39,7 @@ pub struct Sink {
     settings: config::Elastic,
     path: PathBuf,
     backup_count: u32,
+    redaction: Redaction,
     clock: Clock,
     status: Arc<Status>,
     chain: Chain,
@@ -117,6 +119,7 @@ impl Sink {
             queue: Queue::new(&settings.index),
             path: output.file.clone(),
             backup_count: output.backup_count,
+            redaction: Redaction::new(&output.redact_fields),
             unread_lines: (chain.unread_bytes() == 0).then_some(0),
             waiting_since: None,
             current_bytes: 0,
@@ -327,16 +330,14 @@ impl Sink {
                     break;
                 }
             };
-            if !self.queue.has_room(line.len()) {
+            let document = Document::of(line, &self.redaction);
+            if !self.queue.has_room(document.as_ref().map_or(line.len(), |document| document.text.len())) {
                 break;
             }
             looked_at += line.len() + 1;
             read += 1;
-            match lines::fields(line) {
-                Some(fields) => match fields.id {
-                    Some(id) => self.queue.push(line, &fields, id, at),
-                    None => self.queue.push(line, &fields, id_of_legacy_line(line).as_bytes(), at),
-                },
+            match document {
+                Some(document) => self.queue.push(&document.text, &document.fields(), &document.id, at),
                 None if line.is_empty() => {}
                 None => self.skip(),
             }
@@ -379,8 +380,44 @@ impl Sink {
     }
 }
 
+/// A record as the cluster may have it, and its `_id`.
+pub struct Document<'a> {
+    pub text: Cow<'a, [u8]>,
+    pub id: Cow<'a, [u8]>,
+    /// Of a text that is the line's own.
+    fields: Option<Fields<'a>>,
+}
+
+impl<'a> Document<'a> {
+    /// Of a line that stands in a file, from whenever and whomever; `None` for one that is no record.
+    pub fn of(line: &'a [u8], redaction: &Redaction) -> Option<Self> {
+        let fields = lines::fields(line)?;
+        let id = match fields.id {
+            // Ours, and nothing is to be hidden.
+            Some(id) if !redaction.is_on() => {
+                return Some(Self { text: line.into(), id: id.into(), fields: Some(fields) });
+            }
+            Some(id) => Cow::Borrowed(id),
+            None => Cow::Owned(id_of_legacy_line(line).into_bytes()),
+        };
+        let text = match (std::str::from_utf8(line), std::str::from_utf8(&id)) {
+            (Ok(line), Ok(id)) => match redaction.line(line, id)? {
+                Cow::Borrowed(line) => line.as_bytes().into(),
+                Cow::Owned(line) => line.into_bytes().into(),
+            },
+            _ if redaction.is_on() => return None,
+            _ => line.into(),
+        };
+        Some(Self { text, id, fields: None })
+    }
+
+    pub fn fields(&self) -> Fields<'_> {
+        self.fields.or_else(|| lines::fields(&self.text)).unwrap_or_default()
+    }
+}
+
 /// The id of a record that has none, the predecessor's: the same in every run, and the one that its event has.
-pub fn id_of_legacy_line(line: &[u8]) -> String {
+fn id_of_legacy_line(line: &[u8]) -> String {
     let read = std::str::from_utf8(line).ok().and_then(|text| read_line(text, &mut Vec::new()).ok());
     // What is no record in all strictness has an id of its text.
     read.map_or_else(|| format!("{:032x}", XxHash3_128::oneshot(line)), |record| record.id.to_string())

@@ -119,11 +119,13 @@ impl Writer {
         let begun = self.clock.now();
         let (newest, newest_bytes) = (RefCell::new(Vec::new()), Cell::new(0));
         let full = || newest.borrow().len() >= RECENT_MAX || newest_bytes.get() >= RECENT_BYTES_MAX;
-        let window = &mut self.intake.window;
+        let (window, redaction) = (&mut self.intake.window, &self.intake.redaction);
         let record = |text: &str, line: &Line<'_>| {
-            if !full() {
-                newest_bytes.set(newest_bytes.get() + text.len());
-                newest.borrow_mut().push(text.as_bytes().to_vec());
+            if !full()
+                && let Some(shown) = redaction.line(text, &line.id.to_string())
+            {
+                newest_bytes.set(newest_bytes.get() + shown.len());
+                newest.borrow_mut().push(shown.into_owned().into_bytes());
             }
             let sighting = records::sighting(line, row_delay_ms);
             if sighting.moment.nominal() >= horizon {

@@ -6,7 +6,6 @@
 use crate::clock::Millis;
 use crate::event::{
     Definitions, Event, Identity, Origin, RecordWriter, Redaction, Stamps, Verdict, judge_frame, judge_row,
-    redacted_body, redacted_row,
 };
 use crate::message::{Batch, Connection, Control, Frame, Page};
 use crate::window::{Moment, Outcome, RECEIPT_DELAY_MS, Sighting, Way, Window};
@@ -44,7 +43,7 @@ pub struct Aside {
 pub struct Intake {
     pub window: Window,
     pub definitions: Definitions,
-    redaction: Redaction,
+    pub redaction: Redaction,
     /// How long before its receipt a row without a time may have happened.
     pub row_delay_ms: i64,
     scratch: Vec<u8>,
@@ -211,12 +210,9 @@ impl Intake {
         let hidden;
         let mut shown = *event;
         if self.redaction.is_on() {
-            hidden = event.redacted_raw(&self.redaction).unwrap_or_default();
-            let read = match origin {
-                Origin::Websocket { .. } => redacted_body(event, &hidden),
-                Origin::History => redacted_row(event, &hidden),
-            };
-            shown = read.unwrap_or(Event { raw: "{}", ..Event::default() });
+            // What came was read as JSON before.
+            hidden = self.redaction.apply(event.raw).unwrap_or_else(|_| "{}".to_owned());
+            (shown.raw, shown.raw_spaced) = (&hidden, false);
         }
         let mut writer = RecordWriter { redaction: &self.redaction, stamps: &mut self.stamps };
         writer.push(&mut self.lines, &shown, origin, id, received);
@@ -225,10 +221,11 @@ impl Intake {
         let time = event.time.unwrap_or(received);
         self.tally.newest = Some(self.tally.newest.map_or(time, |newest| newest.max(time)));
         if self.mentions.len() < self.mentions_wanted {
+            let text = |name, field| self.redaction.shown(name, field).decoded().into_owned();
             self.mentions.push(Mention {
-                event_id: shown.definition.decoded().into_owned(),
-                event_name: shown.name.decoded().into_owned(),
-                conversation_id: shown.conversation_id.decoded().into_owned(),
+                event_id: text("event_id", event.definition),
+                event_name: text("event_name", event.name),
+                conversation_id: text("conversation_id", event.conversation_id),
             });
         }
     }
