@@ -133,10 +133,8 @@ impl Status {
             stalled_told: AtomicBool::new(false),
             clock,
         };
-        status.raise(
-            Code::Starting,
-            "the collector is starting: it is not subscribed yet; the history brings what comes meanwhile",
-        );
+        // What it means for the events, the session says.
+        status.raise(Code::Starting, "the collector is starting: it is not subscribed yet");
         status
     }
 

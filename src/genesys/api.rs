@@ -234,6 +234,8 @@ impl Api {
         let body = channel::subscription_body(topics);
         let answer = self.ask("subscribe", Method::PUT, &path, Some(body.as_bytes()), None);
         let answer = answer.map_err(|error| error.hide(id))?;
+        // The reason for a rejection may name the channel.
+        let answer = crate::secret::hide(&answer, id);
         channel::understand_subscriptions(&answer, topics).map_err(|error| error.with_correlation(self.correlation()))
     }
 

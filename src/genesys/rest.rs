@@ -171,11 +171,9 @@ fn explain(what: &str, error: &ureq::Error) -> ApiError {
         return ApiError::new(Kind::Network, what, dial);
     }
     match error {
-        ureq::Error::Timeout(_) => ApiError::new(
-            Kind::Network,
-            what,
-            "no whole answer in time; trying again (check the network and any proxy if it lasts)",
-        ),
+        ureq::Error::Timeout(_) => {
+            ApiError::new(Kind::Network, what, "no whole answer in time; check the network and any proxy if it lasts")
+        }
         ureq::Error::Io(error) => ApiError::new(Kind::Network, what, format!("the connection broke: {error}")),
         ureq::Error::BodyExceedsLimit(_) => ApiError::nonsense(what, "the answer is longer than 16 MiB"),
         // The texts of the others may quote the address.
