@@ -206,8 +206,8 @@ impl Audit {
         match self.history.next(clock.now(), api.service().now()) {
             Next::Wait(wait) => return Ok(Step::Wait(wait)),
             Next::Idle => self.end_piece(pulse).map_err(Failed::Files)?,
-            Next::Ask { cursor, body } => {
-                let answer = api.query_page(cursor.as_deref(), &body);
+            Next::Ask { cursor, page_size, body } => {
+                let answer = api.query_page(cursor.as_deref(), page_size, &body);
                 let taken = self.history.take(answer, clock.wall());
                 if let Some(error) = taken.failed {
                     return Err(Failed::Api(error));

@@ -369,6 +369,25 @@ fn a_hundred_thousand_events_are_caught_up_with_within_the_rate_and_without_dela
 }
 
 #[test]
+fn a_history_of_large_events_is_read_in_smaller_pages() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("large"));
+    let now = sim.now();
+    for n in 0..300_i64 {
+        // The small ones come first: nothing is known of the large ones when they are asked for.
+        let bytes = if n < 50 { 10 } else { 80_000 };
+        let event = Event { phone_number: Some("1".repeat(bytes)), ..event(n as u32) }.at(now - 1_800_000 + n * 1000);
+        sim.issue_by(event, Route::HistoryOnly);
+    }
+    let collector = Collector::start(&sim, &folder, &[("GENESYS_DELIVERY", "history"), ("CATCH_UP_START", "3600")]);
+    collector.wait_lines(300, LONG);
+    collector.wait_healthy();
+    assert_same_set(&sim.issued(), &collector.records());
+    let asked = sim.view(|view| view.requests(Call::History));
+    assert!(asked.iter().any(|seen| seen.target.contains("pageSize=100")), "a page of two hundred was too long");
+    assert!(!collector.log_text().contains("history_failing"), "a page that is too long is no failure");
+}
+
+#[test]
 fn a_history_that_is_hard_to_read_is_read_all_the_same() {
     let (sim, folder) = (
         simulator(|k| {

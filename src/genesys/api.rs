@@ -267,12 +267,13 @@ impl Api {
     }
 
     /// One page of the history as it came: `POST /api/v2/usage/events/query`. `cursor` is the path of a former page's
-    /// `nextUri`, which [`super::history`] has checked to lead nowhere else.
+    /// `nextUri`, which [`super::history`] has checked to lead nowhere else, and which brings its size along.
     ///
     /// # Errors
-    /// As the service says; [`Kind::Forbidden`] without [`HISTORY_PERMISSION`].
-    pub fn query_page(&mut self, cursor: Option<&str>, body: &str) -> Result<String, ApiError> {
-        let first = format!("/api/v2/usage/events/query?pageSize={PAGE_SIZE}");
+    /// As the service says; [`Kind::Forbidden`] without [`HISTORY_PERMISSION`]; [`Kind::TooLong`] for a page of large
+    /// events.
+    pub fn query_page(&mut self, cursor: Option<&str>, page_size: u32, body: &str) -> Result<String, ApiError> {
+        let first = format!("/api/v2/usage/events/query?pageSize={page_size}");
         let path = cursor.unwrap_or(&first);
         self.ask("read the history", Method::POST, path, Some(body.as_bytes()), Some(HISTORY_PERMISSION))
     }

@@ -30,6 +30,8 @@ pub enum Kind {
     Refused(u16),
     /// The answer is none of Genesys Cloud's: a proxy's page, a redirect, half an answer.
     Nonsense,
+    /// The answer is longer than what is read of one: ask for less.
+    TooLong,
 }
 
 /// A request that failed: "cannot read the history: …; what to do".

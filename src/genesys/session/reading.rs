@@ -127,8 +127,8 @@ impl Session {
             self.begin_read(now);
             return !self.reading.history.is_idle();
         }
-        let (cursor, body) = match self.reading.history.next(now, self.api.service().now()) {
-            Next::Ask { cursor, body } => (cursor, body),
+        let (cursor, page_size, body) = match self.reading.history.next(now, self.api.service().now()) {
+            Next::Ask { cursor, page_size, body } => (cursor, page_size, body),
             Next::Wait(wait) => {
                 self.reading.retry_at = now + wait;
                 return false;
@@ -136,7 +136,7 @@ impl Session {
             Next::Idle => return false,
         };
         self.reading.retry_at = now;
-        let answer = self.api.query_page(cursor.as_deref(), &body);
+        let answer = self.api.query_page(cursor.as_deref(), page_size, &body);
         let taken = self.reading.history.take(answer, self.clock.wall());
         for notice in taken.notices {
             log::warn!("{notice}");
