@@ -16,7 +16,7 @@ use serde::Serialize;
 pub use beat::{Beat, Beats, STALLED_AFTER, Stalled};
 pub use reason::{Code, Reason, Severity};
 use reasons::Reasons;
-pub use recent::{RECENT_BYTES_MAX, RECENT_MAX, Recent};
+pub use recent::{RECENT_MAX, Recent, is_full};
 
 use crate::clock::{Clock, Millis, format_millis};
 use crate::secret::Secret;

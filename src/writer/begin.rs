@@ -20,7 +20,7 @@ use crate::logging::Rate;
 use crate::message::{ChannelState, Definition, News, Page};
 use crate::output::{Lock, OutputFile, Stopped};
 use crate::records;
-use crate::status::{RECENT_BYTES_MAX, RECENT_MAX, Status};
+use crate::status::{self, Status};
 
 /// Genesys keeps ten days of history. Source: the vendor's help page on operational event queries.
 const HISTORY_KEPT_MS: i64 = 10 * 86_400_000;
@@ -118,7 +118,7 @@ impl Writer {
         let row_delay_ms = self.intake.row_delay_ms;
         let begun = self.clock.now();
         let (newest, newest_bytes) = (RefCell::new(Vec::new()), Cell::new(0));
-        let full = || newest.borrow().len() >= RECENT_MAX || newest_bytes.get() >= RECENT_BYTES_MAX;
+        let full = || status::is_full(newest.borrow().len(), newest_bytes.get());
         let (window, redaction) = (&mut self.intake.window, &self.intake.redaction);
         let record = |text: &str, line: &Line<'_>| {
             if !full()
