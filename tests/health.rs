@@ -384,9 +384,29 @@ fn frames_that_are_no_events_are_told_and_kept() {
     sim.faults().send_text("{\"topicName\":");
     let (status, health) = wait_edge(&collector, "unreadable_frames", true, EDGE);
     assert_eq!((status, health["status"].as_str()), (200, Some("degraded")));
-    assert_says(&health, "unreadable_frames", &[".unreadable"]);
+    assert_says(&health, "unreadable_frames", &["one frame", "kept in", ".unreadable", "history"]);
     assert_eq!(collector.metric("audiohook_collector_events_unreadable_total"), Some(1.0));
     assert_counts(&sim, &collector);
+    // It cannot be written any more: then nothing is promised of it.
+    let aside = folder.join("events.jsonl.unreadable");
+    std::fs::remove_file(&aside).unwrap();
+    std::fs::create_dir(&aside).unwrap();
+    sim.faults().send_text("{\"topicName\":");
+    let said = poll(EDGE, || Some(message(&collector, "unreadable_frames")).filter(|said| said.contains("2 frames")));
+    assert!(
+        said.as_ref().is_some_and(|said| said.contains("cannot be written") && !said.contains("kept in")),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn of_frames_that_are_no_events_none_is_promised_to_be_kept_where_values_are_hidden() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("health-hidden"));
+    let collector = Collector::start(&sim, &folder, &[("REDACT_FIELDS", "phoneNumber")]);
+    collector.wait_healthy();
+    sim.faults().send_text("{\"topicName\":");
+    let (_, health) = wait_edge(&collector, "unreadable_frames", true, EDGE);
+    assert_says(&health, "unreadable_frames", &["one frame", "only the reason", "REDACT_FIELDS"]);
 }
 
 #[test]

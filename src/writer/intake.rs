@@ -3,6 +3,10 @@
 //! Deals with: judging frames and rows, dropping doubles, hiding what is to be hidden, formatting, counting. Must never:
 //! touch a file, a channel or a clock; it is handed bytes and fills buffers, so that it can be tested with nothing else.
 
+use std::collections::VecDeque;
+
+use twox_hash::XxHash3_64;
+
 use crate::clock::Millis;
 use crate::event::{
     Definitions, Event, Identity, Origin, RecordWriter, Redaction, Stamps, Verdict, judge_frame, judge_row,
@@ -39,6 +43,9 @@ pub struct Aside {
     pub frame: Vec<u8>,
 }
 
+/// Rows that were put aside are remembered, so many of them: each read of the overlap brings them again.
+const ODD_ROWS_MAX: usize = 4096;
+
 /// All that is known while judging, and the buffers that are filled.
 pub struct Intake {
     pub window: Window,
@@ -48,6 +55,8 @@ pub struct Intake {
     pub row_delay_ms: i64,
     scratch: Vec<u8>,
     stamps: Stamps,
+    /// The newest rows of the history that were put aside, hashed.
+    odd_rows: VecDeque<u64>,
     /// Whole lines, in order.
     pub lines: Vec<u8>,
     /// Where each of them ends in `lines`.
@@ -70,6 +79,7 @@ impl Intake {
             row_delay_ms: overlap_ms + RECEIPT_DELAY_MS,
             scratch: Vec::new(),
             stamps: Stamps::default(),
+            odd_rows: VecDeque::new(),
             lines: Vec::new(),
             ends: Vec::new(),
             tally: Tally::default(),
@@ -186,6 +196,10 @@ impl Intake {
             self.tally.received_history += 1;
             let mut event = match judge_row(text) {
                 Ok(event) => event,
+                Err(_) if self.was_put_aside(text) => {
+                    self.tally.duplicate += 1;
+                    continue;
+                }
                 Err(fault) => {
                     self.aside(page.received, format!("a row of the history is no event: {fault}"), text.as_bytes());
                     continue;
@@ -228,6 +242,19 @@ impl Intake {
                 conversation_id: text("conversation_id", event.conversation_id),
             });
         }
+    }
+
+    /// Whether this very row was put aside before; from now on it was.
+    fn was_put_aside(&mut self, row: &str) -> bool {
+        let row = XxHash3_64::oneshot(row.as_bytes());
+        if self.odd_rows.contains(&row) {
+            return true;
+        }
+        if self.odd_rows.len() == ODD_ROWS_MAX {
+            self.odd_rows.pop_front();
+        }
+        self.odd_rows.push_back(row);
+        false
     }
 
     fn aside(&mut self, at: Millis, reason: String, frame: &[u8]) {
@@ -304,6 +331,17 @@ mod tests {
         assert_eq!(intake.controls, [(1, Control::SocketClosing)]);
         assert_eq!(records(&intake).len(), 2);
         assert_eq!(intake.ends.last(), Some(&intake.lines.len()));
+    }
+
+    #[test]
+    fn a_row_that_is_no_event_is_put_aside_once_however_often_it_is_read() {
+        let mut intake = Intake::new(Redaction::default(), 900_000);
+        for _ in 0..3 {
+            intake.page(&page(&["5".into(), row("2026-11-23T10:44:05.500Z"), "[6]".into()]));
+        }
+        let t = &intake.tally;
+        assert_eq!((t.received_history, t.written, t.duplicate, t.unreadable), (9, 1, 6, 2));
+        assert_eq!(intake.asides.len(), 2);
     }
 
     #[test]
