@@ -10,7 +10,7 @@ mod lines;
 mod lock;
 pub mod owner;
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -218,7 +218,12 @@ impl OutputFile {
 
     /// Gives up the file at hand, to be synced later.
     fn let_go(&mut self) {
-        if let Some(file) = self.file.take()
+        let file = self.file.take();
+        if let Some(file) = &file {
+            // Nothing is written there any more; and it may come back under its name.
+            let _ = file.unlock();
+        }
+        if let Some(file) = file
             && self.dirty
         {
             if self.unsynced.len() >= UNSYNCED_MAX
@@ -262,6 +267,7 @@ impl OutputFile {
 
     fn reopen(&mut self) -> io::Result<()> {
         let file = OpenOptions::new().read(true).append(true).create(true).mode(MODE).open(&self.path)?;
+        take_for_ourselves(&file)?;
         self.len = file.metadata()?.len();
         self.looked = self.len;
         self.file = Some(file);
@@ -336,6 +342,17 @@ impl OutputFile {
         file.set_len(self.len)?;
         file.sync_data()?;
         Ok(Some(torn))
+    }
+}
+
+/// The lock beside the file keeps away who knows the file under the same name; this one, who knows it by a link.
+fn take_for_ourselves(file: &File) -> io::Result<()> {
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            Err(io::Error::new(io::ErrorKind::ResourceBusy, "another process has locked it, perhaps by a link to it"))
+        }
+        // Where a file system knows no locks, the one beside it has said so.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(()),
     }
 }
 
@@ -417,6 +434,7 @@ mod tests {
         let (mut output, torn) = OutputFile::open(&path, None).unwrap();
         assert_eq!(torn.as_deref(), Some(&b"{\"b\":"[..]));
         output.append(b"{\"c\":3}\n");
+        drop(output);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"a\":1}\n{\"c\":3}\n");
         std::fs::write(&path, format!("{{\"a\":1}}\n{{\"b\":\"{}", "x".repeat(6_000_000))).unwrap();
         let (_, torn) = OutputFile::open(&path, None).unwrap();
@@ -448,6 +466,30 @@ mod tests {
         assert_eq!(output.look().unwrap(), Change::Cut);
         output.append(b"c\n");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "c\n");
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_file_has_one_writer_by_whatever_name_and_may_be_moved_away_and_back() {
+        let folder = folder("links");
+        let (path, moved) = (folder.join("events"), folder.join("moved"));
+        let (mut output, _) = OutputFile::open(&path, Some(8)).unwrap();
+        std::fs::hard_link(&path, folder.join("hard")).unwrap();
+        std::os::unix::fs::symlink(&path, folder.join("soft")).unwrap();
+        for link in ["hard", "soft"] {
+            let refused = OutputFile::open(&folder.join(link), None).err().unwrap();
+            assert_eq!(refused.kind(), io::ErrorKind::ResourceBusy, "{link}");
+        }
+        output.append(b"aaa\n");
+        std::fs::rename(&path, &moved).unwrap();
+        assert_eq!(output.look().unwrap(), Change::Replaced);
+        std::fs::rename(&moved, &path).unwrap();
+        assert_eq!(output.look().unwrap(), Change::Replaced);
+        append_all(&mut output, b"bbb\nccc\n");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "ccc\n");
+        assert!(OutputFile::open(&folder.join("soft"), None).is_err(), "after a rotation too");
+        drop(output);
+        assert!(OutputFile::open(&folder.join("soft"), None).is_ok());
         std::fs::remove_dir_all(folder).unwrap();
     }
 

@@ -54,10 +54,11 @@ impl Writer {
         let lock = Lock::take(path)?;
         let max_size = (config.output.backup_count > 0).then_some(config.output.max_file_size);
         let (output, torn) = OutputFile::open(path, max_size).map_err(|error| {
-            format!(
-                "cannot open OUTPUT_FILE {}: {error}; the user that runs the collector must be able to write there",
-                path.display()
-            )
+            let cure = match error.kind() {
+                std::io::ErrorKind::ResourceBusy => "stop the other collector, or give this one a file of its own",
+                _ => "the user that runs the collector must be able to write there",
+            };
+            format!("cannot open OUTPUT_FILE {}: {error}; {cure}", path.display())
         })?;
         let redaction = Redaction::new(&config.output.redact_fields);
         let mut unreadable = Unreadable::new(path, !redaction.is_on());
