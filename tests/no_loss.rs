@@ -559,6 +559,57 @@ fn faketime() -> Option<std::path::PathBuf> {
     found
 }
 
+/// A library whose `fdatasync` fails, as that of a disk with bad sectors does, while a file of this name is there.
+const FAILING_SYNC: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+int fdatasync(int fd) {
+    if (access(getenv("SYNC_FAILS"), F_OK) == 0) {
+        errno = EIO;
+        return -1;
+    }
+    int (*real)(int) = dlsym(RTLD_NEXT, "fdatasync");
+    return real(fd);
+}
+"#;
+
+#[test]
+fn a_sync_that_fails_is_told_and_what_it_was_for_is_synced_before_the_checkpoint_moves() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("sync"));
+    let (source, library) = (folder.write("sync.c", FAILING_SYNC), folder.join("sync.so"));
+    let mut compiler = std::process::Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).arg("-ldl");
+    assert!(compiler.status().unwrap().success());
+    let fails = folder.join("fails");
+    let mut all = settings(&sim, &folder);
+    all.insert("LD_PRELOAD".into(), library.display().to_string());
+    all.insert("SYNC_FAILS".into(), fails.display().to_string());
+    all.insert("MAX_FILE_SIZE".into(), "20000".into());
+    all.insert("BACKUP_COUNT".into(), "50".into());
+    let mut collector = Collector::start_with(folder.path(), &all);
+    collector.wait_healthy();
+    issue(&sim, 5);
+    collector.wait_lines(5, LONG);
+    std::fs::write(&fails, "").unwrap();
+    issue(&sim, 30);
+    collector.wait_reason("disk_write_failed", true, Duration::from_secs(10));
+    let health = collector.health().unwrap();
+    assert!(health["reasons"].to_string().contains("cannot sync"), "{health}");
+    let checkpoint = health["stats"]["history_checkpoint"].clone();
+    issue(&sim, 30);
+    let_pass(Duration::from_secs(2));
+    assert_eq!(collector.health().unwrap()["stats"]["history_checkpoint"], checkpoint, "nothing is durable");
+    assert!(collector.runs());
+    std::fs::remove_file(&fails).unwrap();
+    collector.wait_reason("disk_write_failed", false, Duration::from_secs(10));
+    wait_for_all(&sim, &collector);
+    assert_same_set(&sim.issued(), &collector.records());
+    assert!(collector.term().success());
+}
+
 #[test]
 fn a_wall_clock_that_jumps_an_hour_loses_and_doubles_nothing() {
     let Some(library) = faketime() else { return };
