@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use crate::clock::{Clock, Millis, format_millis};
 use crate::config::Config;
-use crate::event::{Definitions, Event, Identity};
+use crate::event::{Definitions, Event, Identity, REDACTED, Redaction};
 use crate::genesys::api::Api;
 use crate::genesys::error::ApiError;
 use crate::genesys::history::{History, Next};
@@ -56,6 +56,22 @@ pub struct Entry {
     pub conversation_id: String,
     /// The record's id.
     pub id: String,
+}
+
+impl Entry {
+    /// Hides what REDACT_FIELDS names.
+    fn hide(&mut self, redaction: &Redaction) {
+        let fields = [
+            ("event_id", &mut self.event_id),
+            ("entity_id", &mut self.entity_id),
+            ("conversation_id", &mut self.conversation_id),
+        ];
+        for (name, field) in fields {
+            if !field.is_empty() && redaction.hides_record_field(name) {
+                REDACTED.clone_into(field);
+            }
+        }
+    }
 }
 
 /// What an audit found; [`Report::rows`] apart, the document of `audit --json`.
@@ -121,6 +137,7 @@ impl std::fmt::Display for Failed {
 /// An audit under way.
 pub struct Audit {
     output: PathBuf,
+    redaction: Redaction,
     row_delay_ms: i64,
     from: Millis,
     to: Millis,
@@ -155,6 +172,7 @@ impl Audit {
         ids.retain(|id| definitions.is_audiohook(id));
         Self {
             output: config.output.file.clone(),
+            redaction: Redaction::new(&config.output.redact_fields),
             row_delay_ms: config.catch_up.overlap.as_millis() as i64 + RECEIPT_DELAY_MS,
             from,
             to,
@@ -189,8 +207,8 @@ impl Audit {
         match self.history.next(clock.now(), api.service().now()) {
             Next::Wait(wait) => return Ok(Step::Wait(wait)),
             Next::Idle => self.end_piece(pulse).map_err(Failed::Files)?,
-            Next::Ask { cursor, body } => {
-                let answer = api.query_page(cursor.as_deref(), &body);
+            Next::Ask { cursor, page_size, body } => {
+                let answer = api.query_page(cursor.as_deref(), page_size, &body);
                 let taken = self.history.take(answer, clock.wall());
                 if let Some(error) = taken.failed {
                     return Err(Failed::Api(error));
@@ -309,14 +327,16 @@ impl Audit {
     }
 
     fn report(&mut self) -> Report {
-        let (missing, rows): (Vec<Entry>, Vec<String>) = std::mem::take(&mut self.missing).into_iter().unzip();
+        let (mut missing, rows): (Vec<Entry>, Vec<String>) = std::mem::take(&mut self.missing).into_iter().unzip();
+        let mut extra = std::mem::take(&mut self.extra);
+        missing.iter_mut().chain(&mut extra).for_each(|entry| entry.hide(&self.redaction));
         Report {
             from: format_millis(self.from),
             to: format_millis(self.to),
             complete: missing.is_empty(),
             definitions: std::mem::take(&mut self.counted),
             missing,
-            extra: std::mem::take(&mut self.extra),
+            extra,
             rows,
         }
     }

@@ -9,6 +9,7 @@ mod buried;
 pub mod carrier;
 mod chain;
 pub mod dead;
+mod document;
 pub mod lines;
 mod link;
 mod mend;

@@ -16,7 +16,7 @@ pub use frame::{Verdict, judge_frame};
 pub use id::{Id, Identity};
 pub use line::{Line, read_line};
 pub use record::{Origin, RecordWriter, Stamps};
-pub use redact::Redaction;
+pub use redact::{REDACTED, Redaction};
 pub use row::judge_row;
 
 use crate::clock::{Millis, parse_instant};
@@ -100,30 +100,6 @@ pub struct Event<'a> {
 }
 
 impl<'a> Event<'a> {
-    /// What came, with each hidden value replaced: to be read again as [`redacted_body`] or [`redacted_row`].
-    ///
-    /// # Errors
-    /// None in practice: what came was read as JSON before.
-    pub fn redacted_raw(&self, redaction: &Redaction) -> Result<String> {
-        redaction.apply(self.raw)
-    }
-
-    /// What the original has and the redacted text no longer shows stood in an object that is hidden as a whole, such as
-    /// a row's `conversation`: the field is hidden, not absent.
-    fn hidden_like(self, original: &Event<'_>) -> Self {
-        let field = |redacted: Field<'a>, original: Field<'_>| match (redacted, original) {
-            (Field::Absent, Field::Text(_) | Field::Literal(_)) => Field::Text(Text::from_raw(redact::REDACTED)),
-            _ => redacted,
-        };
-        Self {
-            definition: field(self.definition, original.definition),
-            name: field(self.name, original.name),
-            description: field(self.description, original.description),
-            conversation_id: field(self.conversation_id, original.conversation_id),
-            ..self
-        }
-    }
-
     /// Whether it is one of AudioHook's: by its definition's id, its entity's type or its definition's name, whatever
     /// the case.
     pub fn is_audiohook(&self) -> bool {
@@ -132,25 +108,6 @@ impl<'a> Event<'a> {
             || self.entity_type.contains_audiohook()
             || self.name.contains_audiohook()
     }
-}
-
-/// A frame's event, read anew from its redacted body; topic and time stay.
-///
-/// # Errors
-/// When the text is no object.
-pub fn redacted_body<'a>(original: &Event<'a>, raw: &'a str) -> Result<Event<'a>> {
-    let event = frame::read_body(&mut Scanner::new(raw))?;
-    Ok(Event { topic: original.topic, time: original.time, ..event.hidden_like(original) })
-}
-
-/// A row's event, read anew from its redacted text; name, description and time stay.
-///
-/// # Errors
-/// When the text is no object.
-pub fn redacted_row<'a>(original: &Event<'a>, raw: &'a str) -> Result<Event<'a>> {
-    let event = row::read_row(&mut Scanner::new(raw))?;
-    let event = event.hidden_like(original);
-    Ok(Event { name: original.name, description: original.description, time: original.time, ..event })
 }
 
 /// Whether `text` has `word` (lower case, ASCII) in it, whatever the case.

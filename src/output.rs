@@ -10,10 +10,12 @@ mod lines;
 mod lock;
 pub mod owner;
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 pub use lines::{Flow, each_line_backwards, first_line};
 pub use lock::Lock;
@@ -40,7 +42,13 @@ pub struct OutputFile {
     /// Bytes of a line that did not fit whole and could not be taken back yet.
     torn: u64,
     dirty: bool,
-    unsynced: Vec<File>,
+    /// Bytes of the file that are durable for certain.
+    synced: u64,
+    unsynced: Vec<Unsynced>,
+    /// A sync failed: what it was for is to be written again before the next one means anything.
+    sync_failed: bool,
+    /// A rotated file could not be brought to the disk, and was given up.
+    lost: bool,
     /// Bytes that were in the file when the path last named it.
     looked: u64,
     /// Files that were deleted, whose newest lines nobody else can have.
@@ -57,6 +65,12 @@ pub enum Change {
     Replaced,
     /// Someone cut it, as logrotate's `copytruncate` does.
     Cut,
+}
+
+/// A file that was rotated out or moved, with lines from here on that are not on the disk for certain.
+struct Unsynced {
+    file: File,
+    from: u64,
 }
 
 /// Lines that were written into a file after it was deleted, or just before: they are written again.
@@ -98,7 +112,10 @@ impl OutputFile {
             len: 0,
             torn: 0,
             dirty: false,
+            synced: 0,
             unsynced: Vec::new(),
+            sync_failed: false,
+            lost: false,
             looked: 0,
             deleted: Vec::new(),
             rotate_at: 0,
@@ -156,19 +173,27 @@ impl OutputFile {
         self.rotate_at = self.len + self.max_size.unwrap_or(0).max(1024 * 1024) / 8;
     }
 
-    /// Makes everything appended so far durable.
+    /// Makes everything appended so far durable. After a sync that failed the system may take for written what is not, so
+    /// that the next one alone would prove nothing: everything since the last good one is written again first.
     ///
     /// # Errors
-    /// When the disk says no: nothing may be taken for durable then.
+    /// When the disk says no: nothing may be taken for durable then, and it may be tried again. Not so with
+    /// [`io::ErrorKind::InvalidData`]: what was appended cannot be read back.
     pub fn sync(&mut self) -> io::Result<()> {
-        while let Some(file) = self.unsynced.last() {
-            file.sync_data()?;
+        if self.lost {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a rotated file did not reach the disk"));
+        }
+        let again = std::mem::replace(&mut self.sync_failed, true);
+        while let Some(Unsynced { file, from }) = self.unsynced.last() {
+            bring_to_disk(file, *from, again)?;
             self.unsynced.pop();
         }
         if let (true, Some(file)) = (self.dirty, &self.file) {
-            file.sync_data()?;
+            bring_to_disk(file, self.synced, again)?;
             self.dirty = false;
+            self.synced = self.len;
         }
+        self.sync_failed = false;
         Ok(())
     }
 
@@ -187,6 +212,7 @@ impl OutputFile {
                 let change = if ours.len() < self.len { Change::Cut } else { Change::None };
                 self.len = ours.len();
                 self.looked = self.len;
+                self.synced = self.synced.min(self.len);
                 Ok(change)
             }
             _ => {
@@ -218,16 +244,25 @@ impl OutputFile {
 
     /// Gives up the file at hand, to be synced later.
     fn let_go(&mut self) {
-        if let Some(file) = self.file.take()
+        let file = self.file.take();
+        if let Some(file) = &file {
+            // Nothing is written there any more; and it may come back under its name.
+            let _ = file.unlock();
+        }
+        if let Some(file) = file
             && self.dirty
         {
-            if self.unsynced.len() >= UNSYNCED_MAX
-                && let Err(error) = self.unsynced.remove(0).sync_data()
-            {
-                log::error!("cannot sync a rotated file of {}: {error}", self.path.display());
+            if self.unsynced.len() >= UNSYNCED_MAX {
+                let Unsynced { file, from } = self.unsynced.remove(0);
+                let synced = bring_to_disk(&file, from, self.sync_failed).or_else(|_| bring_to_disk(&file, from, true));
+                if let Err(error) = synced {
+                    log::error!("cannot sync a rotated file of {}: {error}", self.path.display());
+                    self.lost = true;
+                }
             }
-            self.unsynced.push(file);
+            self.unsynced.push(Unsynced { file, from: self.synced });
         }
+        self.synced = 0;
         self.dirty = false;
         self.torn = 0;
         self.len = 0;
@@ -262,6 +297,7 @@ impl OutputFile {
 
     fn reopen(&mut self) -> io::Result<()> {
         let file = OpenOptions::new().read(true).append(true).create(true).mode(MODE).open(&self.path)?;
+        take_for_ourselves(&file)?;
         self.len = file.metadata()?.len();
         self.looked = self.len;
         self.file = Some(file);
@@ -336,6 +372,47 @@ impl OutputFile {
         file.set_len(self.len)?;
         file.sync_data()?;
         Ok(Some(torn))
+    }
+}
+
+/// Syncs a file; `again`: after everything from here on was written once more.
+fn bring_to_disk(file: &File, from: u64, again: bool) -> io::Result<()> {
+    if again {
+        let flags = fcntl_getfl(file)?;
+        // A file that is appended to takes no write at a place.
+        fcntl_setfl(file, flags - OFlags::APPEND)?;
+        let written = write_again(file, from);
+        fcntl_setfl(file, flags)?;
+        written?;
+    }
+    file.sync_data()
+}
+
+/// Writes onto itself what the file holds from here on, so that the system has it to write once more.
+fn write_again(file: &File, mut from: u64) -> io::Result<()> {
+    let to = file.metadata()?.len();
+    let mut block = vec![0; BLOCK_BYTES];
+    while from < to {
+        let bytes = &mut block[..(to - from).min(BLOCK_BYTES as u64) as usize];
+        file.read_exact_at(bytes, from)?;
+        // Where the system forgot what it could not write, it reads zeros; a line has none.
+        if bytes.contains(&0) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "what was written did not reach the disk"));
+        }
+        file.write_all_at(bytes, from)?;
+        from += bytes.len() as u64;
+    }
+    Ok(())
+}
+
+/// The lock beside the file keeps away who knows the file under the same name; this one, who knows it by a link.
+fn take_for_ourselves(file: &File) -> io::Result<()> {
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            Err(io::Error::new(io::ErrorKind::ResourceBusy, "another process has locked it, perhaps by a link to it"))
+        }
+        // Where a file system knows no locks, the one beside it has said so.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(()),
     }
 }
 
@@ -417,6 +494,7 @@ mod tests {
         let (mut output, torn) = OutputFile::open(&path, None).unwrap();
         assert_eq!(torn.as_deref(), Some(&b"{\"b\":"[..]));
         output.append(b"{\"c\":3}\n");
+        drop(output);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"a\":1}\n{\"c\":3}\n");
         std::fs::write(&path, format!("{{\"a\":1}}\n{{\"b\":\"{}", "x".repeat(6_000_000))).unwrap();
         let (_, torn) = OutputFile::open(&path, None).unwrap();
@@ -448,6 +526,53 @@ mod tests {
         assert_eq!(output.look().unwrap(), Change::Cut);
         output.append(b"c\n");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "c\n");
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_file_has_one_writer_by_whatever_name_and_may_be_moved_away_and_back() {
+        let folder = folder("links");
+        let (path, moved) = (folder.join("events"), folder.join("moved"));
+        let (mut output, _) = OutputFile::open(&path, Some(8)).unwrap();
+        std::fs::hard_link(&path, folder.join("hard")).unwrap();
+        std::os::unix::fs::symlink(&path, folder.join("soft")).unwrap();
+        for link in ["hard", "soft"] {
+            let refused = OutputFile::open(&folder.join(link), None).err().unwrap();
+            assert_eq!(refused.kind(), io::ErrorKind::ResourceBusy, "{link}");
+        }
+        output.append(b"aaa\n");
+        std::fs::rename(&path, &moved).unwrap();
+        assert_eq!(output.look().unwrap(), Change::Replaced);
+        std::fs::rename(&moved, &path).unwrap();
+        assert_eq!(output.look().unwrap(), Change::Replaced);
+        append_all(&mut output, b"bbb\nccc\n");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "ccc\n");
+        assert!(OutputFile::open(&folder.join("soft"), None).is_err(), "after a rotation too");
+        drop(output);
+        assert!(OutputFile::open(&folder.join("soft"), None).is_ok());
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn what_a_failed_sync_was_for_is_written_again_before_the_next_one_counts() {
+        let folder = folder("sync");
+        let path = folder.join("events");
+        let (mut output, _) = OutputFile::open(&path, None).unwrap();
+        output.append(b"first\n");
+        output.sync().unwrap();
+        output.append(b"second\n");
+        // A device that knows no sync stands for a disk that refuses one.
+        let device = OpenOptions::new().write(true).open("/dev/null").unwrap();
+        let whole = output.file.replace(device);
+        assert!(output.sync().is_err());
+        output.file = whole;
+        output.sync().unwrap();
+        output.append(b"third\n");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "first\nsecond\nthird\n", "it is appended to as before");
+        // What cannot be read back is never taken for durable.
+        output.sync_failed = true;
+        OpenOptions::new().write(true).open(&path).unwrap().write_all_at(&[0; 6], 13).unwrap();
+        assert_eq!(output.sync().unwrap_err().kind(), io::ErrorKind::InvalidData);
         std::fs::remove_dir_all(folder).unwrap();
     }
 

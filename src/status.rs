@@ -16,7 +16,7 @@ use serde::Serialize;
 pub use beat::{Beat, Beats, STALLED_AFTER, Stalled};
 pub use reason::{Code, Reason, Severity};
 use reasons::Reasons;
-pub use recent::{RECENT_BYTES_MAX, RECENT_MAX, Recent};
+pub use recent::{RECENT_MAX, Recent, is_full};
 
 use crate::clock::{Clock, Millis, format_millis};
 use crate::secret::Secret;
@@ -133,10 +133,8 @@ impl Status {
             stalled_told: AtomicBool::new(false),
             clock,
         };
-        status.raise(
-            Code::Starting,
-            "the collector is starting: it is not subscribed yet; the history brings what comes meanwhile",
-        );
+        // What it means for the events, the session says.
+        status.raise(Code::Starting, "the collector is starting: it is not subscribed yet");
         status
     }
 

@@ -190,7 +190,7 @@ impl Writer {
             }
             FromSession::ReadUpTo(instant) => {
                 self.flush(stop)?;
-                self.move_checkpoint(instant)?;
+                self.move_checkpoint(instant, stop)?;
             }
         }
         Ok(())

@@ -437,6 +437,51 @@ fn a_replay_sends_what_is_mended_and_keeps_what_is_refused_again() {
 }
 
 #[test]
+fn what_stands_in_the_files_in_clear_is_sent_with_its_values_hidden_and_under_the_same_id() {
+    let fake = Fake::start();
+    let mut rig = Rig::new("redacted", &[&fake.url]);
+    let legacy = |n: usize| {
+        format!(
+            r#"{{"timestamp": "2026-11-20T10:30:45.123456+00:00", "event_id": "AUDIOHOOK-000{n}", "conversation_id": "SECRET", "channel": "streaming-SECRET-1234", "raw_event": {{"eventEntity": {{"id": "AUDIOHOOK-000{n}"}}, "conversationId": "SECRET", "n": 1.0}}}}"#
+        )
+    };
+    let ours = record(7).replace("34c18827", "SECRET").replace("\"n\":7", "\"conversationId\":\"SECRET\",\"n\":7");
+    // One collector sent the first of the predecessor's lines before there was anything to hide.
+    rig.append(&[legacy(1)]);
+    rig.start();
+    rig.until("the first is there", SOON, |_| fake.documents() == 1);
+    let first = fake.state().documents.values().next().unwrap().clone();
+    assert!(first.contains("\"channel\": \"…1234\""), "{first}");
+    rig.kill();
+    rig.cursor = None;
+    rig.output.redact_fields = vec!["conversationId".to_owned()];
+    rig.append(&[legacy(2), ours]);
+    // The second is refused, and replayed.
+    fake.on_item(
+        |_, document| if document.contains("AUDIOHOOK-0002") && document.contains("1.0}") { 400 } else { 201 },
+    );
+    rig.start();
+    rig.until("all are judged", SOON, |rig| rig.done() == 4);
+    assert_eq!(rig.status.counters.elastic_exists.get(), 1, "the first has the id that it had");
+    let letters = rig.dead_letters();
+    let id = letters[0]["record"]["id"].as_str().unwrap().to_owned();
+    assert_eq!(letters[0]["record"]["raw_event"]["conversationId"], "[redacted]");
+    // A letter from before the setting was made.
+    let open = format!("{{\"at\":\"x\",\"status\":400,\"reason\":\"r\",\"record\":{}}}\n", legacy(2));
+    fs::write(rig.folder.join("events.jsonl.dead"), open).unwrap();
+    fake.behave();
+    assert!(rig.replay().success);
+    let state = fake.state();
+    let hidden: Vec<&String> = state.documents.values().filter(|document| **document != first).collect();
+    assert_eq!(hidden.len(), 2);
+    assert!(
+        hidden.iter().all(|document| !document.contains("SECRET") && document.contains("[redacted]")),
+        "{hidden:?}"
+    );
+    assert!(state.documents[&id].contains("AUDIOHOOK-0002"), "the id is made before");
+}
+
+#[test]
 fn a_replay_that_was_killed_is_gone_on_with_and_a_letter_that_is_none_stays() {
     let fake = Fake::start();
     let rig = Rig::new("replay-killed", &[&fake.url]);

@@ -232,6 +232,32 @@ fn a_second_collector_on_the_file_is_refused_with_the_firsts_process_id() {
 }
 
 #[test]
+fn a_second_collector_that_knows_the_file_by_a_link_is_refused_too() {
+    let (sim, folder, collector) = on_socket("linked", &[]);
+    issue(&sim, 1);
+    collector.wait_lines(1, SOON);
+    std::fs::hard_link(folder.join("events.jsonl"), folder.join("hard.jsonl")).unwrap();
+    std::os::unix::fs::symlink(folder.join("events.jsonl"), folder.join("soft.jsonl")).unwrap();
+    for link in ["hard.jsonl", "soft.jsonl"] {
+        let mut other = settings(&sim, &folder);
+        other.insert("OUTPUT_FILE".into(), folder.join(link).display().to_string());
+        other.insert("HTTP_PORT".into(), free_port().to_string());
+        let run = |arguments: &[&str]| {
+            let output = binary(folder.path(), arguments, &other).output().unwrap();
+            let said =
+                format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            (output.status.code(), said)
+        };
+        let (status, said) = run(&[]);
+        assert!(status == Some(1) && said.contains("OUTPUT_FILE") && said.contains(link), "{status:?} {said}");
+        let (_, checked) = run(&["check"]);
+        assert!(checked.contains("a collector runs on this file"), "{checked}");
+    }
+    issue(&sim, 3);
+    collector.wait_lines(4, SOON);
+}
+
+#[test]
 fn new_files_are_for_the_owner_and_the_group_and_the_state_for_the_owner_alone() {
     let (sim, folder, mut collector) = on_socket("modes", &[]);
     issue(&sim, 1);

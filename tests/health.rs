@@ -280,6 +280,116 @@ fn a_rejected_subscription_is_told_with_what_is_missing() {
     assert_counts(&sim, &collector);
 }
 
+/// The reason's sentence.
+fn message(collector: &Collector, code: &str) -> String {
+    let health = collector.health().unwrap();
+    let reason = health["reasons"].as_array().unwrap().iter().find(|reason| reason["code"] == code);
+    reason.unwrap_or_else(|| panic!("no {code}: {health}"))["message"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn where_neither_way_is_allowed_that_is_said_of_each_and_the_events_are_late() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("health-both"));
+    sim.faults().reject_topics("v2.operations.events.", "not for you", &["usage:events:view"]);
+    sim.faults().fail(Call::History, Action::status(403));
+    let collector = Collector::start(&sim, &folder, &[]);
+    let (_, health) = wait_edge(&collector, "not_receiving", true, EDGE);
+    assert_says(
+        &health,
+        "not_receiving",
+        &["rejected every topic", "not for you", "forbidden", "late", "ten days", "usage:events:view"],
+    );
+    assert_says(&health, "subscription_rejected", &["late", "ten days", "role"]);
+    assert!(!message(&collector, "subscription_rejected").contains("history alone"), "it brings nothing");
+    assert_says(&health, "starting", &["late", "ten days", "usage:events:view"]);
+    sim.issue_by(Event::numbered("AUDIOHOOK-0001"), audiohook_collector::simulator::Route::Both);
+    sim.faults().permit_topics();
+    sim.faults().heal_all();
+    wait_edge(&collector, "not_receiving", false, EDGE);
+    assert_eq!(collector.wait_lines(1, EDGE).len(), 1, "it was late, not lost");
+    collector.wait_healthy();
+}
+
+#[test]
+fn a_transport_that_is_no_socket_is_named_where_the_history_is_forbidden() {
+    let (sim, folder) =
+        (simulator(|knobs| knobs.transports = vec!["EventBridge".to_owned()]), Folder::new("health-bridge"));
+    sim.faults().fail(Call::History, Action::status(403));
+    let collector = Collector::start(&sim, &folder, &[]);
+    let (_, health) = wait_edge(&collector, "not_receiving", true, EDGE);
+    assert_says(&health, "not_receiving", &["EventBridge", "forbidden", "ten days", "usage:events:view"]);
+    assert_says(&health, "history_forbidden", &["until then every event is late"]);
+}
+
+#[test]
+fn a_socket_that_no_transport_allows_is_not_taken_for_well_before_an_event_came_on_it() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("health-unproven"));
+    // What the list of topics says, and not what the service does.
+    let listed = r#"{"entities":[{"id":"v2.operations.events.{id}","transports":["EventBridge"]}]}"#;
+    sim.faults().fail(Call::AvailableTopics, Action::Body(listed.to_owned()));
+    let collector = Collector::start(&sim, &folder, &[("GENESYS_DELIVERY", "websocket")]);
+    let (status, health) = wait_edge(&collector, "not_receiving", true, EDGE);
+    assert_eq!(status, 503);
+    assert_says(&health, "not_receiving", &["EventBridge", "lost", "GENESYS_DELIVERY to auto"]);
+    assert!(!is_ready(&collector));
+    sim.issue(Event::numbered("AUDIOHOOK-0001"));
+    wait_edge(&collector, "not_receiving", false, EDGE);
+    collector.wait_healthy();
+    assert!(is_ready(&collector));
+}
+
+#[test]
+fn topics_that_match_nothing_are_told_with_the_setting() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("health-topics"));
+    let topics = folder.write("none.json", r#"{"topics":["v2.operations.events.NOSUCH-*"]}"#);
+    let topics = topics.to_str().unwrap();
+    for delivery in ["auto", "websocket", "history"] {
+        let changed = [("TOPICS_FILE", topics), ("GENESYS_DELIVERY", delivery)];
+        let mut collector = Collector::start(&sim, &folder, &changed);
+        let (status, health) = wait_edge(&collector, "not_receiving", true, EDGE);
+        assert_eq!(status, 503);
+        assert_says(&health, "not_receiving", &["TOPICS_FILE", "none.json", "AUDIOHOOK-*"]);
+        assert_eq!(sim.view(|view| view.channels_made()), 0, "there is nothing to make a channel for");
+        collector.term();
+    }
+}
+
+#[test]
+fn each_reason_tells_its_own_cause_and_what_it_means_in_this_delivery() {
+    // The history alone: nothing is said of a socket.
+    let (sim, folder) = (simulator(|_| ()), Folder::new("health-alone"));
+    sim.faults().fail(Call::History, Action::status(403));
+    let mut collector = Collector::start(&sim, &folder, &[("GENESYS_DELIVERY", "history")]);
+    let (_, health) = wait_edge(&collector, "history_forbidden", true, EDGE);
+    assert_says(&health, "history_forbidden", &["every event is late", "ten days"]);
+    assert!(!message(&collector, "history_forbidden").contains("socket"));
+    assert_says(&health, "starting", &["not read yet", "ten days"]);
+    collector.term();
+
+    // The socket alone: what it misses is lost.
+    sim.faults().heal_all();
+    sim.faults().fail(Call::Handshake, Action::status(503));
+    sim.faults().reject_topics("v2.operations.events.AUDIOHOOK-0002", "no such topic", &[]);
+    let mut collector = Collector::start(&sim, &folder, &[("GENESYS_DELIVERY", "websocket")]);
+    let (_, health) = wait_edge(&collector, "socket_down", true, EDGE);
+    assert_says(&health, "starting", &["lost", "GENESYS_DELIVERY=websocket"]);
+    assert_says(&health, "socket_down", &["lost", "GENESYS_DELIVERY=websocket"]);
+    assert_says(&health, "subscription_rejected", &["lost", "no such topic", "TOPICS_FILE"]);
+    assert!(!message(&collector, "subscription_rejected").contains("role"), "no permission is missing");
+    collector.term();
+
+    // The history's failure is not the socket's cause.
+    sim.faults().fail(Call::History, Action::status(500));
+    let collector = Collector::start(&sim, &folder, &[]);
+    let (_, health) = wait_edge(&collector, "not_receiving", true, EDGE);
+    assert_says(
+        &health,
+        "not_receiving",
+        &["handshake was refused with 503", "cannot read the history: 500", "ten days"],
+    );
+    assert!(!message(&collector, "socket_down").contains("cannot read the history"));
+}
+
 #[test]
 fn frames_that_are_no_events_are_told_and_kept() {
     let (sim, folder) = (simulator(|_| ()), Folder::new("health-unreadable"));
@@ -289,9 +399,29 @@ fn frames_that_are_no_events_are_told_and_kept() {
     sim.faults().send_text("{\"topicName\":");
     let (status, health) = wait_edge(&collector, "unreadable_frames", true, EDGE);
     assert_eq!((status, health["status"].as_str()), (200, Some("degraded")));
-    assert_says(&health, "unreadable_frames", &[".unreadable"]);
+    assert_says(&health, "unreadable_frames", &["one frame", "kept in", ".unreadable", "history"]);
     assert_eq!(collector.metric("audiohook_collector_events_unreadable_total"), Some(1.0));
     assert_counts(&sim, &collector);
+    // It cannot be written any more: then nothing is promised of it.
+    let aside = folder.join("events.jsonl.unreadable");
+    std::fs::remove_file(&aside).unwrap();
+    std::fs::create_dir(&aside).unwrap();
+    sim.faults().send_text("{\"topicName\":");
+    let said = poll(EDGE, || Some(message(&collector, "unreadable_frames")).filter(|said| said.contains("2 frames")));
+    assert!(
+        said.as_ref().is_some_and(|said| said.contains("cannot be written") && !said.contains("kept in")),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn of_frames_that_are_no_events_none_is_promised_to_be_kept_where_values_are_hidden() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("health-hidden"));
+    let collector = Collector::start(&sim, &folder, &[("REDACT_FIELDS", "phoneNumber")]);
+    collector.wait_healthy();
+    sim.faults().send_text("{\"topicName\":");
+    let (_, health) = wait_edge(&collector, "unreadable_frames", true, EDGE);
+    assert_says(&health, "unreadable_frames", &["one frame", "only the reason", "REDACT_FIELDS"]);
 }
 
 #[test]

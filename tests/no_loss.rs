@@ -455,6 +455,25 @@ fn a_hundred_thousand_events_are_caught_up_with_within_the_rate_and_without_dela
 }
 
 #[test]
+fn a_history_of_large_events_is_read_in_smaller_pages() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("large"));
+    let now = sim.now();
+    for n in 0..300_i64 {
+        // The small ones come first: nothing is known of the large ones when they are asked for.
+        let bytes = if n < 50 { 10 } else { 80_000 };
+        let event = Event { phone_number: Some("1".repeat(bytes)), ..event(n as u32) }.at(now - 1_800_000 + n * 1000);
+        sim.issue_by(event, Route::HistoryOnly);
+    }
+    let collector = Collector::start(&sim, &folder, &[("GENESYS_DELIVERY", "history"), ("CATCH_UP_START", "3600")]);
+    collector.wait_lines(300, LONG);
+    collector.wait_healthy();
+    assert_same_set(&sim.issued(), &collector.records());
+    let asked = sim.view(|view| view.requests(Call::History));
+    assert!(asked.iter().any(|seen| seen.target.contains("pageSize=100")), "a page of two hundred was too long");
+    assert!(!collector.log_text().contains("history_failing"), "a page that is too long is no failure");
+}
+
+#[test]
 fn a_history_that_is_hard_to_read_is_read_all_the_same() {
     let (sim, folder) = (
         simulator(|k| {
@@ -678,6 +697,57 @@ fn faketime() -> Option<std::path::PathBuf> {
         println!("skipped: libfaketime is missing (apt-get install -y libfaketime)");
     }
     found
+}
+
+/// A library whose `fdatasync` fails, as that of a disk with bad sectors does, while a file of this name is there.
+const FAILING_SYNC: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+int fdatasync(int fd) {
+    if (access(getenv("SYNC_FAILS"), F_OK) == 0) {
+        errno = EIO;
+        return -1;
+    }
+    int (*real)(int) = dlsym(RTLD_NEXT, "fdatasync");
+    return real(fd);
+}
+"#;
+
+#[test]
+fn a_sync_that_fails_is_told_and_what_it_was_for_is_synced_before_the_checkpoint_moves() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("sync"));
+    let (source, library) = (folder.write("sync.c", FAILING_SYNC), folder.join("sync.so"));
+    let mut compiler = std::process::Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).arg("-ldl");
+    assert!(compiler.status().unwrap().success());
+    let fails = folder.join("fails");
+    let mut all = settings(&sim, &folder);
+    all.insert("LD_PRELOAD".into(), library.display().to_string());
+    all.insert("SYNC_FAILS".into(), fails.display().to_string());
+    all.insert("MAX_FILE_SIZE".into(), "20000".into());
+    all.insert("BACKUP_COUNT".into(), "50".into());
+    let mut collector = Collector::start_with(folder.path(), &all);
+    collector.wait_healthy();
+    issue(&sim, 5);
+    collector.wait_lines(5, LONG);
+    std::fs::write(&fails, "").unwrap();
+    issue(&sim, 30);
+    collector.wait_reason("disk_write_failed", true, Duration::from_secs(10));
+    let health = collector.health().unwrap();
+    assert!(health["reasons"].to_string().contains("cannot sync"), "{health}");
+    let checkpoint = health["stats"]["history_checkpoint"].clone();
+    issue(&sim, 30);
+    let_pass(Duration::from_secs(2));
+    assert_eq!(collector.health().unwrap()["stats"]["history_checkpoint"], checkpoint, "nothing is durable");
+    assert!(collector.runs());
+    std::fs::remove_file(&fails).unwrap();
+    collector.wait_reason("disk_write_failed", false, Duration::from_secs(10));
+    wait_for_all(&sim, &collector);
+    assert_same_set(&sim.issued(), &collector.records());
+    assert!(collector.term().success());
 }
 
 #[test]

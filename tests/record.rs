@@ -568,6 +568,61 @@ fn hidden_fields_stand_nowhere_in_clear() {
 }
 
 #[test]
+fn what_stood_in_the_file_in_clear_is_shown_with_its_values_hidden() {
+    let (sim, folder) = (simulator(), Folder::new("redact-old"));
+    let legacy = r#"{"timestamp": "2026-11-20T10:30:45.123456+00:00", "event_id": "AUDIOHOOK-0001", "conversation_id": "SECRETVALUE", "channel": "streaming-SECRETVALUE-1234", "raw_event": {"eventEntity": {"id": "AUDIOHOOK-0001"}, "conversationId": "SECRETVALUE", "phoneNumber": "SECRETVALUE"}}"#;
+    folder.write("events.jsonl", format!("{legacy}\n"));
+    let mut open = Collector::start(&sim, &folder, &[("GENESYS_DELIVERY", "websocket")]);
+    open.wait_healthy();
+    let event = Event {
+        conversation_id: Some("SECRETVALUE".into()),
+        phone_number: Some("SECRETVALUE".into()),
+        ..Event::numbered("AUDIOHOOK-0002")
+    };
+    sim.issue(event);
+    open.wait_lines(2, SOON);
+    let shown = open.get("/events").unwrap().1;
+    assert!(shown.contains("\"channel\":\"…") && !shown.contains("streaming-"), "the channel is masked: {shown}");
+    assert!(shown.contains("\"phoneNumber\": \"SECRETVALUE\""), "and nothing else is changed: {shown}");
+    open.term();
+    let before = std::fs::read_to_string(folder.join("events.jsonl")).unwrap();
+
+    let hidden = [("GENESYS_DELIVERY", "websocket"), ("REDACT_FIELDS", "phoneNumber,conversationId")];
+    let collector = Collector::start(&sim, &folder, &hidden);
+    collector.wait_healthy();
+    let answer: Value = serde_json::from_str(&collector.get("/events").unwrap().1).unwrap();
+    let events = answer["recent_events"].as_array().unwrap();
+    assert_eq!(events.len(), 2);
+    for event in events {
+        assert_eq!(event["conversation_id"], "[redacted]");
+        assert_eq!(event["raw_event"]["phoneNumber"], "[redacted]");
+        assert!(event["id"].as_str().is_some_and(|id| id.len() == 32));
+        assert!(!event.to_string().contains("SECRETVALUE"), "{event}");
+    }
+    assert_eq!(std::fs::read_to_string(folder.join("events.jsonl")).unwrap(), before, "the file stays as it is");
+}
+
+#[test]
+fn a_hidden_definition_or_id_is_hidden_on_both_ways() {
+    let cases: [(&str, &[&str]); 2] = [
+        ("eventEntity", &["event_id", "event_name", "description", "topic"]),
+        ("id", &["event_id", "topic", "conversation_id"]),
+    ];
+    for (name, fields) in cases {
+        let (sim, _folder, collector) =
+            on_socket("redact-ways", &[("GENESYS_DELIVERY", "auto"), ("REDACT_FIELDS", name)]);
+        sim.issue_by(Event::numbered("AUDIOHOOK-0001"), Route::SocketOnly);
+        sim.issue_by(Event::numbered("AUDIOHOOK-0001"), Route::HistoryOnly);
+        for record in collector.wait_lines(2, SOON) {
+            for field in fields {
+                assert_eq!(record.text(field), Some("[redacted]"), "{name}, {field}: {}", record.line);
+            }
+            assert!(!record.json["raw_event"].to_string().contains("AUDIOHOOK"), "{}", record.line);
+        }
+    }
+}
+
+#[test]
 fn a_message_of_one_mebibyte_is_read_and_one_byte_more_is_not() {
     let (sim, folder, collector) = on_socket("mebibyte", &[]);
     let padded = |bytes: usize, name: &str| {

@@ -127,6 +127,27 @@ fn with_token(collector: &Collector, path: &str) -> String {
 }
 
 #[test]
+fn a_channel_that_the_reason_for_a_rejection_names_is_masked() {
+    let sim = Simulator::start(Options::default()).unwrap();
+    let folder = Folder::new("secret-reason");
+    sim.faults().reject_topics("v2.operations.events.AUDIOHOOK-0001", "not for you", &[]);
+    let collector = Collector::start(&sim, &folder, &[("LOG_LEVEL", "trace")]);
+    collector.wait_reason("subscription_rejected", true, SOON);
+    let channel = sim.view(|view| view.channels()).remove(0);
+    sim.faults().permit_topics();
+    sim.faults().reject_topics(
+        "v2.operations.events.AUDIOHOOK-0001",
+        &format!("not on channel {channel}"),
+        &[&format!("view:{channel}")],
+    );
+    let told = collector.wait_log("not on channel …", SOON);
+    assert!(told.contains("view:…"), "{told}");
+    let health = collector.get("/health").unwrap().1;
+    assert!(health.contains("not on channel …"), "{health}");
+    assert!(!health.contains(&channel) && !collector.log_text().contains(&channel), "{health}");
+}
+
+#[test]
 fn what_is_printed_by_commands_is_without_secrets_too() {
     let knobs = Knobs { requests_per_minute: None, ..Knobs::default() };
     let sim = Simulator::start(Options { knobs, ..Options::default() }).unwrap();

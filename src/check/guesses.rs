@@ -13,7 +13,7 @@ use super::notifications::seconds;
 use crate::clock::{Millis, parse_instant};
 use crate::config::Config;
 use crate::event::{Identity, judge_row};
-use crate::genesys::api::{Api, interval};
+use crate::genesys::api::{Api, PAGE_SIZE, interval};
 use crate::genesys::error::{ApiError, Kind};
 use crate::genesys::history::KEPT_MS;
 use crate::genesys::topics::Plan;
@@ -77,7 +77,7 @@ fn longest_span(api: &mut Api, plan: &Plan, now: Millis, out: &Findings) -> Opti
         if !out.has_time() {
             break;
         }
-        match api.query_page(None, &body(now - span, now, &plan.ids, "DESC")) {
+        match api.query_page(None, PAGE_SIZE, &body(now - span, now, &plan.ids, "DESC")) {
             Ok(page) => {
                 let hours = span as f64 / HOUR_MS as f64;
                 let most = if span == SPANS_MS[0] { "all that is kept" } else { "longer ones are refused" };
@@ -102,7 +102,7 @@ fn not_settled(name: &'static str, error: &ApiError, out: &Findings) {
 fn ids_at_once(api: &mut Api, known: &[Definition], now: Millis, out: &Findings) {
     const NAME: &str = "guess: definitions at once";
     let ids: Vec<String> = known.iter().map(|one| one.id.clone()).collect();
-    match api.query_page(None, &body(now - MINUTE_MS, now, &ids, "ASC")) {
+    match api.query_page(None, PAGE_SIZE, &body(now - MINUTE_MS, now, &ids, "ASC")) {
         Ok(_) => out.ok(NAME, format_args!("all {} there are may be asked for at once", ids.len())),
         Err(error) if matches!(error.kind, Kind::Refused(_)) => {
             out.ok(NAME, format_args!("{} at once are refused; fewer are asked for then", ids.len()));
@@ -114,7 +114,7 @@ fn ids_at_once(api: &mut Api, known: &[Definition], now: Millis, out: &Findings)
 /// Whether `nextUri` is relative, and takes the same body again.
 fn next_page(api: &mut Api, body: &str, out: &Findings) {
     const NAME: &str = "guess: next page";
-    let page = match api.query_page(Some(FIRST_PAGE_OF_ONE), body) {
+    let page = match api.query_page(Some(FIRST_PAGE_OF_ONE), 1, body) {
         Ok(page) => page,
         Err(error) => return not_settled(NAME, &error, out),
     };
@@ -129,7 +129,7 @@ fn next_page(api: &mut Api, body: &str, out: &Findings) {
     if !path.starts_with('/') || path.starts_with("//") {
         return out.ok(NAME, "nextUri leads to another host, which is not followed");
     }
-    match api.query_page(Some(path), body) {
+    match api.query_page(Some(path), 1, body) {
         Ok(second) => {
             let second = rows(&second).unwrap_or_default();
             let goes_on = if second.first() == first["entities"].get(0) { "repeats the first row" } else { "goes on" };
@@ -148,7 +148,7 @@ fn interval_end(api: &mut Api, row: &Value, out: &Findings) {
         return out.ok(NAME, format_args!("not settled: the event's time is {text:?}"));
     };
     let mut holds = |from: Millis, to: Millis| -> Result<bool, ApiError> {
-        let page = api.query_page(None, &body(from, to, std::slice::from_ref(&id), "DESC"))?;
+        let page = api.query_page(None, PAGE_SIZE, &body(from, to, std::slice::from_ref(&id), "DESC"))?;
         Ok(rows(&page).unwrap_or_default().iter().any(|other| other["dateCreated"] == row["dateCreated"]))
     };
     let history = match (holds(at - 1000, at), holds(at, at + 1000)) {

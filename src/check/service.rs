@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::{Findings, api_cure, guesses, notifications};
 use crate::clock::{Clock, Millis};
 use crate::config::{Config, Delivery};
-use crate::genesys::api::{Api, interval};
+use crate::genesys::api::{Api, PAGE_SIZE, interval};
 use crate::genesys::error::{ApiError, Kind};
 use crate::genesys::topics::{self, ID_PREFIX, Plan};
 use crate::message::Definition;
@@ -177,7 +177,7 @@ fn history(config: &Config, api: &mut Api, plan: &Plan, out: &Findings) -> bool 
     }
     let now = api.service().now();
     let body = guesses::body(now - HOUR_MS, now, &plan.ids, "ASC");
-    let page = api.query_page(None, &body).and_then(|page| {
+    let page = api.query_page(None, PAGE_SIZE, &body).and_then(|page| {
         guesses::rows(&page).ok_or_else(|| {
             ApiError::nonsense("read the history", "the answer is no page of events")
                 .with_correlation(api.correlation())
@@ -197,6 +197,10 @@ fn history(config: &Config, api: &mut Api, plan: &Plan, out: &Findings) -> bool 
                     interval(now - HOUR_MS, now)
                 ),
             );
+            true
+        }
+        Err(error) if error.kind == Kind::TooLong => {
+            out.ok("history", "may be read (usage:events:view); its events are large and are read in smaller pages");
             true
         }
         Err(error) if error.kind == Kind::Forbidden && config.genesys.delivery == Delivery::Websocket => {

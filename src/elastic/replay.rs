@@ -19,10 +19,11 @@ use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::elastic::carrier::Carrier;
 use crate::elastic::dead;
-use crate::elastic::lines;
+use crate::elastic::document::Document;
 use crate::elastic::queue::{Queue, REQUEST_BYTES_MAX};
 use crate::elastic::setup::{self, Setup};
 use crate::elastic::verdict::{Item, Verdict, judge};
+use crate::event::Redaction;
 use crate::output::backups::folder;
 use crate::output::identity::{Cursor, FileIdentity, identity};
 
@@ -88,6 +89,7 @@ pub fn replay_to(
 
 struct Replay {
     output: PathBuf,
+    redaction: Redaction,
     carrier: Carrier,
     clock: Clock,
     bulk_size: usize,
@@ -112,6 +114,7 @@ impl Replay {
         let now = clock.now();
         Self {
             output: output.file.clone(),
+            redaction: Redaction::new(&output.redact_fields),
             carrier,
             bulk_size: elastic.bulk_size,
             setup_due: elastic.setup.then(|| elastic.index.clone()),
@@ -163,10 +166,8 @@ impl Replay {
     /// Puts a letter's record into the queue; `false` for a letter that holds none.
     fn take(&mut self, file: FileIdentity, place: u64, line: &[u8]) -> bool {
         let Ok(letter) = serde_json::from_slice::<Letter<'_>>(line) else { return false };
-        let record = letter.record.get().as_bytes();
-        let Some(fields) = lines::fields(record) else { return false };
-        let id = fields.id_or_computed(record);
-        self.queue.push(record, &fields, &id, Cursor { file, offset: place });
+        let Some(document) = Document::of(letter.record.get().as_bytes(), &self.redaction) else { return false };
+        self.queue.push(&document.text, &document.fields(), &document.id, Cursor { file, offset: place });
         self.places.push(place);
         true
     }

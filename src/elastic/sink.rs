@@ -21,10 +21,11 @@ use crate::config;
 use crate::elastic::buried::Buried;
 use crate::elastic::carrier::{self, Answer, Carrier, Job};
 use crate::elastic::chain::{self, Chain};
-use crate::elastic::lines;
+use crate::elastic::document::Document;
 use crate::elastic::link::{BLOCKED_AFTER, Link, Next, PROBE_TIMEOUT};
 use crate::elastic::probe;
 use crate::elastic::queue::{Queue, REQUEST_BYTES_MAX};
+use crate::event::Redaction;
 use crate::output::backups::{self, Dropped, Keep};
 use crate::output::identity::{Cursor, FileIdentity};
 use crate::status::Status;
@@ -37,6 +38,7 @@ pub struct Sink {
     settings: config::Elastic,
     path: PathBuf,
     backup_count: u32,
+    redaction: Redaction,
     clock: Clock,
     status: Arc<Status>,
     chain: Chain,
@@ -125,6 +127,7 @@ impl Sink {
             queue: Queue::new(&settings.index),
             path: output.file.clone(),
             backup_count: output.backup_count,
+            redaction: Redaction::new(&output.redact_fields),
             unread_lines: (chain.unread_bytes() == 0).then_some(0),
             waiting_since: None,
             current_bytes: 0,
@@ -339,13 +342,14 @@ impl Sink {
                     break;
                 }
             };
-            if !self.queue.has_room(line.len()) {
+            let document = Document::of(line, &self.redaction);
+            if !self.queue.has_room(document.as_ref().map_or(line.len(), |document| document.text.len())) {
                 break;
             }
             looked_at += line.len() + 1;
             read += 1;
-            match lines::fields(line) {
-                Some(fields) => self.queue.push(line, &fields, &fields.id_or_computed(line), at),
+            match document {
+                Some(document) => self.queue.push(&document.text, &document.fields(), &document.id, at),
                 None if line.is_empty() => {}
                 None => self.skip(),
             }

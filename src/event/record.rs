@@ -31,7 +31,7 @@ pub struct Stamps {
 }
 
 impl RecordWriter<'_> {
-    /// Appends the event's line, its line feed included. `event` is already redacted, `id` made before that.
+    /// Appends the event's line, its line feed included. The event's `raw` is already redacted, `id` made before that.
     pub fn push(&mut self, out: &mut Vec<u8>, event: &Event<'_>, origin: Origin<'_>, id: Id, received: Millis) {
         out.extend_from_slice(b"{\"timestamp\":\"");
         self.stamps.own.push(out, event.time.unwrap_or(received));
@@ -85,9 +85,8 @@ impl RecordWriter<'_> {
 
     #[inline]
     fn field(&self, out: &mut Vec<u8>, name: &str, field: Field<'_>) {
-        match field {
+        match self.redaction.shown(name, field) {
             Field::Absent => out.extend_from_slice(b"null"),
-            _ if self.redaction.hides_record_field(name) => push_string(out, super::redact::REDACTED),
             Field::Text(text) => {
                 out.push(b'"');
                 out.extend_from_slice(text.raw().as_bytes());

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::json;
+use serde_json::value::RawValue;
 use ureq::http::Method;
 
 use super::channel::{self, Subscription};
@@ -162,16 +163,15 @@ impl Api {
     /// # Errors
     /// As the service says; [`Kind::Forbidden`] without [`HISTORY_PERMISSION`].
     pub fn definitions(&mut self) -> Result<Vec<Definition>, ApiError> {
-        #[derive(Deserialize)]
-        struct Listed {
-            entities: Vec<Definition>,
-        }
         const WHAT: &str = "ask for the event definitions";
         let path = "/api/v2/usage/events/definitions";
         let body = self.ask(WHAT, Method::GET, path, None, Some(HISTORY_PERMISSION))?;
-        let listed: Listed = serde_json::from_str(&body)
+        let (definitions, odd) = understand_definitions(&body)
             .map_err(|error| self.nonsense(WHAT, format_args!("the answer lists no definitions ({error})")))?;
-        Ok(listed.entities)
+        if odd > 0 {
+            log::warn!("{odd} of the event definitions have no id and are left out; the others are taken");
+        }
+        Ok(definitions)
     }
 
     /// How operational events may be delivered: `GET /api/v2/notifications/availabletopics`; none when it is not said.
@@ -202,7 +202,7 @@ impl Api {
     pub fn channels(&mut self) -> Result<Vec<ChannelState>, ApiError> {
         #[derive(Deserialize)]
         struct Listed {
-            entities: Vec<Box<serde_json::value::RawValue>>,
+            entities: Vec<Box<RawValue>>,
         }
         const WHAT: &str = "list the channels";
         let path = "/api/v2/notifications/channels?includechannels=oauthclient";
@@ -234,6 +234,8 @@ impl Api {
         let body = channel::subscription_body(topics);
         let answer = self.ask("subscribe", Method::PUT, &path, Some(body.as_bytes()), None);
         let answer = answer.map_err(|error| error.hide(id))?;
+        // The reason for a rejection may name the channel.
+        let answer = crate::secret::hide(&answer, id);
         channel::understand_subscriptions(&answer, topics).map_err(|error| error.with_correlation(self.correlation()))
     }
 
@@ -265,12 +267,13 @@ impl Api {
     }
 
     /// One page of the history as it came: `POST /api/v2/usage/events/query`. `cursor` is the path of a former page's
-    /// `nextUri`, which [`super::history`] has checked to lead nowhere else.
+    /// `nextUri`, which [`super::history`] has checked to lead nowhere else, and which brings its size along.
     ///
     /// # Errors
-    /// As the service says; [`Kind::Forbidden`] without [`HISTORY_PERMISSION`].
-    pub fn query_page(&mut self, cursor: Option<&str>, body: &str) -> Result<String, ApiError> {
-        let first = format!("/api/v2/usage/events/query?pageSize={PAGE_SIZE}");
+    /// As the service says; [`Kind::Forbidden`] without [`HISTORY_PERMISSION`]; [`Kind::TooLong`] for a page of large
+    /// events.
+    pub fn query_page(&mut self, cursor: Option<&str>, page_size: u32, body: &str) -> Result<String, ApiError> {
+        let first = format!("/api/v2/usage/events/query?pageSize={page_size}");
         let path = cursor.unwrap_or(&first);
         self.ask("read the history", Method::POST, path, Some(body.as_bytes()), Some(HISTORY_PERMISSION))
     }
@@ -310,6 +313,29 @@ fn encode(id: &str) -> String {
     })
 }
 
+/// The definitions that are listed, and how many others are none: one that is odd must not cost the rest.
+fn understand_definitions(body: &str) -> serde_json::Result<(Vec<Definition>, usize)> {
+    #[derive(Deserialize)]
+    struct Listed {
+        entities: Vec<Box<RawValue>>,
+    }
+    #[derive(Deserialize)]
+    struct One {
+        id: String,
+        name: Option<Box<RawValue>>,
+        description: Option<Box<RawValue>>,
+    }
+    let listed: Listed = serde_json::from_str(body)?;
+    let text = |value: Option<Box<RawValue>>| serde_json::from_str::<String>(value?.get()).ok();
+    let understood = listed.entities.iter().filter_map(|entity| serde_json::from_str::<One>(entity.get()).ok());
+    let definitions: Vec<Definition> = understood
+        .filter(|one| !one.id.is_empty())
+        .map(|one| Definition { id: one.id, name: text(one.name), description: text(one.description) })
+        .collect();
+    let odd = listed.entities.len() - definitions.len();
+    Ok((definitions, odd))
+}
+
 fn understand_aggregates(body: &str) -> Result<BTreeMap<String, u64>, String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -343,6 +369,21 @@ mod tests {
     fn an_id_cannot_change_the_path() {
         assert_eq!(encode("abc-123_X"), "abc-123_X");
         assert_eq!(encode("a/../b?c"), "a%2F..%2Fb%3Fc");
+    }
+
+    #[test]
+    fn an_odd_definition_costs_none_of_the_others() {
+        let body = r#"{"entities":[{"name":"no id"},{"id":"AUDIOHOOK-0001","name":7,"description":"d","x":1e400},
+            null,{"id":""},{"id":5},{"id":"AUDIOHOOK-0002","name":"N","description":null}]}"#;
+        let (definitions, odd) = understand_definitions(body).unwrap();
+        let of = |id: &str, name: Option<&str>, description: Option<&str>| Definition {
+            id: id.to_owned(),
+            name: name.map(str::to_owned),
+            description: description.map(str::to_owned),
+        };
+        assert_eq!(definitions, [of("AUDIOHOOK-0001", None, Some("d")), of("AUDIOHOOK-0002", Some("N"), None)]);
+        assert_eq!(odd, 4);
+        assert!(understand_definitions(r#"{"entities":{}}"#).is_err());
     }
 
     #[test]

@@ -2,12 +2,13 @@
 //!
 //! Pure. A channel's id and address are secrets: whoever knows them can take the socket over.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::json;
 
-use super::error::ApiError;
+use super::error::{ApiError, shorten};
 use crate::clock::{Millis, parse_instant};
 use crate::config::Genesys;
 use crate::message::ChannelState;
@@ -85,8 +86,23 @@ pub fn subscription_body(topics: &[String]) -> String {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscription {
     pub topic: String,
-    /// Why it was rejected, with the missing permissions; none when it is permitted.
-    pub rejected: Option<String>,
+    /// None when it is permitted.
+    pub rejected: Option<Rejection>,
+}
+
+/// Why the service does not push a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// In the service's words, with the missing permissions.
+    why: String,
+    /// Whether permissions are what is missing.
+    pub lacks_permission: bool,
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
 }
 
 #[derive(Deserialize)]
@@ -120,13 +136,14 @@ pub fn understand_subscriptions(body: &str, asked: &[String]) -> Result<Vec<Subs
         .collect())
 }
 
-fn rejection(entity: &Entity) -> Option<String> {
+fn rejection(entity: &Entity) -> Option<Rejection> {
     entity.state.as_deref().filter(|state| state.eq_ignore_ascii_case("rejected"))?;
-    let mut why = entity.rejection_reason.clone().unwrap_or_else(|| "no reason given".to_owned());
-    if let Some(missing) = entity.missing_permissions.as_ref().filter(|missing| !missing.is_empty()) {
-        why.push_str(&format!("; missing permissions: {}", missing.join(", ")));
+    let mut why = entity.rejection_reason.as_deref().map_or_else(|| "no reason given".to_owned(), shorten);
+    let missing = entity.missing_permissions.as_ref().filter(|missing| !missing.is_empty());
+    if let Some(missing) = missing {
+        why.push_str(&format!("; missing permissions: {}", shorten(&missing.join(", "))));
     }
-    Some(why)
+    Some(Rejection { why, lacks_permission: missing.is_some() })
 }
 
 #[cfg(test)]
@@ -166,7 +183,7 @@ mod tests {
         let body = r#"{"entities":[{"id":"a","state":"Permitted"},{"id":"b","state":"Rejected",
             "rejectionReason":"no","missingPermissions":["x:y:view"]}]}"#;
         let found = understand_subscriptions(body, &asked).unwrap();
-        let rejected: Vec<_> = found.into_iter().map(|s| s.rejected).collect();
+        let rejected: Vec<_> = found.into_iter().map(|s| s.rejected.map(|why| why.to_string())).collect();
         assert_eq!(rejected, [None, Some("no; missing permissions: x:y:view".to_owned()), None]);
         assert!(understand_subscriptions("<html>", &asked).is_err());
         assert_eq!(subscription_body(&asked[..2]), r#"[{"id":"a"},{"id":"b"}]"#);

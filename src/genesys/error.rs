@@ -30,6 +30,8 @@ pub enum Kind {
     Refused(u16),
     /// The answer is none of Genesys Cloud's: a proxy's page, a redirect, half an answer.
     Nonsense,
+    /// The answer is longer than what is read of one: ask for less.
+    TooLong,
 }
 
 /// A request that failed: "cannot read the history: …; what to do".
@@ -113,7 +115,8 @@ const CORRELATION: &str = " [correlation id ";
 /// Characters of the vendor's text that are shown.
 const TEXT_MAX: usize = 300;
 
-fn shorten(text: &str) -> String {
+/// The vendor's text on one line, its beginning.
+pub(super) fn shorten(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(TEXT_MAX).collect()
 }
 
@@ -147,12 +150,12 @@ pub fn judge(
             (Kind::Forbidden, format!("{missing}; add it in Admin > Integrations > OAuth > the client > Roles"))
         }
         404 | 410 => (Kind::Gone, "it is not there".to_owned()),
-        429 => (Kind::Throttled(retry_after), "too many requests of this client; waiting as long as asked".to_owned()),
+        429 => (Kind::Throttled(retry_after), "too many requests of this client: see what else uses it".to_owned()),
         407 => (
             Kind::Nonsense,
             "a proxy in the way wants a login: set its user and password in HTTPS_PROXY, or name this host in NO_PROXY".to_owned(),
         ),
-        408 | 500..=599 => (Kind::Unavailable, "Genesys Cloud cannot answer now; trying again".to_owned()),
+        408 | 500..=599 => (Kind::Unavailable, "Genesys Cloud cannot answer now: see its status page if it lasts".to_owned()),
         _ => (Kind::Refused(status), "the request was refused; update the collector or report it".to_owned()),
     };
     let mut cause = status.to_string();

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use self::order::Order;
 pub use self::rate::Rate;
-use super::api::interval;
+use super::api::{PAGE_SIZE, interval};
 use super::error::{ApiError, Kind};
 use crate::clock::{Millis, format_millis};
 use crate::message::Page;
@@ -35,6 +35,8 @@ const RESTARTS_MAX: u32 = 3;
 const EMPTY_PAGES_MAX: u32 = 20;
 /// A failing page is asked for so many times before the piece is begun anew: its cursor may be what fails.
 const CURSOR_FAILURES_MAX: u32 = 3;
+/// A page is asked for in such a number of rows that it has about so many bytes, at most: several wait for the writer.
+const PAGE_BYTES: usize = 1024 * 1024;
 /// A long read shows its progress this often.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -85,7 +87,13 @@ pub enum Next {
     /// The rate allows the next request after this.
     Wait(Duration),
     /// Ask for this page.
-    Ask { cursor: Option<String>, body: String },
+    Ask {
+        /// The path of the next page, its size included; `None`: the first.
+        cursor: Option<String>,
+        /// Rows of a page.
+        page_size: u32,
+        body: String,
+    },
 }
 
 /// What an answer brought.
@@ -115,6 +123,8 @@ pub struct History {
     piece_ms_max: Millis,
     /// How many ids are asked for at once.
     group_max: usize,
+    /// How many rows a page has: fewer where they are large.
+    page_size: u32,
     /// Ids that the service does not take.
     refused_ids: Vec<String>,
 }
@@ -129,6 +139,7 @@ impl History {
             piece_ms: PIECE_MS_MAX,
             piece_ms_max: PIECE_MS_MAX,
             group_max: usize::MAX,
+            page_size: PAGE_SIZE,
             refused_ids: Vec::new(),
         }
     }
@@ -190,7 +201,9 @@ impl History {
             .to_string();
         }
         self.rate.take();
-        let ask = Next::Ask { cursor: piece.cursor.clone(), body: piece.body.clone() };
+        let page_size = self.page_size;
+        let cursor = piece.cursor.as_deref().map(|cursor| page::with_size(cursor, page_size));
+        let ask = Next::Ask { cursor, page_size, body: piece.body.clone() };
         if let Some(job) = self.jobs.front_mut() {
             job.requests += 1;
         }
@@ -224,6 +237,7 @@ impl History {
         } else {
             piece.empty_pages = 0;
             piece.order.look(&body, &parsed.rows);
+            self.page_size = fitting(self.page_size, body.len() / parsed.rows.len());
             taken.page = Some(Page { body, rows: parsed.rows, received });
         }
         match parsed.next {
@@ -288,6 +302,17 @@ impl History {
         match error.kind {
             Kind::Refused(_) | Kind::Gone if piece.cursor.is_some() => self.restart(error, taken),
             Kind::Refused(400 | 413 | 414 | 422) => self.shrink(error, taken),
+            Kind::TooLong if self.page_size > 1 => {
+                piece.failures -= 1;
+                self.page_size /= 2;
+                log::debug!("{error}: asking for {} events at once", self.page_size);
+            }
+            // The cursor may hold to the size with which it was begun.
+            Kind::TooLong if piece.cursor.is_some() => self.restart(error, taken),
+            Kind::TooLong => {
+                let cause = "a single event is longer than what is read of an answer; report it";
+                taken.failed = Some(ApiError::new(Kind::TooLong, WHAT, cause));
+            }
             // Long spans take long: shorter ones may be answered in time. They grow again with each success.
             Kind::Network | Kind::Unavailable | Kind::Nonsense => {
                 if piece.cursor.is_some() {
@@ -424,6 +449,13 @@ impl Piece {
         self.restarts += 1;
         self.failures = 0;
     }
+}
+
+/// How many rows are asked for after a page of `page_size` whose rows had so many bytes each: what fits, and no more
+/// than twice as many as went well.
+fn fitting(page_size: u32, row_bytes: usize) -> u32 {
+    let fitting = u32::try_from(PAGE_BYTES / row_bytes.max(1)).unwrap_or(PAGE_SIZE);
+    fitting.min(2 * page_size).clamp(1, PAGE_SIZE)
 }
 
 fn hash(cursor: &str) -> u64 {

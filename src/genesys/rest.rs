@@ -19,8 +19,8 @@ use crate::status::Beat;
 pub const LIMITS: Limits =
     Limits { connect: Duration::from_secs(5), read: Duration::from_secs(7), total: Duration::from_secs(20) };
 
-/// Bytes of an answer, at most.
-const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Bytes of an answer, at most: a page of the history that is longer is asked for in smaller ones.
+const ANSWER_MIB_MAX: u64 = 8;
 
 /// `Retry-After` beyond this is taken as this.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
@@ -120,8 +120,8 @@ impl Rest {
     /// Sends a request and reads the whole answer.
     ///
     /// # Errors
-    /// When no whole answer came within the limits: [`Kind::Network`], or [`Kind::Nonsense`] for one that is no HTTP or
-    /// too long.
+    /// When no whole answer came within the limits: [`Kind::Network`], [`Kind::TooLong`], or [`Kind::Nonsense`] for one
+    /// that is no HTTP.
     pub fn send(&self, call: &Call<'_>) -> Result<Answer, ApiError> {
         let _timed = self.beat.as_deref().map(Beat::timed);
         let failed = |error: &ureq::Error| explain(call.what, error);
@@ -151,7 +151,7 @@ impl Rest {
             .map(|seconds| Duration::from_secs_f64(seconds.min(RETRY_AFTER_MAX.as_secs_f64())));
         let correlation = header(&response, "inin-correlation-id");
         let status = response.status().as_u16();
-        let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
+        let body = response.body_mut().with_config().limit(ANSWER_MIB_MAX * 1024 * 1024).read_to_vec();
         let body = String::from_utf8(body.map_err(|error| failed(&error))?).map_err(|_| {
             ApiError::nonsense(call.what, "the answer is not UTF-8").with_correlation(correlation.as_deref())
         })?;
@@ -171,13 +171,13 @@ fn explain(what: &str, error: &ureq::Error) -> ApiError {
         return ApiError::new(Kind::Network, what, dial);
     }
     match error {
-        ureq::Error::Timeout(_) => ApiError::new(
-            Kind::Network,
-            what,
-            "no whole answer in time; trying again (check the network and any proxy if it lasts)",
-        ),
+        ureq::Error::Timeout(_) => {
+            ApiError::new(Kind::Network, what, "no whole answer in time; check the network and any proxy if it lasts")
+        }
         ureq::Error::Io(error) => ApiError::new(Kind::Network, what, format!("the connection broke: {error}")),
-        ureq::Error::BodyExceedsLimit(_) => ApiError::nonsense(what, "the answer is longer than 16 MiB"),
+        ureq::Error::BodyExceedsLimit(_) => {
+            ApiError::new(Kind::TooLong, what, format!("the answer is longer than {ANSWER_MIB_MAX} MiB"))
+        }
         // The texts of the others may quote the address.
         _ => ApiError::nonsense(what, "the answer is no HTTP that can be understood"),
     }

@@ -24,6 +24,7 @@ use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, TrySendError};
 
 use super::api::Api;
 use super::backoff::Backoff;
+use super::channel::Rejection;
 use super::error::{ApiError, Kind};
 use super::history::History;
 use super::topics::{self, Plan};
@@ -104,6 +105,8 @@ struct Session {
     plan: Plan,
     /// Whether a socket may carry the topics, as far as is known; asked for again at the instant.
     transport_allowed: bool,
+    /// How the service says that it delivers operational events; empty where it does not say.
+    transports: Vec<String>,
     transports_at: Option<Instant>,
     login_at: Instant,
     login_backoff: Backoff,
@@ -154,6 +157,7 @@ impl Session {
             definitions_at: now,
             definitions_backoff: backoff.clone(),
             transport_allowed: true,
+            transports: Vec::new(),
             transports_at: (config.genesys.delivery != Delivery::History).then_some(now),
             login_at: now,
             login_backoff: backoff.clone(),
@@ -178,6 +182,7 @@ impl Session {
     fn run(&mut self) {
         self.say_once();
         self.status.gauges.socket_connected.set(0);
+        self.assess();
         loop {
             self.beat.busy();
             if self.must_stop() {
@@ -333,9 +338,13 @@ impl Session {
         }
         let new_ids: Vec<String> = plan.ids.iter().filter(|id| !self.plan.ids.contains(id)).cloned().collect();
         log::info!("collecting {} topics: {}", plan.topics.len(), shorten(&plan.topics));
+        let had_none = self.plan.topics.is_empty();
         self.plan = plan;
         self.reading.history.forget_refusals();
         self.resubscribe_now();
+        if had_none {
+            self.socket_is_wanted();
+        }
         if let Some(known_before) = known_before {
             // The new ids may have had events since the definitions were last looked at.
             let from = known_before - self.overlap_ms();
@@ -374,7 +383,13 @@ impl Session {
                 if allowed && !self.transport_allowed {
                     self.socket_is_wanted();
                 }
+                if !allowed && self.config.genesys.delivery == Delivery::Websocket {
+                    log::warn!(
+                        "GENESYS_DELIVERY is websocket, and no socket delivers operational events: it is tried all the same"
+                    );
+                }
                 self.transport_allowed = allowed;
+                self.transports = found;
                 let again = if allowed { DEFINITIONS_INTERVAL } else { self.retry_interval() * 10 };
                 self.transports_at = Some(now + again);
             }
@@ -407,7 +422,7 @@ impl Session {
             Kind::Throttled(asked) => {
                 let wait = asked.unwrap_or_else(|| self.throttled_backoff.next(draw()));
                 self.throttled_until = self.throttled_until.max(self.clock.now() + wait);
-                log::warn!("{error}: waiting {:.0} s", wait.as_secs_f64());
+                log::warn!("{error}; trying again {}", in_a_while(wait));
                 Some(wait)
             }
             Kind::Credentials => {
@@ -434,10 +449,18 @@ fn shorten(names: &[String]) -> String {
     text
 }
 
+/// When something is done that waits so long, for a log line.
+fn in_a_while(wait: Duration) -> String {
+    match wait.as_secs_f64().round() as u64 {
+        0 => "at once".to_owned(),
+        seconds => format!("in {seconds} s"),
+    }
+}
+
 /// Jitter.
 fn draw() -> u64 {
     crate::reader::random()
 }
 
 /// Why topics were rejected, by topic.
-type Rejections = BTreeMap<String, String>;
+type Rejections = BTreeMap<String, Rejection>;

@@ -127,7 +127,9 @@ pub fn plan(file: Option<&[String]>, definitions: Option<&[Definition]>) -> Plan
                 let mut found = definitions.map(matching).unwrap_or_default();
                 if found.is_empty() {
                     found = matching(&built_in);
-                    notices.push(if definitions.is_some() {
+                    notices.push(if found.is_empty() {
+                        format!("{entry} matches no definition that is known: there is nothing to collect for it")
+                    } else if definitions.is_some() {
                         format!(
                             "{entry} matches no definition: {} built-in ones are taken; see whether the organisation has an AudioHook integration (Admin > Integrations), and whether TOPICS_FILE names what it should",
                             found.len()

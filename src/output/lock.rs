@@ -31,11 +31,11 @@ impl Lock {
     pub fn holder(output: &Path) -> io::Result<Option<String>> {
         let mut file = match File::open(Self::path(output)) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::holder_by_link(output)),
             Err(error) => return Err(error),
         };
         match file.try_lock_shared() {
-            Ok(()) => Ok(None),
+            Ok(()) => Ok(Self::holder_by_link(output)),
             Err(TryLockError::WouldBlock) => {
                 let mut pid = String::new();
                 file.read_to_string(&mut pid)?;
@@ -43,6 +43,13 @@ impl Lock {
             }
             Err(TryLockError::Error(error)) => Err(error),
         }
+    }
+
+    /// Who writes to the file itself without the lock beside it: under another name there is another lock.
+    fn holder_by_link(output: &Path) -> Option<String> {
+        let file = File::open(output).ok()?;
+        matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+            .then(|| "of unknown id, by a link to the file".to_owned())
     }
 
     /// Takes the lock, and writes this process's id into it.

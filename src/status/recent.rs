@@ -6,8 +6,17 @@ use std::sync::{Mutex, PoisonError};
 
 /// Records kept, at most.
 pub const RECENT_MAX: usize = 1000;
-/// Bytes of records kept, at most: a flood of large events must not grow the process.
-pub const RECENT_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Bytes of records kept, about: a thousand events of 4 KiB fit. A flood of larger ones must not grow the process…
+const BYTES_MAX: usize = 5 * 1024 * 1024;
+/// …but so many are kept whatever they weigh, for `/events` shows as many…
+const KEPT_MIN: usize = 50;
+/// …up to this.
+const LARGE_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Whether so many records of so many bytes are as many as are kept.
+pub fn is_full(count: usize, bytes: usize) -> bool {
+    count >= RECENT_MAX || (bytes > BYTES_MAX && count >= KEPT_MIN) || bytes > LARGE_BYTES_MAX
+}
 
 /// A ring of lines of the file, each without its line feed.
 #[derive(Default)]
@@ -27,9 +36,7 @@ impl Recent {
         let mut ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for line in lines {
             let mut buffer = Vec::new();
-            while ring.lines.len() >= RECENT_MAX
-                || (ring.bytes + line.len() > RECENT_BYTES_MAX && !ring.lines.is_empty())
-            {
+            while is_full(ring.lines.len(), ring.bytes + line.len()) {
                 let Some(oldest) = ring.lines.pop_front() else { break };
                 ring.bytes -= oldest.len();
                 buffer = oldest;
@@ -88,8 +95,13 @@ mod tests {
         assert_eq!(recent.with(500, <[u8]>::to_vec), Some(b"500".to_vec()));
         assert_eq!(recent.with(1499, <[u8]>::to_vec), Some(b"1499".to_vec()));
         assert_eq!(recent.with(1500, |_| ()), None);
-        let large = vec![b'x'; RECENT_BYTES_MAX / 2];
-        recent.extend([large.as_slice(), &large, &large].into_iter());
-        assert_eq!(recent.newest(5000, |_| true).len(), 2);
+        for (bytes, expected) in [(4096, 1000), (5000, 1000), (50_000, 104), (500_000, 50), (2_000_000, 16)] {
+            let line = vec![b'x'; bytes];
+            recent.extend(std::iter::repeat_n(line.as_slice(), 1100));
+            assert_eq!(recent.newest(5000, |_| true).len(), expected, "{bytes}");
+        }
+        let beyond = vec![b'x'; LARGE_BYTES_MAX + 1];
+        recent.extend(std::iter::once(beyond.as_slice()));
+        assert_eq!(recent.newest(5000, |_| true).len(), 1, "the newest is there in any case");
     }
 }

@@ -21,7 +21,7 @@ use crate::logging::Rate;
 use crate::message::{ChannelState, Definition, News, Page};
 use crate::output::{Lock, OutputFile, Stopped};
 use crate::records;
-use crate::status::{RECENT_BYTES_MAX, RECENT_MAX, Status};
+use crate::status::{self, Status};
 
 /// Genesys keeps ten days of history. Source: the vendor's help page on operational event queries.
 const HISTORY_KEPT_MS: i64 = 10 * 86_400_000;
@@ -53,10 +53,11 @@ impl Writer {
         let lock = Lock::take(path)?;
         let max_size = (config.output.backup_count > 0).then_some(config.output.max_file_size);
         let (output, torn) = OutputFile::open(path, max_size).map_err(|error| {
-            format!(
-                "cannot open OUTPUT_FILE {}: {error}; the user that runs the collector must be able to write there",
-                path.display()
-            )
+            let cure = match error.kind() {
+                std::io::ErrorKind::ResourceBusy => "stop the other collector, or give this one a file of its own",
+                _ => "the user that runs the collector must be able to write there",
+            };
+            format!("cannot open OUTPUT_FILE {}: {error}; {cure}", path.display())
         })?;
         let redaction = Redaction::new(&config.output.redact_fields);
         let mut unreadable = Unreadable::new(path, !redaction.is_on());
@@ -120,12 +121,14 @@ impl Writer {
         let row_delay_ms = self.intake.row_delay_ms;
         let begun = self.clock.now();
         let (newest, newest_bytes) = (RefCell::new(Vec::new()), Cell::new(0));
-        let full = || newest.borrow().len() >= RECENT_MAX || newest_bytes.get() >= RECENT_BYTES_MAX;
-        let window = &mut self.intake.window;
+        let full = || status::is_full(newest.borrow().len(), newest_bytes.get());
+        let (window, redaction) = (&mut self.intake.window, &self.intake.redaction);
         let record = |text: &str, line: &Line<'_>| {
-            if !full() {
-                newest_bytes.set(newest_bytes.get() + text.len());
-                newest.borrow_mut().push(text.as_bytes().to_vec());
+            if !full()
+                && let Some(shown) = redaction.line(text, &line.id.to_string())
+            {
+                newest_bytes.set(newest_bytes.get() + shown.len());
+                newest.borrow_mut().push(shown.into_owned().into_bytes());
             }
             let sighting = records::sighting(line, row_delay_ms);
             if sighting.moment.nominal() >= horizon {

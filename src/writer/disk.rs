@@ -3,6 +3,7 @@
 //! Must never: throw away what was accepted, or move the checkpoint over what is not durable. While the disk refuses, it
 //! is tried again and again, and nothing else is taken.
 
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -25,34 +26,43 @@ impl Writer {
         let mut gives_up: Option<Instant> = None;
         while !self.intake.lines.is_empty() {
             let Some(error) = self.append() else { break };
-            self.status.counters.errors.add(1);
-            self.status.raise(
-                Code::DiskWriteFailed,
-                format!(
-                    "cannot write {}: {error}; events wait in memory, then in Genesys's history for ten days: free or mend the disk, and it goes on by itself",
-                    self.output.path().display()
-                ),
-            );
-            self.beat.waiting();
-            let stopping = match gives_up {
-                None => matches!(stop.recv_timeout(DISK_RETRY), Err(RecvTimeoutError::Disconnected) | Ok(())),
-                Some(_) => {
-                    let _ = never::<()>().recv_timeout(DISK_RETRY);
-                    true
-                }
-            };
-            self.beat.busy();
-            if stopping && self.clock.now() > *gives_up.get_or_insert(self.clock.now() + STOP_MAX) {
-                return Err(format!(
-                    "cannot write {}: {error}; what waited in memory comes again from the history",
-                    self.output.path().display()
-                ));
-            }
+            self.wait_for_disk("write", &error, stop, &mut gives_up)?;
         }
         if self.intake.tally.written > 0 {
             self.status.clear(Code::DiskWriteFailed);
         }
         self.publish();
+        Ok(())
+    }
+
+    /// Says that the disk refuses, and waits until it is to be tried again; an error once a stop can wait no longer.
+    fn wait_for_disk(
+        &mut self,
+        verb: &str,
+        error: &std::io::Error,
+        stop: &Receiver<()>,
+        gives_up: &mut Option<Instant>,
+    ) -> Result<(), String> {
+        let what = format!("cannot {verb} {}: {error}", self.output.path().display());
+        self.status.counters.errors.add(1);
+        self.status.raise(
+            Code::DiskWriteFailed,
+            format!(
+                "{what}; events wait in memory, then in Genesys's history for ten days: free or mend the disk, and it goes on by itself"
+            ),
+        );
+        self.beat.waiting();
+        let stopping = match gives_up {
+            None => matches!(stop.recv_timeout(DISK_RETRY), Err(RecvTimeoutError::Disconnected) | Ok(())),
+            Some(_) => {
+                let _ = never::<()>().recv_timeout(DISK_RETRY);
+                true
+            }
+        };
+        self.beat.busy();
+        if stopping && self.clock.now() > *gives_up.get_or_insert(self.clock.now() + STOP_MAX) {
+            return Err(format!("{what}; what waited in memory comes again from the history"));
+        }
         Ok(())
     }
 
@@ -113,11 +123,16 @@ impl Writer {
     }
 
     /// Everything before this instant was given and is written: makes it durable and remembers it.
-    pub(super) fn move_checkpoint(&mut self, instant: Millis) -> Result<(), String> {
-        // After a sync that failed nobody knows what is on the disk: only reading it anew tells.
-        self.output.sync().map_err(|error| {
-            format!("cannot sync {}: {error}; starting again, to see what is in it", self.output.path().display())
-        })?;
+    pub(super) fn move_checkpoint(&mut self, instant: Millis, stop: &Receiver<()>) -> Result<(), String> {
+        let mut gives_up = None;
+        while let Err(error) = self.output.sync() {
+            // Only reading the file anew tells then what is in it.
+            if error.kind() == ErrorKind::InvalidData {
+                return Err(format!("cannot sync {}: {error}; starting again", self.output.path().display()));
+            }
+            self.wait_for_disk("sync", &error, stop, &mut gives_up)?;
+        }
+        self.status.clear(Code::DiskWriteFailed);
         self.state.checkpoint_ms = Some(instant);
         self.save_state();
         self.status.gauges.checkpoint.set(instant);

@@ -3,11 +3,12 @@
 //! Deals with: judging frames and rows, dropping doubles, hiding what is to be hidden, formatting, counting. Must never:
 //! touch a file, a channel or a clock; it is handed bytes and fills buffers, so that it can be tested with nothing else.
 
+use std::collections::VecDeque;
+
+use twox_hash::XxHash3_64;
+
 use crate::clock::Millis;
-use crate::event::{
-    Definitions, Event, Identity, Origin, RecordWriter, Redaction, Stamps, Verdict, judge_frame, redacted_body,
-    redacted_row,
-};
+use crate::event::{Definitions, Event, Identity, Origin, RecordWriter, Redaction, Stamps, Verdict, judge_frame};
 use crate::message::{Batch, Connection, Control, Frame, Page};
 use crate::window::{Moment, Outcome, RECEIPT_DELAY_MS, Sighting, Way, Window};
 
@@ -40,15 +41,20 @@ pub struct Aside {
     pub frame: Vec<u8>,
 }
 
+/// Rows that were put aside are remembered, so many of them: each read of the overlap brings them again.
+const ODD_ROWS_MAX: usize = 4096;
+
 /// All that is known while judging, and the buffers that are filled.
 pub struct Intake {
     pub window: Window,
     pub definitions: Definitions,
-    redaction: Redaction,
+    pub redaction: Redaction,
     /// How long before its receipt a row without a time may have happened.
     pub row_delay_ms: i64,
     scratch: Vec<u8>,
     stamps: Stamps,
+    /// The newest rows of the history that were put aside, hashed.
+    odd_rows: VecDeque<u64>,
     /// Whole lines, in order.
     pub lines: Vec<u8>,
     /// Where each of them ends in `lines`.
@@ -71,6 +77,7 @@ impl Intake {
             row_delay_ms: overlap_ms + RECEIPT_DELAY_MS,
             scratch: Vec::new(),
             stamps: Stamps::default(),
+            odd_rows: VecDeque::new(),
             lines: Vec::new(),
             ends: Vec::new(),
             tally: Tally::default(),
@@ -185,6 +192,10 @@ impl Intake {
                     self.tally.filtered += 1;
                     continue;
                 }
+                Err(_) if self.was_put_aside(text) => {
+                    self.tally.duplicate += 1;
+                    continue;
+                }
                 Err(fault) => {
                     self.aside(page.received, format!("a row of the history is no event: {fault}"), text.as_bytes());
                     continue;
@@ -204,12 +215,9 @@ impl Intake {
         let hidden;
         let mut shown = *event;
         if self.redaction.is_on() {
-            hidden = event.redacted_raw(&self.redaction).unwrap_or_default();
-            let read = match origin {
-                Origin::Websocket { .. } => redacted_body(event, &hidden),
-                Origin::History => redacted_row(event, &hidden),
-            };
-            shown = read.unwrap_or(Event { raw: "{}", ..Event::default() });
+            // What came was read as JSON before.
+            hidden = self.redaction.apply(event.raw).unwrap_or_else(|_| "{}".to_owned());
+            (shown.raw, shown.raw_spaced) = (&hidden, false);
         }
         let mut writer = RecordWriter { redaction: &self.redaction, stamps: &mut self.stamps };
         writer.push(&mut self.lines, &shown, origin, id, received);
@@ -218,12 +226,26 @@ impl Intake {
         let time = event.time.unwrap_or(received);
         self.tally.newest = Some(self.tally.newest.map_or(time, |newest| newest.max(time)));
         if self.mentions.len() < self.mentions_wanted {
+            let text = |name, field| self.redaction.shown(name, field).decoded().into_owned();
             self.mentions.push(Mention {
-                event_id: shown.definition.decoded().into_owned(),
-                event_name: shown.name.decoded().into_owned(),
-                conversation_id: shown.conversation_id.decoded().into_owned(),
+                event_id: text("event_id", event.definition),
+                event_name: text("event_name", event.name),
+                conversation_id: text("conversation_id", event.conversation_id),
             });
         }
+    }
+
+    /// Whether this very row was put aside before; from now on it was.
+    fn was_put_aside(&mut self, row: &str) -> bool {
+        let row = XxHash3_64::oneshot(row.as_bytes());
+        if self.odd_rows.contains(&row) {
+            return true;
+        }
+        if self.odd_rows.len() == ODD_ROWS_MAX {
+            self.odd_rows.pop_front();
+        }
+        self.odd_rows.push_back(row);
+        false
     }
 
     fn aside(&mut self, at: Millis, reason: String, frame: &[u8]) {
@@ -299,6 +321,17 @@ mod tests {
         assert_eq!(intake.controls, [(1, Control::SocketClosing)]);
         assert_eq!(records(&intake).len(), 2);
         assert_eq!(intake.ends.last(), Some(&intake.lines.len()));
+    }
+
+    #[test]
+    fn a_row_that_is_no_event_is_put_aside_once_however_often_it_is_read() {
+        let mut intake = Intake::new(Redaction::default(), 900_000);
+        for _ in 0..3 {
+            intake.page(&page(&["5".into(), row("2026-11-23T10:44:05.500Z"), "[6]".into()]));
+        }
+        let t = &intake.tally;
+        assert_eq!((t.received_history, t.written, t.duplicate, t.unreadable), (9, 1, 6, 2));
+        assert_eq!(intake.asides.len(), 2);
     }
 
     #[test]

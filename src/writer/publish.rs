@@ -36,6 +36,7 @@ impl Writer {
 
     pub(super) fn keep_aside(&mut self, asides: &[intake::Aside]) {
         let channel = self.state.channel.as_ref().map_or("", |channel| channel.id.as_str());
+        let mut failed = None;
         for aside in asides {
             // What the service says about a channel may name it, and the state file alone holds what a mask hides.
             let frame = String::from_utf8_lossy(&aside.frame);
@@ -46,6 +47,7 @@ impl Writer {
                         "cannot keep a frame aside: {error}; those that follow are counted alone until that is mended"
                     );
                 }
+                failed = Some(error);
                 break;
             }
             self.aside_failed = false;
@@ -53,13 +55,20 @@ impl Writer {
         self.unreadable_last = Some(self.clock.now());
         let total = self.status.counters.unreadable.get() + asides.len() as u64;
         let last = asides.last().map_or("", |aside| aside.reason.as_str());
-        self.status.raise(
-            Code::UnreadableFrames,
-            format!(
-                "{total} frames since the start were no events ({last}); they are kept in {}.unreadable: look whether an event is among them, and report it",
-                self.output.path().display()
-            ),
-        );
+        let what = match total {
+            1 => format!("one frame since the start was no event ({last})"),
+            _ => format!("{total} frames since the start were no events (the last: {last})"),
+        };
+        let path = self.unreadable.path().display();
+        let kept = match failed {
+            Some(error) => format!("only counted, for {path} cannot be written ({error}): mend that"),
+            None if !self.unreadable.keeps_frames() => {
+                format!("only the reason is kept in {path}, as REDACT_FIELDS is set: report it")
+            }
+            None => format!("kept in {path}: look whether an event is there, and report it"),
+        };
+        let means = "what was an event is missing unless the history brings it";
+        self.status.raise(Code::UnreadableFrames, format!("{what}; {means}; {kept}"));
     }
 
     pub(super) fn log_events(&mut self, written: u64) {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::clock::{Millis, format_millis};
 use crate::json::push_string;
@@ -24,10 +24,19 @@ pub struct Unreadable {
 }
 
 impl Unreadable {
-    pub fn new(output: &std::path::Path, keep_frames: bool) -> Self {
+    pub fn new(output: &Path, keep_frames: bool) -> Self {
         let mut path = output.as_os_str().to_owned();
         path.push(".unreadable");
         Self { path: path.into(), keep_frames, logged: HashSet::new() }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the frames are kept, and not only why they are none.
+    pub fn keeps_frames(&self) -> bool {
+        self.keep_frames
     }
 
     /// Keeps a frame; the first of a kind is logged.
@@ -37,7 +46,8 @@ impl Unreadable {
     pub fn keep(&mut self, at: Millis, reason: &str, frame: &[u8]) -> io::Result<()> {
         let kind = reason.split(" at byte").next().unwrap_or(reason);
         if self.logged.len() < KINDS_MAX && self.logged.insert(kind.to_owned()) {
-            log::warn!("a frame is no event and is kept in {}: {reason}", self.path.display());
+            let what = if self.keep_frames { "is kept" } else { "only that is kept (REDACT_FIELDS)" };
+            log::warn!("a frame is no event, and {what} in {}: {reason}", self.path.display());
         }
         let mut line = format!("{{\"at\":\"{}\",\"reason\":", format_millis(at)).into_bytes();
         push_string(&mut line, reason);

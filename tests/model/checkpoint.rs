@@ -152,7 +152,7 @@ fn up_to_the_checkpoint_everything_was_given_and_the_end_is_reached() {
         let mut given: BTreeSet<(usize, Millis)> = BTreeSet::new();
         let mut goings = service.goings.iter().copied();
         for _ in 0..REQUESTS_MAX {
-            let Next::Ask { cursor, body } = history.next(now, TO) else { break };
+            let Next::Ask { cursor, body, .. } = history.next(now, TO) else { break };
             let answer = service.answer(goings.next().unwrap_or(Going::Well), cursor.as_deref(), &body);
             let taken = history.take(answer, TO);
             if let Some(page) = &taken.page {

@@ -17,7 +17,7 @@ fn history(span: Millis, ids: Vec<String>) -> History {
 
 /// The next request: its cursor, the hours and the number of ids it asks for.
 fn ask(history: &mut History) -> (Option<String>, Millis, usize) {
-    let Next::Ask { cursor, body } = history.next(Instant::now(), NOW) else { panic!("nothing is asked for") };
+    let Next::Ask { cursor, body, .. } = history.next(Instant::now(), NOW) else { panic!("nothing is asked for") };
     let body: serde_json::Value = serde_json::from_str(&body).unwrap();
     let (from, to) = body["interval"].as_str().unwrap().split_once('/').unwrap();
     let ms = |text| crate::clock::parse_instant(text).unwrap();
@@ -53,6 +53,40 @@ fn nothing_is_asked_for_that_the_service_no_longer_keeps() {
     let mut history = history(12 * 24 * HOUR, ids(1));
     let Next::Ask { body, .. } = history.next(Instant::now(), NOW) else { panic!() };
     assert!(body.contains(&format_millis(NOW - KEPT_MS)), "{body}");
+}
+
+#[test]
+fn a_page_that_is_too_long_is_asked_for_in_less_and_what_was_small_grows_again() {
+    let mut history = history(HOUR, ids(1));
+    let size = |history: &mut History| match history.next(Instant::now(), NOW) {
+        Next::Ask { page_size, .. } => page_size,
+        other => panic!("{other:?}"),
+    };
+    for expected in [200, 100, 50] {
+        assert_eq!(size(&mut history), expected);
+        let taken = history.take(failure(Kind::TooLong), 0);
+        assert!(taken.failed.is_none() && taken.page.is_none());
+    }
+    assert_eq!(size(&mut history), 25);
+    let rows = vec![serde_json::json!({"a": "x".repeat(100_000)}); 25];
+    let large = serde_json::json!({ "entities": rows, "nextUri": "/next?pageSize=25&after=1" }).to_string();
+    assert_eq!(history.take(Ok(large), 0).page.unwrap().rows.len(), 25);
+    let Next::Ask { cursor, .. } = history.next(Instant::now(), NOW) else { panic!() };
+    assert_eq!(cursor.as_deref(), Some("/next?pageSize=10&after=1"), "about a mebibyte");
+    let mut sizes = Vec::new();
+    for number in 2..8 {
+        let next = format!("/next?after={number}");
+        history.take(page(10, Some(&next)), 0);
+        sizes.push(size(&mut history));
+    }
+    assert_eq!(sizes, [20, 40, 80, 160, 200, 200]);
+    // An event that no page is large enough for is told, and asked for again.
+    let mut failed = false;
+    for _ in 0..100 {
+        failed |= history.take(failure(Kind::TooLong), 0).failed.is_some();
+        size(&mut history);
+    }
+    assert!(failed);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{CLOCK_TOLERANCE_MS, Session, draw};
+use super::{CLOCK_TOLERANCE_MS, Session, draw, in_a_while};
 use crate::genesys::api::REFUSED_LOGIN_WAIT;
 use crate::genesys::error::{ApiError, Kind};
 use crate::status::Code;
@@ -44,7 +44,7 @@ impl Session {
             _ => self.login_backoff.next(draw()),
         };
         self.status.counters.errors.add(1);
-        log::warn!("{error}; trying again in {:.0} s", wait.as_secs_f64());
+        log::warn!("{error}; trying again {}", in_a_while(wait));
         self.last_error(error);
         self.cannot_read(error);
         self.login_at = now + wait;
@@ -53,14 +53,15 @@ impl Session {
     /// Only a person can cure it; it is tried again for ever, slowly.
     pub(super) fn login_refused(&mut self, error: &ApiError) {
         let first = !self.status.is_raised(Code::CredentialsRefused);
-        let meanwhile = if self.socket.current.is_some() {
-            "the open socket goes on, and events stay in Genesys's history for ten days"
-        } else {
-            "no event is collected; they stay in Genesys's history for ten days"
-        };
         if first {
             self.status.counters.errors.add(1);
         }
+        let fate = self.fate();
+        let meanwhile = if self.socket.current.is_some() {
+            format!("the open socket goes on, and what it misses is {fate}")
+        } else {
+            format!("no event is collected: events are {fate}")
+        };
         self.status.raise(Code::CredentialsRefused, format!("{error}; {meanwhile}"));
         self.last_error(error);
         self.cannot_read(error);

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Session, Start, draw};
+use super::{Session, Start, draw, in_a_while};
 use crate::clock::{Millis, format_millis};
 use crate::config::Delivery;
 use crate::genesys::backoff::Backoff;
@@ -40,6 +40,8 @@ pub(super) enum State {
 pub(super) struct Reading {
     pub history: History,
     pub state: State,
+    /// Why it cannot be read, where it cannot.
+    pub why: Option<String>,
     /// When the next whole read begins.
     at: Instant,
     /// After a failure: when its request is sent again.
@@ -63,6 +65,7 @@ impl Reading {
         Self {
             history,
             state: State::Unknown,
+            why: None,
             at: now,
             retry_at: now,
             backoff,
@@ -125,8 +128,8 @@ impl Session {
             self.begin_read(now);
             return !self.reading.history.is_idle();
         }
-        let (cursor, body) = match self.reading.history.next(now, self.api.service().now()) {
-            Next::Ask { cursor, body } => (cursor, body),
+        let (cursor, page_size, body) = match self.reading.history.next(now, self.api.service().now()) {
+            Next::Ask { cursor, page_size, body } => (cursor, page_size, body),
             Next::Wait(wait) => {
                 self.reading.retry_at = now + wait;
                 return false;
@@ -134,7 +137,7 @@ impl Session {
             Next::Idle => return false,
         };
         self.reading.retry_at = now;
-        let answer = self.api.query_page(cursor.as_deref(), &body);
+        let answer = self.api.query_page(cursor.as_deref(), page_size, &body);
         let taken = self.reading.history.take(answer, self.clock.wall());
         for notice in taken.notices {
             log::warn!("{notice}");
@@ -200,11 +203,10 @@ impl Session {
 
     fn read_worked(&mut self) {
         self.reading.state = State::Works;
+        self.reading.why = None;
         self.reading.backoff.reset();
         self.reading.throttled_since = None;
         self.throttled_backoff.reset();
-        self.status.clear(Code::HistoryForbidden);
-        self.status.clear(Code::HistoryFailing);
     }
 
     /// When a read that other requests hold back by failing, one after the other, is late enough to be said.
@@ -218,42 +220,30 @@ impl Session {
             return;
         }
         let why = self.call_failed.as_ref().map_or("", |(_, why)| why);
-        let message = format!("the history is not read in time: {why}; {}", self.late());
+        self.reading.why = Some(format!("the history is not read in time: {why}"));
         self.reading.state = State::Failing;
-        self.status.raise(Code::HistoryFailing, message);
-    }
-
-    /// What a history that fails means for the events.
-    fn late(&self) -> &'static str {
-        if self.socket.current.is_some() {
-            "what comes on the socket is collected; what it missed comes late, and is safe in Genesys for ten days"
-        } else {
-            "events are late, and safe in Genesys for ten days"
-        }
     }
 
     /// Without a token the history cannot be read either; it is said once it worked before.
     pub(super) fn cannot_read(&mut self, error: &ApiError) {
-        if self.api.token().is_none() && self.reading.state == State::Works && self.wants_history() {
-            self.reading.state = State::Failing;
-            self.status.raise(Code::HistoryFailing, format!("{error}; events are safe in Genesys for ten days"));
+        if self.api.token().is_some() {
+            return;
         }
+        if self.reading.state == State::Works {
+            self.reading.state = State::Failing;
+        }
+        self.reading.why = Some(error.to_string());
     }
 
     fn read_failed(&mut self, error: &ApiError) {
         let now = self.clock.now();
-        let late = self.late();
         let asked = self.failed(error);
+        self.reading.why = Some(error.to_string());
         match error.kind {
             Kind::Forbidden => {
                 self.reading.state = State::Forbidden;
                 self.reading.history.clear();
                 self.reading.at = now + self.config.catch_up.interval;
-                self.status.clear(Code::HistoryFailing);
-                self.status.raise(
-                    Code::HistoryForbidden,
-                    format!("{error}; until then whatever comes while the socket is down is lost"),
-                );
             }
             Kind::Throttled(_) => {
                 let since = *self.reading.throttled_since.get_or_insert(now);
@@ -261,7 +251,6 @@ impl Session {
                 let held = self.reading.retry_at.duration_since(since);
                 if held > HELD_BACK_MAX {
                     self.reading.state = State::Failing;
-                    self.status.raise(Code::HistoryFailing, format!("{error}; {late}"));
                 }
             }
             _ => {
@@ -269,9 +258,7 @@ impl Session {
                 self.reading.retry_at = now + wait;
                 self.reading.state = State::Failing;
                 self.status.counters.errors.add(1);
-                self.last_error(error);
-                log::warn!("{error}; trying again in {:.0} s", wait.as_secs_f64());
-                self.status.raise(Code::HistoryFailing, format!("{error}; {late}"));
+                log::warn!("{error}; trying again {}", in_a_while(wait));
             }
         }
     }

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{DEFINITIONS_INTERVAL, Rejections, Session, draw, shorten};
+use super::{DEFINITIONS_INTERVAL, Rejections, Session, draw, in_a_while, shorten};
 use crate::config::Delivery;
 use crate::genesys::backoff::Backoff;
 use crate::genesys::channel::{self, Subscription};
@@ -108,20 +108,31 @@ impl Socket {
 impl Session {
     /// Whether a socket is to be open.
     pub(super) fn wants_socket(&self) -> bool {
-        match self.config.genesys.delivery {
-            Delivery::History => false,
-            Delivery::Websocket => !self.all_rejected(),
-            Delivery::Auto => self.may_subscribe() && !self.all_rejected(),
-        }
+        self.may_subscribe() && !self.all_rejected()
     }
 
     /// Whether a subscription is to be tried: the transports allow it, or a topic is none of theirs.
-    fn may_subscribe(&self) -> bool {
-        match self.config.genesys.delivery {
+    pub(super) fn may_subscribe(&self) -> bool {
+        let may = match self.config.genesys.delivery {
             Delivery::History => false,
             Delivery::Websocket => true,
-            Delivery::Auto => self.transport_allowed || self.plan.ids.len() < self.plan.topics.len(),
-        }
+            Delivery::Auto => self.transport_allowed || self.has_other_topics(),
+        };
+        may && !self.plan.topics.is_empty()
+    }
+
+    /// Whether a topic is none of the operational events'.
+    fn has_other_topics(&self) -> bool {
+        self.plan.ids.len() < self.plan.topics.len()
+    }
+
+    /// Whether the socket is tried against what the service says of it, and no event came that proved it wrong.
+    pub(super) fn is_unproven(&self) -> bool {
+        let counters = &self.status.counters;
+        self.config.genesys.delivery == Delivery::Websocket
+            && !self.transport_allowed
+            && !self.has_other_topics()
+            && counters.written.get() + counters.duplicate.get() == 0
     }
 
     pub(super) fn all_rejected(&self) -> bool {
@@ -196,7 +207,7 @@ impl Session {
             }
             Err(error) => {
                 let wait = self.socket.backoff.next(draw());
-                log::error!("cannot open a socket: {error}; trying again in {:.0} s", wait.as_secs_f64());
+                log::error!("cannot open a socket: {error}; trying again {}", in_a_while(wait));
                 self.status.counters.errors.add(1);
                 self.socket.why_lost = error.to_string();
                 self.socket.open_at = self.clock.now() + wait;
@@ -297,7 +308,7 @@ impl Session {
         let wait = asked.unwrap_or_else(|| self.socket.prepare_backoff.next(draw()));
         if asked.is_none() {
             self.status.counters.errors.add(1);
-            log::warn!("{error}; trying again in {:.0} s", wait.as_secs_f64());
+            log::warn!("{error}; trying again {}", in_a_while(wait));
         }
         self.last_error(error);
         self.socket.why_lost = error.to_string();
@@ -364,9 +375,7 @@ impl Session {
         let retry = if self.socket.rejected.is_empty() { DEFINITIONS_INTERVAL } else { self.retry_interval() };
         self.socket.resubscribe_at = self.clock.now() + retry;
         if self.all_rejected() && self.socket.rejected != before {
-            log::warn!(
-                "every topic was rejected: nothing comes on a socket until a role of the OAuth client permits one"
-            );
+            log::warn!("every topic was rejected: nothing comes on a socket until one is permitted");
         }
         if !self.socket.topics.is_empty() {
             log::info!("subscribed to {} topics: {}", self.socket.topics.len(), shorten(&self.socket.topics));
@@ -465,7 +474,7 @@ impl Session {
             return;
         }
         self.status.counters.errors.add(1);
-        log::warn!("cannot open the socket: {}; trying again in {:.0} s", self.socket.why_lost, wait.as_secs_f64());
+        log::warn!("cannot open the socket: {}; trying again {}", self.socket.why_lost, in_a_while(wait));
         if !matches!(self.socket.prepare, Prepare::Nothing) {
             return;
         }
