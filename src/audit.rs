@@ -1,45 +1,58 @@
 //! The audit: are the files and Genesys's own counts of one mind?
 //!
-//! Deals with: one settled interval. The service's counts per definition are held against the files; where they differ,
-//! that history is read, hour by hour, and matched with the records by the rules of the window. So an operator can prove
-//! that nothing is missing. One request a step, so that the session has time for its other duties. Must never: write;
-//! what is missing is handed to whoever does.
+//! Deals with: one settled interval, piece by piece. The service's counts per definition are held against the files;
+//! where they differ, that piece's history is read and matched with the records by the rules of the window. So an
+//! operator can prove that nothing is missing. One request a step, so that the session has time for its other duties.
+//! Must never: write; what is missing is handed, a page at a time, to whoever does.
+//!
+//! Pieces hold so many records at most, and the rows of what is missing are read a second time rather than kept: memory
+//! stays at a few MiB, whatever an hour holds.
 //!
 //! Source: `POST /api/v2/usage/events/aggregates/query`. Whether an interval's end is included is not documented, and
 //! rows that are equal in every field are one event: so counts that differ prove nothing yet, only the rows do.
 
 mod command;
+mod matching;
+#[cfg(test)]
+mod tests;
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use self::matching::{Row, unmatched};
 use crate::clock::{Clock, Millis, format_millis};
-use crate::config::Config;
+use crate::config::{Config, Output};
 use crate::event::{Definitions, Event, Identity, REDACTED, Redaction};
 use crate::genesys::api::Api;
-use crate::genesys::error::ApiError;
+use crate::genesys::error::{ApiError, Kind};
 use crate::genesys::history::{History, Next};
 use crate::json::Scanner;
 use crate::message::{Definition, Page};
-use crate::records;
-use crate::window::{Moment, Outcome, RECEIPT_DELAY_MS, Sighting, TOLERANCE_MS, Way, Window};
+use crate::records::{self, Held};
+use crate::window::{Moment, RECEIPT_DELAY_MS, Sighting, TOLERANCE_MS, Way};
 
 pub use command::run;
 
-/// What is compared at once where the counts differ.
-const PIECE_MS: i64 = 3_600_000;
+/// Records of a piece, about; so many times as many rows or records, and the piece is halved.
+const RECORDS_MAX: usize = 50_000;
+const CROWDED: usize = 4;
+
+/// Records are counted by the minute before pieces are cut.
+const MINUTE_MS: i64 = 60_000;
+/// No piece is cut shorter because of what it holds.
+const PIECE_MS_MIN: i64 = 1_000;
+/// No piece is cut shorter because the service refuses to count longer ones.
+const COUNTED_MS_MIN: i64 = MINUTE_MS;
 
 /// How far beyond a piece rows and records are looked at: a pair may stand on both sides of an edge.
-const ROW_MARGIN_MS: i64 = 2 * TOLERANCE_MS;
-const RECORD_MARGIN_MS: i64 = RECEIPT_DELAY_MS + 2 * TOLERANCE_MS;
+const MARGIN_MS: i64 = 2 * TOLERANCE_MS;
 
-/// Rows kept for a repair, at most; what is beyond is found by the next audit.
-const MISSING_MAX: usize = 10_000;
+/// Missing and extra events that are listed, at most; what is beyond is only counted.
+const LISTED_MAX: usize = 5_000;
 
-/// One definition's counts.
+/// One definition's counts: each event once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Counted {
     pub id: String,
@@ -74,40 +87,20 @@ impl Entry {
     }
 }
 
-/// What an audit found; [`Report::rows`] apart, the document of `audit --json`.
+/// What an audit found: the document of `audit --json`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
+    /// The interval that was compared: none where both are equal, for the files hold nothing of it any more.
     pub from: String,
     pub to: String,
     /// Whether nothing is missing in the files.
     pub complete: bool,
     pub definitions: Vec<Counted>,
+    /// The first of them: [`Report::missing_count`] says how many there are.
     pub missing: Vec<Entry>,
     pub extra: Vec<Entry>,
-    /// The rows that are missing, as they came.
-    #[serde(skip)]
-    pub rows: Vec<String>,
-}
-
-impl Report {
-    /// The missing rows as a page for the writer.
-    pub fn repair(&self, received: Millis) -> Page {
-        let (mut body, mut ranges) = (String::new(), Vec::with_capacity(self.rows.len()));
-        for row in &self.rows {
-            let from = body.len();
-            body.push_str(row);
-            ranges.push(from..body.len());
-        }
-        Page { body, rows: ranges, received }
-    }
-}
-
-/// Since when the files hold every event that they ever held. With every backup there, or with logrotate at work, older
-/// records may have gone: they are not missing. `None`: nothing has gone.
-pub fn held_since(config: &Config) -> Option<Millis> {
-    let files = records::files(&config.output.file);
-    let may_have_gone = files.len() > config.output.backup_count as usize;
-    records::oldest_receipt(&files).filter(|_| may_have_gone)
+    pub missing_count: u64,
+    pub extra_count: u64,
 }
 
 /// What a step brought.
@@ -115,6 +108,8 @@ pub enum Step {
     /// The rate allows the next request after this.
     Wait(Duration),
     More,
+    /// These rows are missing in the files. Whoever appends them does so before the next step.
+    Missing(Page),
     Done(Report),
 }
 
@@ -136,54 +131,98 @@ impl std::fmt::Display for Failed {
 
 /// An audit under way.
 pub struct Audit {
-    output: PathBuf,
+    output: Output,
     redaction: Redaction,
+    definitions: Definitions,
     row_delay_ms: i64,
     from: Millis,
     to: Millis,
-    definitions: Definitions,
-    /// Those that are compared: AudioHook's alone, whatever else the topics name.
     ids: Vec<String>,
     history: History,
-    counted: Vec<Counted>,
+    records_max: usize,
+    /// Records of each minute since `from`; `None`: they were not counted yet.
+    minutes: Option<Vec<u32>>,
+    /// How long a piece may be now, and the longest that the service counts.
+    piece_ms: i64,
+    piece_ms_max: i64,
     piece: Option<Piece>,
-    /// Everything before this was compared; `None`: the counts were not asked for yet.
-    compared: Option<Millis>,
-    missing: Vec<(Entry, String)>,
+    /// From here on everything before this was compared: the files may have lost what is older.
+    begun: Millis,
+    compared: Millis,
+    counted: Vec<Counted>,
+    missing: Vec<Entry>,
+    missing_count: u64,
     extra: Vec<Entry>,
+    extra_count: u64,
 }
 
-/// The piece that is being compared.
+/// The piece that is being compared: its counts differ.
 struct Piece {
     from: Millis,
     to: Millis,
-    /// What the files have, and the rows that are matched with it.
-    files: Window,
-    /// What the history has, to be matched with the records.
-    rows: Window,
-    missing: Vec<(Sighting, Entry, String)>,
+    records: Vec<Sighting>,
+    differing: Vec<String>,
+    /// Where its rows may stand, and those of its records that have no time of their own.
+    rows_from: Millis,
+    rows_to: Millis,
+    /// What each definition has, there and here.
+    counts: Vec<(u64, u64)>,
+    extras: Vec<Extra>,
+    stage: Stage,
+}
+
+enum Stage {
+    /// Its rows are read.
+    Compare(Vec<Row>),
+    /// They are read again, for these that have no record.
+    Fetch(HashSet<Row>),
+}
+
+/// What names a record of an event that stands in the files and not in the history: its content, whether it came with
+/// the history, and its time.
+type Extra = (u64, bool, Millis);
+
+/// A record, as far as the audit knows it.
+struct Record {
+    sighting: Sighting,
+    /// Its definition's place among the ids.
+    definition: usize,
 }
 
 impl Audit {
     /// Of the interval from `from` up to `to`, which must be settled, for these definitions, but for those whose rows the
-    /// writer filters; `known` is what it knows of each.
-    pub fn new(config: &Config, mut ids: Vec<String>, known: &[Definition], from: Millis, to: Millis) -> Self {
+    /// writer filters; `known` is what it knows of each. `history` is read with nobody else.
+    pub fn new(
+        config: &Config,
+        history: History,
+        mut ids: Vec<String>,
+        known: &[Definition],
+        (from, to): (Millis, Millis),
+    ) -> Self {
         let definitions = Definitions::new(known);
         ids.retain(|id| definitions.is_audiohook(id));
+        let counted = ids.iter().map(|id| Counted { id: id.clone(), genesys: 0, file: 0 }).collect();
         Self {
-            output: config.output.file.clone(),
+            output: config.output.clone(),
             redaction: Redaction::new(&config.output.redact_fields),
+            definitions,
             row_delay_ms: config.catch_up.overlap.as_millis() as i64 + RECEIPT_DELAY_MS,
             from,
             to,
-            definitions,
             ids,
-            history: History::new(&config.genesys.api_url, config.catch_up.rate),
-            counted: Vec::new(),
+            history,
+            records_max: RECORDS_MAX,
+            minutes: None,
+            piece_ms: to - from,
+            piece_ms_max: to - from,
             piece: None,
-            compared: None,
+            begun: from,
+            compared: from,
+            counted,
             missing: Vec::new(),
+            missing_count: 0,
             extra: Vec::new(),
+            extra_count: 0,
         }
     }
 
@@ -192,154 +231,319 @@ impl Audit {
     /// # Errors
     /// When the service or a file cannot be read; the step may be tried again.
     pub fn step(&mut self, api: &mut Api, clock: &Clock, pulse: &dyn Fn()) -> Result<Step, Failed> {
-        let Some(compared) = self.compared else {
-            let counts = api.aggregates(self.from, self.to).map_err(Failed::Api)?;
-            self.counted = self.count(counts, pulse).map_err(Failed::Files)?;
-            self.compared = Some(if self.counted.iter().all(|c| c.genesys == c.file) { self.to } else { self.from });
+        if self.minutes.is_none() {
+            self.minutes = Some(self.count_minutes(pulse).map_err(Failed::Files)?);
             return Ok(Step::More);
-        };
+        }
         if self.piece.is_none() {
-            if compared >= self.to {
+            if self.compared >= self.to {
                 return Ok(Step::Done(self.report()));
             }
-            self.begin_piece(compared, clock, pulse)?;
+            return self.count_piece(api, clock.now(), pulse);
         }
         match self.history.next(clock.now(), api.service().now()) {
-            Next::Wait(wait) => return Ok(Step::Wait(wait)),
-            Next::Idle => self.end_piece(pulse).map_err(Failed::Files)?,
+            Next::Wait(wait) => Ok(Step::Wait(wait)),
+            Next::Idle => {
+                self.end_stage(clock.now(), pulse).map_err(Failed::Files)?;
+                Ok(Step::More)
+            }
             Next::Ask { cursor, page_size, body } => {
                 let answer = api.query_page(cursor.as_deref(), page_size, &body);
                 let taken = self.history.take(answer, clock.wall());
                 if let Some(error) = taken.failed {
                     return Err(Failed::Api(error));
                 }
-                if let Some(page) = taken.page {
-                    self.match_page(&page);
-                }
+                Ok(taken.page.and_then(|page| self.take_page(page)).map_or(Step::More, Step::Missing))
             }
+        }
+    }
+
+    /// How many records each minute has.
+    fn count_minutes(&self, pulse: &dyn Fn()) -> std::io::Result<Vec<u32>> {
+        let (from, to) = (self.from, self.to);
+        let mut minutes = vec![0; ((to - from) as usize).div_ceil(MINUTE_MS as usize)];
+        self.each_record(from, to, pulse, |record, _| {
+            let at = record.sighting.moment.nominal();
+            if (from..to).contains(&at) {
+                minutes[((at - from) / MINUTE_MS) as usize] += 1;
+            }
+        })?;
+        Ok(minutes)
+    }
+
+    /// Where the next piece ends: it holds as few records as fit into memory.
+    fn piece_end(&self) -> Millis {
+        let minutes = self.minutes.as_deref().unwrap_or_default();
+        let (mut end, mut records) = (self.compared, 0);
+        for minute in minutes.iter().skip(((end - self.from) / MINUTE_MS) as usize) {
+            records += *minute as usize;
+            if records > self.records_max {
+                break;
+            }
+            end = self.from + ((end - self.from) / MINUTE_MS + 1) * MINUTE_MS;
+        }
+        if end == self.compared {
+            let share = MINUTE_MS * self.records_max as i64 / records.max(1) as i64;
+            end += share.clamp(PIECE_MS_MIN, MINUTE_MS);
+        }
+        end.min(self.compared + self.piece_ms).min(self.to)
+    }
+
+    /// Compares the counts of the next piece; where they differ, its rows are read next.
+    fn count_piece(&mut self, api: &mut Api, now: Instant, pulse: &dyn Fn()) -> Result<Step, Failed> {
+        if let Some(wait) = self.history.ask_other(now) {
+            return Ok(Step::Wait(wait));
+        }
+        let (from, to) = (self.compared, self.piece_end());
+        let genesys = match api.aggregates(from, to) {
+            Ok(counts) => counts,
+            Err(error) if matches!(error.kind, Kind::Refused(_)) && to - from >= 2 * COUNTED_MS_MIN => {
+                self.piece_ms = (to - from) / 2;
+                self.piece_ms_max = self.piece_ms;
+                return Ok(Step::More);
+            }
+            Err(error) => return Err(Failed::Api(error)),
+        };
+        let Some((mut records, rows_from, rows_to)) = self.load(from, to, pulse).map_err(Failed::Files)? else {
+            self.piece_ms = (to - from) / 2;
+            return Ok(Step::More);
+        };
+        if !self.is_held(from) {
+            return Ok(Step::More);
+        }
+        records.sort_unstable_by_key(|Record { sighting: s, .. }| (s.content, s.way as u8, s.moment.nominal()));
+        let within = |s: &Sighting| (from..to).contains(&s.moment.nominal());
+        // One event that stands there twice must not hide another that is missing.
+        let mut repeated = Vec::new();
+        records.dedup_by(|later, first| {
+            let (a, b) = (later.sighting, first.sighting);
+            let is_same = (a.content, a.way, a.moment) == (b.content, b.way, b.moment);
+            if is_same && within(&a) {
+                repeated.push(extra(&a));
+            }
+            is_same
+        });
+        let mut counts: Vec<(u64, u64)> =
+            self.ids.iter().map(|id| (genesys.get(id).copied().unwrap_or(0), 0)).collect();
+        records.iter().filter(|record| within(&record.sighting)).for_each(|record| counts[record.definition].1 += 1);
+        let differs = |definition: usize| counts[definition].0 != counts[definition].1;
+        records.retain(|record| differs(record.definition));
+        let records = records.into_iter().map(|record| record.sighting).collect();
+        let differing = (0..self.ids.len()).filter(|definition| differs(*definition));
+        let differing: Vec<String> = differing.map(|definition| self.ids[definition].clone()).collect();
+        let stage = Stage::Compare(Vec::new());
+        let piece = Piece { from, to, records, differing, rows_from, rows_to, counts, extras: repeated, stage };
+        if piece.differing.is_empty() {
+            self.end_piece(piece, pulse).map_err(Failed::Files)?;
+        } else {
+            self.history.add(piece.differing.clone(), rows_from, rows_to, true, now);
+            self.piece = Some(piece);
         }
         Ok(Step::More)
     }
 
-    /// The files' counts beside the service's.
-    fn count(&self, genesys: BTreeMap<String, u64>, pulse: &dyn Fn()) -> std::io::Result<Vec<Counted>> {
-        let mut counted: BTreeMap<String, Counted> =
-            self.ids.iter().map(|id| (id.clone(), Counted { id: id.clone(), genesys: 0, file: 0 })).collect();
-        for (id, count) in genesys {
-            if let Some(counted) = counted.get_mut(&id) {
-                counted.genesys = count;
+    /// The records of a piece, and where their rows may stand; `None`: there are too many.
+    fn load(
+        &self,
+        from: Millis,
+        to: Millis,
+        pulse: &dyn Fn(),
+    ) -> std::io::Result<Option<(Vec<Record>, Millis, Millis)>> {
+        let (mut rows_from, mut rows_to) = (from - MARGIN_MS, to + MARGIN_MS);
+        // A piece that cannot be cut any more has as many as it has.
+        let max = if to - from < 2 * PIECE_MS_MIN { usize::MAX } else { CROWDED.saturating_mul(self.records_max) };
+        let Some(records) = self.load_between(rows_from, rows_to, max, pulse)? else { return Ok(None) };
+        // Where the receipt stands for the time, the row may stand as long before it as a receipt may be late.
+        for record in &records {
+            let (earliest, latest) = reach(record.sighting.moment);
+            let is_of_piece = earliest < to && latest >= from;
+            if is_of_piece && matches!(record.sighting.moment, Moment::Receipt { .. }) {
+                (rows_from, rows_to) = (rows_from.min(earliest), rows_to.max(latest));
             }
         }
-        let (from, to) = (self.from, self.to);
-        self.each_record(from, to, pulse, |event_id, sighting, _| {
-            if (from..to).contains(&sighting.moment.nominal())
-                && let Some(counted) = counted.get_mut(event_id)
-            {
-                counted.file += 1;
-            }
-        })?;
-        Ok(counted.into_values().collect())
+        if (rows_from, rows_to) == (from - MARGIN_MS, to + MARGIN_MS) {
+            return Ok(Some((records, rows_from, rows_to)));
+        }
+        // Those rows have records of their own.
+        Ok(self.load_between(rows_from, rows_to, max, pulse)?.map(|records| (records, rows_from, rows_to)))
     }
 
-    /// Visits the records whose event may lie in the interval.
+    fn load_between(
+        &self,
+        from: Millis,
+        to: Millis,
+        max: usize,
+        pulse: &dyn Fn(),
+    ) -> std::io::Result<Option<Vec<Record>>> {
+        let mut records = Vec::new();
+        let mut is_crowded = false;
+        self.each_record(from, to, pulse, |record, _| {
+            if records.len() < max {
+                records.push(record);
+            } else {
+                is_crowded = true;
+            }
+        })?;
+        Ok((!is_crowded).then_some(records))
+    }
+
+    /// Visits the records whose event may lie in the interval, the newest first.
     fn each_record(
         &self,
         from: Millis,
         to: Millis,
         pulse: &dyn Fn(),
-        mut visit: impl FnMut(&str, Sighting, &str),
+        mut visit: impl FnMut(Record, &str),
     ) -> std::io::Result<()> {
-        let record = |text: &str, line: &crate::event::Line<'_>| {
+        let visit = |text: &str, line: &crate::event::Line<'_>| {
             let sighting = records::sighting(line, self.row_delay_ms);
-            let at = sighting.moment.nominal();
-            if at >= from - RECORD_MARGIN_MS && at < to + self.row_delay_ms + RECORD_MARGIN_MS {
-                visit(&line.event_id.decoded(), sighting, text);
+            let (earliest, latest) = reach(sighting.moment);
+            if latest >= from
+                && earliest < to
+                && let event_id = line.event_id.decoded()
+                && let Some(definition) = self.ids.iter().position(|id| *id == event_id)
+            {
+                visit(Record { sighting, definition }, text);
             }
         };
-        records::each_since_beside_rotation(&self.output, from - RECORD_MARGIN_MS, record, pulse)
+        records::each_since_beside_rotation(&self.output.file, from - MARGIN_MS, visit, pulse)
     }
 
-    fn begin_piece(&mut self, from: Millis, clock: &Clock, pulse: &dyn Fn()) -> Result<(), Failed> {
-        let to = (from + PIECE_MS).min(self.to);
-        let differing: Vec<String> =
-            self.counted.iter().filter(|c| c.genesys != c.file).map(|c| c.id.clone()).collect();
-        let mut files = Window::default();
-        self.each_record(from, to, pulse, |event_id, sighting, _| {
-            if differing.iter().any(|id| id == event_id) {
-                files.note(sighting);
-            }
-        })
-        .map_err(Failed::Files)?;
-        self.history.add(differing, from - ROW_MARGIN_MS, to + ROW_MARGIN_MS, false, clock.now());
-        self.piece = Some(Piece { from, to, files, rows: Window::default(), missing: Vec::new() });
-        Ok(())
-    }
-
-    /// Matches a page's rows with what the files have.
-    fn match_page(&mut self, page: &Page) {
-        let Some(piece) = &mut self.piece else { return };
-        let mut scratch = Vec::new();
-        for range in &page.rows {
-            let text = &page.body[range.clone()];
-            let Ok(Some(event)) = self.definitions.judge(text) else { continue };
-            let identity = Identity::of(&event, &mut scratch);
-            let moment =
-                event.time.map_or(Moment::Receipt { at: page.received, delay: self.row_delay_ms }, Moment::Own);
-            let sighting = Sighting { content: identity.content, way: Way::History, moment };
-            match piece.files.offer_row(sighting, text) {
-                Outcome::New => piece.missing.push((sighting, entry(&event, identity, page.received), text.to_owned())),
-                // A nearer row has taken an earlier one's place: that one has no record then.
-                Outcome::Displaces { moment, row: Some(row) } => {
-                    if let Ok(Some(event)) = self.definitions.judge(&row) {
-                        let entry = entry(&event, identity, moment.nominal());
-                        piece.missing.push((Sighting { moment, ..sighting }, entry, row));
-                    }
+    /// Whether the files still hold what they ever held since then; if not, the audit goes on where they do.
+    fn is_held(&mut self, since: Millis) -> bool {
+        match Held::of(&self.output).cut(since, self.to) {
+            Some((from, _)) if from == since => true,
+            held => {
+                let from = held.map_or(self.to, |(from, _)| from);
+                if self.compared == self.begun {
+                    self.begun = from;
                 }
-                Outcome::Duplicate | Outcome::Displaces { row: None, .. } => {}
-            }
-            piece.rows.offer(sighting);
-            if piece.missing.len() > MISSING_MAX {
-                piece.missing.truncate(MISSING_MAX);
+                self.compared = from;
+                self.piece = None;
+                self.history.clear();
+                false
             }
         }
     }
 
-    /// All rows of the piece were seen: what is missing, and what is there beyond them?
-    fn end_piece(&mut self, pulse: &dyn Fn()) -> std::io::Result<()> {
+    /// Takes a page of the piece's rows; gives those that are missing, once that is known.
+    fn take_page(&mut self, page: Page) -> Option<Page> {
+        let piece = self.piece.as_mut()?;
+        let mut scratch = Vec::new();
+        let mut missing = Vec::new();
+        for range in &page.rows {
+            let Ok(Some(event)) = self.definitions.judge(&page.body[range.clone()]) else { continue };
+            let identity = Identity::of(&event, &mut scratch);
+            let row = Row { content: identity.content, time: event.time };
+            match &mut piece.stage {
+                Stage::Compare(rows) => rows.push(row),
+                Stage::Fetch(wanted) => {
+                    if wanted.remove(&row) {
+                        missing.push(range.clone());
+                        self.missing_count += 1;
+                        if self.missing.len() < LISTED_MAX {
+                            self.missing.push(entry(&event, identity, page.received));
+                        }
+                    }
+                }
+            }
+        }
+        if let Stage::Compare(rows) = &piece.stage
+            && rows.len() > CROWDED.saturating_mul(self.records_max)
+            && piece.to - piece.from >= 2 * PIECE_MS_MIN
+        {
+            self.halve();
+        }
+        (!missing.is_empty()).then_some(Page { rows: missing, ..page })
+    }
+
+    /// The piece has too many rows: a shorter one is compared instead.
+    fn halve(&mut self) {
+        let Some(piece) = self.piece.take() else { return };
+        self.history.clear();
+        self.piece_ms = (piece.to - piece.from) / 2;
+    }
+
+    /// All rows of the piece were seen: what has no counterpart?
+    fn end_stage(&mut self, now: Instant, pulse: &dyn Fn()) -> std::io::Result<()> {
         let Some(mut piece) = self.piece.take() else { return Ok(()) };
+        let Stage::Compare(rows) = &mut piece.stage else { return self.end_piece(piece, pulse) };
+        let mut rows = std::mem::take(rows);
+        rows.sort_unstable();
+        rows.dedup();
+        let (missing, extras) = unmatched(&mut rows, &mut piece.records);
         let within = |at: Millis| (piece.from..piece.to).contains(&at);
-        let differing: Vec<&str> = self.counted.iter().filter(|c| c.genesys != c.file).map(|c| c.id.as_str()).collect();
-        let mut extra = Vec::new();
-        self.each_record(piece.from, piece.to, pulse, |event_id, sighting, text| {
-            if differing.contains(&event_id)
-                && piece.rows.offer(sighting) == Outcome::New
-                && within(sighting.moment.nominal())
+        let missing: HashSet<Row> = missing.into_iter().filter(|row| row.time.is_none_or(within)).collect();
+        piece.extras.extend(extras.iter().map(extra).filter(|(_, _, at)| within(*at)));
+        if missing.is_empty() {
+            return self.end_piece(piece, pulse);
+        }
+        if self.is_held(piece.from) {
+            self.history.add(piece.differing.clone(), piece.rows_from, piece.rows_to, true, now);
+            self.piece = Some(Piece { records: Vec::new(), stage: Stage::Fetch(missing), ..piece });
+        }
+        Ok(())
+    }
+
+    fn end_piece(&mut self, piece: Piece, pulse: &dyn Fn()) -> std::io::Result<()> {
+        for (counted, (genesys, file)) in self.counted.iter_mut().zip(piece.counts) {
+            counted.genesys += genesys;
+            counted.file += file;
+        }
+        self.tell_extra(piece.from, piece.to, piece.extras, pulse)?;
+        self.compared = piece.to;
+        self.piece_ms = self.piece_ms.saturating_mul(2).min(self.piece_ms_max);
+        Ok(())
+    }
+
+    /// Counts what stands in the files and not in the history, and lists it as far as there is room.
+    fn tell_extra(&mut self, from: Millis, to: Millis, extras: Vec<Extra>, pulse: &dyn Fn()) -> std::io::Result<()> {
+        self.extra_count += extras.len() as u64;
+        let room = LISTED_MAX - self.extra.len();
+        if extras.is_empty() || room == 0 {
+            return Ok(());
+        }
+        let mut wanted: HashMap<Extra, usize> = HashMap::new();
+        extras.into_iter().for_each(|extra| *wanted.entry(extra).or_default() += 1);
+        let mut found = Vec::new();
+        self.each_record(from, to, pulse, |record, text| {
+            if found.len() < room
+                && let Some(times) = wanted.get_mut(&extra(&record.sighting)).filter(|times| **times > 0)
             {
-                extra.push(record_entry(text));
+                *times -= 1;
+                found.push(record_entry(text));
             }
         })?;
-        let missing = piece.missing.into_iter().filter(|(sighting, ..)| within(sighting.moment.nominal()));
-        self.missing.extend(missing.map(|(_, entry, row)| (entry, row)));
-        self.missing.truncate(MISSING_MAX);
-        self.extra.extend(extra);
-        self.compared = Some(piece.to);
+        self.extra.append(&mut found);
         Ok(())
     }
 
     fn report(&mut self) -> Report {
-        let (mut missing, rows): (Vec<Entry>, Vec<String>) = std::mem::take(&mut self.missing).into_iter().unzip();
-        let mut extra = std::mem::take(&mut self.extra);
+        let (mut missing, mut extra) = (std::mem::take(&mut self.missing), std::mem::take(&mut self.extra));
         missing.iter_mut().chain(&mut extra).for_each(|entry| entry.hide(&self.redaction));
         Report {
-            from: format_millis(self.from),
+            from: format_millis(self.begun),
             to: format_millis(self.to),
-            complete: missing.is_empty(),
+            complete: self.missing_count == 0,
             definitions: std::mem::take(&mut self.counted),
             missing,
             extra,
-            rows,
+            missing_count: self.missing_count,
+            extra_count: self.extra_count,
         }
     }
+}
+
+/// When the row of a record with this moment may say that it happened.
+fn reach(moment: Moment) -> (Millis, Millis) {
+    match moment {
+        Moment::Own(at) => (at - TOLERANCE_MS, at + TOLERANCE_MS),
+        Moment::Receipt { at, delay } => (at - delay, at + TOLERANCE_MS),
+    }
+}
+
+fn extra(record: &Sighting) -> Extra {
+    (record.content, record.way == Way::History, record.moment.nominal())
 }
 
 fn entry(event: &Event<'_>, identity: Identity, received: Millis) -> Entry {

@@ -3,7 +3,7 @@
 //! Deals with: reading both clocks through one object that a test can replace; RFC 3339 both ways. Must never: use the
 //! wall clock to wait.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use time::format_description::well_known::Rfc3339;
@@ -95,6 +95,33 @@ impl ManualClock {
     /// Steps the wall clock alone, as an operator or NTP does.
     pub fn step_wall(&self, by_ms: i64) {
         self.0.wall_ms.fetch_add(by_ms, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+/// How far a wall clock may be from the service's before it is taken for wrong. The service tells whole seconds, cut off,
+/// and its answer takes a while.
+const SLOW_MS_MAX: i64 = 500;
+const FAST_MS_MAX: i64 = 2_500;
+
+/// The service's time as it was last told, for the threads that do not speak to the service. Cloned freely; all clones
+/// tell the same.
+#[derive(Clone, Debug, Default)]
+pub struct ServiceTime(Arc<Mutex<Option<(Millis, Instant)>>>);
+
+impl ServiceTime {
+    /// It is so late at this instant of the monotonic clock.
+    pub fn learn(&self, at: Millis, seen: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((at, seen));
+    }
+
+    /// When something is received: by the wall clock, or where that is wrong, by the service's. Some events have no other
+    /// time, and are to be known again by it.
+    pub fn receipt(&self, clock: &Clock) -> Millis {
+        let wall = clock.wall();
+        let Some((at, seen)) = *self.0.lock().unwrap_or_else(PoisonError::into_inner) else { return wall };
+        let service = at + clock.now().saturating_duration_since(seen).as_millis() as i64;
+        let is_right = (service - SLOW_MS_MAX..=service + FAST_MS_MAX).contains(&wall);
+        if is_right { wall } else { service + SLOW_MS_MAX }
     }
 }
 
@@ -269,6 +296,20 @@ pub fn parse_rfc3339(text: &str) -> Option<Millis> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_receipt_is_the_wall_clocks_unless_that_is_wrong() {
+        let (clock, hand) = Clock::manual(1_795_430_645_123);
+        let service = ServiceTime::default();
+        assert_eq!(service.receipt(&clock), clock.wall());
+        service.learn(1_795_430_645_000, clock.now());
+        hand.advance(Duration::from_secs(3600));
+        assert_eq!(service.receipt(&clock), clock.wall());
+        for step in [3_600_000, -7_200_000] {
+            hand.step_wall(step);
+            assert_eq!(service.receipt(&clock), 1_795_434_245_500, "an hour later, whatever the wall clock says");
+        }
+    }
 
     #[test]
     fn instants_survive_both_ways() {

@@ -19,7 +19,7 @@ use crate::net::Dialer;
 use crate::output::Lock;
 use crate::signals::Signal;
 use crate::status::Status;
-use crate::writer::{Inbox, Writer};
+use crate::writer::{Begin, Inbox, Writer};
 use crate::{http, reader, systemd, thread};
 
 /// Batches of frames that wait for the writer; each holds what one read or two brought, 256 KiB or so at most.
@@ -126,7 +126,8 @@ impl Collector {
                 )
             }
         };
-        let begin = session::Start { checkpoint: begin.checkpoint, origin: begin.origin, channel: begin.channel };
+        let Begin { checkpoint, origin, by_wall, channel } = begin;
+        let begin = session::Start { checkpoint, origin, by_wall, channel };
         let handle =
             session::start(config.clone(), begin, dialer, pages_in, news, open, status.clone(), clock, stopped)
                 .map_err(|e| refused("session", e))?;

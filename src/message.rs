@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Millis;
+use crate::clock::{Millis, ServiceTime};
 use crate::secret::Secret;
 
 /// Which socket a thing came from; counts up from 1 in each run.
@@ -27,6 +27,8 @@ pub struct Address {
     pub uri: Secret,
     /// The channel's id, a secret too: it goes into no record but masked.
     pub channel: Secret,
+    /// The service's clock, for what has no time of its own.
+    pub service: ServiceTime,
 }
 
 /// What one read of the socket brought.
@@ -35,7 +37,7 @@ pub struct Batch {
     pub connection: Connection,
     /// The channel's id, masked, as records carry it.
     pub channel: Arc<str>,
-    /// The wall clock when it was read.
+    /// When it was read.
     pub received: Millis,
     pub frames: Frames,
 }
@@ -117,6 +119,8 @@ pub enum FromSession {
     /// All pages of the history up to this instant (the service's clock) were given: the checkpoint may move there
     /// once they are on the disk.
     ReadUpTo(Millis),
+    /// Where the very first start begins, by the service's clock: until it was heard, the machine's stood for it.
+    Origin(Millis),
     /// What is known of the definitions: names and descriptions for the rows of the history.
     Definitions(Arc<Vec<Definition>>),
     /// The channel to be remembered across a restart, or none.
@@ -131,7 +135,7 @@ pub struct Page {
     pub body: String,
     /// Where each of its rows stands in `body`.
     pub rows: Vec<Range<usize>>,
-    /// The wall clock when it was read.
+    /// When it was read.
     pub received: Millis,
 }
 

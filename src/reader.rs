@@ -289,7 +289,7 @@ impl Reader {
         let batch = Batch {
             connection: self.address.connection,
             channel: self.channel.clone(),
-            received: self.clock.wall(),
+            received: self.address.service.receipt(&self.clock),
             frames: std::mem::replace(&mut self.pending, next),
         };
         let outcome = match self.out.try_send(batch) {

@@ -11,6 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::clock::Millis;
+use crate::config::Output;
 use crate::event::{Line, read_line};
 use crate::output::{Flow, backups, each_line_backwards, first_line};
 use crate::window::{Moment, RECEIPT_DELAY_MS, Sighting, Way};
@@ -105,7 +106,9 @@ impl<R: FnMut(&str, &Line<'_>), M: Fn() -> bool, P: Fn()> Reading<R, M, P> {
         let line = |text: &[u8]| {
             let Ok(text) = std::str::from_utf8(text) else { return };
             let Ok(line) = read_line(text, scratch) else { return };
-            if line.received.is_none_or(|received| received >= *horizon - SLACK_MS) {
+            // The wall clock may have been hours slow, and what the history brings late is old: only both together tell.
+            let newest = line.own_time.max(line.received);
+            if newest.is_none_or(|newest| newest >= *horizon - SLACK_MS) {
                 block_is_old.set(false);
                 file_is_old.set(false);
             }
@@ -143,9 +146,46 @@ pub fn oldest_of_ours(files: &[PathBuf]) -> Option<Millis> {
     })
 }
 
-/// When the oldest record that the files hold was received.
-pub fn oldest_receipt(files: &[PathBuf]) -> Option<Millis> {
-    files.iter().rev().find_map(|path| read_line(&oldest_line(path)?, &mut Vec::new()).ok()?.received)
+/// Since when the files hold every event that they ever held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// Nothing has gone.
+    Everything,
+    /// What is older may have gone, and is not missing then.
+    Since(Millis),
+    /// All may have gone: somebody else's rotation has just taken the file away.
+    Nothing,
+}
+
+impl Held {
+    /// With every backup there, or with logrotate at work, older records may have gone.
+    pub fn of(output: &Output) -> Self {
+        let files = files(&output.file);
+        if files.len() <= output.backup_count as usize {
+            return Self::Everything;
+        }
+        held_since(&files).map_or(Self::Nothing, Self::Since)
+    }
+
+    /// The part of an interval that can be compared; `None`: there is none.
+    pub fn cut(self, from: Millis, to: Millis) -> Option<(Millis, Millis)> {
+        let from = match self {
+            Self::Everything => from,
+            Self::Since(since) => from.max(since),
+            Self::Nothing => return None,
+        };
+        (from < to).then_some((from, to))
+    }
+}
+
+/// Since when the files hold what they ever held, as far as their oldest record tells: it was received then. The wall
+/// clock may have been slow, but no event is received before its time.
+fn held_since(files: &[PathBuf]) -> Option<Millis> {
+    files.iter().rev().find_map(|path| {
+        let line = oldest_line(path)?;
+        let line = read_line(&line, &mut Vec::new()).ok()?;
+        line.own_time.into_iter().chain(line.received).max()
+    })
 }
 
 fn oldest_line(path: &Path) -> Option<String> {
@@ -166,6 +206,22 @@ mod tests {
         format!(
             "{{\"timestamp\":\"2026-11-23T10:44:05.{n:03}Z\",\"event_type\":\"audiohook_operational\",\"event_id\":\"AUDIOHOOK-0001\",\"conversation_id\":\"c{n}\",\"received_at\":\"2026-11-23T10:44:05.{n:03}Z\",\"source\":\"websocket\",\"id\":\"{n:032x}\",\"raw_event\":{{}}}}\n"
         )
+    }
+
+    #[test]
+    fn a_wall_clock_that_was_hours_slow_hides_no_record() {
+        let path = std::env::temp_dir().join(format!("audiohook-records-slow-{}", std::process::id()));
+        // More than is read at once, received five hours before it happened.
+        let lines: String = (0..3_000)
+            .map(|n| line(n % 1_000).replace("\"received_at\":\"2026-11-23T10", "\"received_at\":\"2026-11-23T05"))
+            .collect();
+        std::fs::write(&path, &lines).unwrap();
+        assert!(lines.len() > 256 * 1024);
+        let horizon = crate::clock::parse_instant("2026-11-23T10:30:00Z").unwrap();
+        let mut found = 0;
+        each_since(std::slice::from_ref(&path), horizon, |_, _| found += 1, || false, || ()).unwrap();
+        assert_eq!(found, 3_000);
+        std::fs::remove_file(path).unwrap();
     }
 
     #[test]

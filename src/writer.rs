@@ -180,6 +180,10 @@ impl Writer {
         match given {
             FromSession::Page(page) => self.intake.page(&page),
             FromSession::Repair(page) => self.intake.repair(&page),
+            FromSession::Origin(at) => {
+                (self.state.checkpoint_ms, self.state.origin_ms, self.state.by_wall) = (Some(at), Some(at), false);
+                self.save_state();
+            }
             FromSession::Definitions(definitions) => self.intake.definitions = Definitions::new(&definitions),
             FromSession::Channel(channel) => {
                 self.state.channel = channel;

@@ -7,16 +7,17 @@ use std::time::Duration;
 
 use crossbeam_channel::never;
 
-use super::{Audit, Report, Step, held_since};
+use super::{Audit, Report, Step};
 use crate::cli;
 use crate::clock::{Clock, Millis, format_millis};
 use crate::config::Config;
 use crate::genesys::api::Api;
-use crate::genesys::history::KEPT_MS;
+use crate::genesys::history::{History, REACH_MS};
 use crate::genesys::topics;
-use crate::message::Definition;
+use crate::message::Page;
 use crate::net::Dialer;
 use crate::output::Lock;
+use crate::records::Held;
 use crate::writer;
 
 /// What is looked at when nothing is said: a day.
@@ -52,32 +53,44 @@ fn audit(config: &Config, options: &cli::Audit, clock: &Clock) -> Result<bool, S
     let definitions = api.definitions().map_err(|error| error.to_string())?;
     let ids = topics::plan(file.as_deref(), Some(&definitions)).ids;
     let (from, to) = interval(config, options, api.service().now())?;
-    let mut report = one(config, &mut api, &ids, &definitions, (from, to), clock)?;
-    if lock.is_some() && !report.rows.is_empty() {
-        let count = writer::repair(config, &definitions, &report.repair(clock.wall()))?;
-        say(&format!("{count} missing events were appended to {}", config.output.file.display()));
-        report = one(config, &mut api, &ids, &definitions, (from, to), clock)?;
+    let history = History::new(api.api_url(), config.catch_up.rate);
+    let new = || Audit::new(config, history.beside(), ids.clone(), &definitions, (from, to));
+    let mut appended = 0;
+    let mut report = run_one(new(), &mut api, clock, &mut |rows| {
+        if lock.is_some() {
+            appended += writer::repair(config, &definitions, &rows)?;
+        }
+        Ok(())
+    })?;
+    if appended > 0 {
+        say(&format!("{appended} missing events were appended to {}", config.output.file.display()));
+        report = run_one(new(), &mut api, clock, &mut |_| Ok(()))?;
+    }
+    if report.from == report.to {
+        return Err(format!("there is nothing to compare before {}: the files hold nothing older", report.to));
     }
     let text = if options.json { json(&report) } else { prose(&report) };
     writeln!(io::stdout(), "{text}").map_err(|error| format!("cannot print the report: {error}"))?;
     Ok(report.complete)
 }
 
-fn one(
-    config: &Config,
+/// One audit from beginning to end; `take_missing` is handed the rows that are missing.
+fn run_one(
+    mut audit: Audit,
     api: &mut Api,
-    ids: &[String],
-    definitions: &[Definition],
-    (from, to): (Millis, Millis),
     clock: &Clock,
+    take_missing: &mut dyn FnMut(Page) -> Result<(), String>,
 ) -> Result<Report, String> {
-    let mut audit = Audit::new(config, ids.to_vec(), definitions, from, to);
     let mut failures = 0;
     loop {
         let wait = match audit.step(api, clock, &|| ()) {
             Ok(Step::Done(report)) => return Ok(report),
             Ok(Step::More) => {
                 failures = 0;
+                continue;
+            }
+            Ok(Step::Missing(rows)) => {
+                take_missing(rows)?;
                 continue;
             }
             Ok(Step::Wait(wait)) => wait,
@@ -105,18 +118,16 @@ fn interval(config: &Config, options: &cli::Audit, now: Millis) -> Result<(Milli
         to = settled;
     }
     let mut from = options.from.unwrap_or(to - SPAN_MS);
-    if from < now - KEPT_MS {
-        from = now - KEPT_MS;
+    if from < now - REACH_MS {
+        from = now - REACH_MS;
         say(&format!("--from is cut to {}: Genesys keeps ten days", format_millis(from)));
     }
-    if let Some(oldest) = held_since(config).filter(|oldest| *oldest > from) {
-        from = oldest;
-        say(&format!("--from is cut to {}: the files hold nothing older", format_millis(from)));
+    let nothing = || format!("there is nothing to compare between {} and {}", format_millis(from), format_millis(to));
+    let (held, to) = Held::of(&config.output).cut(from, to).ok_or_else(nothing)?;
+    if held > from {
+        say(&format!("--from is cut to {}: the files hold nothing older", format_millis(held)));
     }
-    if from >= to {
-        return Err(format!("there is nothing to compare between {} and {}", format_millis(from), format_millis(to)));
-    }
-    Ok((from, to))
+    Ok((held, to))
 }
 
 fn json(report: &Report) -> String {
@@ -128,15 +139,19 @@ fn prose(report: &Report) -> String {
     for counted in &report.definitions {
         text.push_str(&format!("  {:<20} Genesys {:>9}   file {:>9}\n", counted.id, counted.genesys, counted.file));
     }
-    for (what, entries) in [("missing", &report.missing), ("extra", &report.extra)] {
+    let found = [("missing", &report.missing, report.missing_count), ("extra", &report.extra, report.extra_count)];
+    for (what, entries, count) in found {
         for e in entries {
             text.push_str(&format!(
                 "  {what}: {} {} conversation {} entity {}\n",
                 e.timestamp, e.event_id, e.conversation_id, e.entity_id
             ));
         }
+        if count > entries.len() as u64 {
+            text.push_str(&format!("  {what}: {} more\n", count - entries.len() as u64));
+        }
     }
-    text.push_str(&match (report.missing.len(), report.extra.len()) {
+    text.push_str(&match (report.missing_count, report.extra_count) {
         (0, 0) => "nothing is missing: every event that Genesys has stands in the files".to_owned(),
         (0, extra) => format!("nothing is missing; {extra} events stand in the files and not in Genesys's history"),
         (missing, _) => format!("{missing} events are missing in the files; stop the collector and run audit --repair, or let it repair by itself"),

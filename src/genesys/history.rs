@@ -22,6 +22,8 @@ use crate::message::Page;
 
 /// How far back the service keeps the history.
 pub const KEPT_MS: Millis = 10 * 24 * 3600 * 1000;
+/// How far back it is asked for.
+pub const REACH_MS: Millis = KEPT_MS - EDGE_MS;
 
 /// The longest piece that is asked for at once; the service's own limit is learned from its refusals.
 const PIECE_MS_MAX: Millis = 24 * 3600 * 1000;
@@ -31,8 +33,12 @@ const PIECE_MS_ENOUGH: Millis = 3600 * 1000;
 const PIECE_MS_MIN: Millis = 60 * 1000;
 /// How often a piece is begun anew at once (an expired cursor, a repeated page) before it counts as failing.
 const RESTARTS_MAX: u32 = 3;
-/// Pages without rows that still name a next one, in a row.
-const EMPTY_PAGES_MAX: u32 = 20;
+/// Pages without rows that still name a next one, in a row: each with a cursor of its own is no loop, only slow.
+const EMPTY_PAGES_MAX: u32 = 2_000;
+/// What the service is about to forget is not asked for: until the request is there, it may be too old to be taken.
+const EDGE_MS: Millis = 60 * 1000;
+/// Nearer to what the service forgets than this, a piece that is refused however short it is may be too old.
+const EDGE_ZONE_MS: Millis = 24 * 3600 * 1000;
 /// A failing page is asked for so many times before the piece is begun anew: its cursor may be what fails.
 const CURSOR_FAILURES_MAX: u32 = 3;
 /// A page is asked for in such a number of rows that it has about so many bytes, at most: several wait for the writer.
@@ -70,6 +76,9 @@ struct Piece {
     /// The cursors that were followed, hashed: one that comes again is a loop.
     followed: HashSet<u64>,
     empty_pages: u32,
+    /// Pages of this group since it was begun, and the most that any attempt came to.
+    pages: u32,
+    pages_most: u32,
     restarts: u32,
     failures: u32,
     /// Ids that were refused alone, and whether any other was not.
@@ -104,6 +113,10 @@ pub struct Taken {
     pub read_up_to: Option<Millis>,
     /// The span is read to its end.
     pub done: bool,
+    /// It came further than ever before: a page that was not given yet, or the end of a piece.
+    pub progressed: bool,
+    /// What lies between was passed over: the service no longer takes a request for it, however short.
+    pub skipped: Option<(Millis, Millis)>,
     /// The request failed for a reason that only time can cure: wait before the next.
     pub failed: Option<ApiError>,
     pub notices: Vec<String>,
@@ -125,6 +138,13 @@ pub struct History {
     group_max: usize,
     /// How many rows a page has: fewer where they are large.
     page_size: u32,
+    /// Fewer ids were asked for since the spans were shortened: those may not have been the reason.
+    span_in_doubt: bool,
+    /// Where the reading is tried instead, because from where it stands every request is refused, and the next step.
+    instead: Option<Millis>,
+    step_ms: Millis,
+    /// What is older than this the service keeps no longer.
+    oldest: Millis,
     /// Ids that the service does not take.
     refused_ids: Vec<String>,
 }
@@ -140,8 +160,34 @@ impl History {
             piece_ms_max: PIECE_MS_MAX,
             group_max: usize::MAX,
             page_size: PAGE_SIZE,
+            span_in_doubt: false,
+            instead: None,
+            step_ms: PIECE_MS_MIN,
+            oldest: Millis::MIN,
             refused_ids: Vec::new(),
         }
+    }
+
+    /// Another reader of the same history: the two together keep to the rate, and it knows what this one has learned.
+    pub fn beside(&self) -> Self {
+        Self {
+            rate: self.rate.clone(),
+            piece_ms: self.piece_ms_max,
+            piece_ms_max: self.piece_ms_max,
+            group_max: self.group_max,
+            refused_ids: self.refused_ids.clone(),
+            ..Self::new(&self.api_url, 1)
+        }
+    }
+
+    /// Counts one other request of the same kind; how long to wait first, if the rate does not allow it yet.
+    pub fn ask_other(&mut self, now: Instant) -> Option<Duration> {
+        let wait = self.rate.wait(now);
+        if wait.is_zero() {
+            self.rate.take();
+            return None;
+        }
+        Some(wait)
     }
 
     /// Whether a span is being read, or waits to be.
@@ -165,6 +211,7 @@ impl History {
 
     /// Gives up what was to be read: it will be asked for anew.
     pub fn clear(&mut self) {
+        self.instead = None;
         self.jobs.clear();
         self.piece = None;
     }
@@ -181,14 +228,14 @@ impl History {
         if !wait.is_zero() {
             return Next::Wait(wait);
         }
-        let group_max = self.group_max;
-        let piece_ms = self.piece_ms;
+        self.oldest = service_now - KEPT_MS;
+        let (group_max, piece_ms, instead) = (self.group_max, self.piece_ms, self.instead);
         let refused = &self.refused_ids;
         let ids: Vec<String> = job.ids.iter().filter(|id| !refused.contains(id)).cloned().collect();
         let piece = self.piece.get_or_insert_with(|| {
             // A millisecond more, wherever the service's intervals end: what comes twice is dropped.
             let begin = if job.at > job.from { job.at - 1 } else { job.at };
-            let from = begin.max(service_now - KEPT_MS).min(job.to);
+            let from = instead.unwrap_or(begin).max(service_now - REACH_MS).min(job.to);
             Piece::new(from, (from + piece_ms).min(job.to), ids.len().min(group_max))
         });
         if piece.body.is_empty() {
@@ -231,6 +278,17 @@ impl History {
         let (Some(piece), Some(job)) = (self.piece.as_mut(), self.jobs.front_mut()) else { return };
         piece.failures = 0;
         piece.any_taken = true;
+        piece.pages += 1;
+        taken.progressed = piece.pages > piece.pages_most;
+        piece.pages_most = piece.pages_most.max(piece.pages);
+        if self.instead.take().is_some() {
+            taken.skipped = Some((job.at, piece.from));
+            job.at = piece.from;
+            // What was learned by the refusals before was not about spans or ids.
+            self.step_ms = PIECE_MS_MIN;
+            (self.group_max, self.piece_ms_max, self.piece_ms) = (usize::MAX, PIECE_MS_MAX, PIECE_MS_MAX);
+            self.span_in_doubt = false;
+        }
         job.events += parsed.rows.len() as u64;
         if parsed.rows.is_empty() {
             piece.empty_pages += 1;
@@ -242,6 +300,7 @@ impl History {
         }
         match parsed.next {
             Some(next) if piece.empty_pages > EMPTY_PAGES_MAX || !piece.followed.insert(hash(&next)) => {
+                taken.progressed = false;
                 self.restart(ApiError::new(Kind::Nonsense, WHAT, "its pages repeat and have no end"), taken);
             }
             Some(next) => {
@@ -262,6 +321,7 @@ impl History {
         let count = job.ids.iter().filter(|id| !self.refused_ids.contains(id)).count();
         piece.start += piece.len;
         piece.begin();
+        piece.pages_most = 0;
         if piece.start < count {
             return;
         }
@@ -281,11 +341,16 @@ impl History {
             (self.group_max, self.piece_ms_max, self.piece_ms) = (usize::MAX, PIECE_MS_MAX, PIECE_MS_MAX);
         }
         job.at = piece.to;
+        self.piece = None;
+        if std::mem::take(&mut self.span_in_doubt) {
+            // There were too many ids: the spans get back what they were cut to before that was known.
+            self.piece_ms_max = PIECE_MS_MAX;
+        }
+        self.piece_ms = (self.piece_ms * 2).min(self.piece_ms_max);
+        taken.progressed = true;
         if job.is_whole {
             taken.read_up_to = Some(job.at);
         }
-        self.piece = None;
-        self.piece_ms = (self.piece_ms * 2).min(self.piece_ms_max);
         if job.at >= job.to {
             taken.done = job.is_whole;
             taken.summary = (job.shown > job.started).then(|| {
@@ -344,6 +409,7 @@ impl History {
             self.cut();
         } else if piece.len > 1 {
             self.group_max = piece.len / 2;
+            self.span_in_doubt = true;
             taken.notices.push(format!("{error}: asking for {} definitions at once", self.group_max));
             piece.len = self.group_max;
             piece.begin();
@@ -355,17 +421,31 @@ impl History {
             let too_short = span <= PIECE_MS_MIN;
             let last = ids.is_none_or(|ids| piece.start + 1 >= ids.len() - refused.len().min(ids.len()));
             if last && !piece.any_taken && too_short {
+                let from = piece.from;
                 self.piece = None;
                 if self.jobs.front().is_some_and(|job| !job.is_whole) {
                     // New definitions that the history does not know: the next whole read finds that out by itself.
                     self.jobs.pop_front();
-                    return;
+                } else if !self.step_forward(from) {
+                    taken.failed = Some(error);
                 }
-                taken.failed = Some(error);
                 return;
             }
             self.end_group(taken);
         }
+    }
+
+    /// Every request from here on was refused, however short. Near the end of what the service keeps it may be too old
+    /// for it: the reading is tried ever farther on, and goes on where a request is taken. If none is, it was not that.
+    fn step_forward(&mut self, from: Millis) -> bool {
+        let next = from + self.step_ms;
+        self.step_ms *= 2;
+        let is_old = next < self.oldest + EDGE_ZONE_MS && self.jobs.front().is_some_and(|job| next < job.to);
+        if !is_old {
+            self.step_ms = PIECE_MS_MIN;
+        }
+        self.instead = is_old.then_some(next);
+        is_old
     }
 
     /// Every definition alone was refused: shorter pieces are tried.
@@ -373,6 +453,7 @@ impl History {
         let Some(piece) = self.piece.as_ref() else { return };
         self.piece_ms = ((piece.to - piece.from) / 2).max(PIECE_MS_MIN);
         self.piece_ms_max = self.piece_ms;
+        self.span_in_doubt = false;
         taken.notices.push(format!("the history refuses longer spans: asking for {} s at once", self.piece_ms / 1000));
         self.cut();
     }
@@ -391,6 +472,12 @@ impl History {
         if piece.restarts > RESTARTS_MAX {
             piece.restarts = 0;
             taken.failed = Some(error);
+            // A shorter piece has fewer pages; it grows again once it is read.
+            let half = (piece.to - piece.from) / 2;
+            if half >= PIECE_MS_MIN {
+                self.piece_ms = half;
+                self.cut();
+            }
         }
     }
 
@@ -426,6 +513,8 @@ impl Piece {
             cursor: None,
             followed: HashSet::new(),
             empty_pages: 0,
+            pages: 0,
+            pages_most: 0,
             restarts: 0,
             failures: 0,
             suspects: Vec::new(),
@@ -440,6 +529,7 @@ impl Piece {
         self.cursor = None;
         self.followed.clear();
         self.empty_pages = 0;
+        self.pages = 0;
         self.body.clear();
         self.order = Order::default();
     }

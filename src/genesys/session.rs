@@ -28,7 +28,7 @@ use super::channel::Rejection;
 use super::error::{ApiError, Kind};
 use super::history::History;
 use super::topics::{self, Plan};
-use crate::clock::{Clock, Millis};
+use crate::clock::{Clock, Millis, ServiceTime};
 use crate::config::{Config, Delivery};
 use crate::message::{Address, ChannelState, Connection, Definition, FromSession, News};
 use crate::net::Dialer;
@@ -52,6 +52,8 @@ pub struct Start {
     pub checkpoint: Millis,
     /// Where the very first start began: nothing before it is asked for, or missed.
     pub origin: Millis,
+    /// Both are this machine's time: the service's was never heard.
+    pub by_wall: bool,
     /// The channel that the last run remembered.
     pub channel: Option<ChannelState>,
 }
@@ -85,6 +87,7 @@ pub fn start(
 struct Session {
     config: Arc<Config>,
     api: Api,
+    service_time: ServiceTime,
     to_writer: Sender<FromSession>,
     /// What the writer's queue had no room for yet.
     outbox: VecDeque<FromSession>,
@@ -170,6 +173,7 @@ impl Session {
             auditing: auditing::Auditing::default(),
             config,
             api,
+            service_time: ServiceTime::default(),
             to_writer,
             news,
             open,
@@ -193,6 +197,7 @@ impl Session {
             }
             self.deliver();
             let worked = self.work();
+            self.publish_service_time();
             self.assess();
             if !worked {
                 self.beat.waiting();
@@ -409,6 +414,14 @@ impl Session {
     /// How often what only a try can tell is tried.
     fn retry_interval(&self) -> Duration {
         self.config.catch_up.interval
+    }
+
+    /// Passes on what the last answer told of the service's time.
+    fn publish_service_time(&self) {
+        let service = self.api.service();
+        if service.is_known() {
+            self.service_time.learn(service.now(), self.clock.now());
+        }
     }
 
     fn overlap_ms(&self) -> Millis {

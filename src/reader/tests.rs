@@ -7,7 +7,7 @@ use crossbeam_channel::bounded;
 use tungstenite::handshake::derive_accept_key;
 
 use super::*;
-use crate::clock::ManualClock;
+use crate::clock::{ManualClock, ServiceTime};
 use crate::config::Network;
 use crate::message::Frame;
 use crate::secret::Secret;
@@ -58,8 +58,12 @@ impl Stage {
         let (out, frames) = bounded(batches);
         let (news_in, news) = bounded(64);
         let (stop, stopped) = bounded(0);
-        let address =
-            Address { connection: 7, uri: Secret::new(uri), channel: Secret::new("secret-channel-0001".to_owned()) };
+        let address = Address {
+            connection: 7,
+            uri: Secret::new(uri),
+            channel: Secret::new("secret-channel-0001".to_owned()),
+            service: ServiceTime::default(),
+        };
         // Stands in until the peer is accepted.
         let idle = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = TcpStream::connect_timeout(&idle.local_addr().unwrap(), SOON).unwrap();

@@ -13,18 +13,25 @@ use super::intake::Intake;
 use super::state::{self, State};
 use super::unreadable::Unreadable;
 use super::{LOGGED_EVENTS_MAX, Writer};
-use crate::clock::{Clock, Millis};
+use crate::clock::{Clock, Millis, format_millis};
 use crate::config::{Config, Delivery};
 use crate::elastic::Sink;
 use crate::event::{Definitions, Line, Redaction};
 use crate::logging::Rate;
 use crate::message::{ChannelState, Definition, News, Page};
+use crate::output::backups::{self, Keep};
 use crate::output::{Lock, OutputFile, Stopped};
-use crate::records;
+use crate::records::{self, Held};
 use crate::status::{self, Status};
 
 /// Genesys keeps ten days of history. Source: the vendor's help page on operational event queries.
 const HISTORY_KEPT_MS: i64 = 10 * 86_400_000;
+
+/// Why a torn last line is kept aside.
+const TORN: &str = "the last line of the output file was torn";
+
+/// How far a very first start reads its predecessor's file back beyond where it begins by this machine's clock.
+const CLOCK_SLACK_MS: i64 = 3_600_000;
 
 /// Where the session is to begin.
 #[derive(Clone, Debug)]
@@ -32,6 +39,8 @@ pub struct Begin {
     pub checkpoint: Millis,
     /// Where the very first start began.
     pub origin: Millis,
+    /// Both are this machine's time: the service's was never heard.
+    pub by_wall: bool,
     pub channel: Option<ChannelState>,
 }
 
@@ -64,14 +73,14 @@ impl Writer {
         let wall = clock.wall();
         if let Some(torn) = torn {
             log::warn!("the last line of {} was torn and is moved aside; its event is fetched again", path.display());
-            if let Err(error) = unreadable.keep(wall, "the last line of the output file was torn", &torn) {
+            if let Err(error) = unreadable.keep(wall, TORN, &torn) {
                 log::error!("cannot keep a torn line aside: {error}");
             }
         }
         let state = begin_state(&config, wall)?;
         let checkpoint = state.checkpoint_ms.unwrap_or(wall);
         let origin = state.origin_ms.unwrap_or(checkpoint);
-        let begin = Begin { checkpoint, origin, channel: state.channel.clone() };
+        let begin = Begin { checkpoint, origin, by_wall: state.by_wall, channel: state.channel.clone() };
         let beat = status.beats.register("writer");
         let overlap_ms = config.catch_up.overlap.as_millis() as i64;
         if config.genesys.delivery != Delivery::Websocket {
@@ -117,7 +126,9 @@ impl Writer {
     /// Reads what the files show: the window, and the newest records.
     pub(super) fn load(&mut self) -> Result<(), String> {
         self.beat.busy();
-        let horizon = self.state.checkpoint_ms.unwrap_or(0) - self.reach_ms();
+        // The service's clock may turn out to be behind this one.
+        let slack = if self.state.by_wall { CLOCK_SLACK_MS } else { 0 };
+        let horizon = self.state.checkpoint_ms.unwrap_or(0) - self.reach_ms() - slack;
         let row_delay_ms = self.intake.row_delay_ms;
         let begun = self.clock.now();
         let (newest, newest_bytes) = (RefCell::new(Vec::new()), Cell::new(0));
@@ -151,18 +162,37 @@ impl Writer {
 /// Appends rows that an audit found missing, while no collector runs: the caller holds the lock. Returns how many.
 ///
 /// # Errors
-/// When the file cannot be opened, written or synced.
+/// When the file cannot be opened, written, rotated or synced.
 pub fn repair(config: &Config, definitions: &[Definition], page: &Page) -> Result<u64, String> {
     let path = &config.output.file;
     let cannot = |error: std::io::Error| format!("cannot append to {}: {error}", path.display());
-    let (mut output, _) = OutputFile::open(path, None).map_err(cannot)?;
+    let max_size = (config.output.backup_count > 0).then_some(config.output.max_file_size);
+    let (mut output, torn) = OutputFile::open(path, max_size).map_err(cannot)?;
     output.give_to_folders_owner();
-    let mut intake =
-        Intake::new(Redaction::new(&config.output.redact_fields), config.catch_up.overlap.as_millis() as i64);
+    let redaction = Redaction::new(&config.output.redact_fields);
+    if let Some(torn) = torn {
+        let mut unreadable = Unreadable::new(path, !redaction.is_on());
+        unreadable
+            .keep(page.received, TORN, &torn)
+            .map_err(|error| format!("cannot keep the torn last line of {} aside: {error}", path.display()))?;
+    }
+    let mut intake = Intake::new(redaction, config.catch_up.overlap.as_millis() as i64);
     intake.definitions = Definitions::new(definitions);
     intake.repair(page);
-    if let Some(Stopped::Error(error)) = output.append(&intake.lines).stopped {
-        return Err(cannot(error));
+    let mut lines = intake.lines.as_slice();
+    loop {
+        let appended = output.append(lines);
+        lines = &lines[appended.bytes..];
+        match appended.stopped {
+            None => break,
+            Some(Stopped::Error(error)) => return Err(cannot(error)),
+            Some(Stopped::Full) => {
+                backups::rotate(path, config.output.backup_count, backlog(config))
+                    .map_err(|error| format!("cannot rotate {}: {error}", path.display()))?;
+                output.rotated();
+                output.give_to_folders_owner();
+            }
+        }
     }
     output.sync().map_err(cannot)?;
     Ok(intake.tally.written)
@@ -173,6 +203,14 @@ fn make_folder(setting: &str, path: &Path) -> Result<(), String> {
     let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else { return Ok(()) };
     std::fs::create_dir_all(folder)
         .map_err(|error| format!("cannot make the folder of {setting} {}: {error}", path.display()))
+}
+
+/// What the cluster has not had, as far as the state tells: no rotation takes that away.
+fn backlog(config: &Config) -> Option<Keep> {
+    let elastic = config.elastic.as_ref()?;
+    let state = std::fs::read(&config.output.state_file).ok().and_then(|bytes| state::parse(&bytes).ok());
+    let cursor = state.and_then(|state| state.cursor);
+    Some(Keep { cursor, read: cursor, backlog_max: elastic.backlog_max })
 }
 
 /// The state to begin with. A first start is remembered at once: where it began must not move with a restart.
@@ -193,10 +231,23 @@ fn begin_state(config: &Config, wall: Millis) -> Result<State, String> {
         }
     };
     let first = wall - (config.catch_up.start.as_millis() as i64).min(HISTORY_KEPT_MS);
-    // Records of ours show that this is no first start: all that they may lack since the oldest of them is read again.
-    let checkpoint = records::oldest_of_ours(&records::files(&config.output.file))
-        .map_or(first, |oldest| oldest.max(wall - HISTORY_KEPT_MS));
-    let state = State { checkpoint_ms: Some(checkpoint), origin_ms: Some(checkpoint), ..state };
+    let oldest = records::oldest_of_ours(&records::files(&config.output.file));
+    let checkpoint = match oldest.map(|oldest| oldest.max(wall - HISTORY_KEPT_MS)) {
+        None => first,
+        // Nothing has gone from the files, so that what is read again and stands there is known: all of it is read, for
+        // a first catch-up may not have come to its end.
+        Some(oldest) if Held::of(&config.output) == Held::Everything => oldest.min(first),
+        // What has gone from them must not be written again.
+        Some(oldest) => {
+            log::warn!(
+                "no checkpoint is known: the history is read from {} on, where the files begin; what is older may have been collected and moved away, and is not read again",
+                format_millis(oldest)
+            );
+            oldest
+        }
+    };
+    let by_wall = oldest.is_none();
+    let state = State { checkpoint_ms: Some(checkpoint), origin_ms: Some(checkpoint), by_wall, ..state };
     state::write(path, &state).map_err(|error| {
         format!(
             "cannot write STATE_FILE {}: {error}; the user that runs the collector must be able to write there",

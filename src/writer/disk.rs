@@ -28,7 +28,7 @@ impl Writer {
             let Some(error) = self.append() else { break };
             self.wait_for_disk("write", &error, stop, &mut gives_up)?;
         }
-        if self.intake.tally.written > 0 {
+        if self.intake.tally.written > 0 && !self.state_dirty {
             self.status.clear(Code::DiskWriteFailed);
         }
         self.publish();
@@ -159,12 +159,14 @@ impl Writer {
         match state::write(path, &self.state) {
             Ok(()) => self.state_dirty = false,
             Err(error) => {
-                if !self.state_dirty {
-                    log::error!(
-                        "cannot write STATE_FILE {}: {error}; after a restart more of the history is read again",
-                        path.display()
-                    );
-                }
+                self.status.raise(
+                    Code::DiskWriteFailed,
+                    format!(
+                        "cannot write STATE_FILE {}: {error}; events are in {}, but the checkpoint stands still, and after a restart more of the history is read again: free or mend the disk, and it goes on by itself",
+                        path.display(),
+                        self.output.path().display()
+                    ),
+                );
                 self.state_dirty = true;
             }
         }
@@ -184,7 +186,7 @@ impl Writer {
                     Change::Replaced => log::info!("{} was moved or deleted: a new one is begun", self.output.path().display()),
                     Change::Cut => log::info!("{} was cut by someone else", self.output.path().display()),
                 }
-                if self.intake.lines.is_empty() {
+                if self.intake.lines.is_empty() && !self.state_dirty {
                     self.status.clear(Code::DiskWriteFailed);
                 }
             }

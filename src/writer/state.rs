@@ -41,6 +41,8 @@ pub struct State {
     pub checkpoint_ms: Option<Millis>,
     /// Where the very first start began: nothing before it was ever asked for.
     pub origin_ms: Option<Millis>,
+    /// Both are this machine's time: the very first start has not heard the service's yet.
+    pub by_wall: bool,
     pub channel: Option<ChannelState>,
     /// What the cluster has: kept as it is while ELASTIC_URL is off.
     pub cursor: Option<Cursor>,

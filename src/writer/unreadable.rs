@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::clock::{Millis, format_millis};
 use crate::json::push_string;
+use crate::output::{backups, owner};
 
 /// Bytes of the file, at most: beyond, the older half goes.
 pub const FILE_BYTES_MAX: u64 = 10 * 1024 * 1024;
@@ -59,7 +60,9 @@ impl Unreadable {
         }
         line.extend_from_slice(b"}\n");
         self.make_room(line.len() as u64)?;
-        OpenOptions::new().append(true).create(true).mode(0o640).open(&self.path)?.write_all(&line)
+        let mut file = OpenOptions::new().append(true).create(true).mode(0o640).open(&self.path)?;
+        owner::follow(&file, backups::folder(&self.path));
+        file.write_all(&line)
     }
 
     /// Drops the older half when the file would exceed its bound.

@@ -1,19 +1,21 @@
 //! The checkpoint: "everything up to here was given" is never said too early, whatever the service answers, and is said of
-//! the whole span in the end.
+//! the whole span in the end. What the service takes no request for is passed over, said, and no more than need be.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
 
 use audiohook_collector::clock::{Millis, format_millis, parse_instant};
 use audiohook_collector::genesys::error::{ApiError, Kind};
-use audiohook_collector::genesys::history::{History, Next};
+use audiohook_collector::genesys::history::{History, KEPT_MS, Next};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 const TO: Millis = 1_795_430_640_000;
 const HOUR: Millis = 3_600_000;
 /// Requests after which a read that met a few faults must have come to its end.
-const REQUESTS_MAX: usize = 6_000;
+const REQUESTS_MAX: usize = 40_000;
+/// Intervals of different length and place that a long span without faults may take, whatever the limits on definitions.
+const INTERVALS_MAX: usize = 16;
 
 /// How one request goes.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +45,10 @@ struct Service {
     ids_max: usize,
     page_size: usize,
     is_end_included: bool,
+    /// Pages without rows before the first, each with a cursor of its own.
+    empty_pages: usize,
+    /// The span begins where the service's memory ends, and what begins sooner than this after it is refused.
+    too_old_ms: Option<Millis>,
     goings: Vec<Going>,
 }
 
@@ -64,26 +70,32 @@ fn service() -> impl Strategy<Value = Service> {
         1 => prop::collection::btree_set(event(), 120..160),
     ];
     let shape = (1usize..5, prop::option::of(0usize..6), longest, 1usize..5, 1usize..5, any::<bool>());
-    (prop_oneof![Just(HOUR / 60), Just(HOUR), Just(30 * HOUR)], events, shape, prop::collection::vec(going, 0..12))
-        .prop_map(
-            |(span_ms, events, (definitions, unknown, longest_ms, ids_max, page_size, is_end_included), goings)| {
-                Service {
-                    span_ms,
-                    // Thousandths of the span, its ends among them.
-                    events: events
-                        .into_iter()
-                        .map(|(id, at)| (id % definitions, TO - span_ms + span_ms * at / 1_000))
-                        .collect(),
-                    definitions,
-                    unknown: unknown.filter(|id| *id < definitions && definitions > 1),
-                    longest_ms,
-                    ids_max,
-                    page_size,
-                    is_end_included,
-                    goings,
-                }
-            },
-        )
+    let empty_pages = prop_oneof![9 => Just(0), 1 => 1usize..60];
+    let too_old = prop::option::weighted(0.2, prop_oneof![Just(HOUR / 60), Just(HOUR / 6), Just(3 * HOUR)]);
+    let span = prop_oneof![Just(HOUR / 60), Just(HOUR), Just(30 * HOUR)];
+    (span, events, shape, (empty_pages, too_old), prop::collection::vec(going, 0..12)).prop_map(
+        |(span_ms, events, shape, (empty_pages, too_old), goings)| {
+            let (definitions, unknown, longest_ms, ids_max, page_size, is_end_included) = shape;
+            Service {
+                span_ms,
+                // Thousandths of the span, its ends among them.
+                events: events
+                    .into_iter()
+                    .map(|(id, at)| (id % definitions, TO - span_ms + span_ms * at / 1_000))
+                    .collect(),
+                definitions,
+                unknown: unknown.filter(|id| *id < definitions && definitions > 1),
+                longest_ms,
+                ids_max,
+                page_size,
+                is_end_included,
+                empty_pages,
+                // What is left of a short span must be taken.
+                too_old_ms: too_old.filter(|_| span_ms == 30 * HOUR),
+                goings,
+            }
+        },
+    )
 }
 
 fn id(number: usize) -> String {
@@ -101,7 +113,8 @@ impl Service {
             .filter(|number| asked["eventDefinitionIds"].as_array().unwrap().iter().any(|asked| *asked == *id(*number)))
             .collect();
         let is_unknown = self.unknown.is_some_and(|unknown| ids.contains(&unknown));
-        if to - from > self.longest_ms || ids.len() > self.ids_max || is_unknown {
+        let is_too_old = self.too_old_ms.is_some_and(|ms| from < TO - self.span_ms + ms);
+        if to - from > self.longest_ms || ids.len() > self.ids_max || is_unknown || is_too_old {
             return fail(Kind::Refused(400));
         }
         match going {
@@ -126,12 +139,14 @@ impl Service {
         let next = |offset: usize, empty: usize| format!("/api/v2/usage/events/query?after={offset}.{empty}");
         let page: &[(usize, Millis)] = match going {
             Going::PageEmpty => &[],
+            _ if offset == 0 && empty < self.empty_pages => &[],
             _ => &rows[offset.min(rows.len())..(offset + self.page_size).min(rows.len())],
         };
         let end = offset + page.len();
         let next = match going {
             Going::PageEmpty => Some(next(offset, empty + 1)),
             Going::PageRepeated => Some(next(offset, empty)),
+            _ if offset == 0 && empty < self.empty_pages => Some(next(0, empty + 1)),
             _ => (end < rows.len()).then(|| next(end, 0)),
         };
         let entities: Vec<Value> = page
@@ -151,8 +166,13 @@ fn up_to_the_checkpoint_everything_was_given_and_the_end_is_reached() {
         history.add((0..service.definitions).map(id).collect(), from, TO, true, now);
         let mut given: BTreeSet<(usize, Millis)> = BTreeSet::new();
         let mut goings = service.goings.iter().copied();
+        // Behind this everything is to be given.
+        let mut taken_from = from;
+        let mut intervals = BTreeSet::new();
+        let service_now = if service.too_old_ms.is_some() { from + KEPT_MS } else { TO };
         for _ in 0..REQUESTS_MAX {
-            let Next::Ask { cursor, body, .. } = history.next(now, TO) else { break };
+            let Next::Ask { cursor, body, .. } = history.next(now, service_now) else { break };
+            intervals.insert(serde_json::from_str::<Value>(&body).unwrap()["interval"].to_string());
             let answer = service.answer(goings.next().unwrap_or(Going::Well), cursor.as_deref(), &body);
             let taken = history.take(answer, TO);
             if let Some(page) = &taken.page {
@@ -162,14 +182,29 @@ fn up_to_the_checkpoint_everything_was_given_and_the_end_is_reached() {
                     given.insert((number, parse_instant(row["dateCreated"].as_str().unwrap()).unwrap()));
                 }
             }
+            if let Some((_, to)) = taken.skipped {
+                let needed = service.too_old_ms.unwrap_or(0);
+                prop_assert!(to - from <= 2 * needed + HOUR / 10, "{} s are passed over", (to - from) / 1000);
+                taken_from = to;
+            } else if service.too_old_ms.is_some() {
+                // The minute that the service may forget at any time is not asked for.
+                taken_from = taken_from.max(from + HOUR / 60);
+            }
             if let Some(up_to) = taken.read_up_to {
                 let missing = service.events.iter().find(|(number, at)| {
-                    *at < up_to && Some(*number) != service.unknown && !given.contains(&(*number, *at))
+                    *at < up_to
+                        && *at >= taken_from
+                        && Some(*number) != service.unknown
+                        && !given.contains(&(*number, *at))
                 });
                 prop_assert_eq!(missing, None, "missing at a checkpoint of {}", up_to - from);
             }
             if taken.done {
                 prop_assert_eq!(taken.read_up_to, Some(TO));
+                let is_plain = service.goings.is_empty() && service.unknown.is_none() && service.too_old_ms.is_none();
+                if is_plain && service.longest_ms == 100 * HOUR {
+                    prop_assert!(intervals.len() <= INTERVALS_MAX, "{} intervals", intervals.len());
+                }
                 return Ok(());
             }
         }

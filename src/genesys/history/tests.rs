@@ -52,7 +52,8 @@ fn a_long_span_is_read_in_pieces_and_each_end_is_told_after_its_last_page() {
 fn nothing_is_asked_for_that_the_service_no_longer_keeps() {
     let mut history = history(12 * 24 * HOUR, ids(1));
     let Next::Ask { body, .. } = history.next(Instant::now(), NOW) else { panic!() };
-    assert!(body.contains(&format_millis(NOW - KEPT_MS)), "{body}");
+    // Nor what it keeps no longer when the request is there.
+    assert!(body.contains(&format_millis(NOW - REACH_MS)), "{body}");
 }
 
 #[test]
@@ -157,4 +158,117 @@ fn half_an_answer_is_asked_for_again() {
     assert!(history.take(Ok(r#"{"entities":[{"a":1}"#.to_owned()), 0).failed.is_some());
     assert_eq!(ask(&mut history), (None, 1, 1));
     assert!(history.take(page(1, None), 0).done);
+}
+
+/// The beginning of the interval that is asked for.
+fn asked_from(history: &mut History) -> Millis {
+    let Next::Ask { body, .. } = history.next(Instant::now(), NOW) else { panic!("nothing is asked for") };
+    let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+    crate::clock::parse_instant(body["interval"].as_str().unwrap().split_once('/').unwrap().0).unwrap()
+}
+
+#[test]
+fn what_is_too_old_for_the_service_is_passed_over_and_said() {
+    let mut history = history(KEPT_MS, ids(2));
+    // It takes nothing that begins more than two hours inside of what it keeps.
+    let limit = NOW - KEPT_MS + 2 * HOUR;
+    let mut skipped = None;
+    for _ in 0..1_000 {
+        if history.is_idle() {
+            break;
+        }
+        let answer = if asked_from(&mut history) < limit { failure(Kind::Refused(400)) } else { page(1, None) };
+        let taken = history.take(answer, 0);
+        assert!(taken.failed.is_none());
+        skipped = skipped.or(taken.skipped);
+    }
+    let (from, to) = skipped.unwrap();
+    assert_eq!(from, NOW - KEPT_MS);
+    assert!(history.is_idle() && (limit..limit + 3 * HOUR).contains(&to), "{}", (to - limit) / 60_000);
+}
+
+#[test]
+fn a_service_that_refuses_everything_takes_nothing_away() {
+    let mut history = history(KEPT_MS, ids(2));
+    let mut failures = 0;
+    for _ in 0..500 {
+        assert!(asked_from(&mut history) < NOW - KEPT_MS + EDGE_ZONE_MS);
+        let taken = history.take(failure(Kind::Refused(400)), 0);
+        assert!(taken.skipped.is_none() && taken.read_up_to.is_none() && !taken.progressed);
+        failures += u32::from(taken.failed.is_some());
+    }
+    assert!(failures >= 3);
+    // It was not the age: from where it stood the reading goes on.
+    while asked_from(&mut history) > NOW - REACH_MS {
+        history.take(failure(Kind::Refused(400)), 0);
+    }
+    let taken = history.take(page(1, None), 0);
+    assert!(taken.skipped.is_none() && taken.progressed);
+}
+
+#[test]
+fn a_hundred_empty_pages_with_cursors_of_their_own_are_passed() {
+    let mut history = history(HOUR, ids(1));
+    for n in 0..100 {
+        ask(&mut history);
+        assert!(history.take(page(0, Some(&format!("/next?after={n}"))), 0).failed.is_none());
+    }
+    ask(&mut history);
+    let taken = history.take(page(1, None), 0);
+    assert!(taken.done && taken.page.is_some());
+}
+
+#[test]
+fn a_piece_that_does_not_come_to_its_end_is_shortened() {
+    let mut history = history(2 * HOUR, ids(1));
+    let mut hours = Vec::new();
+    for _ in 0..100 {
+        let (cursor, span, _) = ask(&mut history);
+        hours.push(span);
+        // Whatever is longer than an hour has a second page, which is refused.
+        let is_long = span > 1;
+        let answer =
+            if cursor.is_some() { failure(Kind::Refused(400)) } else { page(1, is_long.then_some("/next?a=1")) };
+        if history.take(answer, 0).done {
+            break;
+        }
+    }
+    assert!(history.is_idle(), "{hours:?}");
+}
+
+#[test]
+fn only_what_was_not_given_before_is_progress() {
+    let mut history = history(HOUR, ids(1));
+    let mut progress = Vec::new();
+    // Its second page is refused, again and again.
+    for _ in 0..3 {
+        ask(&mut history);
+        progress.push(history.take(page(1, Some("/next?after=1")), 0).progressed);
+        ask(&mut history);
+        progress.push(history.take(failure(Kind::Refused(400)), 0).progressed);
+    }
+    assert_eq!(progress, [true, false, false, false, false, false]);
+}
+
+#[test]
+fn a_limit_on_the_definitions_costs_no_span() {
+    let mut history = history(6 * 24 * HOUR, ids(4));
+    let mut spans = Vec::new();
+    while !history.is_idle() {
+        let (_, hours, count) = ask(&mut history);
+        let answer = if count > 2 { failure(Kind::Refused(400)) } else { page(0, None) };
+        spans.push(hours);
+        assert!(history.take(answer, 0).failed.is_none());
+    }
+    assert!(spans.contains(&24) && spans.len() < 40, "{spans:?}");
+}
+
+#[test]
+fn two_readers_of_one_history_keep_to_one_rate() {
+    let mut one = History::new("https://api.example", 20);
+    let mut other = one.beside();
+    let now = Instant::now();
+    let sent =
+        (0..100).filter(|n| if n % 2 == 0 { one.ask_other(now) } else { other.ask_other(now) }.is_none()).count();
+    assert_eq!(sent, 2, "a tenth of the rate at once");
 }

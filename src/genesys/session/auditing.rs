@@ -6,16 +6,15 @@ use std::time::{Duration, Instant};
 
 use super::Session;
 use super::reading::State;
-use crate::audit::{Audit, Failed, Report, Step, held_since};
+use crate::audit::{Audit, Failed, Report, Step};
 use crate::clock::{Millis, format_millis};
-use crate::message::FromSession;
+use crate::message::{FromSession, Page};
+use crate::records::Held;
 use crate::status::Code;
 
 /// What is compared at once, and how often.
 const SPAN_MS: Millis = 3_600_000;
 const INTERVAL: Duration = Duration::from_secs(3600);
-/// How long the writer has for a repair before it is looked at.
-const REPAIR_TIME: Duration = Duration::from_secs(5);
 /// Repairs of one span before it is said that it cannot be repaired.
 const REPAIRS_MAX: u32 = 2;
 /// After a request that failed.
@@ -27,6 +26,8 @@ pub(super) struct Auditing {
     running: Option<Audit>,
     at: Option<Instant>,
     repairs: u32,
+    /// Rows were given to the writer, which has not said yet that they are written.
+    is_repairing: bool,
     /// Where a span begins that could not be repaired: the next audit looks at it again.
     unrepaired: Option<Millis>,
 }
@@ -37,7 +38,13 @@ impl Session {
         let can = self.wants_history() && reading.state == State::Works && reading.history.is_idle();
         // What the writer was given and has not written yet is not missing.
         let is_written = reading.given == Some(reading.checkpoint);
+        let is_written = is_written && !self.auditing.is_repairing;
         (can && is_written && self.outbox.is_empty()).then(|| self.auditing.at.unwrap_or(self.started))
+    }
+
+    /// The writer has written all that it was given.
+    pub(super) fn repair_is_written(&mut self) {
+        self.auditing.is_repairing = false;
     }
 
     /// One step of an audit: a request at most.
@@ -58,6 +65,11 @@ impl Session {
         let beat = &self.beat;
         match audit.step(&mut self.api, &self.clock, &|| beat.busy()) {
             Ok(Step::Done(report)) => self.take_report(&report),
+            Ok(Step::Missing(rows)) => {
+                self.auditing.at = Some(now);
+                self.auditing.running = Some(audit);
+                self.repair(rows);
+            }
             Ok(Step::More) => {
                 self.auditing.at = Some(now);
                 self.auditing.running = Some(audit);
@@ -81,8 +93,20 @@ impl Session {
     fn begin_audit(&mut self) -> Option<Audit> {
         let to = self.api.service().now() - self.overlap_ms();
         let from = self.auditing.unrepaired.map_or(to - SPAN_MS, |from| from.min(to - SPAN_MS));
-        let from = from.max(self.reading.origin).max(held_since(&self.config).unwrap_or(Millis::MIN));
-        (from < to).then(|| Audit::new(&self.config, self.plan.ids.clone(), &self.known_definitions(), from, to))
+        let (from, to) = Held::of(&self.config.output).cut(from.max(self.reading.origin), to)?;
+        let known = self.known_definitions();
+        Some(Audit::new(&self.config, self.reading.history.beside(), self.plan.ids.clone(), &known, (from, to)))
+    }
+
+    /// Has missing rows appended; the audit goes on when the writer has said that they are.
+    fn repair(&mut self, rows: Page) {
+        if self.auditing.repairs >= REPAIRS_MAX {
+            return;
+        }
+        log::warn!("{} events were missing in the file: appending them", rows.rows.len());
+        self.auditing.is_repairing = true;
+        self.tell(FromSession::Repair(rows));
+        self.tell(FromSession::ReadUpTo(self.reading.checkpoint));
     }
 
     fn take_report(&mut self, report: &Report) {
@@ -99,16 +123,10 @@ impl Session {
             }
             return;
         }
-        let count = report.missing.len();
+        let count = report.missing_count;
         if self.auditing.repairs < REPAIRS_MAX {
             self.auditing.repairs += 1;
-            self.auditing.at = Some(now + REPAIR_TIME);
-            log::warn!(
-                "{count} events between {} and {} were missing in the file: appending them",
-                report.from,
-                report.to
-            );
-            self.tell(FromSession::Repair(report.repair(self.clock.wall())));
+            self.auditing.at = Some(now);
             return;
         }
         self.auditing.repairs = 0;

@@ -26,6 +26,9 @@ const HOLE_MS_MIN: Millis = 60_000;
 /// have to wait for a network or a permission.
 const FIRST_HOLE_MS_MIN: Millis = 3_600_000;
 
+/// A wall clock that differs by less is right: the service tells whole seconds.
+const CLOCKS_APART_MS: Millis = 2_500;
+
 /// How the history is, as far as the last request tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -55,6 +58,8 @@ pub(super) struct Reading {
     pub given: Option<Millis>,
     /// Before this nothing is asked for: where the very first start began.
     pub origin: Millis,
+    /// Origin and checkpoint are this machine's time so far.
+    by_wall: bool,
     /// A socket was opened since the running read began: another follows at once.
     again: bool,
     throttled_since: Option<Instant>,
@@ -73,6 +78,7 @@ impl Reading {
             checkpoint: start.checkpoint,
             given: None,
             origin: start.origin,
+            by_wall: start.by_wall,
             again: false,
             throttled_since: None,
         }
@@ -138,7 +144,7 @@ impl Session {
         };
         self.reading.retry_at = now;
         let answer = self.api.query_page(cursor.as_deref(), page_size, &body);
-        let taken = self.reading.history.take(answer, self.clock.wall());
+        let taken = self.reading.history.take(answer, self.service_time.receipt(&self.clock));
         for notice in taken.notices {
             log::warn!("{notice}");
         }
@@ -147,7 +153,12 @@ impl Session {
         }
         match taken.failed {
             Some(error) => self.read_failed(&error.with_correlation(self.api.correlation())),
-            None => self.read_worked(),
+            None if taken.progressed => self.read_worked(),
+            // What is refused and asked for in another way is no success.
+            None => {}
+        }
+        if let Some((from, to)) = taken.skipped {
+            self.tell_skipped(from, to);
         }
         if let Some(page) = taken.page {
             self.tell(FromSession::Page(page));
@@ -172,6 +183,7 @@ impl Session {
         let interval = self.config.catch_up.interval;
         self.reading.at = now + interval;
         let overlap = self.overlap_ms();
+        self.settle_origin();
         // A first start whose wall clock was ahead begins now; and what was read while a clock was ahead is read again.
         self.reading.origin = self.reading.origin.min(service_now);
         let known = self.reading.given.unwrap_or(self.reading.checkpoint).min(service_now);
@@ -183,22 +195,51 @@ impl Session {
         self.reading.retry_at = now;
     }
 
-    /// Down for longer than the service remembers: both ends of the hole are said.
-    fn tell_hole(&mut self, checkpoint: Millis, service_now: Millis) {
-        let kept = service_now - KEPT_MS;
-        let shortest = if checkpoint <= self.reading.origin { FIRST_HOLE_MS_MIN } else { HOLE_MS_MIN };
-        if checkpoint + shortest >= kept || self.reading.hole_told == Some(checkpoint) {
+    /// The very first start begins by the service's clock: this machine's may be wrong.
+    fn settle_origin(&mut self) {
+        let service = self.api.service();
+        if !self.reading.by_wall || !service.is_known() {
             return;
         }
-        self.reading.hole_told = Some(checkpoint);
+        let ahead_ms = service.ahead_ms();
+        self.reading.by_wall = false;
+        if ahead_ms.abs() > CLOCKS_APART_MS {
+            self.reading.origin -= ahead_ms;
+            self.reading.checkpoint = self.reading.origin;
+        }
+        self.tell(FromSession::Origin(self.reading.origin));
+    }
+
+    /// Down for longer than the service remembers: both ends of the hole are said.
+    fn tell_hole(&mut self, checkpoint: Millis, service_now: Millis) {
+        let why = "the history was not read for longer than the ten days that Genesys keeps it";
+        self.tell_hole_between(checkpoint, service_now - KEPT_MS, why);
+    }
+
+    fn tell_hole_between(&mut self, from: Millis, to: Millis, why: &str) {
+        let shortest = if from <= self.reading.origin { FIRST_HOLE_MS_MIN } else { HOLE_MS_MIN };
+        if from + shortest >= to || self.reading.hole_told == Some(from) {
+            return;
+        }
+        self.reading.hole_told = Some(from);
         self.status.raise(
             Code::Incomplete,
             format!(
-                "events from {} to {} may be missing for good: the history was not read for longer than the ten days that Genesys keeps it; what the socket brought meanwhile is there; note the gap, nothing can bring the rest back",
-                format_millis(checkpoint),
-                format_millis(kept)
+                "events from {} to {} may be missing for good: {why}; what the socket brought meanwhile is there; note the gap, nothing can bring the rest back",
+                format_millis(from),
+                format_millis(to)
             ),
         );
+    }
+
+    /// The service took no request for this part of what it keeps.
+    fn tell_skipped(&mut self, from: Millis, to: Millis) {
+        log::warn!(
+            "the history takes no request that begins before {}: what came since {} is passed over",
+            format_millis(to),
+            format_millis(from)
+        );
+        self.tell_hole_between(from, to, "the history takes no request that begins so early");
     }
 
     fn read_worked(&mut self) {

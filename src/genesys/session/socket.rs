@@ -15,7 +15,7 @@ use crate::reader::ReaderHandle;
 use crate::secret::Secret;
 
 /// A socket that somebody else's puts out sooner than this after it was opened (and twice RECONNECT_DELAY, which the
-/// other one waits too), twice in a row, is being fought over.
+/// other one waits too), two or three times in a row, is being fought over.
 const SHORT_LIFE: Duration = Duration::from_secs(10);
 /// A channel of one's own is made for that reason no more often than this: a network that cuts every socket must not
 /// make channels, of which the client has only twenty.
@@ -200,7 +200,8 @@ impl Session {
         self.update_doing("opening the socket");
         let connection = self.next_connection();
         let uri = Secret::new(state.connect_uri.clone());
-        let address = Address { connection, uri, channel: Secret::new(state.id.clone()) };
+        let address =
+            Address { connection, uri, channel: Secret::new(state.id.clone()), service: self.service_time.clone() };
         match (self.open)(address) {
             Ok(handle) => {
                 self.socket.next = Some(Live { connection, handle, opened: None, channel: state, closing: false });
@@ -395,7 +396,10 @@ impl Session {
                     self.socket.open_at = self.clock.now();
                 }
             }
-            News::Checkpoint(ms) => self.reading.checkpoint = ms,
+            News::Checkpoint(ms) => {
+                self.reading.checkpoint = ms;
+                self.repair_is_written();
+            }
         }
         let open = self.socket.current.is_some();
         self.status.gauges.socket_connected.set(i64::from(open));
@@ -434,16 +438,13 @@ impl Session {
         let life = now.duration_since(live.opened.unwrap_or(now));
         log::warn!("the socket was lost after {} s: {}", life.as_secs(), self.socket.why_lost);
         let is_short = life < SHORT_LIFE + 2 * self.config.reconnect.delay;
-        if is_short && was_put_out(&why) {
-            self.socket.short_lives += 1;
-        } else {
-            self.socket.short_lives = 0;
-        }
+        let enough = short_lives_of_a_fight(&why).filter(|_| is_short);
+        self.socket.short_lives = if enough.is_some() { self.socket.short_lives + 1 } else { 0 };
         if !is_short {
             self.socket.backoff.reset();
         }
         let may_make = self.socket.own_channel_made.is_none_or(|made| now.duration_since(made) >= OWN_CHANNEL_INTERVAL);
-        if self.socket.short_lives >= 2 && may_make {
+        if enough.is_some_and(|enough| self.socket.short_lives >= enough) && may_make {
             log::warn!(
                 "something else takes this channel's socket over, as a copy of this collector would: it gets a channel of its own"
             );
@@ -531,10 +532,16 @@ impl Session {
     }
 }
 
-/// Whether the socket ended as it does when somebody else connects to its channel.
-fn was_put_out(why: &Closed) -> bool {
-    // 1001, 1012 and 1013: the server goes away, restarts, or is overloaded.
-    matches!(why, Closed::ByServer { code, .. } if !matches!(code, 1001 | 1012 | 1013))
+/// How many short lives in a row tell that somebody else connects to the channel, where the last one ended like this.
+fn short_lives_of_a_fight(why: &Closed) -> Option<u32> {
+    match why {
+        // The server restarts or is overloaded.
+        Closed::ByServer { code: 1012 | 1013, .. } => None,
+        // The server goes away, perhaps; who is put out may be told the same.
+        Closed::ByServer { code: 1001, .. } => Some(3),
+        Closed::ByServer { .. } => Some(2),
+        _ => None,
+    }
 }
 
 /// What happened to the socket, for a person; the service's words may name the channel.

@@ -108,7 +108,12 @@ impl Stage {
             }
         };
         let first = sim.now() - config.catch_up.start.as_millis() as Millis;
-        let begin = Start { checkpoint: checkpoint.unwrap_or(first), origin: checkpoint.map_or(first, |_| 0), channel };
+        let begin = Start {
+            checkpoint: checkpoint.unwrap_or(first),
+            origin: checkpoint.map_or(first, |_| 0),
+            by_wall: false,
+            channel,
+        };
         let thread =
             start(Arc::new(config), begin, dialer, to_writer, news, open, status.clone(), clock, stopped).unwrap();
         Self { sim, status, frames, told, news: news_in, stop: Some(stop), thread: Some(thread), seen: Seen::default() }
@@ -160,7 +165,7 @@ impl Stage {
                 let _ = self.news.try_send(News::ChannelKept);
             }
             FromSession::Definitions(definitions) => self.seen.definitions = definitions.len(),
-            FromSession::Repair(_) => {}
+            FromSession::Repair(_) | FromSession::Origin(_) => {}
         }
     }
 
@@ -354,6 +359,44 @@ fn who_is_put_out_twice_makes_a_channel_of_its_own() {
     stage.until("a channel of its own", |stage| stage.sim.view(|view| view.channels_made() == 2));
     stage.until_settled();
     stage.until_received();
+}
+
+#[test]
+fn who_is_put_out_three_times_with_the_words_going_away_makes_a_channel_of_its_own() {
+    let mut stage = Stage::new(simulator());
+    stage.until_settled();
+    for opened in 1..=3 {
+        assert_eq!(stage.sim.view(|view| view.channels_made()), 1);
+        stage.until("the socket", |stage| {
+            stage.sim.view(|view| view.sockets_opened()) >= opened
+                && stage.status.gauges.socket_connected.get() == Some(1)
+        });
+        stage.sim.faults().close_sockets(1001, "");
+        stage.until("its end", |stage| stage.status.gauges.socket_connected.get() == Some(0));
+    }
+    stage.until("a channel of its own", |stage| stage.sim.view(|view| view.channels_made() == 2));
+    stage.until_settled();
+    stage.until_received();
+}
+
+#[test]
+fn a_history_that_refuses_every_request_is_failing_all_the_time_and_asked_ever_more_slowly() {
+    let sim = simulator();
+    let mut config = config_for(&sim);
+    config.reconnect = Reconnect { delay: Duration::from_millis(100), max_delay: Duration::from_secs(60) };
+    sim.faults().fail(Call::History, Action::status(400));
+    sim.faults().set(|knobs| knobs.requests_per_minute = None);
+    let mut stage = Stage::with(sim, config, None, None);
+    stage.until_raised(Code::HistoryFailing);
+    let (begun, requests) = (Instant::now(), stage.sim.view(|view| view.count(Call::History)));
+    stage.until("five seconds", |stage| {
+        assert!(stage.status.is_raised(Code::HistoryFailing));
+        begun.elapsed() > Duration::from_secs(5)
+    });
+    let more = stage.sim.view(|view| view.count(Call::History)) - requests;
+    assert!(more < 100, "{more} requests in five seconds");
+    stage.sim.faults().heal_all();
+    stage.until_cleared(Code::HistoryFailing);
 }
 
 #[test]
