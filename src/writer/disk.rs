@@ -25,6 +25,7 @@ impl Writer {
         let mut gives_up: Option<Instant> = None;
         while !self.intake.lines.is_empty() {
             let Some(error) = self.append() else { break };
+            self.file_refuses = true;
             self.status.counters.errors.add(1);
             self.status.raise(
                 Code::DiskWriteFailed,
@@ -49,8 +50,8 @@ impl Writer {
                 ));
             }
         }
-        if self.intake.tally.written > 0 && !self.state_dirty {
-            self.status.clear(Code::DiskWriteFailed);
+        if self.intake.tally.written > 0 {
+            self.file_takes();
         }
         self.publish();
         Ok(())
@@ -119,6 +120,7 @@ impl Writer {
             format!("cannot sync {}: {error}; starting again, to see what is in it", self.output.path().display())
         })?;
         self.state.checkpoint_ms = Some(instant);
+        self.state.by_wall = false;
         self.save_state();
         self.status.gauges.checkpoint.set(instant);
         self.intake.window.sweep(instant - self.reach_ms());
@@ -137,20 +139,22 @@ impl Writer {
             self.state.cursor = Some(cursor);
             self.cursor_kept = self.clock.now();
         }
-        let path = &self.config.output.state_file;
-        match state::write(path, &self.state) {
-            Ok(()) => self.state_dirty = false,
-            Err(error) => {
-                self.status.raise(
-                    Code::DiskWriteFailed,
-                    format!(
-                        "cannot write STATE_FILE {}: {error}; events are in {}, but the checkpoint stands still, and after a restart more of the history is read again: free or mend the disk, and it goes on by itself",
-                        path.display(),
-                        self.output.path().display()
-                    ),
-                );
-                self.state_dirty = true;
-            }
+        let Err(error) = state::write(&self.config.output.state_file, &self.state) else {
+            self.state_dirty = false;
+            return;
+        };
+        self.state_dirty = true;
+        self.look();
+        // Where the file cannot be written either, that is what matters.
+        if !self.file_refuses {
+            self.status.raise(
+                Code::DiskWriteFailed,
+                format!(
+                    "cannot write STATE_FILE {}: {error}; events are in {}, but the checkpoint stands still, and after a restart more of the history is read again: free or mend the disk, and it goes on by itself",
+                    self.config.output.state_file.display(),
+                    self.output.path().display()
+                ),
+            );
         }
     }
 
@@ -165,20 +169,33 @@ impl Writer {
                 }
                 match change {
                     Change::None => {}
-                    Change::Replaced => log::info!("{} was moved or deleted: a new one is begun", self.output.path().display()),
+                    Change::Replaced => {
+                        log::info!("{} was moved or deleted: a new one is begun", self.output.path().display())
+                    }
                     Change::Cut => log::info!("{} was cut by someone else", self.output.path().display()),
                 }
-                if self.intake.lines.is_empty() && !self.state_dirty {
-                    self.status.clear(Code::DiskWriteFailed);
+                if self.intake.lines.is_empty() {
+                    self.file_takes();
                 }
             }
-            Err(error) => self.status.raise(
-                Code::DiskWriteFailed,
-                format!(
-                    "{} is gone and cannot be begun anew: {error}; events wait in memory, then in Genesys's history for ten days: bring the folder back, and it goes on by itself",
-                    self.output.path().display()
-                ),
-            ),
+            Err(error) => {
+                self.file_refuses = true;
+                self.status.raise(
+                    Code::DiskWriteFailed,
+                    format!(
+                        "{} is gone and cannot be begun anew: {error}; events wait in memory, then in Genesys's history for ten days: bring the folder back, and it goes on by itself",
+                        self.output.path().display()
+                    ),
+                );
+            }
+        }
+    }
+
+    /// The file takes lines; the state's disk may still refuse.
+    fn file_takes(&mut self) {
+        self.file_refuses = false;
+        if !self.state_dirty {
+            self.status.clear(Code::DiskWriteFailed);
         }
     }
 }
