@@ -78,7 +78,10 @@ pub struct Writer {
     output: OutputFile,
     lock: Lock,
     state: State,
+    /// The state on the disk is older: the last try to write it failed.
     state_dirty: bool,
+    /// The file could not be written, the last time it was tried.
+    file_refuses: bool,
     unreadable: Unreadable,
     unreadable_last: Option<Instant>,
     /// Whether it was logged that frames cannot be kept aside.

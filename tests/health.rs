@@ -136,6 +136,8 @@ fn where_one_request_after_the_other_hangs_that_is_told_in_time_too() {
     let (sim, folder) = (simulator(|_| ()), Folder::new("health-hangs"));
     let collector = Collector::start(&sim, &folder, &[]);
     collector.wait_healthy();
+    // The first read is over.
+    let_pass(Duration::from_secs(1));
     // The new channel is asked for first: the history's turn comes when that has hung for its time.
     sim.faults().fail_all(&Action::Hang);
     sim.faults().heal(Call::Handshake);

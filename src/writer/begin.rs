@@ -97,6 +97,7 @@ impl Writer {
             lock,
             state,
             state_dirty: false,
+            file_refuses: false,
             unreadable,
             unreadable_last: None,
             aside_failed: false,

@@ -28,8 +28,8 @@ impl Writer {
             let Some(error) = self.append() else { break };
             self.wait_for_disk("write", &error, stop, &mut gives_up)?;
         }
-        if self.intake.tally.written > 0 && !self.state_dirty {
-            self.status.clear(Code::DiskWriteFailed);
+        if self.intake.tally.written > 0 {
+            self.file_takes();
         }
         self.publish();
         Ok(())
@@ -44,6 +44,7 @@ impl Writer {
         gives_up: &mut Option<Instant>,
     ) -> Result<(), String> {
         let what = format!("cannot {verb} {}: {error}", self.output.path().display());
+        self.file_refuses = true;
         self.status.counters.errors.add(1);
         self.status.raise(
             Code::DiskWriteFailed,
@@ -132,8 +133,9 @@ impl Writer {
             }
             self.wait_for_disk("sync", &error, stop, &mut gives_up)?;
         }
-        self.status.clear(Code::DiskWriteFailed);
+        self.file_takes();
         self.state.checkpoint_ms = Some(instant);
+        self.state.by_wall = false;
         self.save_state();
         self.status.gauges.checkpoint.set(instant);
         self.intake.window.sweep(instant - self.reach_ms());
@@ -155,20 +157,22 @@ impl Writer {
         if let Some(sink) = &self.sink {
             self.state.backlog_dropped = sink.dropped();
         }
-        let path = &self.config.output.state_file;
-        match state::write(path, &self.state) {
-            Ok(()) => self.state_dirty = false,
-            Err(error) => {
-                self.status.raise(
-                    Code::DiskWriteFailed,
-                    format!(
-                        "cannot write STATE_FILE {}: {error}; events are in {}, but the checkpoint stands still, and after a restart more of the history is read again: free or mend the disk, and it goes on by itself",
-                        path.display(),
-                        self.output.path().display()
-                    ),
-                );
-                self.state_dirty = true;
-            }
+        let Err(error) = state::write(&self.config.output.state_file, &self.state) else {
+            self.state_dirty = false;
+            return;
+        };
+        self.state_dirty = true;
+        self.look();
+        // Where the file cannot be written either, that is what matters.
+        if !self.file_refuses {
+            self.status.raise(
+                Code::DiskWriteFailed,
+                format!(
+                    "cannot write STATE_FILE {}: {error}; events are in {}, but the checkpoint stands still, and after a restart more of the history is read again: free or mend the disk, and it goes on by itself",
+                    self.config.output.state_file.display(),
+                    self.output.path().display()
+                ),
+            );
         }
     }
 
@@ -183,20 +187,33 @@ impl Writer {
                 }
                 match change {
                     Change::None => {}
-                    Change::Replaced => log::info!("{} was moved or deleted: a new one is begun", self.output.path().display()),
+                    Change::Replaced => {
+                        log::info!("{} was moved or deleted: a new one is begun", self.output.path().display())
+                    }
                     Change::Cut => log::info!("{} was cut by someone else", self.output.path().display()),
                 }
-                if self.intake.lines.is_empty() && !self.state_dirty {
-                    self.status.clear(Code::DiskWriteFailed);
+                if self.intake.lines.is_empty() {
+                    self.file_takes();
                 }
             }
-            Err(error) => self.status.raise(
-                Code::DiskWriteFailed,
-                format!(
-                    "{} is gone and cannot be begun anew: {error}; events wait in memory, then in Genesys's history for ten days: bring the folder back, and it goes on by itself",
-                    self.output.path().display()
-                ),
-            ),
+            Err(error) => {
+                self.file_refuses = true;
+                self.status.raise(
+                    Code::DiskWriteFailed,
+                    format!(
+                        "{} is gone and cannot be begun anew: {error}; events wait in memory, then in Genesys's history for ten days: bring the folder back, and it goes on by itself",
+                        self.output.path().display()
+                    ),
+                );
+            }
+        }
+    }
+
+    /// The file takes lines; the state's disk may still refuse.
+    fn file_takes(&mut self) {
+        self.file_refuses = false;
+        if !self.state_dirty {
+            self.status.clear(Code::DiskWriteFailed);
         }
     }
 }

@@ -206,8 +206,8 @@ impl Session {
         if ahead_ms.abs() > CLOCKS_APART_MS {
             self.reading.origin -= ahead_ms;
             self.reading.checkpoint = self.reading.origin;
+            self.tell(FromSession::Origin(self.reading.origin));
         }
-        self.tell(FromSession::Origin(self.reading.origin));
     }
 
     /// Down for longer than the service remembers: both ends of the hole are said.
