@@ -10,6 +10,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
@@ -165,8 +166,8 @@ pub struct Definition {
 pub enum News {
     /// The socket is open: what comes now is received.
     Opened(Connection),
-    /// The socket is closed, or could not be opened.
-    Closed { connection: Connection, why: Closed },
+    /// The socket is closed, or could not be opened; since when, for the session may be busy.
+    Closed { connection: Connection, why: Closed, at: Instant },
     /// A control frame that the writer met.
     Control { connection: Connection, control: Control },
     /// The channel that was last given to the writer is on the disk.

@@ -164,7 +164,7 @@ impl Reader {
             Err(why) => why,
         };
         self.beat.waiting();
-        self.tell(News::Closed { connection: self.address.connection, why });
+        self.tell(News::Closed { connection: self.address.connection, why, at: self.clock.now() });
     }
 
     /// Says it, unless everything stops.

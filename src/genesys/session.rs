@@ -192,8 +192,14 @@ impl Session {
             if self.must_stop() {
                 return;
             }
+            let mut heard = false;
             while let Ok(news) = self.news.try_recv() {
                 self.hear(news);
+                heard = true;
+            }
+            if heard {
+                // The next request may take its time.
+                self.assess();
             }
             self.deliver();
             let worked = self.work();

@@ -91,7 +91,7 @@ impl Stage {
 
     fn closed(&self) -> Closed {
         match self.news.recv_timeout(SOON).unwrap() {
-            News::Closed { connection: 7, why } => why,
+            News::Closed { connection: 7, why, .. } => why,
             other => panic!("{other:?}"),
         }
     }

@@ -125,13 +125,17 @@ impl Writer {
 
     /// Everything before this instant was given and is written: makes it durable and remembers it.
     pub(super) fn move_checkpoint(&mut self, instant: Millis, stop: &Receiver<()>) -> Result<(), String> {
-        let mut gives_up = None;
+        let (mut gives_up, mut refused) = (None, false);
         while let Err(error) = self.output.sync() {
             // Only reading the file anew tells then what is in it.
             if error.kind() == ErrorKind::InvalidData {
                 return Err(format!("cannot sync {}: {error}; starting again", self.output.path().display()));
             }
             self.wait_for_disk("sync", &error, stop, &mut gives_up)?;
+            refused = true;
+        }
+        if refused {
+            self.status.clear(Code::DiskWriteFailed);
         }
         self.file_takes();
         self.state.checkpoint_ms = Some(instant);

@@ -388,7 +388,7 @@ impl Session {
     pub(super) fn hear(&mut self, news: News) {
         match news {
             News::Opened(connection) => self.opened(connection),
-            News::Closed { connection, why } => self.closed(connection, why),
+            News::Closed { connection, why, at } => self.closed(connection, why, at),
             News::Control { connection, control } => self.control(connection, control),
             News::ChannelKept => {
                 self.socket.kept = true;
@@ -420,14 +420,14 @@ impl Session {
         self.publish();
     }
 
-    fn closed(&mut self, connection: Connection, why: Closed) {
+    fn closed(&mut self, connection: Connection, why: Closed, at: Instant) {
         let now = self.clock.now();
         if let Some(live) = self.socket.next.take_if(|next| next.connection == connection) {
             self.not_opened(live, why);
             return;
         }
         let Some(live) = self.socket.current.take_if(|current| current.connection == connection) else { return };
-        self.socket.lost.get_or_insert(now);
+        self.socket.lost.get_or_insert(at);
         self.socket.why_lost = describe(&why, &live.channel.id);
         self.read_instead();
         if self.socket.next.is_some() || live.closing {
