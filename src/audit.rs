@@ -30,14 +30,18 @@ use crate::genesys::error::{ApiError, Kind};
 use crate::genesys::history::{History, Next};
 use crate::json::Scanner;
 use crate::message::{Definition, Page};
+use crate::output::Flow;
 use crate::records::{self, Held};
 use crate::window::{Moment, RECEIPT_DELAY_MS, Sighting, TOLERANCE_MS, Way};
 
 pub use command::run;
 
 /// Records of a piece, about; so many times as many rows or records, and the piece is halved.
-const RECORDS_MAX: usize = 50_000;
+const RECORDS_MAX: usize = 10_000;
 const CROWDED: usize = 4;
+
+/// Lines of the files that are looked through where other duties wait, at most: more than a hundred a second for an hour.
+pub const LINES_MAX: usize = 400_000;
 
 /// Records are counted by the minute before pieces are cut.
 const MINUTE_MS: i64 = 60_000;
@@ -99,8 +103,18 @@ pub struct Report {
     /// The first of them: [`Report::missing_count`] says how many there are.
     pub missing: Vec<Entry>,
     pub extra: Vec<Entry>,
+    #[serde(skip)]
     pub missing_count: u64,
+    #[serde(skip)]
     pub extra_count: u64,
+    /// Those that are only counted; named in the document where there are any.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub missing_unlisted: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub extra_unlisted: u64,
+    /// More lines than it was to look through: it begins later than asked for.
+    #[serde(skip)]
+    pub begins_later: bool,
 }
 
 /// What a step brought.
@@ -140,6 +154,8 @@ pub struct Audit {
     ids: Vec<String>,
     history: History,
     records_max: usize,
+    lines_max: usize,
+    begins_later: bool,
     /// Records of each minute since `from`; `None`: they were not counted yet.
     minutes: Option<Vec<u32>>,
     /// How long a piece may be now, and the longest that the service counts.
@@ -212,6 +228,8 @@ impl Audit {
             ids,
             history,
             records_max: RECORDS_MAX,
+            lines_max: usize::MAX,
+            begins_later: false,
             minutes: None,
             piece_ms: to - from,
             piece_ms_max: to - from,
@@ -224,6 +242,11 @@ impl Audit {
             extra: Vec::new(),
             extra_count: 0,
         }
+    }
+
+    /// Looks through no more than so many lines of the files: with more of them it begins later.
+    pub fn within(self, lines_max: usize) -> Self {
+        Self { lines_max, ..self }
     }
 
     /// One step: a request at most. `pulse` is called while files are read.
@@ -258,16 +281,30 @@ impl Audit {
         }
     }
 
-    /// How many records each minute has.
-    fn count_minutes(&self, pulse: &dyn Fn()) -> std::io::Result<Vec<u32>> {
+    /// How many records each minute has; where the lines are too many, the older minutes are left out of the audit.
+    fn count_minutes(&mut self, pulse: &dyn Fn()) -> std::io::Result<Vec<u32>> {
         let (from, to) = (self.from, self.to);
         let mut minutes = vec![0; ((to - from) as usize).div_ceil(MINUTE_MS as usize)];
+        let minute_of = |at: Millis| ((at.clamp(from, to - 1) - from) / MINUTE_MS) as usize;
+        let (mut lines, mut reached) = (0, None);
         self.each_record(from, to, pulse, |record, _| {
+            lines += 1;
             let at = record.sighting.moment.nominal();
             if (from..to).contains(&at) {
-                minutes[((at - from) / MINUTE_MS) as usize] += 1;
+                minutes[minute_of(at)] += 1;
             }
+            if lines < self.lines_max {
+                return Flow::On;
+            }
+            reached = Some(at);
+            Flow::Stop
         })?;
+        if let Some(at) = reached {
+            // A minute more: records stand in the files in the order of time only nearly.
+            self.begun = (from + (minute_of(at) as i64 + 2) * MINUTE_MS).min(to);
+            self.compared = self.begun;
+            self.begins_later = true;
+        }
         Ok(minutes)
     }
 
@@ -378,11 +415,12 @@ impl Audit {
         let mut records = Vec::new();
         let mut is_crowded = false;
         self.each_record(from, to, pulse, |record, _| {
-            if records.len() < max {
-                records.push(record);
-            } else {
-                is_crowded = true;
+            is_crowded = records.len() >= max;
+            if is_crowded {
+                return Flow::Stop;
             }
+            records.push(record);
+            Flow::On
         })?;
         Ok((!is_crowded).then_some(records))
     }
@@ -393,7 +431,7 @@ impl Audit {
         from: Millis,
         to: Millis,
         pulse: &dyn Fn(),
-        mut visit: impl FnMut(Record, &str),
+        mut visit: impl FnMut(Record, &str) -> Flow,
     ) -> std::io::Result<()> {
         let visit = |text: &str, line: &crate::event::Line<'_>| {
             let sighting = records::sighting(line, self.row_delay_ms);
@@ -403,8 +441,9 @@ impl Audit {
                 && let event_id = line.event_id.decoded()
                 && let Some(definition) = self.ids.iter().position(|id| *id == event_id)
             {
-                visit(Record { sighting, definition }, text);
+                return visit(Record { sighting, definition }, text);
             }
+            Flow::On
         };
         records::each_since_beside_rotation(&self.output.file, from - MARGIN_MS, visit, pulse)
     }
@@ -507,12 +546,11 @@ impl Audit {
         extras.into_iter().for_each(|extra| *wanted.entry(extra).or_default() += 1);
         let mut found = Vec::new();
         self.each_record(from, to, pulse, |record, text| {
-            if found.len() < room
-                && let Some(times) = wanted.get_mut(&extra(&record.sighting)).filter(|times| **times > 0)
-            {
+            if let Some(times) = wanted.get_mut(&extra(&record.sighting)).filter(|times| **times > 0) {
                 *times -= 1;
                 found.push(record_entry(text));
             }
+            if found.len() < room { Flow::On } else { Flow::Stop }
         })?;
         self.extra.append(&mut found);
         Ok(())
@@ -526,12 +564,19 @@ impl Audit {
             to: format_millis(self.to),
             complete: self.missing_count == 0,
             definitions: std::mem::take(&mut self.counted),
+            missing_unlisted: self.missing_count - missing.len() as u64,
+            extra_unlisted: self.extra_count - extra.len() as u64,
+            begins_later: self.begins_later,
             missing,
             extra,
             missing_count: self.missing_count,
             extra_count: self.extra_count,
         }
     }
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// When the row of a record with this moment may say that it happened.

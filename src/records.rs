@@ -30,23 +30,27 @@ const PASSES_MAX: usize = 100;
 pub fn each_since(
     files: &[PathBuf],
     horizon: Millis,
-    record: impl FnMut(&str, &Line<'_>),
+    mut record: impl FnMut(&str, &Line<'_>),
     more: impl Fn() -> bool,
     pulse: impl Fn(),
 ) -> io::Result<()> {
+    let record = |text: &str, line: &Line<'_>| {
+        record(text, line);
+        Flow::On
+    };
     let mut reading = Reading { horizon, record, more, pulse, old: HashMap::new(), scratch: Vec::new() };
     reading.pass(files).map(|_| ())
 }
 
 /// The same of the output file at this path and its backups, while another thread or process may rotate them: each
-/// file that is there is read once, under whatever number it stands by then.
+/// file that is there is read once, under whatever number it stands by then. `record` may say that it has seen enough.
 ///
 /// # Errors
 /// When the folder or a file that is there cannot be read.
 pub fn each_since_beside_rotation(
     path: &Path,
     horizon: Millis,
-    record: impl FnMut(&str, &Line<'_>),
+    record: impl FnMut(&str, &Line<'_>) -> Flow,
     pulse: impl Fn(),
 ) -> io::Result<()> {
     let mut reading = Reading { horizon, record, more: || false, pulse, old: HashMap::new(), scratch: Vec::new() };
@@ -65,12 +69,12 @@ struct Reading<R, M, P> {
     record: R,
     more: M,
     pulse: P,
-    /// The files that were read, by device and inode, and whether all that they hold is too old.
+    /// The files that were read, by device and inode, and whether nothing before them is wanted.
     old: HashMap<(u64, u64), bool>,
     scratch: Vec<u8>,
 }
 
-impl<R: FnMut(&str, &Line<'_>), M: Fn() -> bool, P: Fn()> Reading<R, M, P> {
+impl<R: FnMut(&str, &Line<'_>) -> Flow, M: Fn() -> bool, P: Fn()> Reading<R, M, P> {
     /// Reads those files that were not read yet, up to one that is too old; says whether there was any.
     fn pass(&mut self, files: &[PathBuf]) -> io::Result<bool> {
         let mut any = false;
@@ -98,10 +102,10 @@ impl<R: FnMut(&str, &Line<'_>), M: Fn() -> bool, P: Fn()> Reading<R, M, P> {
         Ok(any)
     }
 
-    /// Reads one file; says whether all that it holds is too old.
+    /// Reads one file; says whether all that it holds is too old, or enough was seen.
     fn read(&mut self, file: &File) -> io::Result<bool> {
         // A file is left when a whole block of it is too old, and the files before it with it.
-        let (block_is_old, file_is_old) = (Cell::new(true), Cell::new(true));
+        let (block_is_old, file_is_old, is_enough) = (Cell::new(true), Cell::new(true), Cell::new(false));
         let Self { horizon, record, more, pulse, scratch, .. } = self;
         let line = |text: &[u8]| {
             let Ok(text) = std::str::from_utf8(text) else { return };
@@ -112,13 +116,16 @@ impl<R: FnMut(&str, &Line<'_>), M: Fn() -> bool, P: Fn()> Reading<R, M, P> {
                 block_is_old.set(false);
                 file_is_old.set(false);
             }
-            record(text, &line);
+            if !is_enough.get() && record(text, &line) == Flow::Stop {
+                is_enough.set(true);
+            }
         };
         each_line_backwards(file, line, || {
             pulse();
-            if block_is_old.replace(true) && !more() { Flow::Stop } else { Flow::On }
+            let is_old = block_is_old.replace(true) && !more();
+            if is_old || is_enough.get() { Flow::Stop } else { Flow::On }
         })?;
-        Ok(file_is_old.get())
+        Ok(file_is_old.get() || is_enough.get())
     }
 }
 
@@ -243,6 +250,7 @@ mod tests {
                 backups::rotate(&path, 500, None).unwrap();
                 std::fs::write(&path, line(5 + rotations)).unwrap();
             }
+            Flow::On
         };
         each_since_beside_rotation(&path, 0, record, || ()).unwrap();
         found.sort();
@@ -250,5 +258,21 @@ mod tests {
         expected.sort();
         assert_eq!(found, expected);
         std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn whoever_has_seen_enough_is_shown_no_more() {
+        let path = std::env::temp_dir().join(format!("audiohook-records-enough-{}", std::process::id()));
+        std::fs::write(&path, (0..3_000).map(|n| line(n % 1_000)).collect::<String>()).unwrap();
+        std::fs::write(backups::backup(&path, 1), line(0)).unwrap();
+        let mut found = 0;
+        let record = |_: &str, _: &Line<'_>| {
+            found += 1;
+            if found < 10 { Flow::On } else { Flow::Stop }
+        };
+        each_since_beside_rotation(&path, 0, record, || ()).unwrap();
+        assert_eq!(found, 10);
+        std::fs::remove_file(backups::backup(&path, 1)).unwrap();
+        std::fs::remove_file(path).unwrap();
     }
 }

@@ -122,6 +122,29 @@ fn an_hour_with_more_events_than_fit_is_compared_in_pieces_and_nothing_is_append
 }
 
 #[test]
+fn where_there_are_too_many_lines_only_the_newest_minutes_are_compared() {
+    let mut scene = Scene::new("lines", &[]);
+    let from = scene.sim.now() - 3 * HOUR_MS;
+    let times: Vec<Millis> = (0..600).map(|n| from + n * 6_000).collect();
+    scene.sim.issue_many(event("AUDIOHOOK-0001"), &times, Route::HistoryOnly);
+    assert_eq!(scene.audit(from, from + HOUR_MS, 50).missing_count, 600);
+    let history = History::new(scene.api.api_url(), scene.config.catch_up.rate);
+    let interval = (from, from + HOUR_MS);
+    let mut audit = Audit::new(&scene.config, history, Scene::ids(), &topics::built_in(), interval).within(100);
+    let report = loop {
+        if let Step::Done(report) = audit.step(&mut scene.api, &scene.clock, &|| ()).unwrap() {
+            break report;
+        }
+    };
+    assert!(report.complete && report.begins_later);
+    // A hundred lines are ten minutes; the minute where they end may be looked at in part, and the next is spared too.
+    let minutes = (from + HOUR_MS - crate::clock::parse_instant(&report.from).unwrap()) / 60_000;
+    assert!((8..=9).contains(&minutes), "{minutes}");
+    assert_eq!(report.definitions[0].file, report.definitions[0].genesys);
+    assert!((80..=90).contains(&report.definitions[0].file));
+}
+
+#[test]
 fn a_line_that_stands_there_twice_is_extra_and_hides_no_missing_event() {
     let mut scene = Scene::new("twice", &[]);
     let from = scene.sim.now() - 2 * HOUR_MS;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Session;
 use super::reading::State;
-use crate::audit::{Audit, Failed, Report, Step};
+use crate::audit::{Audit, Failed, LINES_MAX, Report, Step};
 use crate::clock::{Millis, format_millis};
 use crate::message::{FromSession, Page};
 use crate::records::Held;
@@ -95,7 +95,10 @@ impl Session {
         let from = self.auditing.unrepaired.map_or(to - SPAN_MS, |from| from.min(to - SPAN_MS));
         let (from, to) = Held::of(&self.config.output).cut(from.max(self.reading.origin), to)?;
         let known = self.known_definitions();
-        Some(Audit::new(&self.config, self.reading.history.beside(), self.plan.ids.clone(), &known, (from, to)))
+        Some(
+            Audit::new(&self.config, self.reading.history.beside(), self.plan.ids.clone(), &known, (from, to))
+                .within(LINES_MAX),
+        )
     }
 
     /// Has missing rows appended; the audit goes on when the writer has said that they are.
@@ -112,6 +115,12 @@ impl Session {
     fn take_report(&mut self, report: &Report) {
         let now = self.clock.now();
         self.auditing.at = Some(now + INTERVAL);
+        if report.begins_later {
+            log::info!(
+                "the files hold more than {LINES_MAX} records of an hour: only those since {} were audited; the command `audit` looks at all",
+                report.from
+            );
+        }
         if report.complete {
             if self.auditing.repairs > 0 {
                 log::info!("what was missing between {} and {} is in the file now", report.from, report.to);
