@@ -172,6 +172,9 @@ pub enum News {
     Control { connection: Connection, control: Control },
     /// The channel that was last given to the writer is on the disk.
     ChannelKept,
+    /// What the files show is known; whether there are records without a time of their own among it. Before this the
+    /// history need not be read: nobody could take it.
+    Loaded { has_receipts: bool },
     /// The checkpoint, after the writer moved it and it is on the disk.
     Checkpoint(Millis),
 }

@@ -21,7 +21,7 @@
 //! from a newcomer: the first read after a start goes back by [`PLACE_MS`] more, so that both are judged anew.
 //!
 //! Deals with: sightings alone; it knows no record, no file, no clock, and of a row no more than that it has a text. Must
-//! never: grow beyond [`SIGHTINGS_MAX`] and [`dropped::BYTES_MAX`]. At either bound the oldest are forgotten and counted:
+//! never: grow beyond [`EVENTS_MAX`] and [`dropped::BYTES_MAX`]. At either bound the oldest are forgotten and counted:
 //! a double may follow, a loss never.
 
 mod dropped;
@@ -45,8 +45,8 @@ pub const RECEIPT_DELAY_MS: i64 = 120_000;
 /// How far apart the times of two rows may be of which one can take the other's place.
 pub const PLACE_MS: i64 = RECEIPT_DELAY_MS + 2 * TOLERANCE_MS;
 
-/// Sightings kept, at most: about 9 MiB.
-pub const SIGHTINGS_MAX: usize = 450_000;
+/// Events kept, at most, by one sighting or by both: about 4.5 MiB.
+pub const EVENTS_MAX: usize = 225_000;
 
 /// Which way an event came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -253,6 +253,11 @@ impl Window {
         self.len() == 0
     }
 
+    /// Whether there are sightings without a time of their own.
+    pub fn has_receipts(&self) -> bool {
+        self.loose_count > 0
+    }
+
     /// How often something was forgotten at a bound and may be written twice for it.
     pub fn forgotten(&self) -> u64 {
         self.forgotten
@@ -315,8 +320,13 @@ impl Window {
         (written, echoes)
     }
 
+    fn room(&self) -> usize {
+        self.table.room() + self.loose_count
+    }
+
     fn insert(&mut self, sighting: Sighting, written: bool) {
-        if self.len() >= SIGHTINGS_MAX {
+        // What is counted anyway tells first that it cannot be full.
+        if self.len() >= EVENTS_MAX && self.room() >= EVENTS_MAX {
             self.forget_oldest();
         }
         match sighting.moment {
@@ -356,7 +366,7 @@ impl Window {
         };
         let margin = |packed: Packed| if packed.written() { TOLERANCE_MS } else { 0 };
         self.retain(|packed| packed.time() >= cut + margin(packed), |loose| earliest(loose) >= cut);
-        if self.len() >= SIGHTINGS_MAX {
+        if self.room() >= EVENTS_MAX {
             // All at one instant: nothing is older than the rest.
             self.table = Table::default();
             self.loose.clear();
@@ -559,7 +569,7 @@ mod tests {
     #[test]
     fn at_the_bound_the_oldest_go_and_are_counted() {
         let mut window = Window::default();
-        let times = SIGHTINGS_MAX as i64 + 1;
+        let times = EVENTS_MAX as i64 + 1;
         for n in 0..times {
             window.offer(Sighting {
                 content: (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15),
@@ -567,7 +577,7 @@ mod tests {
                 moment: Moment::Own(T + n),
             });
         }
-        assert!(window.len() <= SIGHTINGS_MAX && window.len() > SIGHTINGS_MAX / 2);
+        assert!(window.len() <= EVENTS_MAX && window.len() > EVENTS_MAX / 2);
         assert_eq!(window.forgotten(), times as u64 - window.len() as u64);
         let newest = times - 1;
         let sighting = Sighting {
@@ -583,7 +593,7 @@ mod tests {
         let mut window = Window::default();
         window.offer(socket(T + 1500));
         assert_eq!(window.offer(history(T)), Outcome::Duplicate);
-        for n in 0..SIGHTINGS_MAX {
+        for n in 0..EVENTS_MAX {
             let content = (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             let late = if n % 2 == 0 { 0 } else { 3_600_000 };
             window.note(Sighting { content, way: Way::Socket, moment: Moment::Own(T + late) });

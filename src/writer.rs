@@ -104,6 +104,7 @@ impl Writer {
     /// When it cannot go on: the program is to end, and be started again.
     pub fn run(mut self, inbox: Inbox) -> Result<(), String> {
         self.load()?;
+        let _ = self.news.send(News::Loaded { has_receipts: self.intake.window.has_receipts() });
         let (mut frames, mut session) = (inbox.frames.clone(), inbox.session.clone());
         let answers = self.sink.as_ref().map_or_else(never, |sink| sink.answers().clone());
         loop {

@@ -132,18 +132,25 @@ pub(super) struct Table {
     free: Vec<u32>,
     /// How many there are of each way: socket, history.
     counts: [usize; 2],
+    /// How many stand in lists.
+    listed: usize,
 }
 
 impl Default for Table {
     fn default() -> Self {
         let parts = std::iter::repeat_with(Slots::default).take(PARTS).collect();
-        Self { parts, lists: Vec::new(), free: Vec::new(), counts: [0; 2] }
+        Self { parts, lists: Vec::new(), free: Vec::new(), counts: [0; 2], listed: 0 }
     }
 }
 
 impl Table {
     pub fn len(&self) -> usize {
         self.counts[0] + self.counts[1]
+    }
+
+    /// The room that is taken, in slots: the two sightings of an event share one.
+    pub fn room(&self) -> usize {
+        self.parts.iter().map(Slots::len).sum::<usize>() + self.listed
     }
 
     pub fn count(&self, way: Way) -> usize {
@@ -168,22 +175,25 @@ impl Table {
     pub fn insert(&mut self, content: u64, packed: Packed) {
         self.counts[packed.way() as usize] += 1;
         let key = key(content, bucket(packed.time()));
+        let mut keep = |list: Vec<Packed>| {
+            self.listed += list.len();
+            keep_list(&mut self.lists, &mut self.free, list)
+        };
         let slot = match self.parts[part(key)].entry(key) {
             Entry::Vacant(vacant) => {
-                let slot =
-                    Slot::one(packed).unwrap_or_else(|| keep_list(&mut self.lists, &mut self.free, vec![packed]));
-                vacant.insert(slot);
+                vacant.insert(Slot::one(packed).unwrap_or_else(|| keep(vec![packed])));
                 return;
             }
             Entry::Occupied(occupied) => occupied.into_mut(),
         };
         if let Some(number) = slot.list_number() {
             self.lists[number].push(packed);
+            self.listed += 1;
             return;
         }
         let mut all = slot.few().to_vec();
         all.push(packed);
-        *slot = Slot::of(&all).unwrap_or_else(|| keep_list(&mut self.lists, &mut self.free, all));
+        *slot = Slot::of(&all).unwrap_or_else(|| keep(all));
     }
 
     pub fn remove(&mut self, content: u64, packed: Packed) {
@@ -203,6 +213,7 @@ impl Table {
         self.counts[packed.way() as usize] -= 1;
         let is_empty = left.is_empty();
         if let Some(number) = slot.list_number() {
+            self.listed -= 1;
             if is_empty {
                 self.free.push(number as u32);
             }
@@ -282,6 +293,7 @@ impl Table {
             }
         }
         self.counts = counts;
+        self.listed = self.lists.iter().map(Vec::len).sum();
     }
 
     /// Some of the times, whichever.
@@ -413,6 +425,7 @@ mod tests {
         table.retain(|packed| packed.time() >= NOW + 999);
         assert_eq!(table.len(), 1);
         assert!(table.lists.iter().all(Vec::is_empty) && table.free.len() == table.lists.len());
+        assert_eq!((table.listed, table.room()), (0, 1));
         assert!(table.has_written(7, NOW + 999, Way::Socket));
     }
 }

@@ -13,7 +13,7 @@ use crate::genesys::error::{ApiError, Kind};
 use crate::genesys::history::{History, KEPT_MS, Next};
 use crate::message::FromSession;
 use crate::status::Code;
-use crate::window::PLACE_MS;
+use crate::window::{PLACE_MS, TOLERANCE_MS};
 
 /// At the start the socket comes first; the history waits for it this long.
 const SOCKET_FIRST: Duration = Duration::from_secs(3);
@@ -63,6 +63,9 @@ pub(super) struct Reading {
     /// A socket was opened since the running read began: another follows at once.
     again: bool,
     throttled_since: Option<Instant>,
+    /// How much further back the first read goes, for what only memory knew before the start; `None`: the files are
+    /// being looked through still.
+    forgotten_ms: Option<Millis>,
 }
 
 impl Reading {
@@ -81,11 +84,15 @@ impl Reading {
             by_wall: start.by_wall,
             again: false,
             throttled_since: None,
+            forgotten_ms: None,
         }
     }
-}
 
-impl Reading {
+    /// The writer knows what the files show: a row can take another's place this far away.
+    pub fn loaded(&mut self, has_receipts: bool) {
+        self.forgotten_ms = Some(if has_receipts { PLACE_MS } else { 2 * TOLERANCE_MS });
+    }
+
     /// Whether a hole was found that nothing can fill.
     pub fn has_hole(&self) -> bool {
         self.hole_told.is_some()
@@ -114,7 +121,7 @@ impl Session {
     }
 
     pub(super) fn reading_due(&self) -> Option<Instant> {
-        if !self.wants_history() || !self.outbox.is_empty() {
+        if !self.wants_history() || !self.outbox.is_empty() || self.reading.forgotten_ms.is_none() {
             return None;
         }
         if !self.reading.history.is_idle() {
@@ -189,7 +196,7 @@ impl Session {
         let known = self.reading.given.unwrap_or(self.reading.checkpoint).min(service_now);
         self.tell_hole(known, service_now);
         // The first read brings again what the window knew before the start and no file shows.
-        let forgotten = if self.reading.given.is_none() { PLACE_MS } else { 0 };
+        let forgotten = self.reading.forgotten_ms.filter(|_| self.reading.given.is_none()).unwrap_or(0);
         let from = (known - overlap - forgotten).max(self.reading.origin);
         self.reading.history.add(self.plan.ids.clone(), from, service_now, true, now);
         self.reading.retry_at = now;

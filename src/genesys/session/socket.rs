@@ -396,6 +396,7 @@ impl Session {
                     self.socket.open_at = self.clock.now();
                 }
             }
+            News::Loaded { has_receipts } => self.reading.loaded(has_receipts),
             News::Checkpoint(ms) => {
                 self.reading.checkpoint = ms;
                 self.repair_is_written();

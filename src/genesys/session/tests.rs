@@ -114,6 +114,7 @@ impl Stage {
             by_wall: false,
             channel,
         };
+        news_in.send(News::Loaded { has_receipts: true }).unwrap();
         let thread =
             start(Arc::new(config), begin, dialer, to_writer, news, open, status.clone(), clock, stopped).unwrap();
         Self { sim, status, frames, told, news: news_in, stop: Some(stop), thread: Some(thread), seen: Seen::default() }
