@@ -47,8 +47,9 @@ const ROUNDS: u32 = 8;
 const HEALTHY_AGAIN: Duration = Duration::from_secs(10);
 /// The same where only the next try can tell, and tries are far apart: a login that was refused is tried every 30 s.
 const HEALTHY_AGAIN_SLOW: Duration = Duration::from_secs(45);
-/// What was late has come by then. `PATIENCE=` (seconds) shortens it, for a collector that is known to be wrong.
-const COMPLETE: Duration = Duration::from_secs(90);
+/// What was late has come by then: the history's longest lag is two minutes. `PATIENCE=` (seconds) shortens it, for a
+/// collector that is known to be wrong.
+const COMPLETE: Duration = Duration::from_secs(150);
 /// A socket that died in silence is found after 45 s without a word and 10 s without a pong, and opened anew.
 const SETTLED: Duration = Duration::from_secs(70);
 /// Memory of the release binary, in KiB.
