@@ -14,7 +14,7 @@ use crate::clock::Millis;
 use crate::config::Output;
 use crate::event::{Line, read_line};
 use crate::output::{Flow, backups, each_line_backwards, first_line};
-use crate::window::{Moment, RECEIPT_DELAY_MS, Sighting, Way};
+use crate::window::{Moment, RECEIPT_DELAY_MS, Sighting, TOLERANCE_MS, Way};
 
 /// How far beyond the horizon a file is read: a wall clock that jumped an hour back leaves receipts out of order.
 const SLACK_MS: i64 = 3_600_000;
@@ -186,12 +186,12 @@ impl Held {
 }
 
 /// Since when the files hold what they ever held, as far as their oldest record tells: it was received then. The wall
-/// clock may have been slow, but no event is received before its time.
+/// clock may have been slow, but no event is received before its time, as far as two clocks agree on it.
 fn held_since(files: &[PathBuf]) -> Option<Millis> {
     files.iter().rev().find_map(|path| {
         let line = oldest_line(path)?;
         let line = read_line(&line, &mut Vec::new()).ok()?;
-        line.own_time.into_iter().chain(line.received).max()
+        line.own_time.into_iter().chain(line.received).max().map(|at| at + TOLERANCE_MS + 1)
     })
 }
 
