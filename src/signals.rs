@@ -28,7 +28,7 @@ pub enum Signal {
 const WAITING_MAX: usize = 8;
 
 /// What comes so soon after the first stop is the same one.
-const SAME_STOP: Duration = Duration::from_millis(500);
+const SAME_STOP: Duration = Duration::from_millis(100);
 
 /// The status of a process that a second signal ended.
 const ENDED_AT_ONCE: i32 = 1;
