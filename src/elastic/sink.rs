@@ -83,7 +83,6 @@ pub struct Sink {
 pub struct BacklogDropped {
     /// The last time that it happened.
     pub at_ms: Millis,
-    /// 0: nobody counted them.
     pub events: u64,
 }
 
@@ -159,8 +158,7 @@ impl Sink {
             clock,
         };
         sink.check_dead(now);
-        let lost = lost.then(|| BacklogDropped { at_ms: sink.clock.wall(), events: 0 });
-        if let Some(dropped) = dropped.or(lost) {
+        if let Some(dropped) = dropped {
             sink.say_dropped(dropped);
         }
         sink.trim();

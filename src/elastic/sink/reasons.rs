@@ -236,18 +236,13 @@ impl Sink {
         let Some(left) = DROPPED_SHOWN.checked_sub(Duration::from_millis(age_ms)) else { return };
         self.dropped = Some(dropped);
         self.dropped_until = Some(self.clock.now() + left);
-        let (count, path) = (dropped.events, self.path.display());
-        let what = match count {
-            0 => format!(
-                "the file that the cluster was filled from is gone, and what it held and the cluster had not had of {path} with it"
-            ),
-            _ => format!(
-                "{count} events were deleted with the oldest backups of {path} before the cluster had them, for more than ELASTIC_BACKLOG_MAX waited"
-            ),
-        };
         self.status.raise(
             Code::ElasticBacklogDropped,
-            format!("{what}: they are missing there for good; see why it took none, or allow more"),
+            format!(
+                "{} events were deleted with the oldest backups of {} before the cluster had them, for more than ELASTIC_BACKLOG_MAX waited: they are missing there for good; see why it took none, or allow more",
+                dropped.events,
+                self.path.display()
+            ),
         );
     }
 
