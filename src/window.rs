@@ -28,7 +28,7 @@ mod dropped;
 mod matching;
 mod table;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use dropped::Dropped;
 use matching::{Unmatched, unmatched};
@@ -41,6 +41,9 @@ pub const TOLERANCE_MS: i64 = 2_000;
 
 /// How long after the event a receipt may be that stands for its time.
 pub const RECEIPT_DELAY_MS: i64 = 120_000;
+
+/// Frames whose rows are still to come that are remembered, at most; the oldest go.
+const OWED_MAX: usize = 64;
 
 /// How far apart the times of two rows may be of which one can take the other's place.
 pub const PLACE_MS: i64 = RECEIPT_DELAY_MS + 2 * TOLERANCE_MS;
@@ -98,6 +101,8 @@ pub struct Window {
     loose_count: usize,
     /// Whether any echo ever stood apart from a written record of its very time.
     inexact: bool,
+    /// Frames that were dropped though they have no record, for their rows are still to come: content and time.
+    owed: VecDeque<(u64, Millis)>,
     /// The texts of those echoes.
     dropped: Dropped,
     forgotten: u64,
@@ -185,6 +190,10 @@ impl Window {
                 self.insert(sighting, true);
                 Outcome::New
             }
+            _ if self.takes_owed(sighting, &written) => {
+                self.insert(sighting, true);
+                Outcome::New
+            }
             Unmatched::None => {
                 self.inexact = true;
                 self.insert(sighting, false);
@@ -213,12 +222,35 @@ impl Window {
         }
         self.inexact = true;
         self.remove(displaced);
+        if let (Way::Socket, Moment::Own(at)) = (newcomer.way, earlier) {
+            if self.owed.len() == OWED_MAX {
+                self.owed.pop_front();
+            }
+            self.owed.push_back((newcomer.content, at));
+        }
         if row.is_some() {
             self.insert(displaced, true);
         }
         self.insert(newcomer, false);
         self.keep(newcomer, text);
         Outcome::Displaces { moment: earlier, row }
+    }
+
+    /// Whether this row is the one that a frame was dropped for. Records that only a receipt dates may seem to be its
+    /// twins: rather a double than a loss.
+    fn takes_owed(&mut self, row: Sighting, twins: &[Moment]) -> bool {
+        let (Moment::Own(at), Way::History) = (row.moment, row.way) else { return false };
+        let has_twin_within =
+            |ms: i64| twins.iter().any(|twin| matches!(twin, Moment::Own(time) if (time - at).abs() <= ms));
+        // Of its very time it is that row; of another, if no record with a time of its own may be its twin.
+        let reach = match (has_twin_within(0), has_twin_within(TOLERANCE_MS)) {
+            (true, _) => return false,
+            (_, true) => 0,
+            _ => TOLERANCE_MS,
+        };
+        let fits = |owed: &(u64, Millis)| owed.0 == row.content && (owed.1 - at).abs() <= reach;
+        let place = self.owed.iter().position(fits);
+        place.map(|place| self.owed.remove(place)).is_some()
     }
 
     /// Keeps the text of an echo whose place may be taken. A record of its very time is nobody else's twin: nothing is

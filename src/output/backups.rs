@@ -76,6 +76,8 @@ pub fn numbers(path: &Path) -> io::Result<Vec<u32>> {
 /// # Errors
 /// When a file cannot be renamed: then nothing is lost, the file may still stand where it was, and the next call goes on.
 pub fn rotate(path: &Path, count: u32, keep: Option<Keep>) -> io::Result<Dropped> {
+    // A file that somebody has moved must not leave a hole where it would have gone.
+    fs::symlink_metadata(path)?;
     let there = numbers(path)?;
     let free = (1..).zip(&there).find(|(expected, number)| expected != *number).map(|(expected, _)| expected);
     let free = free.unwrap_or(there.len() as u32 + 1);

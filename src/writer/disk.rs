@@ -115,6 +115,8 @@ impl Writer {
                     sink.rotated(dropped);
                 }
             }
+            // Somebody was quicker, and has moved or deleted it: a new one is begun.
+            Err(error) if error.kind() == ErrorKind::NotFound => self.look(),
             Err(error) => {
                 self.status.counters.errors.add(1);
                 log::error!("cannot rotate {}: {error}; it grows until that is mended", self.output.path().display());
