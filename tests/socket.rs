@@ -73,6 +73,7 @@ fn frames_in_pieces_and_byte_by_byte_are_whole_events() {
     in_pieces.splice(9..9, ping);
     sim.faults().send_bytes(&in_pieces);
     sim.faults().send_in_pieces(&frame::text(&body(2)), 1, Duration::from_millis(1));
+    collector.wait_lines(2, LONG);
     sim.faults().stall_sockets_in(&body(3));
     let_pass(Duration::from_millis(300));
     sim.faults().thaw_sockets();

@@ -238,13 +238,14 @@ fn begin_state(config: &Config, wall: Millis) -> Result<State, String> {
         // Nothing has gone from the files, so that what is read again and stands there is known: all of it is read, for
         // a first catch-up may not have come to its end.
         Some(oldest) if Held::of(&config.output) == Held::Everything => oldest.min(first),
-        // What has gone from them must not be written again.
+        // What has gone from them must not be written again; but what is a little older may have been on its way.
         Some(oldest) => {
+            let begin = oldest - config.catch_up.overlap.as_millis() as i64;
             log::warn!(
-                "no checkpoint is known: the history is read from {} on, where the files begin; what is older may have been collected and moved away, and is not read again",
-                format_millis(oldest)
+                "no checkpoint is known: the history is read from {} on, CATCH_UP_OVERLAP before where the files begin; what is older may have been collected and moved away, and is not read again",
+                format_millis(begin)
             );
-            oldest
+            begin
         }
     };
     let by_wall = oldest.is_none();
