@@ -227,9 +227,9 @@ fn history(stage: &Stage, floor_cpu_us: f64) {
     let count = stage.options.history;
     let (mut cpus, mut peaks, mut rates) = (Samples::default(), Samples::default(), Samples::default());
     for _ in 0..stage.options.turns.min(3) {
-        // Ten days, a minute apart from either end.
-        let span_ms = 10 * DAY_MS - 120_000;
-        let from_ms = now_ms() - 10 * DAY_MS + 60_000;
+        // Ten days, some minutes apart from either end: what is about to be forgotten is not asked for.
+        let span_ms = 10 * DAY_MS - 600_000;
+        let from_ms = now_ms() - 10 * DAY_MS + 300_000;
         stage.peer.set_history(Some(History { from_ms, step_ms: span_ms / count as i64, count }));
         let settings = [("GENESYS_DELIVERY", "history"), ("CATCH_UP_START", "864000")];
         let begun = Instant::now();
