@@ -78,6 +78,8 @@ fn is_fit(kind: Kind) -> bool {
     match kind {
         // What was in the file is gone on purpose; what is refused for good has no number in the index.
         Kind::FileDeleted => false,
+        // Without a checkpoint more comes again than can be remembered: doubles are what is promised then.
+        Kind::KilledStateDeleted | Kind::KilledStateDamaged | Kind::KilledStateOld => false,
         // Later than the overlap of this load.
         Kind::HistoryLags { ms } => ms <= 4_000,
         Kind::DiskSlow { ms } => ms <= 100,
