@@ -16,20 +16,21 @@ use crate::event::{Line, read_line};
 use crate::output::{Flow, backups, each_line_backwards, first_line};
 use crate::window::{Moment, RECEIPT_DELAY_MS, Sighting, TOLERANCE_MS, Way};
 
-/// How far beyond the horizon a file is read: a wall clock that jumped an hour back leaves receipts out of order.
+/// How far beyond the horizon rows of the history are read where no frame stands among them: a wall clock that jumped an
+/// hour back leaves receipts out of order.
 const SLACK_MS: i64 = 3_600_000;
 
 /// Passes over the folder, at most: a rotation during a pass needs another.
 const PASSES_MAX: usize = 100;
 
-/// Calls `record` with each line that may be of an event since `horizon`, the newest first, and as many older ones as
-/// `more` wants; `pulse` is called now and then. A line that is no record is passed over.
+/// Calls `record` with each line that may be of an event since `horizon`, which may rise meanwhile, the newest first, and
+/// as many older ones as `more` wants; `pulse` is called now and then. A line that is no record is passed over.
 ///
 /// # Errors
 /// When a file that is there cannot be read.
 pub fn each_since(
     files: &[PathBuf],
-    horizon: Millis,
+    horizon: impl Fn() -> Millis,
     mut record: impl FnMut(&str, &Line<'_>),
     more: impl Fn() -> bool,
     pulse: impl Fn(),
@@ -53,7 +54,8 @@ pub fn each_since_beside_rotation(
     record: impl FnMut(&str, &Line<'_>) -> Flow,
     pulse: impl Fn(),
 ) -> io::Result<()> {
-    let mut reading = Reading { horizon, record, more: || false, pulse, old: HashMap::new(), scratch: Vec::new() };
+    let mut reading =
+        Reading { horizon: || horizon, record, more: || false, pulse, old: HashMap::new(), scratch: Vec::new() };
     for _ in 0..PASSES_MAX {
         // A file that moved on to a number beyond those listed is met by the next pass.
         if !reading.pass(&files(path))? {
@@ -64,8 +66,8 @@ pub fn each_since_beside_rotation(
 }
 
 /// Reading files, the newest first.
-struct Reading<R, M, P> {
-    horizon: Millis,
+struct Reading<H, R, M, P> {
+    horizon: H,
     record: R,
     more: M,
     pulse: P,
@@ -74,7 +76,13 @@ struct Reading<R, M, P> {
     scratch: Vec<u8>,
 }
 
-impl<R: FnMut(&str, &Line<'_>) -> Flow, M: Fn() -> bool, P: Fn()> Reading<R, M, P> {
+impl<H, R, M, P> Reading<H, R, M, P>
+where
+    H: Fn() -> Millis,
+    R: FnMut(&str, &Line<'_>) -> Flow,
+    M: Fn() -> bool,
+    P: Fn(),
+{
     /// Reads those files that were not read yet, up to one that is too old; says whether there was any.
     fn pass(&mut self, files: &[PathBuf]) -> io::Result<bool> {
         let mut any = false;
@@ -105,27 +113,54 @@ impl<R: FnMut(&str, &Line<'_>) -> Flow, M: Fn() -> bool, P: Fn()> Reading<R, M, 
     /// Reads one file; says whether all that it holds is too old, or enough was seen.
     fn read(&mut self, file: &File) -> io::Result<bool> {
         // A file is left when a whole block of it is too old, and the files before it with it.
-        let (block_is_old, file_is_old, is_enough) = (Cell::new(true), Cell::new(true), Cell::new(false));
+        let (block, whole, is_enough) = (Cell::new(Age::default()), Cell::new(Age::default()), Cell::new(false));
         let Self { horizon, record, more, pulse, scratch, .. } = self;
         let line = |text: &[u8]| {
             let Ok(text) = std::str::from_utf8(text) else { return };
             let Ok(line) = read_line(text, scratch) else { return };
-            // The wall clock may have been hours slow, and what the history brings late is old: only both together tell.
-            let newest = line.own_time.max(line.received);
-            if newest.is_none_or(|newest| newest >= *horizon - SLACK_MS) {
-                block_is_old.set(false);
-                file_is_old.set(false);
-            }
+            let horizon = horizon();
+            block.set(block.get().with(&line, horizon));
+            whole.set(whole.get().with(&line, horizon));
             if !is_enough.get() && record(text, &line) == Flow::Stop {
                 is_enough.set(true);
             }
         };
         each_line_backwards(file, line, || {
             pulse();
-            let is_old = block_is_old.replace(true) && !more();
+            let is_old = block.take().is_old() && !more();
             if is_old || is_enough.get() { Flow::Stop } else { Flow::On }
         })?;
-        Ok(file_is_old.get() || is_enough.get())
+        Ok(whole.get().is_old() || is_enough.get())
+    }
+}
+
+/// What some lines tell of how old everything before them is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Age {
+    /// There is one that is not older than the horizon.
+    has_recent: bool,
+    /// There is a frame that is older, by the service's clock and by this machine's. What the socket brings is new, so
+    /// that all before it was written before.
+    has_old_frame: bool,
+    /// There is one that tells less: the wall clock may have been slow, and what the history brings late is old.
+    has_doubtful: bool,
+}
+
+impl Age {
+    fn with(mut self, line: &Line<'_>, horizon: Millis) -> Self {
+        match line.own_time.max(line.received) {
+            Some(newest) if newest < horizon => {
+                let is_frame = !line.from_history && !line.legacy && line.own_time.is_some();
+                self.has_old_frame |= is_frame;
+                self.has_doubtful |= !is_frame && newest >= horizon - SLACK_MS;
+            }
+            _ => self.has_recent = true,
+        }
+        self
+    }
+
+    fn is_old(self) -> bool {
+        !self.has_recent && (self.has_old_frame || !self.has_doubtful)
     }
 }
 
@@ -211,7 +246,7 @@ mod tests {
 
     fn line(n: usize) -> String {
         format!(
-            "{{\"timestamp\":\"2026-11-23T10:44:05.{n:03}Z\",\"event_type\":\"audiohook_operational\",\"event_id\":\"AUDIOHOOK-0001\",\"conversation_id\":\"c{n}\",\"received_at\":\"2026-11-23T10:44:05.{n:03}Z\",\"source\":\"websocket\",\"id\":\"{n:032x}\",\"raw_event\":{{}}}}\n"
+            "{{\"timestamp\":\"2026-11-23T10:44:05.{n:03}Z\",\"event_type\":\"audiohook_operational\",\"event_id\":\"AUDIOHOOK-0001\",\"conversation_id\":\"c{n}\",\"received_at\":\"2026-11-23T10:44:06.{n:03}Z\",\"source\":\"websocket\",\"id\":\"{n:032x}\",\"raw_event\":{{}}}}\n"
         )
     }
 
@@ -226,8 +261,38 @@ mod tests {
         assert!(lines.len() > 256 * 1024);
         let horizon = crate::clock::parse_instant("2026-11-23T10:30:00Z").unwrap();
         let mut found = 0;
-        each_since(std::slice::from_ref(&path), horizon, |_, _| found += 1, || false, || ()).unwrap();
+        each_since(std::slice::from_ref(&path), || horizon, |_, _| found += 1, || false, || ()).unwrap();
         assert_eq!(found, 3_000);
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn old_frames_end_the_reading_and_old_rows_do_not_while_the_clock_may_have_been_slow() {
+        let path = std::env::temp_dir().join(format!("audiohook-records-old-{}", std::process::id()));
+        let recent: String = (0..10).map(line).collect();
+        let old: String = (0..3_000).map(|n| line(n % 1_000).replace("T10:44", "T10:14")).collect();
+        let rows = old.replace("websocket", "history");
+        let horizon = crate::clock::parse_instant("2026-11-23T10:30:00Z").unwrap();
+        let found = |lines: &str| {
+            std::fs::write(&path, lines).unwrap();
+            let mut found = 0;
+            each_since(std::slice::from_ref(&path), || horizon, |_, _| found += 1, || false, || ()).unwrap();
+            found
+        };
+        assert_eq!(found(&(recent.clone() + &rows)), 3_010);
+        assert!(found(&(recent.clone() + &old)) < 1_500, "a block tells enough");
+        assert!(found(&(recent + &rows.replace("T10:14", "T09:29"))) < 1_500);
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_horizon_that_rises_ends_the_reading() {
+        let path = std::env::temp_dir().join(format!("audiohook-records-rises-{}", std::process::id()));
+        std::fs::write(&path, (0..3_000).map(|n| line(n % 1_000)).collect::<String>()).unwrap();
+        let found = Cell::new(0);
+        let horizon = || if found.get() < 100 { 0 } else { Millis::MAX };
+        each_since(std::slice::from_ref(&path), horizon, |_, _| found.set(found.get() + 1), || false, || ()).unwrap();
+        assert!((100..2_500).contains(&found.get()), "{}", found.get());
         std::fs::remove_file(path).unwrap();
     }
 

@@ -106,6 +106,7 @@ pub struct Window {
     /// The texts of those echoes.
     dropped: Dropped,
     forgotten: u64,
+    forgotten_before: Millis,
 }
 
 #[derive(Clone, Copy)]
@@ -295,6 +296,11 @@ impl Window {
         self.forgotten
     }
 
+    /// What happened before this instant was forgotten at a bound.
+    pub fn forgotten_before(&self) -> Millis {
+        self.forgotten_before
+    }
+
     fn other_way_seen(&self, way: Way) -> bool {
         self.loose_count > 0 || self.table.count(other(way)) > 0
     }
@@ -398,6 +404,7 @@ impl Window {
         };
         let margin = |packed: Packed| if packed.written() { TOLERANCE_MS } else { 0 };
         self.retain(|packed| packed.time() >= cut + margin(packed), |loose| earliest(loose) >= cut);
+        self.forgotten_before = self.forgotten_before.max(cut);
         if self.room() >= EVENTS_MAX {
             // All at one instant: nothing is older than the rest.
             self.table = Table::default();
@@ -611,6 +618,8 @@ mod tests {
         }
         assert!(window.len() <= EVENTS_MAX && window.len() > EVENTS_MAX / 2);
         assert_eq!(window.forgotten(), times as u64 - window.len() as u64);
+        let forgotten_ms = window.forgotten_before() - T;
+        assert!((1..times / 2).contains(&forgotten_ms), "{forgotten_ms}");
         let newest = times - 1;
         let sighting = Sighting {
             content: (newest as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15),

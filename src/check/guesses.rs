@@ -248,7 +248,7 @@ fn seen_on_the_socket(config: &Config) -> Vec<Seen> {
     };
     let files = records::files(&config.output.file);
     // Only the newest are looked at, and a file that cannot be read shows none: the folder's line tells of it.
-    let _ = records::each_since(&files[..1], Millis::MAX, take, || false, || ());
+    let _ = records::each_since(&files[..1], || Millis::MAX, take, || false, || ());
     seen.into_inner()
 }
 

@@ -129,7 +129,7 @@ impl Writer {
         self.beat.busy();
         // The service's clock may turn out to be behind this one.
         let slack = if self.state.by_wall { CLOCK_SLACK_MS } else { 0 };
-        let horizon = self.state.checkpoint_ms.unwrap_or(0) - self.reach_ms() - slack;
+        let horizon = Cell::new(self.state.checkpoint_ms.unwrap_or(0) - self.reach_ms() - slack);
         let row_delay_ms = self.intake.row_delay_ms;
         let begun = self.clock.now();
         let (newest, newest_bytes) = (RefCell::new(Vec::new()), Cell::new(0));
@@ -143,12 +143,13 @@ impl Writer {
                 newest.borrow_mut().push(shown.into_owned().into_bytes());
             }
             let sighting = records::sighting(line, row_delay_ms);
-            if sighting.moment.nominal() >= horizon {
+            if sighting.moment.nominal() >= horizon.get() {
                 window.note(sighting);
+                horizon.set(horizon.get().max(window.forgotten_before()));
             }
         };
         let files = records::files(self.output.path());
-        records::each_since(&files, horizon, record, || !full(), || self.beat.busy())
+        records::each_since(&files, || horizon.get(), record, || !full(), || self.beat.busy())
             .map_err(|error| format!("cannot read {} and its backups: {error}", self.output.path().display()))?;
         self.status.recent.extend(newest.borrow().iter().rev().map(Vec::as_slice));
         let known = self.intake.window.len();

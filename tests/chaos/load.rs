@@ -133,10 +133,13 @@ pub fn run(seed: u64, minutes: u64) -> ExitCode {
         stage.heal(&[fault]);
         stage.looks.lock().unwrap().clear();
         peak_kib = peak_kib.max(stage.process("VmHWM"));
-        let indexed = indexed.lock().unwrap().seen;
+        let (indexed, again) = {
+            let numbers = indexed.lock().unwrap();
+            (numbers.seen, numbers.again)
+        };
         let reasons = stage.collector.as_ref().and_then(|collector| collector.reasons());
         println!(
-            "minute {}: {issued} issued, {indexed} in the index, {} KiB now, {peak_kib} KiB at most, {:?}; {reasons:?}",
+            "minute {}: {issued} issued, {indexed} in the index, {again} sent again, {} KiB now, {peak_kib} KiB at most, {:?}; {reasons:?}",
             minute + 1,
             stage.process("VmRSS"),
             fault
