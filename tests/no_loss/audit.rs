@@ -1,0 +1,135 @@
+//! The audit finds what is missing, and only that.
+
+use std::time::Duration;
+
+use audiohook_collector::simulator::{Call, Definition, Event, Route};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::support::collector::{binary, settings};
+use crate::support::{Collector, Folder, assert_same_set, let_pass, records};
+use crate::{LONG, event, issue, simulator};
+
+#[test]
+fn an_audit_finds_what_is_missing_and_repairs_it() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("audit"));
+    let short = [("CATCH_UP_OVERLAP", "2")];
+    let mut collector = Collector::start(&sim, &folder, &short);
+    collector.wait_healthy();
+    issue(&sim, 40);
+    collector.wait_lines(40, LONG);
+    let_pass(Duration::from_secs(4));
+    assert!(collector.term().success());
+    let mut all = settings(&sim, &folder);
+    all.insert("CATCH_UP_OVERLAP".into(), "2".into());
+    let audit = |arguments: &[&str]| {
+        let output = binary(folder.path(), arguments, &all).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (status, report, errors) = audit(&["audit", "--json"]);
+    assert_eq!(status, Some(0), "{report} {errors}");
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!((&report["complete"], report["missing"].as_array().map(Vec::len)), (&json!(true), Some(0)));
+    // Three lines are lost.
+    let file = folder.join("events.jsonl");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let kept: Vec<&str> =
+        text.lines().enumerate().filter(|(n, _)| ![3, 10, 39].contains(n)).map(|(_, line)| line).collect();
+    std::fs::write(&file, kept.join("\n") + "\n").unwrap();
+    let (status, report, _) = audit(&["audit", "--json"]);
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(
+        (status, &report["complete"], report["missing"].as_array().map(Vec::len)),
+        (Some(1), &json!(false), Some(3))
+    );
+    let (status, report, errors) = audit(&["audit", "--repair"]);
+    assert_eq!(status, Some(0), "{report} {errors}");
+    assert_same_set(&sim.issued(), &records::read(&file));
+    // While a collector runs, it repairs by itself.
+    let collector = Collector::start(&sim, &folder, &short);
+    collector.wait_healthy();
+    let (status, _, errors) = audit(&["audit", "--repair"]);
+    assert!(status == Some(1) && errors.contains(&collector.pid().to_string()), "{errors}");
+    collector.signal(Signal::TERM);
+}
+
+#[test]
+fn an_audit_misses_no_event_that_the_topics_bring_and_the_collector_filters() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("audit-filtered"));
+    // AudioHook's by its name alone, which only the definitions tell.
+    sim.define(Definition::new("DATAACTIONS-0009", "Data action of an AudioHook integration", ""));
+    folder.write("topics.json", r#"{"topics":["v2.operations.events.*"]}"#);
+    let mut all = settings(&sim, &folder);
+    all.insert("CATCH_UP_OVERLAP".into(), "2".into());
+    let mut collector = Collector::start_with(folder.path(), &all);
+    collector.wait_healthy();
+    for _ in 0..4 {
+        sim.issue(Event::numbered("TELEPHONY-0001"));
+        sim.issue_by(Event::numbered("DATAACTIONS-0009"), Route::HistoryOnly);
+        sim.issue(Event::numbered("AUDIOHOOK-0001"));
+    }
+    collector.wait_lines(8, LONG);
+    let_pass(Duration::from_secs(4));
+    assert!(collector.term().success());
+    let audit = |arguments: &[&str]| {
+        let output = binary(folder.path(), arguments, &all).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (status, report, errors) = audit(&["audit", "--json"]);
+    assert_eq!(status, Some(0), "{report} {errors}");
+    let report: Value = serde_json::from_str(&report).unwrap();
+    let counted = report["definitions"].as_array().unwrap();
+    assert!(counted.iter().all(|counted| counted["genesys"] == counted["file"]), "{report}");
+    let counts = |id: &str| counted.iter().find(|counted| counted["id"] == id).map(|counted| &counted["file"]);
+    assert_eq!(
+        (counts("TELEPHONY-0001"), counts("AUDIOHOOK-0001"), counts("DATAACTIONS-0009")),
+        (None, Some(&json!(4)), Some(&json!(4)))
+    );
+    // The running collector's own audit is of the same mind.
+    let before = sim.view(|view| view.count(Call::Counts));
+    let collector = Collector::start_with(folder.path(), &all);
+    assert!(sim.wait_until(LONG, |view| view.count(Call::Counts) > before));
+    let reads = sim.view(|view| view.count(Call::History));
+    assert!(sim.wait_until(LONG, |view| view.count(Call::History) > reads + 3));
+    collector.wait_healthy();
+    assert!(!collector.log_text().contains("were missing in the file"), "{}", collector.log_text());
+    drop(collector);
+    // One that is AudioHook's by its name is missed like any other.
+    let file = folder.join("events.jsonl");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let lost = text.lines().position(|line| line.contains("DATAACTIONS-0009")).unwrap();
+    let kept: Vec<&str> = text.lines().enumerate().filter(|(n, _)| *n != lost).map(|(_, line)| line).collect();
+    std::fs::write(&file, kept.join("\n") + "\n").unwrap();
+    let (status, report, _) = audit(&["audit"]);
+    assert!(status == Some(1) && report.contains("\n1 events are missing"), "{report}");
+    let (status, report, errors) = audit(&["audit", "--repair"]);
+    assert_eq!(status, Some(0), "{report} {errors}");
+    assert_eq!(records::read(&file).len(), 8);
+}
+
+#[test]
+fn what_came_into_the_history_too_late_is_found_by_the_audit_and_appended() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("late"));
+    let short = [("CATCH_UP_OVERLAP", "2")];
+    let mut collector = Collector::start(&sim, &folder, &short);
+    collector.wait_healthy();
+    issue(&sim, 20);
+    // The audit of this start has been: the next one is that of the next start.
+    assert!(sim.wait_until(LONG, |view| view.requests(Call::Counts).iter().any(|seen| seen.status == 200)));
+    // These stand in the history only after it was read past them, further than the first read of a start goes back.
+    for n in 0..7 {
+        sim.issue_by(event(n).at(sim.now() - 600_000 + i64::from(n)), Route::HistoryOnly);
+    }
+    issue(&sim, 3);
+    collector.wait_lines(23, LONG);
+    let reads = sim.view(|view| view.count(Call::History));
+    assert!(sim.wait_until(LONG, |view| view.count(Call::History) > reads + 2));
+    assert!(collector.term().success());
+    assert_eq!(collector.records().len(), 23, "what the history showed too late is missing so far");
+    let collector = Collector::start(&sim, &folder, &short);
+    collector.wait_lines(30, LONG);
+    collector.wait_log("were missing in the file", LONG);
+    collector.wait_log("is in the file now", LONG);
+    assert_same_set(&sim.issued(), &collector.records());
+    collector.wait_healthy();
+}
