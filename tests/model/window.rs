@@ -163,6 +163,15 @@ fn assert_each_is_written_once(written: &[Seen]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// Each is written once, and a further read finds nothing new.
+fn assert_settled(collected: &mut Collected, all: &[Seen]) -> Result<(), TestCaseError> {
+    assert_each_is_written_once(&collected.written)?;
+    let settled = collected.written.len();
+    collected.read(all);
+    prop_assert_eq!(collected.written.len(), settled, "a further read finds nothing new");
+    Ok(())
+}
+
 /// Nothing stands twice: no more is written than there must be.
 fn fewest(all: &[Seen]) -> usize {
     (0..2)
@@ -211,11 +220,7 @@ fn whatever_the_order_nothing_is_lost_and_what_was_written_is_written_once() {
         collected.read(&all);
         collected.read(&all);
         assert_nothing_is_lost(&all, &collected.written)?;
-        assert_each_is_written_once(&collected.written)?;
-        let settled = collected.written.len();
-        collected.read(&all);
-        prop_assert_eq!(collected.written.len(), settled, "a further read finds nothing new");
-        Ok(())
+        assert_settled(&mut collected, &all)
     });
 }
 
@@ -225,11 +230,7 @@ fn the_history_read_once_after_the_socket_adds_all_that_it_must_and_no_more() {
         let mut collected = collected_from_the_socket(&all);
         collected.read(&all);
         assert_all_and_no_more(&all, &collected.written)?;
-        assert_each_is_written_once(&collected.written)?;
-        let settled = collected.written.len();
-        collected.read(&all);
-        prop_assert_eq!(collected.written.len(), settled, "a further read finds nothing new");
-        Ok(())
+        assert_settled(&mut collected, &all)
     });
 }
 

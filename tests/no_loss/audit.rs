@@ -1,5 +1,7 @@
 //! The audit finds what is missing, and only that.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use audiohook_collector::simulator::{Call, Definition, Event, Route};
@@ -9,6 +11,18 @@ use serde_json::{Value, json};
 use crate::support::collector::{binary, settings};
 use crate::support::{Collector, Folder, assert_same_set, let_pass, records};
 use crate::{LONG, event, issue, simulator};
+
+/// Exit status, standard output and standard error of the command.
+fn audit(folder: &Folder, settings: &BTreeMap<String, String>, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = binary(folder.path(), arguments, settings).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+/// The file as it would be had these lines never been written.
+fn write_without(file: &Path, text: &str, lost: &[usize]) {
+    let kept = text.lines().enumerate().filter(|(n, _)| !lost.contains(n)).map(|(_, line)| line.to_owned() + "\n");
+    std::fs::write(file, kept.collect::<String>()).unwrap();
+}
 
 #[test]
 fn an_audit_finds_what_is_missing_and_repairs_it() {
@@ -22,10 +36,7 @@ fn an_audit_finds_what_is_missing_and_repairs_it() {
     assert!(collector.term().success());
     let mut all = settings(&sim, &folder);
     all.insert("CATCH_UP_OVERLAP".into(), "2".into());
-    let audit = |arguments: &[&str]| {
-        let output = binary(folder.path(), arguments, &all).output().unwrap();
-        (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
-    };
+    let audit = |arguments: &[&str]| audit(&folder, &all, arguments);
     let (status, report, errors) = audit(&["audit", "--json"]);
     assert_eq!(status, Some(0), "{report} {errors}");
     let report: Value = serde_json::from_str(&report).unwrap();
@@ -33,9 +44,7 @@ fn an_audit_finds_what_is_missing_and_repairs_it() {
     // Three lines are lost.
     let file = folder.join("events.jsonl");
     let text = std::fs::read_to_string(&file).unwrap();
-    let kept: Vec<&str> =
-        text.lines().enumerate().filter(|(n, _)| ![3, 10, 39].contains(n)).map(|(_, line)| line).collect();
-    std::fs::write(&file, kept.join("\n") + "\n").unwrap();
+    write_without(&file, &text, &[3, 10, 39]);
     let (status, report, _) = audit(&["audit", "--json"]);
     let report: Value = serde_json::from_str(&report).unwrap();
     assert_eq!(
@@ -71,10 +80,7 @@ fn an_audit_misses_no_event_that_the_topics_bring_and_the_collector_filters() {
     collector.wait_lines(8, LONG);
     let_pass(Duration::from_secs(4));
     assert!(collector.term().success());
-    let audit = |arguments: &[&str]| {
-        let output = binary(folder.path(), arguments, &all).output().unwrap();
-        (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
-    };
+    let audit = |arguments: &[&str]| audit(&folder, &all, arguments);
     let (status, report, errors) = audit(&["audit", "--json"]);
     assert_eq!(status, Some(0), "{report} {errors}");
     let report: Value = serde_json::from_str(&report).unwrap();
@@ -98,8 +104,7 @@ fn an_audit_misses_no_event_that_the_topics_bring_and_the_collector_filters() {
     let file = folder.join("events.jsonl");
     let text = std::fs::read_to_string(&file).unwrap();
     let lost = text.lines().position(|line| line.contains("DATAACTIONS-0009")).unwrap();
-    let kept: Vec<&str> = text.lines().enumerate().filter(|(n, _)| *n != lost).map(|(_, line)| line).collect();
-    std::fs::write(&file, kept.join("\n") + "\n").unwrap();
+    write_without(&file, &text, &[lost]);
     let (status, report, _) = audit(&["audit"]);
     assert!(status == Some(1) && report.contains("\n1 events are missing"), "{report}");
     let (status, report, errors) = audit(&["audit", "--repair"]);

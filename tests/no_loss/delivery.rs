@@ -5,7 +5,7 @@ use std::time::Duration;
 use audiohook_collector::simulator::{Action, Call, Simulator};
 
 use crate::support::{Collector, Folder, assert_same_set, let_pass, poll};
-use crate::{LONG, event, issue, simulator, wait_for_all};
+use crate::{LONG, assert_all_stand_once, event, issue, simulator, wait_for_all};
 
 #[test]
 fn a_cut_of_thirty_seconds_loses_nothing() {
@@ -22,8 +22,7 @@ fn a_cut_of_thirty_seconds_loses_nothing() {
     sim.faults().heal_all();
     collector.wait_healthy();
     issue(&sim, 50);
-    wait_for_all(&sim, &collector);
-    assert_same_set(&sim.issued(), &collector.records());
+    assert_all_stand_once(&sim, &collector);
 }
 
 #[test]
@@ -76,8 +75,7 @@ fn sockets_that_are_closed_revoked_or_taken_over_lose_nothing() {
     faults.fail_next(Call::Handshake, Action::status(401), 1);
     faults.cut_sockets();
     issue(&sim, 10);
-    wait_for_all(&sim, &collector);
-    assert_same_set(&sim.issued(), &collector.records());
+    assert_all_stand_once(&sim, &collector);
     collector.wait_healthy();
 }
 
@@ -124,8 +122,7 @@ fn without_the_history_the_socket_is_collected_and_the_risk_is_told() {
     collector.wait_lines(20, LONG);
     sim.faults().heal_all();
     collector.wait_reason("history_forbidden", false, Duration::from_secs(10));
-    wait_for_all(&sim, &collector);
-    assert_same_set(&sim.issued(), &collector.records());
+    assert_all_stand_once(&sim, &collector);
 }
 
 #[test]
@@ -148,7 +145,6 @@ fn without_the_socket_the_history_is_collected_in_time() {
     let collector = Collector::start(&sim, &folder, &[("GENESYS_DELIVERY", "history")]);
     collector.wait_healthy();
     issue(&sim, 20);
-    wait_for_all(&sim, &collector);
-    assert_same_set(&sim.issued(), &collector.records());
+    assert_all_stand_once(&sim, &collector);
     assert_eq!(sim.view(|view| view.sockets_opened()), 0);
 }

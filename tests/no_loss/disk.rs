@@ -6,8 +6,8 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
 
 use crate::support::collector::settings;
-use crate::support::{Collector, Folder, assert_same_set, assert_same_set_within, let_pass};
-use crate::{LONG, issue, simulator, wait_for_all};
+use crate::support::{Collector, Folder, assert_same_set_within, let_pass};
+use crate::{LONG, assert_all_stand_once, issue, simulator, wait_for_all};
 
 #[test]
 fn fifty_kills_at_random_instants_lose_nothing_and_double_nothing() {
@@ -57,8 +57,7 @@ fn a_full_disk_throws_nothing_away_and_leaves_no_torn_line() {
     assert!(text.lines().count() > 20, "what fits whole is written");
     limit_files(&collector, None);
     collector.wait_healthy();
-    wait_for_all(&sim, &collector);
-    assert_same_set(&sim.issued(), &collector.records());
+    assert_all_stand_once(&sim, &collector);
     assert!(collector.term().success());
 }
 
@@ -83,8 +82,7 @@ fn a_state_that_cannot_be_kept_is_said_and_events_go_on() {
     assert!(health["reasons"].to_string().contains("STATE_FILE"), "writing events does not end it: {health}");
     std::fs::rename(&away, &there).unwrap();
     collector.wait_healthy();
-    wait_for_all(&sim, &collector);
-    assert_same_set(&sim.issued(), &collector.records());
+    assert_all_stand_once(&sim, &collector);
 }
 
 /// A library whose `fdatasync` fails, as that of a disk with bad sectors does, while a file of this name is there.
@@ -133,7 +131,6 @@ fn a_sync_that_fails_is_told_and_what_it_was_for_is_synced_before_the_checkpoint
     assert!(collector.runs());
     std::fs::remove_file(&fails).unwrap();
     collector.wait_reason("disk_write_failed", false, Duration::from_secs(10));
-    wait_for_all(&sim, &collector);
-    assert_same_set(&sim.issued(), &collector.records());
+    assert_all_stand_once(&sim, &collector);
     assert!(collector.term().success());
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use audiohook_collector::simulator::{Action, Call, Event, Route};
 
 use crate::support::{Collector, Folder, assert_same_set, poll};
-use crate::{LONG, event, issue, simulator, wait_for_all};
+use crate::{LONG, assert_all_stand_once, event, issue, simulator};
 
 #[test]
 fn a_history_that_lags_by_two_minutes_still_brings_what_the_socket_missed() {
@@ -16,8 +16,7 @@ fn a_history_that_lags_by_two_minutes_still_brings_what_the_socket_missed() {
     sim.faults().set(|k| k.socket_to_drop = 10);
     issue(&sim, 30);
     collector.wait_lines(60, Duration::from_secs(180));
-    wait_for_all(&sim, &collector);
-    assert_same_set(&sim.issued(), &collector.records());
+    assert_all_stand_once(&sim, &collector);
 }
 
 #[test]
@@ -87,6 +86,5 @@ fn a_history_that_is_hard_to_read_is_read_all_the_same() {
     let changed = [("CATCH_UP_START", "86400"), ("CATCH_UP_RATE", "100000")];
     let collector = Collector::start(&sim, &folder, &changed);
     collector.wait_lines(9_000, LONG);
-    wait_for_all(&sim, &collector);
-    assert_same_set(&sim.issued(), &collector.records());
+    assert_all_stand_once(&sim, &collector);
 }

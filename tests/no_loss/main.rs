@@ -16,7 +16,7 @@ mod support;
 use std::time::Duration;
 
 use audiohook_collector::simulator::{Call, Event, Knobs, Options, Simulator};
-use support::Collector;
+use support::{Collector, assert_same_set};
 
 /// What any step may take on a busy machine.
 const LONG: Duration = Duration::from_secs(60);
@@ -45,4 +45,10 @@ fn wait_for_all(sim: &Simulator, collector: &Collector) {
     let reads = sim.view(|view| view.count(Call::History));
     assert!(sim.wait_until(LONG, |view| view.count(Call::History) > reads + 2), "the history is read no more");
     assert!(collector.wait_lines(expected, LONG).len() == expected);
+}
+
+/// Each event that was issued stands in the files once.
+fn assert_all_stand_once(sim: &Simulator, collector: &Collector) {
+    wait_for_all(sim, collector);
+    assert_same_set(&sim.issued(), &collector.records());
 }

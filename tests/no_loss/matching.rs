@@ -8,7 +8,7 @@ use audiohook_collector::simulator::{Action, Call, Event, Route, Simulator, Sock
 use serde_json::json;
 
 use crate::support::{Collector, Folder, Record, SOON, assert_same_set, assert_same_set_within, let_pass, poll};
-use crate::{LONG, event, issue, simulator, wait_for_all};
+use crate::{LONG, assert_all_stand_once, event, issue, simulator, wait_for_all};
 
 #[test]
 fn times_that_differ_and_events_that_come_twice_make_no_doubles() {
@@ -48,13 +48,11 @@ fn equal_events_a_millisecond_apart_stay_two() {
     {
         sim.issue_by(same.clone().at(now + n as i64), route);
     }
-    wait_for_all(&sim, &collector);
-    assert_same_set(&sim.issued(), &collector.records());
+    assert_all_stand_once(&sim, &collector);
     assert!(collector.term().success());
     let collector = Collector::start(&sim, &folder, &[]);
     sim.issue_by(same.at(now + 7), Route::HistoryOnly);
-    wait_for_all(&sim, &collector);
-    assert_same_set(&sim.issued(), &collector.records());
+    assert_all_stand_once(&sim, &collector);
 }
 
 /// An event of which there may be several that differ in their time alone.

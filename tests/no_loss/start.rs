@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::support::collector::{binary, settings};
 use crate::support::{Collector, Folder, assert_same_set, records};
-use crate::{LONG, event, issue, simulator, wait_for_all};
+use crate::{LONG, assert_all_stand_once, event, issue, simulator, wait_for_all};
 
 #[test]
 fn the_very_first_start_begins_by_the_services_clock() {
@@ -46,8 +46,7 @@ fn without_its_state_a_collector_that_had_not_come_far_reads_all_of_the_history(
     std::fs::write(folder.join("events.jsonl.state"), "damaged").unwrap();
     sim.faults().heal_all();
     let collector = Collector::start(&sim, &folder, &[]);
-    wait_for_all(&sim, &collector);
-    assert_same_set(&sim.issued(), &collector.records());
+    assert_all_stand_once(&sim, &collector);
 }
 
 #[test]
@@ -62,8 +61,7 @@ fn a_repair_before_the_first_start_keeps_nothing_from_being_fetched() {
     let repaired = records::read(&folder.join("events.jsonl")).len();
     assert!(repaired > 0 && repaired < 11, "a day of it: {repaired}");
     let collector = Collector::start(&sim, &folder, &[]);
-    wait_for_all(&sim, &collector);
-    assert_same_set(&sim.issued(), &collector.records());
+    assert_all_stand_once(&sim, &collector);
 }
 
 #[test]
