@@ -11,6 +11,7 @@ mod health;
 mod login;
 mod reading;
 mod socket;
+mod subscribing;
 #[cfg(test)]
 mod tests;
 

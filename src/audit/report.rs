@@ -1,0 +1,98 @@
+//! What an audit tells: counts, and the events that one side has and the other has not.
+
+use serde::Serialize;
+
+use crate::clock::{Millis, format_millis};
+use crate::event::{Event, Identity, REDACTED, Redaction};
+use crate::json::Scanner;
+
+/// One definition's counts: each event once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Counted {
+    pub id: String,
+    pub genesys: u64,
+    pub file: u64,
+}
+
+/// An event that one side has and the other has not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    pub event_id: String,
+    pub timestamp: String,
+    pub entity_id: String,
+    pub conversation_id: String,
+    /// The record's id.
+    pub id: String,
+}
+
+impl Entry {
+    /// Hides what REDACT_FIELDS names.
+    pub(super) fn hide(&mut self, redaction: &Redaction) {
+        let fields = [
+            ("event_id", &mut self.event_id),
+            ("entity_id", &mut self.entity_id),
+            ("conversation_id", &mut self.conversation_id),
+        ];
+        for (name, field) in fields {
+            if !field.is_empty() && redaction.hides_record_field(name) {
+                REDACTED.clone_into(field);
+            }
+        }
+    }
+}
+
+/// What an audit found: the document of `audit --json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The interval that was compared: none where both are equal, for the files hold nothing of it any more.
+    pub from: String,
+    pub to: String,
+    /// Whether nothing is missing in the files.
+    pub complete: bool,
+    pub definitions: Vec<Counted>,
+    /// The first of them: [`Report::missing_count`] says how many there are.
+    pub missing: Vec<Entry>,
+    pub extra: Vec<Entry>,
+    #[serde(skip)]
+    pub missing_count: u64,
+    #[serde(skip)]
+    pub extra_count: u64,
+    /// Those that are only counted; named in the document where there are any.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub missing_unlisted: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub extra_unlisted: u64,
+    /// More lines than it was to look through: it begins later than asked for.
+    #[serde(skip)]
+    pub begins_later: bool,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+pub(super) fn entry(event: &Event<'_>, identity: Identity, received: Millis) -> Entry {
+    let time = event.time.unwrap_or(received);
+    Entry {
+        event_id: event.definition.decoded().into_owned(),
+        timestamp: format_millis(time),
+        entity_id: event.entity_id.decoded().into_owned(),
+        conversation_id: event.conversation_id.decoded().into_owned(),
+        id: identity.at(time).to_string(),
+    }
+}
+
+pub(super) fn record_entry(text: &str) -> Entry {
+    let mut fields: [String; 5] = Default::default();
+    let names = ["event_id", "timestamp", "entity_id", "conversation_id", "id"];
+    // Whatever the event holds below its top level: the line was read as JSON before.
+    let _ = Scanner::new(text).object(|scanner, key| {
+        let value = scanner.value()?;
+        if let Some(at) = names.iter().position(|name| key.is(name)) {
+            fields[at] = value.text().map_or_else(String::new, |text| text.decoded().into_owned());
+        }
+        Ok(())
+    });
+    let [event_id, timestamp, entity_id, conversation_id, id] = fields;
+    Entry { event_id, timestamp, entity_id, conversation_id, id }
+}

@@ -1,0 +1,229 @@
+//! Sightings in an order, and what becomes of each.
+
+use super::*;
+
+fn socket(time: Millis) -> Sighting {
+    Sighting { content: 7, way: Way::Socket, moment: Moment::Own(time) }
+}
+
+fn history(time: Millis) -> Sighting {
+    Sighting { way: Way::History, ..socket(time) }
+}
+
+fn receipt(at: Millis, way: Way) -> Sighting {
+    Sighting { content: 7, way, moment: Moment::Receipt { at, delay: RECEIPT_DELAY_MS } }
+}
+
+/// Offers each in turn; which are new?
+fn new_of(window: &mut Window, sightings: &[Sighting]) -> Vec<bool> {
+    sightings.iter().map(|s| window.offer(*s) == Outcome::New).collect()
+}
+
+const T: Millis = 1_795_430_645_000;
+
+#[test]
+fn within_one_way_equal_times_are_one_event_and_other_times_are_others() {
+    let mut window = Window::default();
+    assert_eq!(new_of(&mut window, &[socket(T), socket(T), socket(T + 1), socket(T)]), [true, false, true, false]);
+    let other_content = Sighting { content: 8, ..socket(T) };
+    assert_eq!(window.offer(other_content), Outcome::New);
+}
+
+#[test]
+fn across_the_ways_the_times_may_differ_by_the_tolerance() {
+    for (difference, new) in
+        [(0, false), (900, false), (-900, false), (2000, false), (-2000, false), (2001, true), (-2001, true)]
+    {
+        for first in [socket as fn(Millis) -> Sighting, history] {
+            let mut window = Window::default();
+            let second = if first(0).way == Way::Socket { history } else { socket };
+            assert_eq!(new_of(&mut window, &[first(T), second(T + difference)]), [true, new], "{difference}");
+        }
+    }
+}
+
+#[test]
+fn matching_is_one_to_one() {
+    let mut window = Window::default();
+    assert_eq!(
+        new_of(&mut window, &[socket(T), socket(T + 1), history(T + 500), history(T + 501), history(T + 502)]),
+        [true, true, false, false, true]
+    );
+    // The history is read again: nothing changes.
+    assert_eq!(new_of(&mut window, &[history(T + 500), history(T + 501), history(T + 502)]), [false; 3]);
+}
+
+#[test]
+fn as_many_pairs_as_can_be() {
+    // The first row could take either record; taking the nearer one must not leave the second row alone.
+    let mut window = Window::default();
+    assert_eq!(
+        new_of(&mut window, &[socket(T), socket(T + 1500), history(T + 1400), history(T + 3000)]),
+        [true, true, false, false]
+    );
+}
+
+#[test]
+fn the_nearest_is_the_twin() {
+    let mut window = Window::default();
+    window.offer(socket(T + 1000));
+    assert_eq!(window.offer_row(history(T), "the first"), Outcome::Duplicate);
+    let displaced = Outcome::Displaces { moment: Moment::Own(T), row: Some("the first".to_owned()) };
+    assert_eq!(window.offer_row(history(T + 900), "the second"), displaced);
+    assert_eq!(new_of(&mut window, &[history(T), history(T + 900)]), [false, false]);
+}
+
+#[test]
+fn the_nearest_may_come_long_after_the_other() {
+    let mut window = Window::default();
+    window.note(receipt(T + 101_000, Way::Socket));
+    assert_eq!(window.offer_row(history(T), "the first"), Outcome::Duplicate);
+    for n in 1..1_000 {
+        let between = Sighting { content: 8, ..history(T + n * 100) };
+        assert_eq!(window.offer_row(between, "another"), Outcome::New);
+    }
+    let displaced = Outcome::Displaces { moment: Moment::Own(T), row: Some("the first".to_owned()) };
+    assert_eq!(window.offer_row(history(T + 100_000), "the second"), displaced);
+}
+
+#[test]
+fn with_no_text_at_hand_the_nearer_row_is_written_and_counted() {
+    let mut window = Window::default();
+    window.offer(socket(T + 1500));
+    assert_eq!(window.offer_row(history(T), "the first"), Outcome::Duplicate);
+    let large = "x".repeat(dropped::BYTES_MAX);
+    window.offer(Sighting { content: 8, ..socket(T + 1) });
+    assert_eq!(window.offer_row(Sighting { content: 8, ..history(T) }, &large), Outcome::Duplicate);
+    assert_eq!(window.offer_row(history(T + 1400), "the second"), Outcome::New);
+    assert_eq!((window.forgotten(), window.len()), (1, 5));
+    assert_eq!(new_of(&mut window, &[history(T), history(T + 1400)]), [false, false]);
+}
+
+#[test]
+fn a_row_that_was_late_gives_way_to_none_and_the_one_behind_it_comes_again() {
+    let mut window = Window::default();
+    window.offer(socket(T));
+    assert_eq!(window.offer_row(history(T + 1400), "the second"), Outcome::Duplicate);
+    // The next read begins far before them and finds one that was not there before.
+    window.offer_row(Sighting { content: 8, ..history(T - 900_000) }, "far before");
+    let displaced = Outcome::Displaces { moment: Moment::Own(T + 1400), row: None };
+    assert_eq!(window.offer_row(history(T), "the first"), displaced);
+    assert_eq!(window.offer_row(history(T + 1400), "the second"), Outcome::New);
+}
+
+#[test]
+fn with_a_receipt_among_them_pairs_may_cross() {
+    let rows = [history(T), history(T + 2500)];
+    for rows in [rows, [rows[1], rows[0]]] {
+        let mut window = Window::default();
+        window.offer(receipt(T + 10_000, Way::Socket));
+        window.offer(socket(T + 2500));
+        assert_eq!(new_of(&mut window, &rows), [false, false]);
+    }
+}
+
+#[test]
+fn a_storm_of_equal_events_without_times_is_told_apart() {
+    let mut window = Window::default();
+    for n in 0..3000 {
+        window.offer(if n % 2 == 0 { socket(T + n) } else { receipt(T + n + 5_000, Way::Socket) });
+    }
+    let rows: Vec<Sighting> = (0..3000).map(|n| history(T + n)).collect();
+    assert!(new_of(&mut window, &rows).iter().all(|new| !new));
+    assert_eq!(window.offer(history(T + 3000)), Outcome::New);
+}
+
+#[test]
+fn a_frame_whose_own_row_is_written_is_no_record_though_another_took_its_place() {
+    let mut window = Window::default();
+    assert_eq!(window.offer(history(T)), Outcome::New);
+    // Another event, like it and near it, comes on the socket first and is taken for its twin.
+    assert_eq!(window.offer(socket(T + 1869)), Outcome::Duplicate);
+    assert_ne!(window.offer(socket(T)), Outcome::New, "it would stand in the file twice");
+    assert_eq!(window.offer(history(T + 1869)), Outcome::New, "its own row brings the other");
+    assert_eq!(new_of(&mut window, &[socket(T), history(T), history(T + 1869)]), [false; 3]);
+}
+
+#[test]
+fn two_records_of_the_file_are_never_twins() {
+    let mut window = Window::default();
+    window.note(socket(T));
+    window.note(history(T + 500));
+    assert_eq!(new_of(&mut window, &[history(T - 100), history(T + 500), history(T + 700)]), [false, false, true]);
+}
+
+#[test]
+fn a_receipt_stands_for_a_missing_time() {
+    let mut window = Window::default();
+    assert_eq!(window.offer(receipt(T, Way::Socket)), Outcome::New);
+    assert_eq!(window.offer(receipt(T + 5, Way::Socket)), Outcome::New);
+    assert_eq!(new_of(&mut window, &[history(T - 119_000), history(T - 100)]), [false, false]);
+    assert_eq!(window.offer_row(history(T - 119_000), "the first"), Outcome::Duplicate);
+    let displaced = Outcome::Displaces { moment: Moment::Own(T - 119_000), row: Some("the first".to_owned()) };
+    assert_eq!(window.offer_row(history(T - 90), "the third"), displaced);
+    assert_eq!(new_of(&mut window, &[history(T + 2001), history(T - 120_000)]), [true, true]);
+    // A row without a time: the same at each read.
+    let mut window = Window::default();
+    window.offer(socket(T - 60_000));
+    assert_eq!(new_of(&mut window, &[receipt(T, Way::History), receipt(T + 60_000, Way::History)]), [false, false]);
+}
+
+#[test]
+fn what_is_older_than_the_horizon_is_forgotten() {
+    let mut window = Window::default();
+    for n in 0..1000 {
+        window.offer(socket(T + n * 10));
+    }
+    window.offer(receipt(T, Way::Socket));
+    window.sweep(T + 5000);
+    assert_eq!(window.len(), 500);
+    assert_eq!(window.offer(socket(T + 5000)), Outcome::Duplicate);
+    assert_eq!(window.offer(socket(T)), Outcome::New);
+}
+
+#[test]
+fn at_the_bound_the_oldest_go_and_are_counted() {
+    let mut window = Window::default();
+    let times = EVENTS_MAX as i64 + 1;
+    for n in 0..times {
+        window.offer(Sighting {
+            content: (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            way: Way::Socket,
+            moment: Moment::Own(T + n),
+        });
+    }
+    assert!(window.len() <= EVENTS_MAX && window.len() > EVENTS_MAX / 2);
+    assert_eq!(window.forgotten(), times as u64 - window.len() as u64);
+    let forgotten_ms = window.forgotten_before() - T;
+    assert!((1..times / 2).contains(&forgotten_ms), "{forgotten_ms}");
+    let newest = times - 1;
+    let sighting = Sighting {
+        content: (newest as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+        way: Way::Socket,
+        moment: Moment::Own(T + newest),
+    };
+    assert_eq!(window.offer(sighting), Outcome::Duplicate);
+}
+
+#[test]
+fn an_echo_is_not_forgotten_before_its_record() {
+    let mut window = Window::default();
+    window.offer(socket(T + 1500));
+    assert_eq!(window.offer(history(T)), Outcome::Duplicate);
+    for n in 0..EVENTS_MAX {
+        let content = (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let late = if n % 2 == 0 { 0 } else { 3_600_000 };
+        window.note(Sighting { content, way: Way::Socket, moment: Moment::Own(T + late) });
+    }
+    assert!(window.forgotten() > 0);
+    assert_eq!(window.offer(history(T + 1400)), Outcome::New, "another event would be lost");
+}
+
+#[test]
+fn a_storm_of_equal_events_is_told_apart() {
+    let mut window = Window::default();
+    let sent: Vec<Sighting> = (0..6000).map(|n| socket(T + n)).collect();
+    assert!(new_of(&mut window, &sent).iter().all(|new| *new));
+    let rows: Vec<Sighting> = (0..6000).map(|n| history(T + n)).collect();
+    assert!(new_of(&mut window, &rows).iter().all(|new| !new));
+}
