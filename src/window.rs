@@ -212,9 +212,9 @@ impl Window {
         let displaced = Sighting { moment: earlier, ..newcomer };
         let row = if newcomer.way == Way::History { self.dropped.take(displaced) } else { None };
         let will_be_brought = match newcomer.way {
-            // The one before it was dropped and will not come again: this one can be written. Not so where its own row
-            // is: the file would hold one id twice. The one before it comes with its own row.
-            Way::Socket => self.has_own_row(newcomer),
+            // The one before it comes with its own row, which is known by its time. A frame without one has no such row:
+            // this one is written in its place, unless its own row is in the file already, which would hold one id twice.
+            Way::Socket => matches!(earlier, Moment::Own(_)) || self.has_own_row(newcomer),
             // What is later than this row was met by an earlier read, and comes again with this one.
             Way::History => matches!((earlier, newcomer.moment), (Moment::Own(e), Moment::Own(n)) if e > n),
         };

@@ -145,6 +145,17 @@ fn a_frame_whose_own_row_is_written_is_no_record_though_another_took_its_place()
 }
 
 #[test]
+fn a_frame_that_was_taken_for_anothers_gives_way_and_its_own_row_is_written() {
+    let mut window = Window::default();
+    assert_eq!(new_of(&mut window, &[history(T - 1), history(T), history(T + 2)]), [true; 3]);
+    // The socket brings later ones first, whose rows are still to come.
+    assert_eq!(new_of(&mut window, &[socket(T + 1704), socket(T + 1705), socket(T + 1706)]), [false; 3]);
+    assert_eq!(new_of(&mut window, &[socket(T), socket(T + 1), socket(T + 2)]), [false; 3]);
+    let rows = [history(T - 1), history(T), history(T + 2), history(T + 1704), history(T + 1705), history(T + 1706)];
+    assert_eq!(new_of(&mut window, &rows), [false, false, false, true, true, true]);
+}
+
+#[test]
 fn two_records_of_the_file_are_never_twins() {
     let mut window = Window::default();
     window.note(socket(T));

@@ -288,3 +288,81 @@ fn after_a_restart_amid_a_long_read_what_the_checkpoint_passed_need_not_be_read_
         assert_all_and_no_more(&all, &collected.written)
     });
 }
+
+/// An event, and when each way brings it, in milliseconds after it happened.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    content: u64,
+    at: i64,
+    /// The row's time is so much later than the frame's.
+    off: i64,
+    row_after: i64,
+    /// Not at all; once; or twice.
+    frames_after: [Option<i64>; 2],
+}
+
+/// How far the two ways' times of one event are apart, at most.
+const OFF_MAX: i64 = 2;
+
+fn told() -> impl Strategy<Value = Told> {
+    let times = prop_oneof![0i64..4, 1_000i64..1_004, 0i64..8_000];
+    let frame = || prop::option::weighted(0.7, prop_oneof![3 => Just(5i64), 1 => 0i64..5_000]);
+    let again = prop::option::weighted(0.1, 0i64..3_000);
+    let off = prop_oneof![Just(0i64), -OFF_MAX..=OFF_MAX];
+    (0u64..2, times, off, prop_oneof![Just(20i64), 0i64..6_000], frame(), again).prop_map(
+        |(content, at, off, row_after, frame, again)| Told {
+            content,
+            at,
+            off,
+            row_after,
+            frames_after: [frame, again],
+        },
+    )
+}
+
+#[test]
+fn where_both_ways_give_nearly_one_time_each_event_stands_there_once_under_its_own() {
+    const READ_EVERY: i64 = 1_500;
+    const END: i64 = 15_000;
+    let restarts = prop::collection::vec(0..END, 0..3);
+    super::run((prop::collection::vec(told(), 1..12), restarts), |(mut all, restarts)| {
+        // On one way no two are alike in content and time.
+        let mut taken = BTreeSet::new();
+        all.retain(|told| taken.insert((told.content, told.at, Way::Socket as u8)));
+        all.retain(|told| taken.insert((told.content, told.at + told.off, Way::History as u8)));
+        let seen = |told: &Told, way| {
+            let off = if way == Way::History { told.off } else { 0 };
+            Seen { content: told.content, way, moment: Moment::Own(T + told.at + off) }
+        };
+        let frames = all.iter().flat_map(|told| {
+            told.frames_after.iter().flatten().map(|after| (told.at + after, seen(told, Way::Socket)))
+        });
+        let mut frames: Vec<(i64, Seen)> = frames.collect();
+        frames.sort_by_key(|(at, _)| *at);
+        let mut collected = Collected::default();
+        let mut frames = frames.into_iter().peekable();
+        for now in (0..=END).filter(|now| now % READ_EVERY == 0 || restarts.contains(now)) {
+            while let Some((_, frame)) = frames.next_if(|(at, _)| *at <= now) {
+                collected.offer(frame);
+            }
+            if restarts.contains(&now) {
+                collected.restart();
+            }
+            if now % READ_EVERY == 0 {
+                let there = all.iter().filter(|told| told.at + told.row_after <= now);
+                collected.read(&there.map(|told| seen(told, Way::History)).collect::<Vec<_>>());
+            }
+        }
+        // Of events that are nearer to each other than the two ways are, one may bear the other's time.
+        for content in 0..2 {
+            let sorted = |times: Vec<i64>| times.into_iter().collect::<BTreeSet<_>>().into_iter().collect::<Vec<i64>>();
+            let events = sorted(all.iter().filter(|told| told.content == content).map(|told| told.at).collect());
+            let records = collected.written.iter().filter(|seen| seen.content == content);
+            let records = sorted(records.map(|seen| seen.time() - T).collect());
+            let is_near = |(event, record): (&i64, &i64)| (event - record).abs() <= 2 * OFF_MAX;
+            let is_right = events.len() == records.len() && events.iter().zip(&records).all(is_near);
+            prop_assert!(is_right, "{:?} happened, {:?} stand there", events, records);
+        }
+        assert_each_is_written_once(&collected.written)
+    });
+}

@@ -1,0 +1,69 @@
+//! Dead letters that are sent again.
+
+use std::fs;
+use std::time::Duration;
+
+use audiohook_collector::status::Code;
+
+use crate::SOON;
+use crate::cluster::fake::{Act, Fake};
+use crate::cluster::{Rig, record, records};
+
+#[test]
+fn a_replay_sends_what_is_mended_and_keeps_what_is_refused_again() {
+    let fake = Fake::start();
+    fake.on_item(|id, _| if id.ends_with(['0', '5']) { 400 } else { 201 });
+    let mut rig = Rig::new("replay", &[&fake.url]);
+    rig.append(&records(0..500));
+    rig.start();
+    rig.until("all are judged", SOON, |rig| rig.done() == 500);
+    let refused = rig.dead_letters().len();
+    assert_eq!(fake.documents() + refused, 500);
+    fake.on_item(|id, _| if id.ends_with('0') { 400 } else { 201 });
+    let replayed = rig.replay();
+    let left = rig.dead_letters();
+    assert!(!replayed.success);
+    assert!(replayed.shown.contains(&format!("{} sent", refused - left.len())), "{}", replayed.shown);
+    assert!(replayed.shown.contains(&format!("{} refused again", left.len())), "{}", replayed.shown);
+    assert_eq!(fake.documents() + left.len(), 500);
+    assert!(left.iter().all(|letter| letter["record"]["id"].as_str().unwrap().ends_with('0')));
+    fake.behave();
+    assert!(rig.replay().success);
+    assert_eq!(fake.documents(), 500);
+    assert_eq!(rig.suffixes(), [""], "nothing is left behind");
+    rig.until("over", Duration::from_secs(10), |rig| !rig.is_raised(Code::DeadLetters));
+}
+
+#[test]
+fn a_replay_that_was_killed_is_gone_on_with_and_a_letter_that_is_none_stays() {
+    let fake = Fake::start();
+    let rig = Rig::new("replay-killed", &[&fake.url]);
+    let letter = |n: usize| format!("{{\"at\":\"x\",\"status\":400,\"reason\":\"r\",\"record\":{}}}\n", record(n));
+    // One was done before the kill; new letters have come since.
+    let left = format!("#{}{}no letter\n", &letter(1)[1..], letter(2));
+    fs::write(rig.folder.join("events.jsonl.dead.replaying"), left).unwrap();
+    fs::write(rig.folder.join("events.jsonl.dead"), letter(3)).unwrap();
+    let replayed = rig.replay();
+    assert!(!replayed.success && replayed.shown.contains("3 dead letters"), "{}", replayed.shown);
+    let ids: Vec<String> = fake.state().documents.keys().cloned().collect();
+    assert_eq!(ids, [2, 3].map(|n| format!("{n:032x}")));
+    assert_eq!(fs::read_to_string(rig.folder.join("events.jsonl.dead")).unwrap(), "no letter\n");
+    assert_eq!(rig.suffixes(), ["", ".dead"]);
+}
+
+#[test]
+fn a_replay_to_a_cluster_that_refuses_the_login_gives_every_letter_back() {
+    let fake = Fake::start();
+    let rig = Rig::new("replay-refused", &[&fake.url]);
+    let letter = |n: usize| format!("{{\"at\":\"x\",\"status\":400,\"reason\":\"r\",\"record\":{}}}\n", record(n));
+    let letters: String = (0..120).map(letter).collect();
+    fs::write(rig.folder.join("events.jsonl.dead"), &letters).unwrap();
+    let mut first = true;
+    fake.on_bulk(move |_| if std::mem::take(&mut first) { Act::Serve } else { Act::Answer(403, "{}") });
+    let replayed = rig.replay();
+    assert!(!replayed.success && replayed.shown.contains("70 not sent"), "{}", replayed.shown);
+    assert_eq!((rig.dead_letters().len(), fake.documents()), (70, 50));
+    fake.behave();
+    assert!(rig.replay().success);
+    assert_eq!(fake.documents(), 120);
+}
