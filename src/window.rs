@@ -13,9 +13,9 @@
 //! the other way. Matching is done anew each time among the few sightings nearby, and no pair is stored: pairs may
 //! change as more is seen. Where a nearer row of the history takes the place of a farther one, the farther one was no
 //! twin after all and is written: its text is kept until no row can take its place any more ([`PLACE_MS`]). Is that text
-//! gone, the newcomer is written: as many records as events, though one bears its neighbour's time. What comes on the
-//! socket comes once: there the newcomer is written, whichever of the two is nearer, unless its own row is in the file
-//! already; then the other one's row, which is still to come, brings that.
+//! gone, the newcomer is written: as many records as events, though one bears its neighbour's time. A frame that loses its
+//! place is owed: its own row is still to come and is written then. Only a frame without a time has no row to be known by;
+//! there the newcomer is written, unless its own row is in the file already.
 //!
 //! An echo is known to this window alone, and a restart forgets it. Its row may then come too late to claim its record
 //! from a newcomer: the first read after a start goes back by [`PLACE_MS`] more, so that both are judged anew.
@@ -103,7 +103,7 @@ pub struct Window {
     loose_count: usize,
     /// Whether any echo ever stood apart from a written record of its very time.
     inexact: bool,
-    /// Frames that were dropped though they have no record, for their rows are still to come: content and time.
+    /// Frames that were dropped though they have no record: their rows are still to come. Content and time.
     owed: VecDeque<(u64, Millis)>,
     /// The texts of those echoes.
     dropped: Dropped,
