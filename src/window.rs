@@ -21,7 +21,7 @@
 //! from a newcomer: the first read after a start goes back by [`PLACE_MS`] more, so that both are judged anew.
 //!
 //! Deals with: sightings alone; it knows no record, no file, no clock, and of a row no more than that it has a text. Must
-//! never: grow beyond [`EVENTS_MAX`] and [`dropped::BYTES_MAX`]. At either bound the oldest are forgotten and counted:
+//! never: grow beyond [`EVENTS_MAX`] and `dropped::BYTES_MAX`. At either bound the oldest are forgotten and counted:
 //! a double may follow, a loss never.
 
 mod dropped;

@@ -26,13 +26,13 @@ impl Address {
         format!("{}://{}{port}{}", if self.https { "https" } else { "http" }, self.host, self.path)
     }
 
-    /// Whether it can only mean this machine: localhost, 127.0.0.0/8 or [::1].
+    /// Whether it can only mean this machine: localhost, 127.0.0.0/8 or `[::1]`.
     pub fn is_loopback(&self) -> bool {
         is_loopback(&self.host)
     }
 }
 
-/// localhost, 127.0.0.0/8 or [::1] (with or without the brackets).
+/// localhost, 127.0.0.0/8 or `[::1]` (with or without the brackets).
 pub fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())

@@ -4,7 +4,7 @@
 //! Must never: sleep, wait for room in a queue, hold a duty up for longer than one request, look into an event.
 //!
 //! It is a scheduler. Each duty has an instant from which it is due; the loop runs the first that is, in the order of
-//! [`Session::work`], and otherwise waits for news, for room in the writer's queue, or for the next instant.
+//! `Session::work`, and otherwise waits for news, for room in the writer's queue, or for the next instant.
 
 mod auditing;
 mod health;

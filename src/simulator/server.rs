@@ -1,7 +1,7 @@
 //! The one port: connections are accepted, told apart by path, and served each in a thread of its own.
 //!
 //! Deals with: TLS, keep-alive, the WebSocket's handshake, and faults of whole calls. Must never: decide what an answer
-//! says; that is [`api`](super::api)'s.
+//! says; that is [`super::api`]'s.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -81,7 +81,7 @@ pub fn read(path: &Path) -> io::Result<Found> {
     Ok(Found::Damaged { aside, why })
 }
 
-/// Reads what [`write`] wrote.
+/// Reads what [`write()`] wrote.
 ///
 /// # Errors
 /// Says what is wrong with it.
