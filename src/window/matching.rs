@@ -2,13 +2,17 @@
 //!
 //! Written records and echoes lie on a line. Where all have times of their own, a pair may be as far apart as the
 //! tolerance; uncrossing two pairs never makes them longer, so that a best matching can be had in the order of time: a
-//! small table over prefixes. A receipt fits what lies long before it and little after it, so that pairs may have to
+//! small table over prefixes, of which a narrow band is enough as long as no more than one echo is left over. A receipt fits what lies long before it and little after it, so that pairs may have to
 //! cross: there the best assignment is sought (the Hungarian method). Either way more pairs are better, then the lesser
 //! sum of their distances.
 
 use super::Moment;
 
-/// Beyond this many combinations only the number of pairs is sought, not the nearest: a storm of equal events.
+/// Beyond this many combinations only the number of pairs is sought, not the nearest: a storm of equal events. About a
+/// millisecond.
+const BAND_MAX: usize = 1 << 18;
+
+/// The same where more than one echo may be left over: something was forgotten.
 const COMBINATIONS_MAX: usize = 16_384;
 
 /// The same where there are receipts, in steps of the assignment: about a millisecond.
@@ -36,10 +40,12 @@ pub(super) fn unmatched(written: &[Moment], echoes: &[Moment]) -> Unmatched {
     written.sort_unstable_by_key(|w| w.nominal());
     let mut order: Vec<usize> = (0..echoes.len()).collect();
     order.sort_by_key(|i| echoes[*i].nominal());
+    let all_have_times = are_times(&written) && are_times(echoes);
+    if all_have_times && let Some(found) = at_most_one_left(&written, &order, echoes) {
+        return found;
+    }
     let matched = match (written.len(), echoes.len()) {
-        (w, e) if are_times(&written) && are_times(echoes) && w * e <= COMBINATIONS_MAX => {
-            nearest_in_order(&written, &order, echoes, newest)
-        }
+        (w, e) if all_have_times && w * e <= COMBINATIONS_MAX => nearest_in_order(&written, &order, echoes, newest),
         (w, e) if e * e * (w + e) <= STEPS_MAX => nearest(&written, echoes, newest),
         _ if pairs(&written, &order, echoes) == echoes.len() => return Unmatched::None,
         _ => return Unmatched::Newest,
@@ -61,6 +67,60 @@ fn are_times(moments: &[Moment]) -> bool {
 fn cost(written: Moment, echo: Moment, is_newest: bool) -> Option<i64> {
     let doubt = if are_times(&[written, echo]) { 0 } else { 2 };
     written.fits(echo).then(|| 2 * (written.nominal() - echo.nominal()).abs() + doubt + i64::from(is_newest))
+}
+
+/// The least cost of matching some of the first echoes, and which of them is left over.
+#[derive(Clone, Copy)]
+struct Least {
+    /// None of them is left over.
+    all: Option<i64>,
+    but_one: Option<(i64, usize)>,
+}
+
+/// Who is left over, where it is one or none: then the record of the n-th echo is the n-th at the least and as many
+/// farther as there are records too many. All have times of their own. `None`: more are left over, or there are too many.
+fn at_most_one_left(written: &[Moment], order: &[usize], echoes: &[Moment]) -> Option<Unmatched> {
+    let spare = (written.len() + 1).checked_sub(order.len())?;
+    if order.len() * (spare + 2) > BAND_MAX {
+        return None;
+    }
+    let newest = echoes.len() - 1;
+    let mut before = vec![Least { all: Some(0), but_one: None }; written.len() + 1];
+    let mut here = before.clone();
+    for (place, echo) in order.iter().enumerate() {
+        let last = written.len().min(place + 1 + spare);
+        for records in place..=last {
+            // Records and echoes up to here, this echo among them: the last record is nobody's, or this echo's; or this
+            // echo is the one that is left over.
+            let left = if records > place { here[records - 1] } else { Least { all: None, but_one: None } };
+            let cost = records.checked_sub(1).and_then(|r| cost(written[r], echoes[*echo], *echo == newest));
+            let paired = cost.map(|cost| (before[records - 1], cost));
+            let skipped = if records <= place + spare { before[records].all } else { None };
+            here[records] = Least {
+                all: least(left.all, paired.and_then(|(before, cost)| Some(before.all? + cost))),
+                but_one: [
+                    paired.and_then(|(before, cost)| before.but_one.map(|(sum, who)| (sum + cost, who))),
+                    skipped.map(|sum| (sum, *echo)),
+                ]
+                .into_iter()
+                .fold(left.but_one, least),
+            };
+        }
+        std::mem::swap(&mut before, &mut here);
+    }
+    match before[written.len()] {
+        Least { all: Some(_), .. } => Some(Unmatched::None),
+        Least { but_one: Some((_, who)), .. } if who == newest => Some(Unmatched::Newest),
+        Least { but_one: Some((_, who)), .. } => Some(Unmatched::Earlier(who)),
+        _ => None,
+    }
+}
+
+fn least<T: Ord>(a: Option<T>, b: Option<T>) -> Option<T> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
 }
 
 /// How good a matching is: more pairs, then less cost.

@@ -1,5 +1,7 @@
 //! Sightings in an order, and what becomes of each.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 fn socket(time: Millis) -> Sighting {
@@ -237,4 +239,29 @@ fn a_storm_of_equal_events_is_told_apart() {
     assert!(new_of(&mut window, &sent).iter().all(|new| *new));
     let rows: Vec<Sighting> = (0..6000).map(|n| history(T + n)).collect();
     assert!(new_of(&mut window, &rows).iter().all(|new| !new));
+}
+
+#[test]
+fn a_long_chain_of_like_events_is_told_apart_to_the_event() {
+    // From, how many a millisecond apart, and whether the socket brings them.
+    let bunches = [(4_509, 60, true), (5_900, 40, true), (7_600, 3, false), (9_400, 64, true), (11_329, 30, true)];
+    let events: Vec<(Millis, bool)> =
+        bunches.iter().flat_map(|(from, count, framed)| (0..*count).map(move |n| (T + from + n, *framed))).collect();
+    let mut window = Window::default();
+    let frames = events.iter().filter(|(_, framed)| *framed);
+    assert!(frames.clone().all(|(at, _)| window.offer(socket(*at)) == Outcome::New));
+    // Up to a hundred milliseconds off, each its own way, and no two at one time.
+    let off = |n: usize| (n as i64 * 73) % 201 - 100;
+    let times: BTreeSet<Millis> = events.iter().enumerate().map(|(n, (at, _))| at + off(n)).collect();
+    let own = |at: Millis| at > T + 7_600 - 101 && at < T + 7_603 + 101;
+    let mut written = Vec::new();
+    for at in &times {
+        match window.offer_row(history(*at), "its text") {
+            Outcome::New => written.push(*at),
+            Outcome::Displaces { moment, row: Some(_) } => written.push(moment.nominal()),
+            Outcome::Displaces { row: None, .. } | Outcome::Duplicate => {}
+        }
+    }
+    assert_eq!(written.len(), times.len() - frames.count());
+    assert!(written.iter().all(|at| own(*at)), "{written:?}");
 }

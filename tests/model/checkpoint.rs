@@ -159,7 +159,7 @@ impl Service {
 
 #[test]
 fn up_to_the_checkpoint_everything_was_given_and_the_end_is_reached() {
-    super::run_one_in(5, service(), |service| {
+    super::run(service(), |service| {
         let from = TO - service.span_ms;
         let mut history = History::new("https://api.example", u32::MAX);
         let now = Instant::now();

@@ -1,5 +1,5 @@
 //! The pure heart against models that are too slow or too simple to ship: generated histories, shrunk to the smallest that
-//! breaks a rule. `MODEL_CASES` sets how many; 100,000 of each in CI, of the checkpoint's, which are whole conversations, 20,000.
+//! breaks a rule. `MODEL_CASES` sets how many; 100,000 of each in CI.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -13,14 +13,9 @@ use proptest::test_runner::{Config, TestCaseResult, TestRunner};
 
 /// Puts a rule to the proof.
 fn run<S: Strategy>(histories: S, rule: impl Fn(S::Value) -> TestCaseResult) {
-    run_one_in(1, histories, rule);
-}
-
-/// The same with one history in so many, where each takes long.
-fn run_one_in<S: Strategy>(share: u32, histories: S, rule: impl Fn(S::Value) -> TestCaseResult) {
     let default = if std::env::var_os("CI").is_some() { 100_000 } else { 5_000 };
     let cases = std::env::var("MODEL_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(default);
-    let mut runner = TestRunner::new(Config { cases: cases / share, failure_persistence: None, ..Config::default() });
+    let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
     if let Err(broken) = runner.run(&histories, rule) {
         panic!("{broken}");
     }
