@@ -142,6 +142,8 @@ struct Age {
     /// There is a frame that is older, by the service's clock and by this machine's. What the socket brings is new, so
     /// that all before it was written before.
     has_old_frame: bool,
+    /// There is one that is older by far.
+    has_old: bool,
     /// There is one that tells less: the wall clock may have been slow, and what the history brings late is old.
     has_doubtful: bool,
 }
@@ -151,16 +153,19 @@ impl Age {
         match line.own_time.max(line.received) {
             Some(newest) if newest < horizon => {
                 let is_frame = !line.from_history && !line.legacy && line.own_time.is_some();
+                let is_doubtful = !is_frame && newest >= horizon - SLACK_MS;
                 self.has_old_frame |= is_frame;
-                self.has_doubtful |= !is_frame && newest >= horizon - SLACK_MS;
+                self.has_doubtful |= is_doubtful;
+                self.has_old |= !is_doubtful;
             }
             _ => self.has_recent = true,
         }
         self
     }
 
+    /// Where there is no line, as in a file that was just begun, nothing is told.
     fn is_old(self) -> bool {
-        !self.has_recent && (self.has_old_frame || !self.has_doubtful)
+        !self.has_recent && (self.has_old_frame || self.has_old && !self.has_doubtful)
     }
 }
 
@@ -282,6 +287,21 @@ mod tests {
         assert_eq!(found(&(recent.clone() + &rows)), 3_010);
         assert!(found(&(recent.clone() + &old)) < 1_500, "a block tells enough");
         assert!(found(&(recent + &rows.replace("T10:14", "T09:29"))) < 1_500);
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_was_just_begun_hides_none_of_those_before_it() {
+        let path = std::env::temp_dir().join(format!("audiohook-records-begun-{}", std::process::id()));
+        let before = backups::backup(&path, 1);
+        std::fs::write(&before, line(1)).unwrap();
+        for begun in ["", "\n\n", "no record\n"] {
+            std::fs::write(&path, begun).unwrap();
+            let mut found = 0;
+            each_since(&files(&path), || 0, |_, _| found += 1, || false, || ()).unwrap();
+            assert_eq!(found, 1, "{begun:?}");
+        }
+        std::fs::remove_file(before).unwrap();
         std::fs::remove_file(path).unwrap();
     }
 

@@ -392,13 +392,13 @@ impl Window {
         }
     }
 
-    /// Makes room at the bound: about a quarter goes, the oldest.
+    /// Makes room at the bound: about an eighth goes, the oldest.
     fn forget_oldest(&mut self) {
         let before = self.len();
         let mut times = self.table.sample();
         times.extend(self.loose.values().flatten().map(|l| l.moment.nominal()).take(times.len().max(64)));
         times.sort_unstable();
-        let cut = times[times.len() / 4] + 1;
+        let cut = times[times.len() / 8] + 1;
         // With an echo goes every record that it may be the echo of: else another event would be taken for it.
         let earliest = |loose: &Loose| match loose.moment {
             Moment::Receipt { at, delay } if loose.written => at - delay,

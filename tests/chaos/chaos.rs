@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use audiohook_collector::simulator::Call;
 use cluster::Cluster;
 use engine::Engine;
-use plan::{Fault, Random, Round, Slot, TOLD_AFTER_MS};
+use plan::{Fault, Kind, Random, Round, Slot, TOLD_AFTER_MS};
 use stage::{Shape, Stage};
 use support::{let_pass, poll};
 
@@ -289,6 +289,11 @@ fn told(looks: &[stage::Look], round: &Round) -> Result<(), String> {
             continue;
         }
         let others = round.faults.iter().filter(|other| other.kind.slot() != slot);
+        // That the channel is gone is said on its socket.
+        let is_deaf = |other: &Fault| matches!(other.kind, Kind::SocketHalfOpen | Kind::SocketStallsInFrame);
+        if slot == Slot::Channel && others.clone().any(is_deaf) {
+            continue;
+        }
         if of_session(slot) {
             // One that keeps the other from being met is told instead of it.
             let others = others.filter(|other| of_session(other.kind.slot()) || other.kind.slot() == Slot::Disk);

@@ -80,6 +80,8 @@ fn is_fit(kind: Kind) -> bool {
         Kind::FileDeleted => false,
         // Without a checkpoint more comes again than can be remembered: doubles are what is promised then.
         Kind::KilledStateDeleted | Kind::KilledStateDamaged | Kind::KilledStateOld => false,
+        // The next login is tried after 30 s: with the overlap, more than that has come at this rate.
+        Kind::TokenRefused => false,
         // Later than the overlap of this load.
         Kind::HistoryLags { ms } => ms <= 4_000,
         Kind::DiskSlow { ms } => ms <= 100,
