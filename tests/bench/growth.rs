@@ -63,7 +63,7 @@ fn lines(stage: &Stage) {
         let mut cpu = Samples::default();
         let frames = Shape::usual().frames(0..stage.options.events);
         for _ in 0..stage.options.turns {
-            let folder = stage.fresh();
+            let folder = stage.collected();
             let some = records((*count).min(100_000), now_ms() - DAY_MS);
             let mut all = Vec::with_capacity(some.len() * (count / 100_000).max(1));
             for _ in 0..(count / 100_000).max(1) {
@@ -90,7 +90,7 @@ fn backlog(stage: &Stage) {
         let (mut cpu, mut peak) = (Samples::default(), Samples::default());
         let frames = Shape::usual().frames(0..stage.options.events);
         for _ in 0..stage.options.turns {
-            let folder = stage.fresh();
+            let folder = stage.collected();
             // Files of ten MiB, as a rotation leaves them, with nothing of them sent: there is no cursor.
             let some = records(40_000, now_ms() - DAY_MS);
             let file: Vec<u8> = some[1..].to_vec();

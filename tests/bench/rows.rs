@@ -348,7 +348,7 @@ fn start(stage: &Stage) {
     let (mut full, mut empty) = (Samples::default(), Samples::default());
     for _ in 0..stage.options.turns {
         empty.add(ready_ms(stage, &stage.fresh()));
-        let folder = stage.fresh();
+        let folder = stage.collected();
         let line = records(1000, now_ms() - DAY_MS);
         // Real lines, all through: what is not read must not cost anything, hole or not.
         let real: Vec<u8> = line.iter().copied().cycle().take(size as usize / line.len() * line.len()).collect();
@@ -371,7 +371,7 @@ fn files(stage: &Stage) {
     let mut ratios = Samples::default();
     for _ in 0..stage.options.turns {
         let cost = |with_files: bool| {
-            let folder = stage.fresh();
+            let folder = stage.collected();
             if with_files {
                 // More than `/events` shows: it is filled from the files at the start.
                 let last = records(3000, now_ms() - DAY_MS);

@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use audiohook_collector::writer::state::{self, State};
+
 use super::cluster::Cluster;
+use super::events::now_ms;
 use super::options::Options;
 use super::peer::{Peer, Socket};
 use super::process::{Process, pause, wait_until};
@@ -135,6 +138,15 @@ impl Stage {
         let socket = self.peer.socket();
         pause(SETTLE);
         (running, socket)
+    }
+
+    /// A folder in which a collector has written until now: what stands in its files is not asked for again.
+    pub fn collected(&self) -> PathBuf {
+        let folder = self.fresh();
+        let now = now_ms();
+        let state = State { checkpoint_ms: Some(now), origin_ms: Some(now), ..State::default() };
+        state::write(&folder.join("events.jsonl.state"), &state).unwrap();
+        folder
     }
 
     /// One burst of these frames into a fresh process.
