@@ -40,7 +40,8 @@ pub struct Stage {
     pub folder: Folder,
     pub collector: Option<Collector>,
     pub looks: Arc<Mutex<Vec<Look>>>,
-    /// The most that the two ways' times differed so far.
+    /// How far a record may be from its event: twice what the two ways' times differed at most so far. Like events that
+    /// are nearer to each other may each bear the other's time, and nobody can tell.
     pub tolerance_ms: i64,
     /// What came of the binary's starts.
     pub starts: u32,
@@ -314,7 +315,7 @@ impl Stage {
             }
             Kind::HistoryJitter { ms } => {
                 // The service moves rows that would be alike in all by some milliseconds more.
-                self.tolerance_ms = self.tolerance_ms.max(ms + JITTER_MORE_MS);
+                self.tolerance_ms = self.tolerance_ms.max(2 * ms + JITTER_MORE_MS);
                 faults.set(|k| k.history_jitter_ms = ms);
             }
             Kind::SocketLoses(count) => faults.set(|k| k.socket_to_drop = count),
