@@ -1,9 +1,10 @@
 //! Which documents stand among the dead letters already, so that none is buried twice.
 //!
-//! A document is sent again when a kill came before its cursor was kept, or when the cursor is gone: what the cluster
-//! has it answers with 409, what it refuses it refuses again. Deals with: the ids of the letters that stood in the file
-//! before this process buried any. Must never: pass over a document whose letter is gone: whoever takes the letters
-//! away (a replay, a person) takes their ids along.
+//! A document is sent again when a kill came before its cursor was kept, when the cursor is gone, or when its file was
+//! deleted and the history brought it again: what the cluster has it answers with 409, what it refuses it refuses again.
+//! Deals with: the ids of the letters that stood in the file before this process buried any, and of the newest that it
+//! buried. Must never: pass over a document whose letter is gone: whoever takes the letters away (a replay, a person)
+//! takes their ids along.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -20,10 +21,15 @@ use crate::elastic::lines;
 /// Bytes of letters that are looked through, the newest: what is older than that is buried twice if the cursor is lost.
 const BYTES_MAX: u64 = 32 * 1024 * 1024;
 
+/// Letters of this process that are remembered, at most: half a MiB, and from a half of it on the newest.
+const OWN_MAX: usize = 20_000;
+
 /// The ids, hashed, of the letters in one file.
 #[derive(Debug, Default)]
 pub struct Buried {
     ids: HashSet<u64>,
+    /// Those that this process buried: the newest, and as many before them.
+    own: [HashSet<u64>; 2],
     /// Device and inode of the file that they are in.
     file: Option<(u64, u64)>,
     is_loaded: bool,
@@ -48,9 +54,29 @@ impl Buried {
         }
         if now != self.file {
             // It was taken away: its letters are somebody else's now.
-            self.ids = HashSet::new();
+            self.forget();
         }
-        self.ids.contains(&XxHash3_64::oneshot(id))
+        let id = XxHash3_64::oneshot(id);
+        self.ids.contains(&id) || self.own.iter().any(|own| own.contains(&id))
+    }
+
+    /// Letters of these ids were appended to the file of this device and inode.
+    pub fn note<'a>(&mut self, file: (u64, u64), ids: impl IntoIterator<Item = &'a [u8]>) {
+        if self.file.replace(file) != Some(file) {
+            self.forget();
+        }
+        for id in ids {
+            if self.own[0].len() >= OWN_MAX / 2 {
+                self.own.swap(0, 1);
+                self.own[0].clear();
+            }
+            self.own[0].insert(XxHash3_64::oneshot(id));
+        }
+    }
+
+    fn forget(&mut self) {
+        self.ids = HashSet::new();
+        self.own = Default::default();
     }
 
     fn load(&mut self, letters: &Path) -> io::Result<()> {
@@ -78,6 +104,7 @@ impl Buried {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::elastic::dead;
 
     #[test]
     fn a_letter_is_known_as_long_as_its_file_is_there() {
@@ -96,6 +123,26 @@ mod tests {
         fs::write(&letters, "").unwrap();
         assert!(!buried.has(&letters, b"ab"));
         assert!(!Buried::default().has(&folder.join("none"), b"ab"));
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn what_this_process_buried_is_known_too_the_newest_of_it() {
+        let folder = std::env::temp_dir().join(format!("buried-own-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let output = folder.join("events.jsonl");
+        let letters = dead::letters_path(&output);
+        let mut buried = Buried::default();
+        assert!(!buried.has(&letters, b"ab"));
+        let ids: Vec<Vec<u8>> = (0..OWN_MAX).map(|n| n.to_string().into_bytes()).collect();
+        buried.note(dead::append(&output, b"{}\n").unwrap(), [b"ab".as_slice()]);
+        assert!(buried.has(&letters, b"ab") && !buried.has(&letters, b"cd"));
+        buried.note(dead::append(&output, b"{}\n").unwrap(), ids.iter().map(Vec::as_slice));
+        assert!(ids[OWN_MAX / 2..].iter().all(|id| buried.has(&letters, id)) && !buried.has(&letters, b"ab"));
+        assert!(buried.own.iter().all(|own| own.len() <= OWN_MAX / 2));
+        fs::rename(&letters, folder.join("taken")).unwrap();
+        buried.note(dead::append(&output, b"{}\n").unwrap(), [b"cd".as_slice()]);
+        assert!(buried.has(&letters, b"cd") && !buried.has(&letters, &ids[OWN_MAX - 1]));
         fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -56,12 +56,12 @@ pub fn push_letter(lines: &mut Vec<u8>, at: Millis, status: u16, reason: &str, r
     true
 }
 
-/// Appends whole lines and brings them to the disk.
+/// Appends whole lines and brings them to the disk; gives the device and inode of the file that they are in.
 ///
 /// # Errors
 /// When the file cannot be opened or written, and when another process holds its lock just now (`WouldBlock`): nothing
 /// was appended then.
-pub fn append(output: &Path, lines: &[u8]) -> io::Result<()> {
+pub fn append(output: &Path, lines: &[u8]) -> io::Result<(u64, u64)> {
     let path = letters_path(output);
     let mut file = open_locked(&path, Purpose::Append)?;
     let length = mend_end(&file)?;
@@ -74,7 +74,8 @@ pub fn append(output: &Path, lines: &[u8]) -> io::Result<()> {
     if length == 0 {
         File::open(folder(&path))?.sync_all()?;
     }
-    Ok(())
+    let meta = file.metadata()?;
+    Ok((meta.dev(), meta.ino()))
 }
 
 /// Takes all letters over for a replay, with those that one before it left behind; `None` when there are none.

@@ -1,5 +1,6 @@
 //! Documents that are refused or put off, alone or by the request.
 
+use std::fs;
 use std::time::Duration;
 
 use audiohook_collector::status::Code;
@@ -77,6 +78,25 @@ fn a_document_that_is_refused_again_after_the_cursor_was_lost_is_one_dead_letter
     rig.until("all came again", SOON, |_| fake.state().arrivals == arrivals + 12);
     rig.until("the new ones are judged", SOON, |rig| rig.dead_letters().len() == 3);
     rig.drive(Duration::from_secs(1));
+    let numbers: Vec<u64> =
+        rig.dead_letters().iter().map(|letter| letter["record"]["raw_event"]["n"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, [7, 70, 71]);
+}
+
+#[test]
+fn a_document_that_is_refused_again_after_its_file_was_deleted_is_one_dead_letter() {
+    let fake = Fake::start();
+    fake.on_item(|_, document| if document.contains(r#""n":7"#) { 400 } else { 201 });
+    let mut rig = Rig::new("deleted", &[&fake.url]);
+    rig.start();
+    rig.append(&records(0..10));
+    rig.until("all are judged", SOON, |rig| rig.done() == 10);
+    fs::remove_file(&rig.output.file).unwrap();
+    rig.begin_anew();
+    // The history brings them again, one of them twice for good measure.
+    rig.append(&[records(5..10), records(7..8), records(70..72)].concat());
+    rig.until("all came again", SOON, |rig| rig.done() == 16);
+    rig.drive(Duration::from_millis(300));
     let numbers: Vec<u64> =
         rig.dead_letters().iter().map(|letter| letter["record"]["raw_event"]["n"].as_u64().unwrap()).collect();
     assert_eq!(numbers, [7, 70, 71]);

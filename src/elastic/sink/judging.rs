@@ -3,6 +3,7 @@
 //! Deals with: acting on a verdict. Must never: let the cursor pass a document that is neither in the cluster nor on the
 //! disk as a dead letter.
 
+use std::collections::HashSet;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -178,6 +179,7 @@ impl Sink {
     /// documents must go again.
     fn bury(&mut self, items: &[Item], mended: &[bool]) -> Option<u64> {
         let mut letters = Vec::new();
+        let mut ids = HashSet::new();
         let mut count = 0;
         let mut last = None;
         for (index, item) in items.iter().enumerate() {
@@ -187,13 +189,15 @@ impl Sink {
                 continue;
             }
             let record = self.queue.record(index);
-            let id = lines::fields(&record).map(|fields| fields.id_or_computed(&record));
-            if id.is_some_and(|id| self.buried.has(&dead::letters_path(&self.path), &id)) {
+            let id = lines::fields(&record).map(|fields| fields.id_or_computed(&record).into_owned());
+            let path = dead::letters_path(&self.path);
+            if id.as_ref().is_some_and(|id| ids.contains(id) || self.buried.has(&path, id)) {
                 continue;
             }
             if dead::push_letter(&mut letters, self.clock.wall(), *status, reason, &record) {
                 last = Some((*status, reason));
                 count += 1;
+                ids.extend(id);
             } else {
                 // It is no JSON at all, which only the cluster's own reading showed.
                 self.skip();
@@ -203,7 +207,8 @@ impl Sink {
             return Some(0);
         }
         match dead::append(&self.path, &letters) {
-            Ok(()) => {
+            Ok(file) => {
+                self.buried.note(file, ids.iter().map(Vec::as_slice));
                 self.say_dead(last.map(|(status, reason)| (status, reason.as_str())));
                 Some(count)
             }
