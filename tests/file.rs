@@ -10,22 +10,12 @@ use std::time::{Duration, Instant};
 
 use audiohook_collector::simulator::{Event, Knobs, Options, Simulator};
 use rustix::process::Signal;
-use support::collector::{binary, settings};
+use support::collector::{binary, on_socket, settings};
 use support::{Collector, Folder, SOON, free_port, let_pass, poll};
 
 fn simulator() -> Simulator {
     let knobs = Knobs { requests_per_minute: None, ..Knobs::default() };
     Simulator::start(Options { knobs, ..Options::default() }).unwrap()
-}
-
-/// A collector that has the socket alone: what it writes is what it was sent, in that order.
-fn on_socket(name: &str, changed: &[(&str, &str)]) -> (Simulator, Folder, Collector) {
-    let (sim, folder) = (simulator(), Folder::new(name));
-    let mut all = vec![("GENESYS_DELIVERY", "websocket")];
-    all.extend_from_slice(changed);
-    let collector = Collector::start(&sim, &folder, &all);
-    collector.wait_healthy();
-    (sim, folder, collector)
 }
 
 fn issue(sim: &Simulator, count: u32) {

@@ -65,6 +65,7 @@ pub fn append(output: &Path, lines: &[u8]) -> io::Result<(u64, u64)> {
     let path = letters_path(output);
     let mut file = open_locked(&path, Purpose::Append)?;
     let length = mend_end(&file)?;
+    let meta = file.metadata()?;
     let written = file.write_all(lines).and_then(|()| file.sync_data());
     if written.is_err() {
         // Half a letter must not stand before the next one.
@@ -74,7 +75,6 @@ pub fn append(output: &Path, lines: &[u8]) -> io::Result<(u64, u64)> {
     if length == 0 {
         File::open(folder(&path))?.sync_all()?;
     }
-    let meta = file.metadata()?;
     Ok((meta.dev(), meta.ino()))
 }
 

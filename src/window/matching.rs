@@ -2,9 +2,9 @@
 //!
 //! Written records and echoes lie on a line. Where all have times of their own, a pair may be as far apart as the
 //! tolerance; uncrossing two pairs never makes them longer, so that a best matching can be had in the order of time: a
-//! small table over prefixes, of which a narrow band is enough as long as no more than one echo is left over. A receipt fits what lies long before it and little after it, so that pairs may have to
-//! cross: there the best assignment is sought (the Hungarian method). Either way more pairs are better, then the lesser
-//! sum of their distances.
+//! small table over prefixes, of which a narrow band is enough as long as no more than one echo is left over. A receipt
+//! fits what lies long before it and little after it, so that pairs may have to cross: there the best assignment is
+//! sought (the Hungarian method). Either way more pairs are better, then the lesser sum of their distances.
 
 use super::Moment;
 

@@ -3,8 +3,9 @@
 use audiohook_collector::simulator::{Definition, Event, Route};
 use serde_json::Value;
 
+use crate::support::collector::on_socket;
 use crate::support::{Collector, Folder, Record, SOON, poll};
-use crate::{around, body, on_socket, record_of, simulator, wait_counts};
+use crate::{around, body, record_of, simulator, wait_counts};
 
 const FIELDS: [&str; 19] = [
     "timestamp",

@@ -10,21 +10,11 @@ mod support;
 mod unreadable;
 
 use audiohook_collector::simulator::{Knobs, Options, Simulator};
-use support::{Collector, Folder, Record, SOON, poll};
+use support::{Collector, Record, SOON, poll};
 
 fn simulator() -> Simulator {
     let knobs = Knobs { requests_per_minute: None, ..Knobs::default() };
     Simulator::start(Options { knobs, ..Options::default() }).unwrap()
-}
-
-/// A collector that has the socket alone, so that what a test sends is all that comes.
-fn on_socket(name: &str, changed: &[(&str, &str)]) -> (Simulator, Folder, Collector) {
-    let (sim, folder) = (simulator(), Folder::new(name));
-    let mut all = vec![("GENESYS_DELIVERY", "websocket")];
-    all.extend_from_slice(changed);
-    let collector = Collector::start(&sim, &folder, &all);
-    collector.wait_healthy();
-    (sim, folder, collector)
 }
 
 /// A frame around this body.

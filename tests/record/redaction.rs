@@ -3,8 +3,9 @@
 use audiohook_collector::simulator::{Event, Route};
 use serde_json::{Value, json};
 
+use crate::simulator;
+use crate::support::collector::on_socket;
 use crate::support::{Collector, Folder, SOON, poll};
-use crate::{on_socket, simulator};
 
 #[test]
 fn hidden_fields_stand_nowhere_in_clear() {

@@ -6,8 +6,9 @@ use audiohook_collector::clock::parse_instant;
 use audiohook_collector::simulator::{Event, Simulator, frame};
 use serde_json::{Value, json};
 
+use crate::support::collector::on_socket;
 use crate::support::{Collector, SOON, let_pass, poll};
-use crate::{around, body, counts, next_event_arrives, on_socket, wait_counts};
+use crate::{around, body, counts, next_event_arrives, wait_counts};
 
 #[test]
 fn the_body_decides_what_is_audiohooks_and_the_rest_is_filtered() {

@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use audiohook_collector::simulator::Simulator;
+use audiohook_collector::simulator::{Knobs, Options, Simulator};
 use audiohook_collector::thread;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -32,6 +32,17 @@ pub struct Collector {
 struct Log {
     lines: Mutex<Vec<String>>,
     more: Condvar,
+}
+
+/// A collector that has the socket alone: what it writes is what it was sent, in that order.
+pub fn on_socket(name: &str, changed: &[(&str, &str)]) -> (Simulator, Folder, Collector) {
+    let knobs = Knobs { requests_per_minute: None, ..Knobs::default() };
+    let (sim, folder) = (Simulator::start(Options { knobs, ..Options::default() }).unwrap(), Folder::new(name));
+    let mut all = vec![("GENESYS_DELIVERY", "websocket")];
+    all.extend_from_slice(changed);
+    let collector = Collector::start(&sim, &folder, &all);
+    collector.wait_healthy();
+    (sim, folder, collector)
 }
 
 /// The settings of a collector in this folder against this service: quick to reconnect and to read the history, so

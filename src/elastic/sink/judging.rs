@@ -178,6 +178,7 @@ impl Sink {
     /// Writes the dead letters that do not stand there yet and says how many; `None` when they could not be written: their
     /// documents must go again.
     fn bury(&mut self, items: &[Item], mended: &[bool]) -> Option<u64> {
+        let path = dead::letters_path(&self.path);
         let mut letters = Vec::new();
         let mut ids = HashSet::new();
         let mut count = 0;
@@ -190,7 +191,6 @@ impl Sink {
             }
             let record = self.queue.record(index);
             let id = lines::fields(&record).map(|fields| fields.id_or_computed(&record).into_owned());
-            let path = dead::letters_path(&self.path);
             if id.as_ref().is_some_and(|id| ids.contains(id) || self.buried.has(&path, id)) {
                 continue;
             }
@@ -213,7 +213,7 @@ impl Sink {
                 Some(count)
             }
             Err(error) => {
-                self.why = format!("cannot write {}: {error}", dead::letters_path(&self.path).display());
+                self.why = format!("cannot write {}: {error}", path.display());
                 // Another process holds the lock for the blink of an eye: nothing to speak of.
                 if error.kind() != io::ErrorKind::WouldBlock {
                     log::warn!("{}", self.why);
