@@ -94,6 +94,10 @@ pub struct Audit {
     history: History,
     records_max: usize,
     lines_max: usize,
+    /// What the files may have lost is not missing.
+    only_held: bool,
+    /// The service does not count: each definition's rows are read.
+    is_uncounted: bool,
     begins_later: bool,
     /// Records of each minute since `from`; `None`: they were not counted yet.
     minutes: Option<Vec<u32>>,
@@ -168,6 +172,8 @@ impl Audit {
             history,
             records_max: RECORDS_MAX,
             lines_max: usize::MAX,
+            only_held: true,
+            is_uncounted: false,
             begins_later: false,
             minutes: None,
             piece_ms: to - from,
@@ -186,6 +192,11 @@ impl Audit {
     /// Looks through no more than so many lines of the files: with more of them it begins later.
     pub fn within(self, lines_max: usize) -> Self {
         Self { lines_max, ..self }
+    }
+
+    /// What the files no longer hold is missing as well, and a service that does not count hinders nothing.
+    pub fn of_all(self) -> Self {
+        Self { only_held: false, ..self }
     }
 
     /// One step: a request at most. `pulse` is called while files are read.
@@ -267,15 +278,26 @@ impl Audit {
 
     /// Compares the counts of the next piece; where they differ, its rows are read next.
     fn count_piece(&mut self, api: &mut Api, now: Instant, pulse: &dyn Fn()) -> Result<Step, Failed> {
-        if let Some(wait) = self.history.ask_other(now) {
+        if !self.is_uncounted
+            && let Some(wait) = self.history.ask_other(now)
+        {
             return Ok(Step::Wait(wait));
         }
         let (from, to) = (self.compared, self.piece_end());
-        let genesys = match api.aggregates(from, to) {
+        let genesys = if self.is_uncounted { Ok(None) } else { api.aggregates(from, to).map(Some) };
+        let genesys = match genesys {
             Ok(counts) => counts,
             Err(error) if matches!(error.kind, Kind::Refused(_)) && to - from >= 2 * COUNTED_MS_MIN => {
                 self.piece_ms = (to - from) / 2;
                 self.piece_ms_max = self.piece_ms;
+                return Ok(Step::More);
+            }
+            Err(error)
+                if !self.only_held
+                    && !matches!(error.kind, Kind::Throttled(_) | Kind::Credentials | Kind::Unauthorized) =>
+            {
+                log::debug!("{error}; the rows are compared instead");
+                self.is_uncounted = true;
                 return Ok(Step::More);
             }
             Err(error) => return Err(Failed::Api(error)),
@@ -299,10 +321,10 @@ impl Audit {
             }
             is_same
         });
-        let mut counts: Vec<(u64, u64)> =
-            self.ids.iter().map(|id| (genesys.get(id).copied().unwrap_or(0), 0)).collect();
+        let count_of = |id: &String| genesys.as_ref().and_then(|counts| counts.get(id)).copied().unwrap_or(0);
+        let mut counts: Vec<(u64, u64)> = self.ids.iter().map(|id| (count_of(id), 0)).collect();
         records.iter().filter(|record| within(&record.sighting)).for_each(|record| counts[record.definition].1 += 1);
-        let differs = |definition: usize| counts[definition].0 != counts[definition].1;
+        let differs = |definition: usize| genesys.is_none() || counts[definition].0 != counts[definition].1;
         records.retain(|record| differs(record.definition));
         let records = records.into_iter().map(|record| record.sighting).collect();
         let differing = (0..self.ids.len()).filter(|definition| differs(*definition));
@@ -389,6 +411,9 @@ impl Audit {
 
     /// Whether the files still hold what they ever held since then; if not, the audit goes on where they do.
     fn is_held(&mut self, since: Millis) -> bool {
+        if !self.only_held {
+            return true;
+        }
         match Held::of(&self.output).cut(since, self.to) {
             Some((from, _)) if from == since => true,
             held => {

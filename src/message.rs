@@ -128,6 +128,10 @@ pub enum FromSession {
     Channel(Option<ChannelState>),
     /// Records that an audit found missing: rows of the history, appended without a look at the window.
     Repair(Page),
+    /// Rows of which the writer was [unsure](News::Unsure), and which the file does not hold.
+    Missing(Page),
+    /// All rows of which the writer was unsure, from the one instant to the other, were looked for in the file.
+    Compared(Millis, Millis),
 }
 
 /// A page of the history as it came.
@@ -177,6 +181,9 @@ pub enum News {
     Loaded { has_receipts: bool },
     /// The checkpoint, after the writer moved it and it is on the disk.
     Checkpoint(Millis),
+    /// Instead of the checkpoint: all that was given up to `up_to` is in the file, but for rows from `from` to `to` (both
+    /// included), which may stand there already: the window has forgotten what happened then.
+    Unsure { from: Millis, to: Millis, up_to: Millis },
 }
 
 /// Why a socket is closed.

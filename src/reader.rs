@@ -31,8 +31,9 @@ use crate::status::{Beat, Status};
 pub const DIAL_LIMIT: Duration = Duration::from_secs(10);
 /// How long the last batch waits for room while everything stops.
 const LAST_BATCH_LIMIT: Duration = Duration::from_secs(1);
-/// The WebSocket handshake.
-pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// The WebSocket handshake: one that hangs is given up, so that the next one finds a service that answers again within
+/// ten seconds.
+pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(8);
 /// Silence after which a ping asks whether the socket lives; heartbeats come about every 30 s.
 pub const SILENCE_LIMIT: Duration = Duration::from_secs(45);
 /// How long the answer to a ping may take.

@@ -22,7 +22,8 @@
 //!
 //! Deals with: sightings alone; it knows no record, no file, no clock, and of a row no more than that it has a text. Must
 //! never: grow beyond [`EVENTS_MAX`] and `dropped::BYTES_MAX`. At either bound the oldest are forgotten and counted:
-//! a double may follow, a loss never.
+//! whether a row of the history that is as old is new, the file alone can tell then ([`Window::may_have_forgotten`]); of
+//! what else is forgotten a double may follow, a loss never.
 
 mod dropped;
 mod matching;
@@ -298,6 +299,19 @@ impl Window {
         self.forgotten
     }
 
+    /// Whether what is known of this moment may be less than what was seen: what could be its twin, or claim its twin, was
+    /// forgotten at a bound.
+    pub fn may_have_forgotten(&self, moment: Moment) -> bool {
+        let reach = self.forgotten_before + 2 * TOLERANCE_MS;
+        self.forgotten_before > 0 && matches!(moment, Moment::Own(at) if at < reach)
+    }
+
+    /// Whether a record of its very time stands in the file, whichever way it came.
+    pub fn has_record_of(&self, sighting: Sighting) -> bool {
+        let Moment::Own(time) = sighting.moment else { return false };
+        [Way::Socket, Way::History].iter().any(|way| self.table.has_written(sighting.content, time, *way))
+    }
+
     /// What happened before this instant was forgotten at a bound.
     pub fn forgotten_before(&self) -> Millis {
         self.forgotten_before
@@ -409,6 +423,8 @@ impl Window {
         self.forgotten_before = self.forgotten_before.max(cut);
         if self.room() >= EVENTS_MAX {
             // All at one instant: nothing is older than the rest.
+            let newest = self.table.newest().unwrap_or_default();
+            self.forgotten_before = self.forgotten_before.max(newest + 1);
             self.table = Table::default();
             self.loose.clear();
             self.loose_count = 0;

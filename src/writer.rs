@@ -35,6 +35,9 @@ use intake::Intake;
 use state::State;
 use unreadable::Unreadable;
 
+/// Genesys keeps ten days of history. Source: the vendor's help page on operational event queries.
+const HISTORY_KEPT_MS: i64 = 10 * 86_400_000;
+
 /// Bytes of lines gathered for one write, about: gathering never waits.
 const GATHER_BYTES: usize = 128 * 1024;
 
@@ -184,6 +187,10 @@ impl Writer {
         match given {
             FromSession::Page(page) => self.intake.page(&page),
             FromSession::Repair(page) => self.intake.repair(&page),
+            FromSession::Missing(page) => self.intake.missing(&page),
+            FromSession::Compared(from, to) => {
+                self.intake.unsure.take_if(|(first, last)| from <= *first && *last <= to);
+            }
             FromSession::Origin(at) => {
                 (self.state.checkpoint_ms, self.state.origin_ms, self.state.by_wall) = (Some(at), Some(at), false);
                 self.save_state();
@@ -198,7 +205,12 @@ impl Writer {
             }
             FromSession::ReadUpTo(instant) => {
                 self.flush(stop)?;
-                self.move_checkpoint(instant, stop)?;
+                match self.intake.unsure {
+                    None => self.move_checkpoint(instant, stop)?,
+                    Some((from, to)) => {
+                        let _ = self.news.try_send(News::Unsure { from, to, up_to: instant });
+                    }
+                }
             }
         }
         Ok(())

@@ -28,7 +28,7 @@ pub const HISTORY_PERMISSION: &str = "usage:events:view";
 /// Rows of one page of the history: the most that the service gives.
 pub const PAGE_SIZE: u32 = 200;
 /// A refused login is tried again no sooner than this.
-pub const REFUSED_LOGIN_WAIT: Duration = Duration::from_secs(30);
+const REFUSED_LOGIN_WAIT: Duration = Duration::from_secs(30);
 
 const JSON: &str = "application/json";
 
@@ -74,7 +74,7 @@ impl Api {
     /// Gets a new token; the old one stays until then.
     ///
     /// # Errors
-    /// As the login says; after a refusal the same refusal for [`REFUSED_LOGIN_WAIT`], without asking.
+    /// As the login says; after a refusal the same refusal for 30 s, without asking.
     pub fn log_in(&mut self) -> Result<(), ApiError> {
         let now = self.clock.now();
         if let Some((_, error)) = self.refused.as_ref().filter(|(until, _)| *until > now) {
@@ -93,6 +93,11 @@ impl Api {
                 Err(error)
             }
         }
+    }
+
+    /// When the next login may be tried, after one that was refused.
+    pub fn refused_until(&self) -> Option<Instant> {
+        self.refused.as_ref().map(|(until, _)| *until)
     }
 
     /// Why the last login was refused, until one works.

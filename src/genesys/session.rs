@@ -7,6 +7,7 @@
 //! `Session::work`, and otherwise waits for news, for room in the writer's queue, or for the next instant.
 
 mod auditing;
+mod comparing;
 mod health;
 mod login;
 mod reading;
@@ -122,6 +123,7 @@ struct Session {
     clock_told: bool,
     socket: Socket,
     reading: Reading,
+    comparing: comparing::Comparing,
     auditing: auditing::Auditing,
 }
 
@@ -171,6 +173,7 @@ impl Session {
             clock_told: false,
             socket: Socket::new(start.channel.clone(), backoff.clone(), now),
             reading: Reading::new(history, &start, backoff, now),
+            comparing: comparing::Comparing::default(),
             auditing: auditing::Auditing::default(),
             config,
             api,
@@ -245,6 +248,7 @@ impl Session {
             || self.prepare_if_due(now)
             || self.resubscribe_if_due(now)
             || self.read_if_due(now)
+            || self.compare_if_due(now)
             || self.audit_if_due(now)
     }
 
@@ -274,6 +278,7 @@ impl Session {
                 self.prepare_due(),
                 self.resubscribe_due(),
                 self.reading_due(),
+                self.comparing_due(),
                 self.auditing_due(),
             ];
             due.extend(calls.into_iter().flatten().map(|at| at.max(self.throttled_until)));
@@ -447,7 +452,8 @@ impl Session {
             }
             Kind::Credentials => {
                 self.login_refused(error);
-                Some(super::api::REFUSED_LOGIN_WAIT)
+                // Whatever waits for a login is tried with the next one.
+                self.api.refused_until().map(|until| until.saturating_duration_since(self.clock.now()))
             }
             _ => None,
         }

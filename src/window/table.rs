@@ -303,6 +303,13 @@ impl Table {
         times.chain(self.lists.iter().flatten().map(|p| p.time())).take(4096).collect()
     }
 
+    /// The newest of all times.
+    pub fn newest(&self) -> Option<Millis> {
+        let few = self.parts.iter().flat_map(Slots::values).filter(|slot| slot.list_number().is_none());
+        let times = few.filter_map(|slot| slot.few().iter().map(|packed| packed.time()).max());
+        times.chain(self.lists.iter().flatten().map(|packed| packed.time())).max()
+    }
+
     fn at(&self, content: u64, bucket: i64) -> Found<'_> {
         let key = key(content, bucket);
         match self.parts[part(key)].get(&key) {

@@ -216,6 +216,21 @@ fn at_the_bound_the_oldest_go_and_are_counted() {
         moment: Moment::Own(T + newest),
     };
     assert_eq!(window.offer(sighting), Outcome::Duplicate);
+    // The file alone can tell of what is as old, and of what could be the twin of that.
+    let edge = window.forgotten_before() + 2 * TOLERANCE_MS;
+    assert!(window.may_have_forgotten(Moment::Own(edge - 1)) && !window.may_have_forgotten(Moment::Own(edge)));
+    assert!(!Window::default().may_have_forgotten(Moment::Own(0)));
+}
+
+#[test]
+fn more_than_can_be_remembered_of_two_seconds_is_forgotten_whole() {
+    let mut window = Window::default();
+    for n in 0..=EVENTS_MAX as u64 {
+        let content = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        window.note(Sighting { content, way: Way::Socket, moment: Moment::Own(T + (n % 2) as i64 * TOLERANCE_MS) });
+    }
+    assert_eq!(window.forgotten(), EVENTS_MAX as u64);
+    assert!(window.may_have_forgotten(Moment::Own(T + TOLERANCE_MS)));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
+use super::HISTORY_KEPT_MS;
 use super::intake::Intake;
 use super::state::{self, State};
 use super::unreadable::Unreadable;
@@ -23,9 +24,6 @@ use crate::output::backups::{self, Keep};
 use crate::output::{Lock, OutputFile, Stopped};
 use crate::records::{self, Held};
 use crate::status::{self, Status};
-
-/// Genesys keeps ten days of history. Source: the vendor's help page on operational event queries.
-const HISTORY_KEPT_MS: i64 = 10 * 86_400_000;
 
 /// Why a torn last line is kept aside.
 const TORN: &str = "the last line of the output file was torn";

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use twox_hash::XxHash3_64;
 
+use super::HISTORY_KEPT_MS;
 use crate::clock::Millis;
 use crate::event::{Definitions, Event, Identity, Origin, RecordWriter, Redaction, Stamps, Verdict, judge_frame};
 use crate::message::{Batch, Connection, Control, Frame, Page};
@@ -41,6 +42,8 @@ pub struct Aside {
     pub frame: Vec<u8>,
 }
 
+const DAY_MS: i64 = 24 * 3_600_000;
+
 /// Rows that were put aside are remembered, so many of them: each read of the overlap brings them again.
 const ODD_ROWS_MAX: usize = 4096;
 
@@ -55,6 +58,8 @@ pub struct Intake {
     stamps: Stamps,
     /// The newest rows of the history that were put aside, hashed.
     odd_rows: VecDeque<u64>,
+    /// When the first and the last row happened that may stand in the file already, and were not judged for that.
+    pub unsure: Option<(Millis, Millis)>,
     /// Whole lines, in order.
     pub lines: Vec<u8>,
     /// Where each of them ends in `lines`.
@@ -78,6 +83,7 @@ impl Intake {
             scratch: Vec::new(),
             stamps: Stamps::default(),
             odd_rows: VecDeque::new(),
+            unsure: None,
             lines: Vec::new(),
             ends: Vec::new(),
             tally: Tally::default(),
@@ -149,6 +155,11 @@ impl Intake {
     pub fn page(&mut self, page: &Page) {
         let definitions = std::mem::take(&mut self.definitions);
         for row in self.rows(page, &definitions) {
+            if self.is_unsure(&row, page.received) {
+                // It is one, or comes again.
+                self.tally.duplicate += 1;
+                continue;
+            }
             match self.window.offer_row(row.sighting, row.event.raw) {
                 Outcome::New => self.write(&row.event, row.identity, Origin::History, page.received),
                 Outcome::Duplicate | Outcome::Displaces { row: None, .. } => self.tally.duplicate += 1,
@@ -160,6 +171,18 @@ impl Intake {
             }
         }
         self.definitions = definitions;
+    }
+
+    /// Whether the window has forgotten too much to judge this row.
+    fn is_unsure(&mut self, row: &Row<'_>, received: Millis) -> bool {
+        let Moment::Own(at) = row.sighting.moment else { return false };
+        // A time beyond what the service keeps is none to be looked for.
+        let is_kept = (received - HISTORY_KEPT_MS - DAY_MS..=received + DAY_MS).contains(&at);
+        let is_unsure = is_kept && self.window.may_have_forgotten(row.sighting.moment);
+        if is_unsure {
+            self.unsure = Some(self.unsure.map_or((at, at), |(first, last)| (first.min(at), last.max(at))));
+        }
+        is_unsure
     }
 
     /// Writes a row that was dropped before: it only looked like a record's twin.
@@ -175,6 +198,21 @@ impl Intake {
     pub fn repair(&mut self, page: &Page) {
         let definitions = std::mem::take(&mut self.definitions);
         for row in self.rows(page, &definitions) {
+            self.window.note(row.sighting);
+            self.write(&row.event, row.identity, Origin::History, page.received);
+        }
+        self.definitions = definitions;
+    }
+
+    /// Takes rows that were not judged and that the file does not hold. Only what came since it was read may be one of
+    /// them.
+    pub fn missing(&mut self, page: &Page) {
+        let definitions = std::mem::take(&mut self.definitions);
+        for row in self.rows(page, &definitions) {
+            if self.window.has_record_of(row.sighting) {
+                self.tally.duplicate += 1;
+                continue;
+            }
             self.window.note(row.sighting);
             self.write(&row.event, row.identity, Origin::History, page.received);
         }
@@ -264,6 +302,7 @@ struct Row<'a> {
 mod tests {
     use super::*;
     use crate::message::Frames;
+    use crate::window::EVENTS_MAX;
 
     fn batch(frames: &[&str]) -> Batch {
         let mut all = Frames::default();
@@ -332,6 +371,27 @@ mod tests {
         let t = &intake.tally;
         assert_eq!((t.received_history, t.written, t.duplicate, t.unreadable), (9, 1, 6, 2));
         assert_eq!(intake.asides.len(), 2);
+    }
+
+    #[test]
+    fn a_row_that_may_have_been_forgotten_is_not_judged_until_the_file_was_looked_at() {
+        let mut intake = Intake::new(Redaction::default(), 900_000);
+        let forgotten = crate::clock::parse_instant("2026-11-23T10:40:00Z").unwrap();
+        for n in 0..=EVENTS_MAX as u64 {
+            let moment = Moment::Own(forgotten + n as i64 / 1_000);
+            let content = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            intake.window.note(Sighting { content, way: Way::Socket, moment });
+        }
+        let rows = [row("2026-11-23T10:39:00.000Z"), row("2026-11-23T10:40:01.000Z"), row("2026-11-23T10:44:05.500Z")];
+        // The service keeps nothing that is as old.
+        let absurd = row("1970-01-01T00:00:01.000Z");
+        intake.page(&page(&[&rows[..], &[absurd]].concat()));
+        assert_eq!(intake.unsure, Some((forgotten - 60_000, forgotten + 1_000)));
+        assert_eq!((intake.tally.written, intake.tally.duplicate), (2, 2));
+        // One of them came on the socket while the file was read.
+        intake.batch(&batch(&[&FRAME.replace("1795430645123", &(forgotten + 1_000).to_string())]));
+        intake.missing(&page(&rows[..2]));
+        assert_eq!((intake.tally.written, intake.tally.duplicate, intake.tally.received_history), (4, 3, 6));
     }
 
     #[test]

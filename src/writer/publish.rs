@@ -86,14 +86,14 @@ impl Writer {
         }
     }
 
-    /// What is remembered has bounds: beyond them a double may follow.
+    /// What is remembered has bounds: beyond them the file is looked at, or a double may follow.
     pub(super) fn say_forgotten(&mut self) {
         let forgotten = self.intake.window.forgotten();
         let count = forgotten - std::mem::replace(&mut self.forgotten_told, forgotten);
         if count > 0 {
             log::warn!(
                 count;
-                "{count} events of late are more than can be remembered: any of them that comes again is written twice; an audit lists what is extra"
+                "{count} events of late are more than can be remembered: what the history brings again of them is looked for in the file, what the socket brings again is written twice; an audit lists what is extra"
             );
         }
     }

@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::engine::Engine;
@@ -36,6 +36,8 @@ pub struct Cluster {
     act: Arc<AtomicU8>,
     /// Documents in a request, beyond which it is too large.
     most: Arc<AtomicUsize>,
+    /// The last request that had to be let in was not.
+    refused_login: Arc<AtomicBool>,
     engine: Option<Rc<RefCell<Engine>>>,
 }
 
@@ -49,7 +51,7 @@ impl Cluster {
             engine.call("DELETE", "/_index_template/audiohook-collector-*", "");
             front.pass_on_to(&engine.url);
         }
-        let cluster = Self { front, act: Arc::default(), most: Arc::default(), engine };
+        let cluster = Self { front, act: Arc::default(), most: Arc::default(), refused_login: Arc::default(), engine };
         cluster.misbehave();
         cluster
     }
@@ -98,6 +100,11 @@ impl Cluster {
         }
     }
 
+    /// Whether a login was refused, and none was tried since.
+    pub fn has_refused_login(&self) -> bool {
+        self.refused_login.load(Ordering::Relaxed)
+    }
+
     /// Waits until the engine answers.
     pub fn wait(&self) {
         if let Some(engine) = &self.engine {
@@ -130,7 +137,13 @@ impl Cluster {
 
     /// A front that only counts: each document by the number of its event.
     pub fn counting(numbers: Arc<Mutex<Numbers>>) -> Self {
-        let cluster = Self { front: Fake::start(), act: Arc::default(), most: Arc::default(), engine: None };
+        let cluster = Self {
+            front: Fake::start(),
+            act: Arc::default(),
+            most: Arc::default(),
+            refused_login: Arc::default(),
+            engine: None,
+        };
         cluster.misbehave();
         cluster.front.keep_nothing();
         let (act, mut count) = (cluster.act.clone(), 0_u32);
@@ -150,20 +163,27 @@ impl Cluster {
     /// Leads every request through what it does now.
     fn misbehave(&self) {
         const BLOCKED: &str = r#"{"error":{"type":"cluster_block_exception","reason":"index [genesys-audiohook] blocked by: [FORBIDDEN/8/index write (api)];"},"status":403}"#;
-        let (act, largest) = (self.act.clone(), self.most.clone());
-        self.front.script(move |request| match act.load(Ordering::Relaxed) {
-            GONE => Act::Close,
-            HANGS => Act::Hang,
-            BULK_HANGS if request.is_bulk() => Act::Hang,
-            HALF if request.is_bulk() => Act::HangHalfway,
-            TOO_LARGE if request.is_bulk() && request.documents() > largest.load(Ordering::Relaxed) => {
-                Act::Answer(413, "{}")
+        let (act, largest, refused_login) = (self.act.clone(), self.most.clone(), self.refused_login.clone());
+        self.front.script(move |request| {
+            let act = act.load(Ordering::Relaxed);
+            // Probes only tell that somebody is there.
+            if request.method != "GET" {
+                refused_login.store(act == LOGIN, Ordering::Relaxed);
             }
-            READ_ONLY if request.is_bulk() => Act::Answer(403, BLOCKED),
-            LOGIN => Act::Answer(401, "{}"),
-            WRONG => Act::Answer(200, "<html>please log in</html>"),
-            UNAVAILABLE => Act::Answer(503, "{}"),
-            _ => Act::Serve,
+            match act {
+                GONE => Act::Close,
+                HANGS => Act::Hang,
+                BULK_HANGS if request.is_bulk() => Act::Hang,
+                HALF if request.is_bulk() => Act::HangHalfway,
+                TOO_LARGE if request.is_bulk() && request.documents() > largest.load(Ordering::Relaxed) => {
+                    Act::Answer(413, "{}")
+                }
+                READ_ONLY if request.is_bulk() => Act::Answer(403, BLOCKED),
+                LOGIN => Act::Answer(401, "{}"),
+                WRONG => Act::Answer(200, "<html>please log in</html>"),
+                UNAVAILABLE => Act::Answer(503, "{}"),
+                _ => Act::Serve,
+            }
         });
         let (act, mut count) = (self.act.clone(), 0_u32);
         self.front.on_item(move |_, document| {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use audiohook_collector::simulator::{Event, Route};
 
 use crate::cluster::Cluster;
-use crate::plan::{Fault, Kind, Random, Slot, kind};
+use crate::plan::{Fault, Kind, Random, Slot, is_wanted, kind, only};
 use crate::stage::{Shape, Stage};
 use crate::support::{let_pass, poll, records};
 
@@ -73,15 +73,13 @@ impl Numbers {
     }
 }
 
-/// What a load of one process cannot be judged by, or what would take the bound of what is remembered.
+/// What a load can be judged by, and what it leaves time for.
 fn is_fit(kind: Kind) -> bool {
     match kind {
         // What was in the file is gone on purpose; what is refused for good has no number in the index.
         Kind::FileDeleted => false,
-        // Without a checkpoint more comes again than can be remembered: doubles are what is promised then.
+        // Without a checkpoint all of the files is read again and looked for, which takes longer than the load.
         Kind::KilledStateDeleted | Kind::KilledStateDamaged | Kind::KilledStateOld => false,
-        // The next login is tried after 30 s: with the overlap, more than that has come at this rate.
-        Kind::TokenRefused => false,
         // Later than the overlap of this load.
         Kind::HistoryLags { ms } => ms <= 4_000,
         Kind::DiskSlow { ms } => ms <= 100,
@@ -104,13 +102,14 @@ pub fn run(seed: u64, minutes: u64) -> ExitCode {
     };
     let mut stage = Stage::start(&shape, Cluster::counting(indexed.clone()));
     let mut random = Random::new(seed);
+    let only = only();
     println!("seed {seed}: {RATE} events/s for {minutes} minutes; {}", stage.described());
     let begun = Instant::now();
     let (mut issued, mut faults, mut peak_kib) = (0, 0, 0);
     for minute in 0..minutes {
         let fault = loop {
             let kind = kind(&mut random, false);
-            if is_fit(kind) {
+            if is_fit(kind) && is_wanted(kind, &only) {
                 break Fault { kind, at: 0, lasts: random.between(FAULT_LASTS_MS.0, FAULT_LASTS_MS.1) };
             }
         };

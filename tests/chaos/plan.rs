@@ -228,27 +228,6 @@ impl Kind {
             _ => &[],
         }
     }
-
-    /// Whether only a try, which comes seldom, can tell that it is over.
-    pub fn heals_slowly(self) -> bool {
-        matches!(
-            self,
-            Self::TokenRefused
-                | Self::HistoryHangs
-                | Self::HistoryHalfThenHangs
-                | Self::EverythingHangs
-                | Self::EverythingUnavailable
-                | Self::HistoryThrottled { .. }
-                | Self::SocketHalfOpen
-                | Self::SocketStallsInFrame
-                | Self::ClusterKilled
-                | Self::ClusterHangs
-                | Self::ClusterAnswersHalf
-                | Self::ClusterReadOnly
-                | Self::ClusterRefusesLogin
-                | Self::HandshakeSlow
-        )
-    }
 }
 
 /// A fault at its time; `lasts` is 0 for what is over at once.
@@ -313,7 +292,7 @@ impl Round {
                 break;
             }
             let kind = kind(&mut random, long);
-            if !only.is_empty() && !only.iter().any(|name| format!("{kind:?}").starts_with(name)) {
+            if !is_wanted(kind, only) {
                 continue;
             }
             let taken = faults.iter().any(|fault| fault.kind.slot() == kind.slot());
@@ -333,6 +312,17 @@ impl Round {
         faults.sort_by_key(|fault| fault.at);
         Self { number, lasts, faults, issues: issues(&mut random, lasts) }
     }
+}
+
+/// What `ONLY=` names: beginnings of the names of faults, with commas between.
+pub fn only() -> Vec<String> {
+    let only = std::env::var("ONLY").unwrap_or_default();
+    only.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+/// Whether a fault is among those that are wanted: where none is named, all are.
+pub fn is_wanted(kind: Kind, only: &[String]) -> bool {
+    only.is_empty() || only.iter().any(|name| format!("{kind:?}").starts_with(name))
 }
 
 /// Draws a fault.

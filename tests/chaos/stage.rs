@@ -487,6 +487,15 @@ impl Stage {
         self.send_later(true);
     }
 
+    /// Whose login was refused, and not tried since: a try comes no sooner than 30 s later.
+    pub fn refused_login(&self) -> Option<&'static str> {
+        let last = self.sim.view(|view| view.all_requests().filter(|seen| seen.call == Call::Token).last().cloned());
+        if last.is_some_and(|login| login.status == 401) {
+            return Some("Genesys Cloud");
+        }
+        self.cluster.has_refused_login().then_some("the cluster")
+    }
+
     pub fn evidence(&self) -> Evidence {
         let index = documents(&self.cluster.documents());
         Evidence {

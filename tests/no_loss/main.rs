@@ -7,6 +7,7 @@ mod audit;
 mod clock;
 mod delivery;
 mod disk;
+mod flood;
 mod history;
 mod matching;
 mod start;

@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use super::{CLOCK_TOLERANCE_MS, Session, draw, in_a_while};
-use crate::genesys::api::REFUSED_LOGIN_WAIT;
 use crate::genesys::error::{ApiError, Kind};
 use crate::status::Code;
 
@@ -65,7 +64,7 @@ impl Session {
         self.status.raise(Code::CredentialsRefused, format!("{error}; {meanwhile}"));
         self.last_error(error);
         self.cannot_read(error);
-        self.login_at = self.login_at.max(self.clock.now() + REFUSED_LOGIN_WAIT);
+        self.login_at = self.login_at.max(self.api.refused_until().unwrap_or(self.login_at));
     }
 
     /// After each login that worked.

@@ -93,6 +93,11 @@ impl Reading {
         self.forgotten_ms = Some(if has_receipts { PLACE_MS } else { 2 * TOLERANCE_MS });
     }
 
+    /// When the next request may be sent after one that failed.
+    pub fn may_try_again_at(&self) -> Instant {
+        if self.state == State::Forbidden { self.at } else { self.retry_at }
+    }
+
     /// Whether a hole was found that nothing can fill.
     pub fn has_hole(&self) -> bool {
         self.hole_told.is_some()
@@ -126,6 +131,9 @@ impl Session {
         }
         if !self.reading.history.is_idle() {
             return Some(self.reading.retry_at);
+        }
+        if self.is_unsure() {
+            return None;
         }
         let opening = self.reading.state == State::Unknown && self.wants_socket() && self.socket.current.is_none();
         let first = opening.then(|| self.started + SOCKET_FIRST);
@@ -249,7 +257,7 @@ impl Session {
         self.tell_hole_between(from, to, "the history takes no request that begins so early");
     }
 
-    fn read_worked(&mut self) {
+    pub(super) fn read_worked(&mut self) {
         self.reading.state = State::Works;
         self.reading.why = None;
         self.reading.backoff.reset();
@@ -283,7 +291,7 @@ impl Session {
         self.reading.why = Some(error.to_string());
     }
 
-    fn read_failed(&mut self, error: &ApiError) {
+    pub(super) fn read_failed(&mut self, error: &ApiError) {
         let now = self.clock.now();
         let asked = self.failed(error);
         self.reading.why = Some(error.to_string());

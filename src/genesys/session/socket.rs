@@ -198,6 +198,11 @@ impl Session {
             News::Checkpoint(ms) => {
                 self.reading.checkpoint = ms;
                 self.repair_is_written();
+                self.nothing_is_unsure();
+            }
+            News::Unsure { from, to, up_to } => {
+                self.repair_is_written();
+                self.hear_unsure(from, to, up_to);
             }
         }
         let open = self.socket.current.is_some();

@@ -35,6 +35,10 @@ struct Seen {
     read_up_to: Option<Millis>,
     channel: Option<ChannelState>,
     definitions: usize,
+    /// Of these the writer is unsure; it was given so many of them as missing.
+    unsure: Option<(Millis, Millis)>,
+    missing: usize,
+    compared: bool,
 }
 
 fn simulator() -> Simulator {
@@ -160,7 +164,19 @@ impl Stage {
                     self.seen.history.insert(row["conversation"]["id"].as_str().unwrap().to_owned());
                 }
             }
-            FromSession::ReadUpTo(ms) => self.seen.read_up_to = Some(ms),
+            FromSession::ReadUpTo(up_to) => {
+                self.seen.read_up_to = Some(up_to);
+                if let Some((from, to)) = self.seen.unsure {
+                    let _ = self.news.try_send(News::Unsure { from, to, up_to });
+                } else if self.seen.compared {
+                    let _ = self.news.try_send(News::Checkpoint(up_to));
+                }
+            }
+            FromSession::Missing(page) => self.seen.missing += page.rows.len(),
+            FromSession::Compared(from, to) => {
+                self.seen.unsure.take_if(|unsure| *unsure == (from, to));
+                self.seen.compared = true;
+            }
             FromSession::Channel(channel) => {
                 self.seen.channel = channel;
                 let _ = self.news.try_send(News::ChannelKept);
@@ -241,6 +257,28 @@ fn the_first_read_of_a_start_brings_again_what_only_memory_told_from_its_like() 
     stage.until("the first row", |stage| !stage.seen.history.is_empty());
     stage.until("the read's end", |stage| stage.seen.read_up_to.is_some());
     assert_eq!(stage.seen.history.len(), 1, "and no more than that");
+}
+
+#[test]
+fn what_the_writer_is_unsure_of_is_looked_for_before_the_history_is_read_on() {
+    for counts in [true, false] {
+        let sim = simulator();
+        if !counts {
+            sim.faults().fail(Call::Counts, Action::status(500));
+        }
+        let now = sim.now();
+        for age_s in [700, 600, 500, 5] {
+            sim.issue_by(event().at(now - age_s * 1_000), Route::HistoryOnly);
+        }
+        let mut config = config_for(&sim);
+        config.output.file = std::env::temp_dir().join(format!("audiohook-no-such-{}.jsonl", std::process::id()));
+        let mut stage = Stage::with(sim, config, Some(now - 60_000), None);
+        stage.seen.unsure = Some((now - 650_000, now - 500_000));
+        stage.until("the comparison", |stage| stage.seen.unsure.is_none());
+        assert_eq!(stage.seen.missing, 2, "there is no file, so that none of them is in it");
+        let reads = stage.sim.view(|view| view.count(Call::History));
+        stage.until("the next read", |stage| stage.sim.view(|view| view.count(Call::History)) > reads);
+    }
 }
 
 #[test]
@@ -430,6 +468,39 @@ fn refused_credentials_are_said_with_the_cure_and_not_tried_again_soon() {
     let told = reasons.iter().find(|reason| reason.code == Code::CredentialsRefused).unwrap();
     assert!(told.message.contains("GENESYS_CLIENT_SECRET") && !told.message.contains("wrong-wrong"), "{told:?}");
     assert_eq!(stage.sim.view(|view| view.count(Call::Token)), 1);
+}
+
+#[test]
+fn whatever_waits_for_a_login_that_was_refused_goes_on_with_the_next_one() {
+    let sim = simulator();
+    let (clock, hand) = Clock::manual(sim.now());
+    let config = config_for(&sim);
+    let mut stage = Stage::at(clock, sim, config, None, None);
+    let tick = || hand.advance(Duration::from_millis(2));
+    stage.until("settled", |stage| {
+        tick();
+        stage.status.gauges.socket_connected.get() == Some(1) && stage.seen.read_up_to.is_some()
+    });
+    stage.sim.faults().fail(Call::Token, Action::status(401));
+    stage.sim.faults().revoke_tokens();
+    hand.advance(Duration::from_secs(2));
+    stage.until("the refusal", |stage| stage.status.is_raised(Code::CredentialsRefused));
+    // Late in the wait for the next login the channel is lost as well: making another one fails for the same reason.
+    hand.advance(Duration::from_secs(20));
+    let made = stage.sim.view(|view| view.count(Call::Channels));
+    stage.sim.faults().drop_channels();
+    stage.sim.faults().cut_sockets();
+    stage.until("a channel that cannot be made", |stage| {
+        tick();
+        stage.sim.view(|view| view.count(Call::Channels)) > made
+    });
+    stage.sim.faults().heal_all();
+    hand.advance(Duration::from_secs(10));
+    stage.news.send(News::ChannelKept).unwrap();
+    stage.until("a socket with the next login", |stage| {
+        tick();
+        stage.sim.view(|view| view.sockets_open()) == 1
+    });
 }
 
 #[test]

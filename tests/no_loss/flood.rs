@@ -1,0 +1,104 @@
+//! More events than can be remembered, and a history that tells of them again.
+
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::time::Duration;
+
+use audiohook_collector::simulator::{Action, Call, Route, Simulator};
+
+use crate::support::{Collector, Folder, poll, records};
+use crate::{LONG, event, simulator};
+
+/// More than the window remembers at once (225,000).
+const EVENTS: usize = 260_000;
+/// Of which one in so many does not come on the socket.
+const MISSED: usize = 2_000;
+/// All happened within the overlap.
+const WITHIN_MS: i64 = 120_000;
+
+const SETTINGS: [(&str, &str); 2] = [("CATCH_UP_RATE", "1000000"), ("MAX_FILE_SIZE", "64MB")];
+
+/// A flood on the socket while the history cannot be read.
+fn flood(sim: &Simulator, collector: &Collector) {
+    collector.wait_healthy();
+    sim.faults().fail(Call::History, Action::status(503));
+    let begin = sim.now() - WITHIN_MS;
+    let times: Vec<i64> = (0..EVENTS as i64).map(|n| begin + n * WITHIN_MS / EVENTS as i64).collect();
+    for bunch in times.chunks(MISSED) {
+        sim.issue_many(event(1), &bunch[1..], Route::Both);
+        sim.issue_by(event(1).at(bunch[0]), Route::HistoryOnly);
+    }
+    wait_written(collector, EVENTS - EVENTS / MISSED);
+}
+
+fn wait_written(collector: &Collector, count: usize) {
+    let written = || collector.metric("audiohook_collector_events_written_total");
+    let all = poll(LONG, || (written()? >= count as f64).then_some(()));
+    assert!(all.is_some(), "{:?} of {count} are written\n{}", written(), collector.log_text());
+}
+
+/// Waits until the checkpoint has passed this instant: whatever the history told until then is judged.
+fn wait_checkpoint(collector: &Collector, instant_ms: i64) {
+    let checkpoint = || collector.metric("audiohook_collector_history_checkpoint_timestamp_seconds");
+    let passed = poll(LONG, || (checkpoint()? * 1000.0 >= instant_ms as f64).then_some(()));
+    assert!(passed.is_some(), "the checkpoint stands at {:?}\n{}", checkpoint(), collector.log_text());
+}
+
+fn assert_each_once(sim: &Simulator, file: &Path) {
+    const MARK: &str = "\"current_value\":\"event ";
+    let (mut numbers, mut lines) = (HashSet::new(), 0);
+    for path in records::files(file) {
+        for line in BufReader::new(std::fs::File::open(path).unwrap()).lines() {
+            let line = line.unwrap();
+            let at = line.find(MARK).unwrap_or_else(|| panic!("no number in {line}"));
+            numbers.insert(line[at + MARK.len()..][..12].to_owned());
+            lines += 1;
+        }
+    }
+    assert_eq!((lines, numbers.len()), (sim.issued().len(), sim.issued().len()), "lines, different events");
+}
+
+/// The log tells that the file was looked at, and for how many in vain.
+fn assert_looked_for(collector: &Collector) {
+    let lines = collector.log_lines();
+    let line = lines.iter().find(|line| line.contains("looked for all events between"));
+    assert!(line.is_some_and(|line| !line.contains(": 0 were not")), "{line:?}");
+}
+
+#[test]
+fn what_was_forgotten_is_looked_for_in_the_file() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("flood"));
+    let mut collector = Collector::start(&sim, &folder, &SETTINGS);
+    flood(&sim, &collector);
+    sim.faults().heal(Call::History);
+    wait_checkpoint(&collector, sim.now());
+    assert_each_once(&sim, collector.output_file());
+    assert_looked_for(&collector);
+    // A start remembers no more, and the service may not count.
+    collector.kill9();
+    sim.faults().fail(Call::Counts, Action::status(404));
+    let late = sim.issue_by(event(2).at(sim.now() - WITHIN_MS), Route::HistoryOnly);
+    let collector = Collector::start(&sim, &folder, &SETTINGS);
+    wait_checkpoint(&collector, sim.now());
+    assert_each_once(&sim, collector.output_file());
+    assert_looked_for(&collector);
+    let found = poll(Duration::from_secs(1), || {
+        let text = std::fs::read_to_string(collector.output_file()).ok()?;
+        text.contains(&format!("event {:012}", late.number)).then_some(())
+    });
+    assert!(found.is_some());
+}
+
+#[test]
+fn a_kill_while_it_is_looked_for_changes_nothing() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("flood-kill"));
+    let mut collector = Collector::start(&sim, &folder, &SETTINGS);
+    flood(&sim, &collector);
+    sim.faults().heal(Call::History);
+    collector.wait_log("looking for them in the file", LONG);
+    collector.kill9();
+    let collector = Collector::start(&sim, &folder, &SETTINGS);
+    wait_checkpoint(&collector, sim.now());
+    assert_each_once(&sim, collector.output_file());
+}
