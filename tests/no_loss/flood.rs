@@ -11,7 +11,7 @@ use crate::support::{Collector, Folder, poll, records};
 use crate::{LONG, event, simulator};
 
 /// More than the window remembers at once (225,000).
-const EVENTS: usize = 260_000;
+const EVENTS: usize = 230_000;
 /// Of which one in so many does not come on the socket.
 const MISSED: usize = 2_000;
 /// All happened within the overlap.
