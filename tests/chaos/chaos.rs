@@ -242,6 +242,7 @@ fn recover(stage: &mut Stage, round: &Round, rest: &Rest) -> Result<Duration, St
     let took = healthy(stage)?;
     told(&looks, round)?;
     complete(stage)?;
+    stage.moved_files_rest()?;
     counters(stage)?;
     process(stage, rest)?;
     Ok(took)

@@ -54,6 +54,8 @@ pub struct Stage {
     clock: Option<PathBuf>,
     flood: Vec<TcpStream>,
     deleted: Vec<PathBuf>,
+    /// The files that were moved away, and how long each was once that must have been noticed.
+    moved: Vec<(fs::File, Option<u64>)>,
     old_state: Option<Vec<u8>>,
     later: Vec<(Instant, Vec<u32>)>,
     equal_time: i64,
@@ -146,6 +148,7 @@ impl Stage {
             clock,
             flood: Vec::new(),
             deleted: Vec::new(),
+            moved: Vec::new(),
             old_state: None,
             later: Vec::new(),
             equal_time: 0,
@@ -347,7 +350,16 @@ impl Stage {
             }
             Kind::Stopped => self.signal(Signal::STOP),
             Kind::DiskFull { bytes_left } => self.limit(Resource::Fsize, Some(bytes_left)),
-            Kind::FileMoved => self.between_writes(|stage| shift(&stage.output_file())),
+            Kind::FileMoved => self.between_writes(|stage| {
+                let path = stage.output_file();
+                let file = fs::File::open(&path);
+                shift(&path);
+                // As logrotate does with `create`, and without.
+                if stage.moved.len() % 2 == 1 {
+                    fs::write(&path, "").unwrap();
+                }
+                stage.moved.extend(file.ok().map(|file| (file, None)));
+            }),
             Kind::FileDeleted => self.between_writes(|stage| {
                 // A copy, not a link: what is written into it after this belongs to the new file.
                 let kept = stage.folder.join(&format!("deleted-{}", stage.deleted.len()));
@@ -506,6 +518,18 @@ impl Stage {
             gone: self.deleted.iter().flat_map(|path| of_file(path)).collect::<Vec<Record>>(),
             tolerance_ms: self.tolerance_ms,
         }
+    }
+
+    /// Whether nothing more came into a file that was moved away: whoever moved it may have packed it meanwhile.
+    pub fn moved_files_rest(&mut self) -> Result<(), String> {
+        for (file, rests_at) in &mut self.moved {
+            let bytes = file.metadata().map_err(|error| error.to_string())?.len();
+            let at = *rests_at.get_or_insert(bytes);
+            if bytes != at {
+                return Err(format!("a file that was moved away grew from {at} to {bytes} bytes"));
+            }
+        }
+        Ok(())
     }
 
     pub fn descriptors(&self) -> u64 {
