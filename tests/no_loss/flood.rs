@@ -19,17 +19,19 @@ const WITHIN_MS: i64 = 120_000;
 
 const SETTINGS: [(&str, &str); 2] = [("CATCH_UP_RATE", "1000000"), ("MAX_FILE_SIZE", "64MB")];
 
-/// A flood on the socket while the history cannot be read.
-fn flood(sim: &Simulator, collector: &Collector) {
-    collector.wait_healthy();
+/// Starts a collector and floods its socket, while the history cannot be read.
+fn flood(sim: &Simulator, folder: &Folder) -> Collector {
     sim.faults().fail(Call::History, Action::status(503));
+    let collector = Collector::start(sim, folder, &SETTINGS);
+    assert!(sim.wait_until(LONG, |view| view.sockets_open() == 1), "{}", collector.log_text());
     let begin = sim.now() - WITHIN_MS;
     let times: Vec<i64> = (0..EVENTS as i64).map(|n| begin + n * WITHIN_MS / EVENTS as i64).collect();
     for bunch in times.chunks(MISSED) {
         sim.issue_many(event(1), &bunch[1..], Route::Both);
         sim.issue_by(event(1).at(bunch[0]), Route::HistoryOnly);
     }
-    wait_written(collector, EVENTS - EVENTS / MISSED);
+    wait_written(&collector, EVENTS - EVENTS / MISSED);
+    collector
 }
 
 fn wait_written(collector: &Collector, count: usize) {
@@ -69,8 +71,7 @@ fn assert_looked_for(collector: &Collector) {
 #[test]
 fn what_was_forgotten_is_looked_for_in_the_file() {
     let (sim, folder) = (simulator(|_| ()), Folder::new("flood"));
-    let mut collector = Collector::start(&sim, &folder, &SETTINGS);
-    flood(&sim, &collector);
+    let mut collector = flood(&sim, &folder);
     sim.faults().heal(Call::History);
     wait_checkpoint(&collector, sim.now());
     assert_each_once(&sim, collector.output_file());
@@ -93,8 +94,11 @@ fn what_was_forgotten_is_looked_for_in_the_file() {
 #[test]
 fn a_kill_while_it_is_looked_for_changes_nothing() {
     let (sim, folder) = (simulator(|_| ()), Folder::new("flood-kill"));
-    let mut collector = Collector::start(&sim, &folder, &SETTINGS);
-    flood(&sim, &collector);
+    // What happened in the days before comes first, and is older than all that is remembered by then.
+    let start = sim.now() - 3 * 86_400_000;
+    let times: Vec<i64> = (0..12_000).map(|n| start + n * 20_000).collect();
+    sim.issue_many(event(2), &times, Route::HistoryOnly);
+    let mut collector = flood(&sim, &folder);
     sim.faults().heal(Call::History);
     collector.wait_log("looking for them in the file", LONG);
     collector.kill9();

@@ -1,7 +1,9 @@
 //! Rows that the window has forgotten too much to judge: do they stand in the file? Looked for before the checkpoint moves.
 //!
 //! It happens where more has come since they happened than the window remembers: a flood, and then a read of the history
-//! that goes back behind it. Must never: let the history be read on before they were looked for.
+//! that goes back behind it. The audit does it, by counts where they are equal: one that is late in them, or in the
+//! history, is met by the reads that follow, as long as the overlap covers it. Must never: let the history be read on
+//! before they were looked for.
 
 use std::time::{Duration, Instant};
 
