@@ -66,15 +66,17 @@ pub fn append(output: &Path, lines: &[u8]) -> io::Result<(u64, u64)> {
     let mut file = open_locked(&path, Purpose::Append)?;
     let length = mend_end(&file)?;
     let meta = file.metadata()?;
-    let written = file.write_all(lines).and_then(|()| file.sync_data());
+    // Opened first: there may be no descriptor left.
+    let new_in = if length == 0 { Some(File::open(folder(&path))?) } else { None };
+    let written = file
+        .write_all(lines)
+        .and_then(|()| file.sync_data())
+        .and_then(|()| new_in.as_ref().map_or(Ok(()), File::sync_all));
     if written.is_err() {
-        // Half a letter must not stand before the next one.
+        // Half a letter must not stand before the next one, nor a whole one that is written again.
         file.set_len(length)?;
     }
     written?;
-    if length == 0 {
-        File::open(folder(&path))?.sync_all()?;
-    }
     Ok((meta.dev(), meta.ino()))
 }
 

@@ -326,7 +326,14 @@ impl Stage {
             Kind::Terminated => {
                 if let Some(mut collector) = self.collector.take() {
                     let status = collector.term();
-                    assert!(status.success(), "stopped by TERM it says {status}\n{}", collector.log_text());
+                    // What a full disk did not take is not in the file, and that is said.
+                    let is_told =
+                        || collector.log_text().contains("what waited in memory comes again from the history");
+                    assert!(
+                        status.success() || is_told(),
+                        "stopped by TERM it says {status}\n{}",
+                        collector.log_text()
+                    );
                 }
             }
             Kind::Killed => self.kill(),
