@@ -302,33 +302,35 @@ impl Audit {
             }
             Err(error) => return Err(Failed::Api(error)),
         };
-        let Some((mut records, rows_from, rows_to)) = self.load(from, to, pulse).map_err(Failed::Files)? else {
+        let max = self.records_at_once(from, to);
+        let within = |s: &Sighting| (from..to).contains(&s.moment.nominal());
+        // Those beyond the edges are wanted only where the counts differ.
+        let Some(mut records) = self.load_between(from, to, max, within, pulse).map_err(Failed::Files)? else {
             self.piece_ms = (to - from) / 2;
             return Ok(Step::More);
         };
         if !self.is_held(from) {
             return Ok(Step::More);
         }
-        records.sort_unstable_by_key(|Record { sighting: s, .. }| (s.content, s.way as u8, s.moment.nominal()));
-        let within = |s: &Sighting| (from..to).contains(&s.moment.nominal());
-        // One event that stands there twice must not hide another that is missing.
-        let mut repeated = Vec::new();
-        records.dedup_by(|later, first| {
-            let (a, b) = (later.sighting, first.sighting);
-            let is_same = (a.content, a.way, a.moment) == (b.content, b.way, b.moment);
-            if is_same && within(&a) {
-                repeated.push(extra(&a));
-            }
-            is_same
-        });
+        let repeated = take_repeated(&mut records);
         let count_of = |id: &String| genesys.as_ref().and_then(|counts| counts.get(id)).copied().unwrap_or(0);
         let mut counts: Vec<(u64, u64)> = self.ids.iter().map(|id| (count_of(id), 0)).collect();
-        records.iter().filter(|record| within(&record.sighting)).for_each(|record| counts[record.definition].1 += 1);
+        records.iter().for_each(|record| counts[record.definition].1 += 1);
+        drop(records);
         let differs = |definition: usize| genesys.is_none() || counts[definition].0 != counts[definition].1;
-        records.retain(|record| differs(record.definition));
-        let records = records.into_iter().map(|record| record.sighting).collect();
         let differing = (0..self.ids.len()).filter(|definition| differs(*definition));
         let differing: Vec<String> = differing.map(|definition| self.ids[definition].clone()).collect();
+        let (mut records, mut rows_from, mut rows_to) = (Vec::new(), from, to);
+        if !differing.is_empty() {
+            let Some(loaded) = self.load(from, to, max, pulse).map_err(Failed::Files)? else {
+                self.piece_ms = (to - from) / 2;
+                return Ok(Step::More);
+            };
+            (records, rows_from, rows_to) = loaded;
+            take_repeated(&mut records);
+            records.retain(|record| differs(record.definition));
+        }
+        let records = records.into_iter().map(|record| record.sighting).collect();
         let stage = Stage::Compare(Vec::new());
         let piece = Piece { from, to, records, differing, rows_from, rows_to, counts, extras: repeated, stage };
         if piece.differing.is_empty() {
@@ -340,17 +342,21 @@ impl Audit {
         Ok(Step::More)
     }
 
-    /// The records of a piece, and where their rows may stand; `None`: there are too many.
+    /// How many records of a piece are taken; one that cannot be cut any more has as many as it has.
+    fn records_at_once(&self, from: Millis, to: Millis) -> usize {
+        if to - from < 2 * PIECE_MS_MIN { usize::MAX } else { CROWDED.saturating_mul(self.records_max) }
+    }
+
+    /// The records of a piece and of its margins, and where their rows may stand; `None`: there are too many.
     fn load(
         &self,
         from: Millis,
         to: Millis,
+        max: usize,
         pulse: &dyn Fn(),
     ) -> std::io::Result<Option<(Vec<Record>, Millis, Millis)>> {
         let (mut rows_from, mut rows_to) = (from - MARGIN_MS, to + MARGIN_MS);
-        // A piece that cannot be cut any more has as many as it has.
-        let max = if to - from < 2 * PIECE_MS_MIN { usize::MAX } else { CROWDED.saturating_mul(self.records_max) };
-        let Some(records) = self.load_between(rows_from, rows_to, max, pulse)? else { return Ok(None) };
+        let Some(records) = self.load_between(rows_from, rows_to, max, |_| true, pulse)? else { return Ok(None) };
         // Where the receipt stands for the time, the row may stand as long before it as a receipt may be late.
         for record in &records {
             let (earliest, latest) = reach(record.sighting.moment);
@@ -363,7 +369,7 @@ impl Audit {
             return Ok(Some((records, rows_from, rows_to)));
         }
         // Those rows have records of their own.
-        Ok(self.load_between(rows_from, rows_to, max, pulse)?.map(|records| (records, rows_from, rows_to)))
+        Ok(self.load_between(rows_from, rows_to, max, |_| true, pulse)?.map(|records| (records, rows_from, rows_to)))
     }
 
     fn load_between(
@@ -371,11 +377,15 @@ impl Audit {
         from: Millis,
         to: Millis,
         max: usize,
+        is_wanted: impl Fn(&Sighting) -> bool,
         pulse: &dyn Fn(),
     ) -> std::io::Result<Option<Vec<Record>>> {
         let mut records = Vec::new();
         let mut is_crowded = false;
         self.each_record(from, to, pulse, |record, _| {
+            if !is_wanted(&record.sighting) {
+                return Flow::On;
+            }
             is_crowded = records.len() >= max;
             if is_crowded {
                 return Flow::Stop;
@@ -545,6 +555,21 @@ fn reach(moment: Moment) -> (Millis, Millis) {
         Moment::Own(at) => (at - TOLERANCE_MS, at + TOLERANCE_MS),
         Moment::Receipt { at, delay } => (at - delay, at + TOLERANCE_MS),
     }
+}
+
+/// Takes out what stands there twice, and gives it: one event that does must not hide another that is missing.
+fn take_repeated(records: &mut Vec<Record>) -> Vec<Extra> {
+    records.sort_unstable_by_key(|Record { sighting: s, .. }| (s.content, s.way as u8, s.moment.nominal()));
+    let mut repeated = Vec::new();
+    records.dedup_by(|later, first| {
+        let (a, b) = (later.sighting, first.sighting);
+        let is_same = (a.content, a.way, a.moment) == (b.content, b.way, b.moment);
+        if is_same {
+            repeated.push(extra(&a));
+        }
+        is_same
+    });
+    repeated
 }
 
 fn extra(record: &Sighting) -> Extra {

@@ -27,6 +27,8 @@ const FAULT_LASTS_MS: (u64, u64) = (1_000, 15_000);
 const COMPLETE: Duration = Duration::from_secs(120);
 const HEALTHY_AGAIN: Duration = Duration::from_secs(60);
 const MEMORY_KIB: u64 = 24 * 1024;
+/// State files go in the first minutes alone.
+const STATE_MINUTES: u64 = 3;
 
 /// Which events were seen, by their numbers.
 #[derive(Default)]
@@ -74,12 +76,12 @@ impl Numbers {
 }
 
 /// What a load can be judged by, and what it leaves time for.
-fn is_fit(kind: Kind) -> bool {
+fn is_fit(kind: Kind, minute: u64) -> bool {
     match kind {
         // What was in the file is gone on purpose; what is refused for good has no number in the index.
         Kind::FileDeleted => false,
-        // Without a checkpoint all of the files is read again and looked for, which takes longer than the load.
-        Kind::KilledStateDeleted | Kind::KilledStateDamaged | Kind::KilledStateOld => false,
+        // Without a checkpoint all of the files is read again and looked for: of an hour that takes longer than the load.
+        Kind::KilledStateDeleted | Kind::KilledStateDamaged | Kind::KilledStateOld => minute < STATE_MINUTES,
         // Later than the overlap of this load.
         Kind::HistoryLags { ms } => ms <= 4_000,
         Kind::DiskSlow { ms } => ms <= 100,
@@ -109,7 +111,7 @@ pub fn run(seed: u64, minutes: u64) -> ExitCode {
     for minute in 0..minutes {
         let fault = loop {
             let kind = kind(&mut random, false);
-            if is_fit(kind) && is_wanted(kind, &only) {
+            if is_fit(kind, minute) && is_wanted(kind, &only) {
                 break Fault { kind, at: 0, lasts: random.between(FAULT_LASTS_MS.0, FAULT_LASTS_MS.1) };
             }
         };
