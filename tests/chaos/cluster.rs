@@ -36,7 +36,7 @@ pub struct Cluster {
     act: Arc<AtomicU8>,
     /// Documents in a request, beyond which it is too large.
     most: Arc<AtomicUsize>,
-    /// The last request that had to be let in was not.
+    /// A request was not let in, and none that matters was sent since.
     refused_login: Arc<AtomicBool>,
     engine: Option<Rc<RefCell<Engine>>>,
 }
@@ -166,8 +166,8 @@ impl Cluster {
         let (act, largest, refused_login) = (self.act.clone(), self.most.clone(), self.refused_login.clone());
         self.front.script(move |request| {
             let act = act.load(Ordering::Relaxed);
-            // Probes only tell that somebody is there.
-            if request.method != "GET" {
+            // A probe that is answered is none: it only tells that somebody is there.
+            if act == LOGIN || request.method != "GET" {
                 refused_login.store(act == LOGIN, Ordering::Relaxed);
             }
             match act {

@@ -512,7 +512,8 @@ impl Stage {
         if last.is_some_and(|login| login.status == 401) {
             return Some("Genesys Cloud");
         }
-        self.cluster.has_refused_login().then_some("the cluster")
+        let is_told = || self.collector.as_ref()?.reasons()?.iter().any(|code| code == "elastic_refused").then_some(());
+        (self.cluster.has_refused_login() && is_told().is_some()).then_some("the cluster")
     }
 
     pub fn evidence(&self) -> Evidence {
