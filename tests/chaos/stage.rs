@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use audiohook_collector::simulator::{Action, Call, Event, Knobs, Options, Route, Simulator};
 use audiohook_collector::thread;
+use audiohook_collector::window::TOLERANCE_MS;
 use crossbeam_channel::{Sender, bounded};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
@@ -40,8 +41,7 @@ pub struct Stage {
     pub folder: Folder,
     pub collector: Option<Collector>,
     pub looks: Arc<Mutex<Vec<Look>>>,
-    /// How far a record may be from its event: twice what the two ways' times differed at most so far. Like events that
-    /// are nearer to each other may each bear the other's time, and nobody can tell.
+    /// How far a record of like events may be from its event, by what the two ways' times differed so far.
     pub tolerance_ms: i64,
     /// What came of the binary's starts.
     pub starts: u32,
@@ -318,7 +318,7 @@ impl Stage {
             }
             Kind::HistoryJitter { ms } => {
                 // The service moves rows that would be alike in all by some milliseconds more.
-                self.tolerance_ms = self.tolerance_ms.max(2 * ms + JITTER_MORE_MS);
+                self.tolerance_ms = self.tolerance_ms.max(confused_within(ms) + JITTER_MORE_MS);
                 faults.set(|k| k.history_jitter_ms = ms);
             }
             Kind::SocketLoses(count) => faults.set(|k| k.socket_to_drop = count),
@@ -596,6 +596,14 @@ fn shift(file: &Path) {
     if file.exists() {
         fs::rename(file, backup(1)).unwrap();
     }
+}
+
+/// How near like events are that nobody can tell apart, where the two ways' times differ by so much.
+///
+/// Of those that are nearer than twice that, either row may be the other's. Where the one that is taken for new is then
+/// out of the reach of the other's frame, that frame stays free for any row within the window's tolerance.
+fn confused_within(jitter_ms: i64) -> i64 {
+    if 3 * jitter_ms > TOLERANCE_MS { TOLERANCE_MS + jitter_ms } else { 2 * jitter_ms }
 }
 
 /// Where Debian's package libfaketime puts its library.
