@@ -27,6 +27,8 @@ const FAULT_LASTS_MS: (u64, u64) = (1_000, 15_000);
 const COMPLETE: Duration = Duration::from_secs(120);
 const HEALTHY_AGAIN: Duration = Duration::from_secs(60);
 const MEMORY_KIB: u64 = 24 * 1024;
+/// Enough to meet every kind.
+const DRAWS_MAX: u32 = 2_000;
 /// State files go in the first minutes alone.
 const STATE_MINUTES: u64 = 3;
 
@@ -109,12 +111,12 @@ pub fn run(seed: u64, minutes: u64) -> ExitCode {
     let begun = Instant::now();
     let (mut issued, mut faults, mut peak_kib) = (0, 0, 0);
     for minute in 0..minutes {
-        let fault = loop {
-            let kind = kind(&mut random, false);
-            if is_fit(kind, minute) && is_wanted(kind, &only) {
-                break Fault { kind, at: 0, lasts: random.between(FAULT_LASTS_MS.0, FAULT_LASTS_MS.1) };
-            }
+        let is_drawn = |kind: &Kind| is_fit(*kind, minute) && is_wanted(*kind, &only);
+        let Some(kind) = (0..DRAWS_MAX).map(|_| kind(&mut random, false)).find(is_drawn) else {
+            println!("none of the faults that ONLY names fits into minute {}", minute + 1);
+            return ExitCode::FAILURE;
         };
+        let fault = Fault { kind, at: 0, lasts: random.between(FAULT_LASTS_MS.0, FAULT_LASTS_MS.1) };
         let starts = begun + MINUTE * minute as u32 + FAULT_BEGINS;
         let ends = starts + Duration::from_millis(fault.lasts);
         let (mut has_begun, mut has_ended) = (false, false);
