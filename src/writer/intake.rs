@@ -196,20 +196,20 @@ impl Intake {
     /// Takes rows that an audit found missing: they are written whatever the window says, which no longer reaches back
     /// that far.
     pub fn repair(&mut self, page: &Page) {
-        let definitions = std::mem::take(&mut self.definitions);
-        for row in self.rows(page, &definitions) {
-            self.window.note(row.sighting);
-            self.write(&row.event, row.identity, Origin::History, page.received);
-        }
-        self.definitions = definitions;
+        self.append(page, |_, _| false);
     }
 
     /// Takes rows that were not judged and that the file does not hold. Only what came since it was read may be one of
     /// them.
     pub fn missing(&mut self, page: &Page) {
+        self.append(page, Window::has_record_of);
+    }
+
+    /// Writes the rows of a page, but for those that are there.
+    fn append(&mut self, page: &Page, is_there: impl Fn(&Window, Sighting) -> bool) {
         let definitions = std::mem::take(&mut self.definitions);
         for row in self.rows(page, &definitions) {
-            if self.window.has_record_of(row.sighting) {
+            if is_there(&self.window, row.sighting) {
                 self.tally.duplicate += 1;
                 continue;
             }
