@@ -17,25 +17,32 @@
 //! place is owed: its own row is still to come and is written then. Only a frame without a time has no row to be known by;
 //! there the newcomer is written, unless its own row is in the file already.
 //!
+//! Which of several like rows has no frame is told best when all frames are there: where the two ways' times differ, such
+//! a row waits a little ([`WAIT`]) before it is written, and the checkpoint waits with it.
+//!
 //! An echo is known to this window alone, and a restart forgets it. Its row may then come too late to claim its record
 //! from a newcomer: the first read after a start goes back by [`PLACE_MS`] more, so that both are judged anew.
 //!
 //! Deals with: sightings alone; it knows no record, no file, no clock, and of a row no more than that it has a text. Must
-//! never: grow beyond [`EVENTS_MAX`] and `dropped::BYTES_MAX`. At either bound the oldest are forgotten and counted:
-//! whether a row of the history that is as old is new, the file alone can tell then ([`Window::may_have_forgotten`]); of
-//! what else is forgotten a double may follow, a loss never.
+//! never: grow beyond [`EVENTS_MAX`], `dropped::BYTES_MAX` and a few rows that wait. Of events and of texts the oldest are
+//! forgotten at their bounds, and counted: whether a row of the history that is as old is new, the file alone can tell
+//! then ([`Window::may_have_forgotten`]); of what else is forgotten a double may follow, a loss never.
 
 mod dropped;
 mod matching;
 mod table;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
 
 use dropped::Dropped;
 use matching::{Unmatched, unmatched};
 use table::{Packed, Table};
+pub use waiting::WAIT;
+use waiting::Waiting;
 
 use crate::clock::Millis;
 
@@ -71,7 +78,7 @@ pub enum Moment {
 }
 
 /// One event seen on one way.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sighting {
     /// What names its content: the first half of its id.
     pub content: u64,
@@ -93,6 +100,17 @@ pub enum Outcome {
         /// That row's text: it is to be written now. `None`: the history brings it.
         row: Option<String>,
     },
+    /// Of this row and those like it one is left over, and waits: [`Window::settle`] tells what becomes of it.
+    Waits,
+}
+
+/// What became of rows that waited.
+#[derive(Default)]
+pub struct Settled {
+    /// Those that are to be written, and their texts.
+    pub new: Vec<(Sighting, String)>,
+    /// How many stand in the file already.
+    pub duplicates: u64,
 }
 
 /// All sightings of late.
@@ -108,6 +126,7 @@ pub struct Window {
     owed: VecDeque<(u64, Millis)>,
     /// The texts of those echoes.
     dropped: Dropped,
+    waiting: Waiting,
     forgotten: u64,
     forgotten_before: Millis,
 }
@@ -162,16 +181,41 @@ impl Window {
 
     /// Judges a sighting and takes note of it.
     pub fn offer(&mut self, sighting: Sighting) -> Outcome {
-        self.judge(sighting, None)
+        self.judge(sighting, None, None)
     }
 
     /// Judges a row of the history, which has this text. Rows come in the order of time, as far as the service keeps it.
-    pub fn offer_row(&mut self, sighting: Sighting, text: &str) -> Outcome {
+    /// Where like rows cannot be told apart yet, one waits from `now` on.
+    pub fn offer_row(&mut self, sighting: Sighting, text: &str, now: Instant) -> Outcome {
         self.dropped.go_on_to(sighting.moment);
-        self.judge(sighting, Some(text))
+        if self.waiting.has(sighting) {
+            return Outcome::Duplicate;
+        }
+        self.judge(sighting, Some(text), Some(now))
     }
 
-    fn judge(&mut self, sighting: Sighting, row: Option<&str>) -> Outcome {
+    /// Judges again the rows that wait; those that waited for [`WAIT`] do so no more.
+    pub fn settle(&mut self, now: Instant) -> Settled {
+        let mut settled = Settled::default();
+        for (row, waiter) in self.waiting.take_all() {
+            let since = Some(waiter.since).filter(|since| now.saturating_duration_since(*since) < WAIT);
+            match self.judge(row, Some(&waiter.text), since) {
+                Outcome::New => settled.new.push((row, waiter.text)),
+                Outcome::Displaces { moment, row: Some(text) } => settled.new.push((Sighting { moment, ..row }, text)),
+                Outcome::Duplicate | Outcome::Displaces { row: None, .. } => settled.duplicates += 1,
+                Outcome::Waits => {}
+            }
+        }
+        settled
+    }
+
+    /// When the first of the rows that wait happened.
+    pub fn oldest_waiting(&self) -> Option<Millis> {
+        self.waiting.oldest()
+    }
+
+    /// `since`: it may wait, or has waited since then.
+    fn judge(&mut self, sighting: Sighting, row: Option<&str>, since: Option<Instant>) -> Outcome {
         if let Some(known) = self.known(sighting) {
             if known == Known::Presumed {
                 self.keep(sighting, row);
@@ -189,7 +233,11 @@ impl Window {
         }
         let (written, mut echoes) = self.nearby(sighting);
         echoes.push(sighting.moment);
+        let may_wait = row.zip(since);
         match unmatched(&written, &echoes) {
+            Unmatched::Newest if self.is_doubtful(sighting, &echoes) && self.waits(sighting, may_wait) => {
+                Outcome::Waits
+            }
             Unmatched::Newest => {
                 self.insert(sighting, true);
                 Outcome::New
@@ -204,12 +252,12 @@ impl Window {
                 self.keep(sighting, row);
                 Outcome::Duplicate
             }
-            Unmatched::Earlier(index) => self.displace(sighting, echoes[index], row),
+            Unmatched::Earlier(index) => self.displace(sighting, echoes[index], row, since),
         }
     }
 
     /// The newcomer is nearer than an earlier echo, which is left without a record: one of the two is to be written.
-    fn displace(&mut self, newcomer: Sighting, earlier: Moment, text: Option<&str>) -> Outcome {
+    fn displace(&mut self, newcomer: Sighting, earlier: Moment, text: Option<&str>, since: Option<Instant>) -> Outcome {
         let displaced = Sighting { moment: earlier, ..newcomer };
         let row = if newcomer.way == Way::History { self.dropped.take(displaced) } else { None };
         let will_be_brought = match newcomer.way {
@@ -232,12 +280,29 @@ impl Window {
             }
             self.owed.push_back((newcomer.content, at));
         }
-        if row.is_some() {
+        let waits = self.waits(displaced, row.as_deref().zip(since));
+        if row.is_some() && !waits {
             self.insert(displaced, true);
         }
         self.insert(newcomer, false);
         self.keep(newcomer, text);
+        if waits {
+            return Outcome::Waits;
+        }
         Outcome::Displaces { moment: earlier, row }
+    }
+
+    /// Whether this row may wait and does: it has a text, and since when.
+    fn waits(&mut self, row: Sighting, text_since: Option<(&str, Instant)>) -> bool {
+        text_since.is_some_and(|(text, since)| self.waiting.put(row, text, since))
+    }
+
+    /// Whether one of these echoes, of which the sighting is the last, may be the echo of another record than it seems: not
+    /// where a record is of its very time.
+    fn is_doubtful(&self, sighting: Sighting, echoes: &[Moment]) -> bool {
+        let is_certain = |echo: &Moment| matches!(echo, Moment::Own(at) if self.table.has_written(sighting.content, *at, other(sighting.way)));
+        let before = echoes.len() - 1;
+        self.inexact && !echoes[..before].iter().all(is_certain)
     }
 
     /// Whether this row is the one that a frame was dropped for. Records that only a receipt dates may seem to be its

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, after, never, select};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Millis};
 use crate::config::Config;
 use crate::elastic::Sink;
 use crate::event::Definitions;
@@ -29,6 +29,7 @@ use crate::logging::Rate;
 use crate::message::{Batch, FromSession, News};
 use crate::output::{Lock, OutputFile};
 use crate::status::{Beat, Code, Status};
+use crate::window::WAIT;
 
 pub use begin::{Begin, repair};
 use intake::Intake;
@@ -60,6 +61,9 @@ const CLUSTER_STOP_MAX: Duration = Duration::from_secs(1);
 /// How long the last unreadable frame is told of in `/health`.
 const UNREADABLE_TOLD: Duration = Duration::from_secs(3600);
 
+/// Rows that wait are judged again no more often than this.
+const SETTLE_EVERY: Duration = Duration::from_millis(500);
+
 /// Events named in the log in a second, at most; the others are counted.
 const LOGGED_EVENTS_MAX: u32 = 20;
 
@@ -90,6 +94,9 @@ pub struct Writer {
     /// Whether it was logged that frames cannot be kept aside.
     aside_failed: bool,
     intake: Intake,
+    /// What was given up to here is written but for rows that wait.
+    held_up_to: Option<Millis>,
+    settled: Instant,
     sink: Option<Sink>,
     /// When the cursor was last kept.
     cursor_kept: Instant,
@@ -138,7 +145,7 @@ impl Writer {
             }
             self.beat.busy();
             self.gather(&frames);
-            self.flush(&inbox.stop)?;
+            self.settle(self.clock.now(), &inbox.stop)?;
             if let Some(sink) = &mut self.sink {
                 sink.step();
             }
@@ -185,7 +192,7 @@ impl Writer {
     fn take(&mut self, given: FromSession, stop: &Receiver<()>) -> Result<(), String> {
         self.want_mentions();
         match given {
-            FromSession::Page(page) => self.intake.page(&page),
+            FromSession::Page(page) => self.intake.page(&page, self.clock.now()),
             FromSession::Repair(page) => self.intake.repair(&page),
             FromSession::Missing(page) => self.intake.missing(&page),
             FromSession::Compared(from, to) => {
@@ -206,7 +213,7 @@ impl Writer {
             FromSession::ReadUpTo(instant) => {
                 self.flush(stop)?;
                 match self.intake.unsure {
-                    None => self.move_checkpoint(instant, stop)?,
+                    None => self.read_up_to(instant, stop)?,
                     Some((from, to)) => {
                         let _ = self.news.try_send(News::Unsure { from, to, up_to: instant });
                     }
@@ -214,6 +221,30 @@ impl Writer {
             }
         }
         Ok(())
+    }
+
+    /// Everything before this instant was given and written. Rows that wait are not yet: the checkpoint passes none.
+    fn read_up_to(&mut self, instant: Millis, stop: &Receiver<()>) -> Result<(), String> {
+        let oldest = self.intake.window.oldest_waiting();
+        self.held_up_to = oldest.map(|_| instant);
+        let up_to = oldest.map_or(instant, |oldest| instant.min(oldest));
+        if oldest.is_some() && self.state.checkpoint_ms.is_some_and(|checkpoint| up_to <= checkpoint) {
+            return Ok(());
+        }
+        self.move_checkpoint(up_to, stop)
+    }
+
+    /// Writes what there is to be written, rows among it that waited for long enough.
+    fn settle(&mut self, now: Instant, stop: &Receiver<()>) -> Result<(), String> {
+        if now - self.settled >= SETTLE_EVERY {
+            self.settled = now;
+            self.intake.settle(now, self.clock.wall());
+        }
+        self.flush(stop)?;
+        match self.held_up_to.filter(|_| self.intake.window.oldest_waiting().is_none()) {
+            Some(instant) => self.read_up_to(instant, stop),
+            None => Ok(()),
+        }
     }
 
     /// What time brings.
@@ -249,7 +280,8 @@ impl Writer {
             self.take(given, &inbox.stop)?;
             self.flush(&inbox.stop)?;
         }
-        self.flush(&inbox.stop)?;
+        // Frames come no more.
+        self.settle(self.clock.now() + WAIT, &inbox.stop)?;
         self.finish_cluster();
         self.output.sync().map_err(|error| format!("cannot sync {}: {error}", self.output.path().display()))?;
         self.save_state();

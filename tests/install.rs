@@ -1,5 +1,9 @@
 //! `make install` and `make uninstall` in a folder of their own, and what the installed program tells systemd.
 
+#[path = "support/port.rs"]
+#[allow(dead_code, reason = "the tests use the rest")]
+mod port;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
@@ -288,9 +292,7 @@ impl Service {
     fn start(name: &str) -> Self {
         let folder = Folder::new(name);
         let socket = UnixDatagram::bind(folder.0.join("notify")).expect("socket");
-        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("port");
-        let port = free.local_addr().expect("address").port().to_string();
-        drop(free);
+        let port = port::free_port(port::COLLECTORS).to_string();
         let child = Command::new(binary())
             .env_clear()
             .envs([

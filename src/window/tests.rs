@@ -16,6 +16,12 @@ fn receipt(at: Millis, way: Way) -> Sighting {
     Sighting { content: 7, way, moment: Moment::Receipt { at, delay: RECEIPT_DELAY_MS } }
 }
 
+/// Offers a row that cannot wait any more.
+fn decided(window: &mut Window, row: Sighting, text: &str) -> Outcome {
+    window.dropped.go_on_to(row.moment);
+    window.judge(row, Some(text), None)
+}
+
 /// Offers each in turn; which are new?
 fn new_of(window: &mut Window, sightings: &[Sighting]) -> Vec<bool> {
     sightings.iter().map(|s| window.offer(*s) == Outcome::New).collect()
@@ -69,9 +75,9 @@ fn as_many_pairs_as_can_be() {
 fn the_nearest_is_the_twin() {
     let mut window = Window::default();
     window.offer(socket(T + 1000));
-    assert_eq!(window.offer_row(history(T), "the first"), Outcome::Duplicate);
+    assert_eq!(decided(&mut window, history(T), "the first"), Outcome::Duplicate);
     let displaced = Outcome::Displaces { moment: Moment::Own(T), row: Some("the first".to_owned()) };
-    assert_eq!(window.offer_row(history(T + 900), "the second"), displaced);
+    assert_eq!(decided(&mut window, history(T + 900), "the second"), displaced);
     assert_eq!(new_of(&mut window, &[history(T), history(T + 900)]), [false, false]);
 }
 
@@ -79,24 +85,24 @@ fn the_nearest_is_the_twin() {
 fn the_nearest_may_come_long_after_the_other() {
     let mut window = Window::default();
     window.note(receipt(T + 101_000, Way::Socket));
-    assert_eq!(window.offer_row(history(T), "the first"), Outcome::Duplicate);
+    assert_eq!(decided(&mut window, history(T), "the first"), Outcome::Duplicate);
     for n in 1..1_000 {
         let between = Sighting { content: 8, ..history(T + n * 100) };
-        assert_eq!(window.offer_row(between, "another"), Outcome::New);
+        assert_eq!(decided(&mut window, between, "another"), Outcome::New);
     }
     let displaced = Outcome::Displaces { moment: Moment::Own(T), row: Some("the first".to_owned()) };
-    assert_eq!(window.offer_row(history(T + 100_000), "the second"), displaced);
+    assert_eq!(decided(&mut window, history(T + 100_000), "the second"), displaced);
 }
 
 #[test]
 fn with_no_text_at_hand_the_nearer_row_is_written_and_counted() {
     let mut window = Window::default();
     window.offer(socket(T + 1500));
-    assert_eq!(window.offer_row(history(T), "the first"), Outcome::Duplicate);
+    assert_eq!(decided(&mut window, history(T), "the first"), Outcome::Duplicate);
     let large = "x".repeat(dropped::BYTES_MAX);
     window.offer(Sighting { content: 8, ..socket(T + 1) });
-    assert_eq!(window.offer_row(Sighting { content: 8, ..history(T) }, &large), Outcome::Duplicate);
-    assert_eq!(window.offer_row(history(T + 1400), "the second"), Outcome::New);
+    assert_eq!(decided(&mut window, Sighting { content: 8, ..history(T) }, &large), Outcome::Duplicate);
+    assert_eq!(decided(&mut window, history(T + 1400), "the second"), Outcome::New);
     assert_eq!((window.forgotten(), window.len()), (1, 5));
     assert_eq!(new_of(&mut window, &[history(T), history(T + 1400)]), [false, false]);
 }
@@ -105,12 +111,12 @@ fn with_no_text_at_hand_the_nearer_row_is_written_and_counted() {
 fn a_row_that_was_late_gives_way_to_none_and_the_one_behind_it_comes_again() {
     let mut window = Window::default();
     window.offer(socket(T));
-    assert_eq!(window.offer_row(history(T + 1400), "the second"), Outcome::Duplicate);
+    assert_eq!(decided(&mut window, history(T + 1400), "the second"), Outcome::Duplicate);
     // The next read begins far before them and finds one that was not there before.
-    window.offer_row(Sighting { content: 8, ..history(T - 900_000) }, "far before");
+    decided(&mut window, Sighting { content: 8, ..history(T - 900_000) }, "far before");
     let displaced = Outcome::Displaces { moment: Moment::Own(T + 1400), row: None };
-    assert_eq!(window.offer_row(history(T), "the first"), displaced);
-    assert_eq!(window.offer_row(history(T + 1400), "the second"), Outcome::New);
+    assert_eq!(decided(&mut window, history(T), "the first"), displaced);
+    assert_eq!(decided(&mut window, history(T + 1400), "the second"), Outcome::New);
 }
 
 #[test]
@@ -158,6 +164,59 @@ fn a_frame_that_was_taken_for_anothers_gives_way_and_its_own_row_is_written() {
 }
 
 #[test]
+fn a_row_left_over_among_like_ones_waits_for_the_frames_that_may_be_its_own() {
+    let (mut window, now) = (Window::default(), Instant::now());
+    window.offer(socket(T + 1000));
+    assert_eq!(window.offer_row(history(T + 245), "the first", now), Outcome::Duplicate);
+    assert_eq!(window.offer_row(history(T + 1754), "the second", now), Outcome::Waits, "its place is taken");
+    assert_eq!(window.oldest_waiting(), Some(T + 245));
+    assert_eq!(window.offer_row(history(T + 245), "the first", now), Outcome::Duplicate, "read again it still waits");
+    // The second's own frame comes late, and is no event more.
+    assert_eq!(window.offer(socket(T + 2246)), Outcome::New);
+    let settled = window.settle(now);
+    assert_eq!((settled.new.len(), settled.duplicates, window.oldest_waiting()), (0, 1, None));
+    assert_eq!(new_of(&mut window, &[history(T + 245), history(T + 1754)]), [false, false]);
+}
+
+#[test]
+fn a_row_whose_frame_does_not_come_waits_for_so_long_and_no_longer() {
+    let (mut window, now) = (Window::default(), Instant::now());
+    window.offer(socket(T + 1000));
+    window.offer_row(history(T + 1100), "the frame's", now);
+    assert_eq!(window.offer_row(history(T + 1300), "another", now), Outcome::Waits);
+    assert_eq!(window.settle(now + WAIT / 2).new.len(), 0);
+    let settled = window.settle(now + WAIT);
+    assert_eq!(settled.new, [(history(T + 1300), "another".to_owned())]);
+    assert_eq!((settled.duplicates, window.oldest_waiting()), (0, None));
+    assert_eq!(new_of(&mut window, &[history(T + 1100), history(T + 1300)]), [false, false]);
+}
+
+#[test]
+fn where_the_two_ways_give_one_time_no_row_waits() {
+    let (mut window, now) = (Window::default(), Instant::now());
+    window.offer(socket(T));
+    assert_eq!(window.offer_row(history(T), "the frame's", now), Outcome::Duplicate);
+    assert_eq!(window.offer_row(history(T + 100), "another", now), Outcome::New);
+    // Nor does one that has nothing like it nearby, where they do not.
+    window.offer_row(history(T + 101), "a third", now);
+    window.offer(socket(T + 10_000));
+    assert_eq!(window.offer_row(history(T + 10_500), "its row", now), Outcome::Duplicate);
+    assert_eq!(window.offer_row(history(T + 20_000), "alone", now), Outcome::New);
+}
+
+#[test]
+fn what_finds_no_room_to_wait_is_decided_at_once() {
+    let (mut window, now) = (Window::default(), Instant::now());
+    window.offer(socket(T));
+    window.offer_row(history(T + 1), "the frame's", now);
+    let outcomes: Vec<Outcome> = (2..1_002).map(|n| window.offer_row(history(T + n), "another", now)).collect();
+    let waiting = outcomes.iter().filter(|outcome| **outcome == Outcome::Waits).count();
+    assert!((1..1_000).contains(&waiting), "{waiting}");
+    assert_eq!(outcomes.iter().filter(|outcome| **outcome == Outcome::New).count(), 1_000 - waiting);
+    assert_eq!(window.settle(now + WAIT).new.len(), waiting);
+}
+
+#[test]
 fn two_records_of_the_file_are_never_twins() {
     let mut window = Window::default();
     window.note(socket(T));
@@ -171,9 +230,9 @@ fn a_receipt_stands_for_a_missing_time() {
     assert_eq!(window.offer(receipt(T, Way::Socket)), Outcome::New);
     assert_eq!(window.offer(receipt(T + 5, Way::Socket)), Outcome::New);
     assert_eq!(new_of(&mut window, &[history(T - 119_000), history(T - 100)]), [false, false]);
-    assert_eq!(window.offer_row(history(T - 119_000), "the first"), Outcome::Duplicate);
+    assert_eq!(decided(&mut window, history(T - 119_000), "the first"), Outcome::Duplicate);
     let displaced = Outcome::Displaces { moment: Moment::Own(T - 119_000), row: Some("the first".to_owned()) };
-    assert_eq!(window.offer_row(history(T - 90), "the third"), displaced);
+    assert_eq!(decided(&mut window, history(T - 90), "the third"), displaced);
     assert_eq!(new_of(&mut window, &[history(T + 2001), history(T - 120_000)]), [true, true]);
     // A row without a time: the same at each read.
     let mut window = Window::default();
@@ -271,10 +330,10 @@ fn a_long_chain_of_like_events_is_told_apart_to_the_event() {
     let own = |at: Millis| at > T + 7_600 - 101 && at < T + 7_603 + 101;
     let mut written = Vec::new();
     for at in &times {
-        match window.offer_row(history(*at), "its text") {
+        match decided(&mut window, history(*at), "its text") {
             Outcome::New => written.push(*at),
             Outcome::Displaces { moment, row: Some(_) } => written.push(moment.nominal()),
-            Outcome::Displaces { row: None, .. } | Outcome::Duplicate => {}
+            Outcome::Displaces { row: None, .. } | Outcome::Duplicate | Outcome::Waits => {}
         }
     }
     assert_eq!(written.len(), times.len() - frames.count());

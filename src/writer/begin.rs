@@ -87,6 +87,8 @@ impl Writer {
         let now = clock.now();
         let writer = Self {
             intake: Intake::new(redaction, overlap_ms),
+            held_up_to: None,
+            settled: clock.now(),
             config,
             status,
             clock,

@@ -4,6 +4,7 @@
 //! touch a file, a channel or a clock; it is handed bytes and fills buffers, so that it can be tested with nothing else.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use twox_hash::XxHash3_64;
 
@@ -147,12 +148,12 @@ impl Intake {
         match self.window.offer(Sighting { content: identity.content, way: Way::Socket, moment }) {
             Outcome::New => self.write(event, identity, Origin::Websocket { channel: &batch.channel }, received),
             // The history brings what it displaces.
-            Outcome::Duplicate | Outcome::Displaces { .. } => self.tally.duplicate += 1,
+            Outcome::Duplicate | Outcome::Displaces { .. } | Outcome::Waits => self.tally.duplicate += 1,
         }
     }
 
     /// Takes a page of the history.
-    pub fn page(&mut self, page: &Page) {
+    pub fn page(&mut self, page: &Page, now: Instant) {
         let definitions = std::mem::take(&mut self.definitions);
         for row in self.rows(page, &definitions) {
             if self.is_unsure(&row, page.received) {
@@ -160,14 +161,15 @@ impl Intake {
                 self.tally.duplicate += 1;
                 continue;
             }
-            match self.window.offer_row(row.sighting, row.event.raw) {
+            match self.window.offer_row(row.sighting, row.event.raw, now) {
                 Outcome::New => self.write(&row.event, row.identity, Origin::History, page.received),
                 Outcome::Duplicate | Outcome::Displaces { row: None, .. } => self.tally.duplicate += 1,
                 // The one is a duplicate for the other, which was counted as one before.
                 Outcome::Displaces { moment, row: Some(text) } => {
-                    let received = if let Moment::Receipt { at, .. } = moment { at } else { page.received };
-                    self.displaced(&text, received, &definitions);
+                    self.write_row(moment, &text, page.received, &definitions);
                 }
+                // It is counted when it is decided; if it is the other that waits, this one is a duplicate for it.
+                Outcome::Waits => {}
             }
         }
         self.definitions = definitions;
@@ -185,8 +187,21 @@ impl Intake {
         is_unsure
     }
 
-    /// Writes a row that was dropped before: it only looked like a record's twin.
-    fn displaced(&mut self, text: &str, received: Millis, definitions: &Definitions) {
+    /// Judges again the rows that wait for their like.
+    pub fn settle(&mut self, now: Instant, received: Millis) {
+        if self.window.oldest_waiting().is_none() {
+            return;
+        }
+        let settled = self.window.settle(now);
+        self.tally.duplicate += settled.duplicates;
+        let definitions = std::mem::take(&mut self.definitions);
+        settled.new.iter().for_each(|(row, text)| self.write_row(row.moment, text, received, &definitions));
+        self.definitions = definitions;
+    }
+
+    /// Writes a row that was not written when it came: it looked like a record's twin, or waited.
+    fn write_row(&mut self, moment: Moment, text: &str, received: Millis, definitions: &Definitions) {
+        let received = if let Moment::Receipt { at, .. } = moment { at } else { received };
         // It was judged when it came.
         let Ok(Some(event)) = definitions.judge(text) else { return };
         let identity = Identity::of(&event, &mut self.scratch);
@@ -302,7 +317,7 @@ struct Row<'a> {
 mod tests {
     use super::*;
     use crate::message::Frames;
-    use crate::window::EVENTS_MAX;
+    use crate::window::{EVENTS_MAX, WAIT};
 
     fn batch(frames: &[&str]) -> Batch {
         let mut all = Frames::default();
@@ -348,12 +363,10 @@ mod tests {
             r#"{"result":"200"}"#,
             r#"{"topicName":"v2.system.socket_closing"}"#,
         ]));
-        intake.page(&page(&[
-            row("2026-11-23T10:44:05.500Z"),
-            row("2026-11-23T10:44:15.123Z"),
-            "5".into(),
-            "{}".into(),
-        ]));
+        intake.page(
+            &page(&[row("2026-11-23T10:44:05.500Z"), row("2026-11-23T10:44:15.123Z"), "5".into(), "{}".into()]),
+            Instant::now(),
+        );
         let t = &intake.tally;
         assert_eq!((t.received_websocket, t.received_history), (4, 4));
         assert_eq!((t.written, t.duplicate, t.filtered, t.unreadable), (2, 2, 2, 2));
@@ -366,7 +379,7 @@ mod tests {
     fn a_row_that_is_no_event_is_put_aside_once_however_often_it_is_read() {
         let mut intake = Intake::new(Redaction::default(), 900_000);
         for _ in 0..3 {
-            intake.page(&page(&["5".into(), row("2026-11-23T10:44:05.500Z"), "[6]".into()]));
+            intake.page(&page(&["5".into(), row("2026-11-23T10:44:05.500Z"), "[6]".into()]), Instant::now());
         }
         let t = &intake.tally;
         assert_eq!((t.received_history, t.written, t.duplicate, t.unreadable), (9, 1, 6, 2));
@@ -385,7 +398,7 @@ mod tests {
         let rows = [row("2026-11-23T10:39:00.000Z"), row("2026-11-23T10:40:01.000Z"), row("2026-11-23T10:44:05.500Z")];
         // The service keeps nothing that is as old.
         let absurd = row("1970-01-01T00:00:01.000Z");
-        intake.page(&page(&[&rows[..], &[absurd]].concat()));
+        intake.page(&page(&[&rows[..], &[absurd]].concat()), Instant::now());
         assert_eq!(intake.unsure, Some((forgotten - 60_000, forgotten + 1_000)));
         assert_eq!((intake.tally.written, intake.tally.duplicate), (2, 2));
         // One of them came on the socket while the file was read.
@@ -395,12 +408,18 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_only_looked_like_the_twin_is_written_with_its_page() {
-        let mut intake = Intake::new(Redaction::default(), 900_000);
+    fn a_row_that_only_looked_like_the_twin_is_written_when_it_has_waited() {
+        let (mut intake, now) = (Intake::new(Redaction::default(), 900_000), Instant::now());
         intake.batch(&batch(&[FRAME]));
-        intake.page(&page(&[row("2026-11-23T10:44:04.123Z"), row("2026-11-23T10:44:05.124Z")]));
+        intake.page(&page(&[row("2026-11-23T10:44:04.123Z"), row("2026-11-23T10:44:05.124Z")]), now);
+        // One of the rows is a duplicate; the other is nothing yet.
+        assert_eq!((intake.tally.written, intake.tally.duplicate), (1, 1));
+        intake.settle(now, 1_795_430_700_000);
+        assert_eq!(intake.tally.written, 1);
+        intake.settle(now + WAIT, 1_795_430_705_000);
         let times: Vec<String> = records(&intake).iter().map(|r| r["timestamp"].as_str().unwrap().to_owned()).collect();
         assert_eq!(times, ["2026-11-23T10:44:05.123Z", "2026-11-23T10:44:04.123Z"]);
+        assert_eq!((intake.tally.written, intake.tally.duplicate), (2, 1));
     }
 
     #[test]
@@ -412,7 +431,7 @@ mod tests {
             description: None,
         };
         intake.definitions = Definitions::new(&[definition]);
-        intake.page(&page(&[row("2026-11-23T10:44:04.123Z")]));
+        intake.page(&page(&[row("2026-11-23T10:44:04.123Z")]), Instant::now());
         let record = &records(&intake)[0];
         assert_eq!(record["event_name"], "A \"name\"");
         assert_eq!(record["topic"], "v2.operations.events.AUDIOHOOK-0001");

@@ -1,24 +1,35 @@
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use crossbeam_channel::bounded;
 
 use super::*;
+use crate::clock::ManualClock;
 use crate::config::Need;
+use crate::message::{Frames, Page};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-#[test]
-fn frames_that_are_no_events_are_told_for_an_hour_after_the_last() {
-    let folder = std::env::temp_dir().join(format!("audiohook-writer-{}", std::process::id()));
+const NOW: Millis = 1_795_430_645_000;
+
+/// A writer whose hand is on its clock.
+fn stage(name: &str) -> (Writer, ManualClock, Arc<Status>, Receiver<News>, PathBuf) {
+    let folder = std::env::temp_dir().join(format!("audiohook-writer-{name}-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let (settings, output) = (folder.join("empty.env"), folder.join("events.jsonl"));
     std::fs::write(&settings, "").unwrap();
     let environment = |name: &str| (name == "OUTPUT_FILE").then(|| OsString::from(&output));
     let config = Arc::new(Config::load_for(Need::Nothing, &environment, Some(&settings)).unwrap());
-    let (clock, hand) = Clock::manual(1_795_430_645_000);
+    let (clock, hand) = Clock::manual(NOW);
     let status = Arc::new(Status::new(clock.clone(), false));
-    let (news, _heard) = bounded(1);
-    let (mut writer, _) = Writer::open(config, status.clone(), clock, news).unwrap();
+    let (news, heard) = bounded(8);
+    let (writer, _) = Writer::open(config, status.clone(), clock, news).unwrap();
+    (writer, hand, status, heard, folder)
+}
+
+#[test]
+fn frames_that_are_no_events_are_told_for_an_hour_after_the_last() {
+    let (mut writer, hand, status, _heard, folder) = stage("frames");
     let aside = || intake::Aside { at: 0, reason: "it is not JSON".to_owned(), frame: b"{".to_vec() };
 
     writer.keep_aside(&[aside()]);
@@ -30,5 +41,41 @@ fn frames_that_are_no_events_are_told_for_an_hour_after_the_last() {
     hand.advance(Duration::from_secs(1));
     writer.tick();
     assert!(!status.is_raised(Code::UnreadableFrames));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn the_checkpoint_passes_no_row_that_waits() {
+    let (mut writer, hand, _status, heard, folder) = stage("waits");
+    let (_keep, stop) = bounded(0);
+    let rows = [NOW + 1_100, NOW + 1_300].map(|time| {
+        let time = crate::clock::format_millis(time);
+        format!(r#"{{"eventDefinition":{{"id":"AUDIOHOOK-0001"}},"entityId":"e","dateCreated":"{time}"}}"#)
+    });
+    let mut frames = Frames::default();
+    frames.push_text(&format!(
+        r#"{{"topicName":"v2.operations.events.AUDIOHOOK-0001","eventBody":{{"eventEntity":{{"id":"AUDIOHOOK-0001"}},"entityId":"e","timestamp":{}}}}}"#,
+        NOW + 1_000
+    ));
+    writer.take_batch(&Batch { connection: 1, channel: "…abcd".into(), received: NOW + 1_050, frames });
+    let (body, first) = (rows.concat(), rows[0].len());
+    let page = Page { rows: vec![0..first, first..body.len()], body, received: NOW + 60_000 };
+    writer.take(FromSession::Page(page), &stop).unwrap();
+    writer.take(FromSession::ReadUpTo(NOW + 60_000), &stop).unwrap();
+    let records = || std::fs::read_to_string(folder.join("events.jsonl")).unwrap().lines().count();
+    let mut checkpoints = heard.try_iter().filter_map(|news| match news {
+        News::Checkpoint(at) => Some(at),
+        _ => None,
+    });
+    assert_eq!((records(), checkpoints.next(), writer.state.checkpoint_ms), (1, Some(NOW + 1_300), Some(NOW + 1_300)));
+    writer.settle(writer.clock.now(), &stop).unwrap();
+    assert_eq!((records(), checkpoints.next()), (1, None));
+
+    hand.advance(WAIT);
+    writer.settle(writer.clock.now(), &stop).unwrap();
+    assert_eq!(
+        (records(), checkpoints.next(), writer.state.checkpoint_ms),
+        (2, Some(NOW + 60_000), Some(NOW + 60_000))
+    );
     std::fs::remove_dir_all(folder).unwrap();
 }

@@ -29,6 +29,10 @@ mod options;
 #[cfg(target_os = "linux")]
 mod peer;
 #[cfg(target_os = "linux")]
+#[path = "../support/port.rs"]
+#[allow(dead_code, reason = "the tests use the rest")]
+mod port;
+#[cfg(target_os = "linux")]
 mod process;
 #[cfg(target_os = "linux")]
 mod rows;

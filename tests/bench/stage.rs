@@ -14,6 +14,7 @@ use super::cluster::Cluster;
 use super::events::now_ms;
 use super::options::Options;
 use super::peer::{Peer, Socket};
+use super::port;
 use super::process::{Process, pause, wait_until};
 
 /// How long a new process is left alone before it is measured.
@@ -235,5 +236,5 @@ impl Lines {
 }
 
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    port::free_port(port::COLLECTORS)
 }

@@ -318,7 +318,7 @@ impl Stage {
             }
             Kind::HistoryJitter { ms } => {
                 // The service moves rows that would be alike in all by some milliseconds more.
-                self.tolerance_ms = self.tolerance_ms.max(confused_within(ms) + JITTER_MORE_MS);
+                self.tolerance_ms = self.tolerance_ms.max(TOLERANCE_MS + ms + JITTER_MORE_MS);
                 faults.set(|k| k.history_jitter_ms = ms);
             }
             Kind::SocketLoses(count) => faults.set(|k| k.socket_to_drop = count),
@@ -596,14 +596,6 @@ fn shift(file: &Path) {
     if file.exists() {
         fs::rename(file, backup(1)).unwrap();
     }
-}
-
-/// How near like events are that nobody can tell apart, where the two ways' times differ by so much.
-///
-/// Of those that are nearer than twice that, either row may be the other's. Where the one that is taken for new is then
-/// out of the reach of the other's frame, that frame stays free for any row within the window's tolerance.
-fn confused_within(jitter_ms: i64) -> i64 {
-    if 3 * jitter_ms > TOLERANCE_MS { TOLERANCE_MS + jitter_ms } else { 2 * jitter_ms }
 }
 
 /// Where Debian's package libfaketime puts its library.

@@ -1,5 +1,9 @@
 //! A real OpenSearch or Elasticsearch, started by `tests/search-engine`.
 
+#[path = "../support/port.rs"]
+#[allow(dead_code, clippy::duplicate_mod, reason = "not all who start an engine have the tests' support")]
+mod port;
+
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -156,8 +160,8 @@ impl Drop for Engine {
 /// A port that is free, with the one 100 above it.
 fn free_port() -> u16 {
     loop {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        if port < u16::MAX - 100 && TcpListener::bind(("127.0.0.1", port + 100)).is_ok() {
+        let port = port::free_port(port::ENGINES);
+        if TcpListener::bind(("127.0.0.1", port + 100)).is_ok() {
             return port;
         }
     }

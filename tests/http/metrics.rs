@@ -1,13 +1,13 @@
 //! The metrics, as Prometheus's own tool judges them.
 
 use std::io::Write;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use audiohook_collector::status::Code;
 
+use crate::port;
 use crate::stage::Stage;
 
 /// Starts a tool of Prometheus; `None`, with a printed reason, where it is absent; in CI that is a failure.
@@ -59,7 +59,7 @@ fn a_real_prometheus_scrapes_it_with_the_token() {
     let stage = Stage::start(Some("open sesame"));
     stage.status.counters.received_history.add(12);
     stage.status.raise(Code::Incomplete, "an audit found one event missing");
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = port::free_port(port::COLLECTORS);
     let folder = std::env::temp_dir().join(format!("prometheus-test-{}-{port}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let mut server = Server { folder: folder.clone(), child: None };

@@ -1,8 +1,11 @@
 //! The window: what is in the file already, matched across the two ways as well as can be.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
-use audiohook_collector::window::{Moment, Outcome, PLACE_MS, RECEIPT_DELAY_MS, Sighting, Way, Window};
+use audiohook_collector::window::{
+    Moment, Outcome, PLACE_MS, RECEIPT_DELAY_MS, Sighting, TOLERANCE_MS, WAIT, Way, Window,
+};
 use proptest::prelude::*;
 
 const T: i64 = 1_795_430_640_000;
@@ -69,26 +72,46 @@ fn tidy(all: Vec<Seen>) -> Vec<Seen> {
 }
 
 /// What stands in the file, and the window beside it.
-#[derive(Default)]
 struct Collected {
     window: Window,
+    now: Instant,
     written: Vec<Seen>,
     /// A frame was dropped for a row that turned out to be another's: the history owes its own.
     is_owed: bool,
 }
 
+impl Default for Collected {
+    fn default() -> Self {
+        Self { window: Window::default(), now: Instant::now(), written: Vec::new(), is_owed: false }
+    }
+}
+
 impl Collected {
+    /// What comes is decided at once.
     fn offer(&mut self, seen: Seen) {
+        self.take(seen);
+        self.go_on(WAIT);
+    }
+
+    /// What comes may wait.
+    fn take(&mut self, seen: Seen) {
         let outcome = match seen.way {
-            Way::History => self.window.offer_row(seen.sighting(), "its text"),
+            Way::History => self.window.offer_row(seen.sighting(), "its text", self.now),
             Way::Socket => self.window.offer(seen.sighting()),
         };
         match outcome {
             Outcome::New => self.written.push(seen),
             Outcome::Displaces { moment, row: Some(_) } => self.written.push(Seen { moment, ..seen }),
             Outcome::Displaces { row: None, .. } => self.is_owed |= seen.way == Way::Socket,
-            Outcome::Duplicate => {}
+            Outcome::Duplicate | Outcome::Waits => {}
         }
+    }
+
+    /// Time goes on, and what waited for long enough is decided.
+    fn go_on(&mut self, time: Duration) {
+        self.now += time;
+        let new = self.window.settle(self.now).new.into_iter();
+        self.written.extend(new.map(|(s, _)| Seen { content: s.content, way: s.way, moment: s.moment }));
     }
 
     /// What a restart makes of it: only what stands in the file is known.
@@ -301,14 +324,11 @@ struct Told {
     frames_after: [Option<i64>; 2],
 }
 
-/// How far the two ways' times of one event are apart, at most.
-const OFF_MAX: i64 = 2;
-
-fn told() -> impl Strategy<Value = Told> {
+fn told(off_max: i64) -> impl Strategy<Value = Told> {
     let times = prop_oneof![0i64..4, 1_000i64..1_004, 0i64..8_000];
     let frame = || prop::option::weighted(0.7, prop_oneof![3 => Just(5i64), 1 => 0i64..5_000]);
     let again = prop::option::weighted(0.1, 0i64..3_000);
-    let off = prop_oneof![Just(0i64), -OFF_MAX..=OFF_MAX];
+    let off = prop_oneof![Just(0i64), -off_max..=off_max];
     (0u64..2, times, off, prop_oneof![Just(20i64), 0i64..6_000], frame(), again).prop_map(
         |(content, at, off, row_after, frame, again)| Told {
             content,
@@ -320,49 +340,99 @@ fn told() -> impl Strategy<Value = Told> {
     )
 }
 
+/// What stands in the file when all was told, and each read of the history brought what was there.
+fn collected_in_time(all: &[Told], restarts: &[i64], read_every: i64) -> Collected {
+    const END: i64 = 30_000;
+    let seen = |told: &Told, way| {
+        let off = if way == Way::History { told.off } else { 0 };
+        Seen { content: told.content, way, moment: Moment::Own(T + told.at + off) }
+    };
+    let frames = all
+        .iter()
+        .flat_map(|told| told.frames_after.iter().flatten().map(|after| (told.at + after, seen(told, Way::Socket))));
+    let mut frames: Vec<(i64, Seen)> = frames.collect();
+    frames.sort_by_key(|(at, _)| *at);
+    let mut collected = Collected::default();
+    let mut frames = frames.into_iter().peekable();
+    let mut before = 0;
+    for now in (0..=END).filter(|now| now % read_every == 0 || restarts.contains(now)) {
+        while let Some((_, frame)) = frames.next_if(|(at, _)| *at <= now) {
+            collected.take(frame);
+        }
+        collected.go_on(Duration::from_millis((now - before) as u64));
+        before = now;
+        if restarts.contains(&now) {
+            collected.restart();
+        }
+        if now % read_every == 0 {
+            let there = all.iter().filter(|told| told.at + told.row_after <= now);
+            let rows = rows(&there.map(|told| seen(told, Way::History)).collect::<Vec<_>>());
+            rows.into_iter().for_each(|row| collected.take(row));
+        }
+    }
+    collected
+}
+
+/// On one way no two are alike in content and time.
+fn unlike(mut all: Vec<Told>) -> Vec<Told> {
+    let mut taken = BTreeSet::new();
+    all.retain(|told| taken.insert((told.content, told.at, Way::Socket as u8)));
+    all.retain(|told| taken.insert((told.content, told.at + told.off, Way::History as u8)));
+    all
+}
+
+/// Each event stands there once, under a time that is as near as this to its own.
+fn assert_each_stands_there_once(all: &[Told], collected: &Collected, near: i64) -> Result<(), TestCaseError> {
+    for content in 0..2 {
+        let sorted = |times: Vec<i64>| times.into_iter().collect::<BTreeSet<_>>().into_iter().collect::<Vec<i64>>();
+        let events = sorted(all.iter().filter(|told| told.content == content).map(|told| told.at).collect());
+        let records = collected.written.iter().filter(|seen| seen.content == content);
+        let records = sorted(records.map(|seen| seen.time() - T).collect());
+        let is_near = |(event, record): (&i64, &i64)| (event - record).abs() <= near;
+        let is_right = events.len() == records.len() && events.iter().zip(&records).all(is_near);
+        prop_assert!(is_right, "{:?} happened, {:?} stand there", events, records);
+    }
+    assert_each_is_written_once(&collected.written)
+}
+
 #[test]
 fn where_both_ways_give_nearly_one_time_each_event_stands_there_once_under_its_own() {
-    const READ_EVERY: i64 = 1_500;
-    const END: i64 = 15_000;
-    let restarts = prop::collection::vec(0..END, 0..3);
-    super::run((prop::collection::vec(told(), 1..12), restarts), |(mut all, restarts)| {
-        // On one way no two are alike in content and time.
-        let mut taken = BTreeSet::new();
-        all.retain(|told| taken.insert((told.content, told.at, Way::Socket as u8)));
-        all.retain(|told| taken.insert((told.content, told.at + told.off, Way::History as u8)));
-        let seen = |told: &Told, way| {
-            let off = if way == Way::History { told.off } else { 0 };
-            Seen { content: told.content, way, moment: Moment::Own(T + told.at + off) }
-        };
-        let frames = all.iter().flat_map(|told| {
-            told.frames_after.iter().flatten().map(|after| (told.at + after, seen(told, Way::Socket)))
-        });
-        let mut frames: Vec<(i64, Seen)> = frames.collect();
-        frames.sort_by_key(|(at, _)| *at);
-        let mut collected = Collected::default();
-        let mut frames = frames.into_iter().peekable();
-        for now in (0..=END).filter(|now| now % READ_EVERY == 0 || restarts.contains(now)) {
-            while let Some((_, frame)) = frames.next_if(|(at, _)| *at <= now) {
-                collected.offer(frame);
-            }
-            if restarts.contains(&now) {
-                collected.restart();
-            }
-            if now % READ_EVERY == 0 {
-                let there = all.iter().filter(|told| told.at + told.row_after <= now);
-                collected.read(&there.map(|told| seen(told, Way::History)).collect::<Vec<_>>());
-            }
-        }
+    const OFF_MAX: i64 = 2;
+    let restarts = prop::collection::vec(0..15_000i64, 0..3);
+    super::run((prop::collection::vec(told(OFF_MAX), 1..12).prop_map(unlike), restarts), |(all, restarts)| {
+        let collected = collected_in_time(&all, &restarts, 1_500);
         // Of events that are nearer to each other than the two ways are, one may bear the other's time.
-        for content in 0..2 {
-            let sorted = |times: Vec<i64>| times.into_iter().collect::<BTreeSet<_>>().into_iter().collect::<Vec<i64>>();
-            let events = sorted(all.iter().filter(|told| told.content == content).map(|told| told.at).collect());
-            let records = collected.written.iter().filter(|seen| seen.content == content);
-            let records = sorted(records.map(|seen| seen.time() - T).collect());
-            let is_near = |(event, record): (&i64, &i64)| (event - record).abs() <= 2 * OFF_MAX;
-            let is_right = events.len() == records.len() && events.iter().zip(&records).all(is_near);
-            prop_assert!(is_right, "{:?} happened, {:?} stand there", events, records);
-        }
-        assert_each_is_written_once(&collected.written)
+        assert_each_stands_there_once(&all, &collected, 2 * OFF_MAX)
     });
+}
+
+/// Like events in some seconds, as the service tells them: each on both ways, or in the history alone; some frames come
+/// `late`. Where one cannot be told from another, each stands there once all the same, and nearly under its time.
+fn like_events(off_max: i64, late: impl Strategy<Value = i64>) {
+    let frame = prop_oneof![7 => Just(Some(5)), 2 => late.prop_map(Some), 1 => Just(None)];
+    let one = (0i64..8_000, -off_max..=off_max, frame).prop_map(|(at, off, frame)| Told {
+        content: 0,
+        at,
+        off,
+        row_after: 0,
+        frames_after: [frame, None],
+    });
+    let rows_after = prop_oneof![Just(20i64), Just(500), Just(3_000)];
+    let read_every = prop_oneof![Just(1_000i64), Just(2_000), Just(5_000)];
+    let all = prop::collection::vec(one, 2..12).prop_map(unlike);
+    super::run((all, rows_after, read_every), |(mut all, rows_after, read_every)| {
+        all.iter_mut().for_each(|told| told.row_after = rows_after);
+        let collected = collected_in_time(&all, &[], read_every);
+        assert_each_stands_there_once(&all, &collected, TOLERANCE_MS + off_max)
+    });
+}
+
+#[test]
+fn where_the_two_ways_differ_by_nearly_half_a_second_late_frames_add_and_take_nothing() {
+    like_events(450, 300i64..3_000);
+}
+
+#[test]
+fn where_the_two_ways_differ_by_nearly_a_second_each_event_stands_there_once() {
+    like_events(900, Just(5));
 }

@@ -7,14 +7,12 @@
 
 pub mod client;
 pub mod collector;
+pub mod port;
 pub mod proxy;
 pub mod records;
 pub mod tls;
 
-use std::collections::BTreeSet;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -66,15 +64,9 @@ impl Drop for Folder {
     }
 }
 
-/// A port that nobody listens on, and that no other caller in this process is given.
+/// A port for a collector, or for what it talks to.
 pub fn free_port() -> u16 {
-    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    loop {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        if GIVEN.lock().unwrap().insert(port) {
-            return port;
-        }
-    }
+    port::free_port(port::COLLECTORS)
 }
 
 /// Asks every few milliseconds until there is an answer, at most this long.
