@@ -47,6 +47,8 @@ pub struct OutputFile {
     /// Bytes of the file that are durable for certain.
     synced: u64,
     unsynced: Vec<Unsynced>,
+    /// The folder, while the file's name in it may not be durable.
+    new_in: Option<File>,
     /// A sync failed: what it was for is to be written again before the next one means anything.
     sync_failed: bool,
     /// A rotated file could not be brought to the disk, and was given up.
@@ -117,6 +119,7 @@ impl OutputFile {
             synced: 0,
             unsynced: Vec::new(),
             sync_failed: false,
+            new_in: None,
             lost: false,
             looked: 0,
             deleted: Vec::new(),
@@ -194,6 +197,10 @@ impl OutputFile {
             bring_to_disk(file, self.synced, again)?;
             self.dirty = false;
             self.synced = self.len;
+        }
+        if let Some(folder) = &self.new_in {
+            folder.sync_all()?;
+            self.new_in = None;
         }
         self.sync_failed = false;
         Ok(())
@@ -302,6 +309,7 @@ impl OutputFile {
         take_for_ourselves(&file)?;
         self.len = file.metadata()?.len();
         self.looked = self.len;
+        self.new_in = Some(File::open(backups::folder(&self.path))?);
         self.file = Some(file);
         Ok(())
     }

@@ -62,7 +62,9 @@ impl Unreadable {
         self.make_room(line.len() as u64)?;
         let mut file = OpenOptions::new().append(true).create(true).mode(0o640).open(&self.path)?;
         owner::follow(&file, backups::folder(&self.path));
-        file.write_all(&line)
+        let len = file.metadata()?.len();
+        // Half a line would spoil the next.
+        file.write_all(&line).inspect_err(|_| drop(file.set_len(len)))
     }
 
     /// Drops the older half when the file would exceed its bound.
