@@ -19,6 +19,7 @@ mod stage;
 #[path = "../support/mod.rs"]
 mod support;
 mod verdict;
+mod vitals;
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -33,6 +34,7 @@ use engine::Engine;
 use plan::{Fault, Kind, Random, Round, Slot, TOLD_AFTER_MS};
 use stage::{Shape, Stage};
 use support::{let_pass, poll};
+use vitals::Rest;
 
 /// Without `SEED`: this one, and one that is drawn.
 const FIXED_SEED: u64 = 1;
@@ -51,13 +53,6 @@ const NEXT_LOGIN: Duration = Duration::from_secs(36);
 /// What was late has come by then: the history's longest lag is two minutes. `PATIENCE=` (seconds) shortens it, for a
 /// collector that is known to be wrong.
 const COMPLETE: Duration = Duration::from_secs(150);
-/// A socket that died in silence is found after 45 s without a word and 10 s without a pong, and opened anew.
-const SETTLED: Duration = Duration::from_secs(70);
-/// Memory of the release binary, in KiB.
-const MEMORY_KIB: u64 = 24 * 1024;
-/// Threads and descriptors beyond those of the first rest.
-const THREADS_MORE: u64 = 2;
-const DESCRIPTORS_MORE: u64 = 6;
 
 /// What a seed's run came to.
 #[derive(Default)]
@@ -159,12 +154,6 @@ fn words(panic: &(dyn Any + Send)) -> String {
     text.unwrap_or("it panicked").to_owned()
 }
 
-/// What the process needs at rest.
-struct Rest {
-    threads: u64,
-    descriptors: u64,
-}
-
 fn act(
     seed: u64,
     faults: u64,
@@ -177,7 +166,7 @@ fn act(
     let only = plan::only();
     healthy(stage)?;
     let_pass(Duration::from_secs(1));
-    let rest = Rest { threads: stage.process("Threads"), descriptors: stage.descriptors() };
+    let rest = Rest::of(stage);
     for _ in 0..ROUNDS {
         if sum.faults >= faults {
             break;
@@ -243,8 +232,8 @@ fn recover(stage: &mut Stage, round: &Round, rest: &Rest) -> Result<Duration, St
     told(&looks, round)?;
     complete(stage)?;
     stage.moved_files_rest()?;
-    counters(stage)?;
-    process(stage, rest)?;
+    vitals::counters(stage)?;
+    vitals::process(stage, rest)?;
     Ok(took)
 }
 
@@ -340,51 +329,4 @@ fn complete(stage: &Stage) -> Result<(), String> {
     }
     let_pass(Duration::from_millis(500));
     stage.evidence().judge()
-}
-
-/// What was received was written, dropped, filtered or kept aside.
-fn counters(stage: &Stage) -> Result<(), String> {
-    let collector = stage.collector.as_ref().ok_or("no collector runs")?;
-    let mut shown = String::new();
-    let fits = poll(Duration::from_secs(10), || {
-        let (_, text) = collector.get("/metrics")?;
-        let value = |name: &str| {
-            let name = format!("audiohook_collector_events_{name} ");
-            text.lines().find_map(|line| line.strip_prefix(&name)?.parse::<u64>().ok()).unwrap_or(u64::MAX / 8)
-        };
-        let received = value("received_total{source=\"websocket\"}") + value("received_total{source=\"history\"}");
-        let judged =
-            value("written_total") + value("duplicate_total") + value("filtered_total") + value("unreadable_total");
-        shown = format!("{received} received, {judged} judged");
-        (received == judged).then_some(())
-    });
-    fits.ok_or_else(|| format!("the counters do not add up: {shown}"))
-}
-
-/// No thread, no descriptor, no socket too many, and no more memory than promised.
-fn process(stage: &Stage, rest: &Rest) -> Result<(), String> {
-    let mut seen = (0, 0, 0);
-    let few = poll(SETTLED, || {
-        let sockets = stage.sim.view(|view| view.sockets_open());
-        seen = (stage.process("Threads"), stage.descriptors(), sockets);
-        let fits =
-            seen.0 <= rest.threads + THREADS_MORE && seen.1 <= rest.descriptors + DESCRIPTORS_MORE && seen.2 == 1;
-        if !fits {
-            let_pass(Duration::from_millis(100));
-        }
-        fits.then_some(())
-    });
-    if few.is_none() {
-        let (threads, descriptors, sockets) = seen;
-        return Err(format!(
-            "{threads} threads (at first {}), {descriptors} descriptors (at first {}), {sockets} sockets stay",
-            rest.threads, rest.descriptors
-        ));
-    }
-    let peak = stage.process("VmHWM");
-    let is_release = std::env::var_os("COLLECTOR_BIN").is_some_and(|bin| bin.to_string_lossy().contains("release"));
-    if is_release && peak > MEMORY_KIB {
-        return Err(format!("{peak} KiB of memory, more than {MEMORY_KIB}"));
-    }
-    Ok(())
 }

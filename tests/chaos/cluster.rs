@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::engine::Engine;
 use crate::fake::{Act, Fake};
-use crate::load::Numbers;
+use crate::load::{Numbers, is_refused, number};
 use crate::plan::Kind;
 use crate::verdict::POISON;
 
@@ -151,6 +151,8 @@ impl Cluster {
             count = count.wrapping_add(1);
             if act.load(Ordering::Relaxed) == REFUSES_ITEMS && !count.is_multiple_of(3) {
                 429
+            } else if is_refused(number(document.as_bytes())) {
+                400
             } else if numbers.lock().unwrap().insert(document.as_bytes()) {
                 201
             } else {

@@ -15,6 +15,8 @@ use crate::cluster::Cluster;
 use crate::plan::{Fault, Kind, Random, Slot, is_wanted, kind, only};
 use crate::stage::{Shape, Stage};
 use crate::support::{let_pass, poll, records};
+use crate::verdict::dead_letters;
+use crate::vitals::{self, MEMORY_KIB, Rest};
 
 /// Events a second, in so many bunches.
 const RATE: u64 = 5_000;
@@ -26,7 +28,10 @@ const FAULT_LASTS_MS: (u64, u64) = (1_000, 15_000);
 /// All has come by then.
 const COMPLETE: Duration = Duration::from_secs(120);
 const HEALTHY_AGAIN: Duration = Duration::from_secs(60);
-const MEMORY_KIB: u64 = 24 * 1024;
+/// Memory is flat: in the last third of the minutes no more is resident, in the mean, than in the second, but for this.
+const MEMORY_GROWS_KIB: u64 = 1_536;
+/// One of so many events the cluster refuses for good.
+const REFUSED_EVERY: usize = 10_000;
 /// Enough to meet every kind.
 const DRAWS_MAX: u32 = 2_000;
 /// State files go in the first minutes alone.
@@ -41,19 +46,28 @@ pub struct Numbers {
     again: u64,
 }
 
+/// The number of a record's event.
+///
+/// # Panics
+/// When there is none in it: it is none of this load's.
+pub fn number(record: &[u8]) -> usize {
+    const MARK: &[u8] = b"\"current_value\":\"event ";
+    let at = record.windows(MARK.len()).position(|window| window == MARK);
+    let digits = at.and_then(|at| record.get(at + MARK.len()..at + MARK.len() + 12));
+    digits.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok()).unwrap_or_else(|| {
+        panic!("no number in {}", String::from_utf8_lossy(record));
+    })
+}
+
+/// Whether the cluster refuses this event for good.
+pub fn is_refused(number: usize) -> bool {
+    number.is_multiple_of(REFUSED_EVERY)
+}
+
 impl Numbers {
     /// Notes the event of a record or document; whether it is new.
-    ///
-    /// # Panics
-    /// When there is no number in it: it is none of this load's.
     pub fn insert(&mut self, record: &[u8]) -> bool {
-        const MARK: &[u8] = b"\"current_value\":\"event ";
-        let at = record.windows(MARK.len()).position(|window| window == MARK);
-        let digits = at.and_then(|at| record.get(at + MARK.len()..at + MARK.len() + 12));
-        let number: usize =
-            digits.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok()).unwrap_or_else(|| {
-                panic!("no number in {}", String::from_utf8_lossy(record));
-            });
+        let number = number(record);
         if self.bits.len() <= number / 64 {
             self.bits.resize(number / 64 + 1024, 0);
         }
@@ -68,19 +82,32 @@ impl Numbers {
         is_new
     }
 
-    /// The first of 1 to this number that was not seen.
-    fn missing(&self, last: u64) -> Option<u64> {
-        (1..=last).find(|number| {
+    /// The first of these that was not seen.
+    fn missing(&self, mut wanted: impl Iterator<Item = u64>) -> Option<u64> {
+        wanted.find(|number| {
             let word = self.bits.get((*number / 64) as usize).copied().unwrap_or_default();
             word & (1 << (number % 64)) == 0
         })
+    }
+
+    /// All of these were seen, and each once.
+    fn are(&self, what: &str, wanted: impl Iterator<Item = u64> + Clone) -> Result<(), String> {
+        let count = wanted.clone().count() as u64;
+        println!("{what}: {} of {count}, {} twice", self.seen, self.again);
+        if let Some(missing) = self.missing(wanted) {
+            return Err(format!("{what}: {} of {count}; the first missing is {missing}", self.seen));
+        }
+        if self.again > 0 || self.seen != count {
+            return Err(format!("{what}: {} twice, {} of {count}", self.again, self.seen));
+        }
+        Ok(())
     }
 }
 
 /// What a load can be judged by, and what it leaves time for.
 fn is_fit(kind: Kind, minute: u64) -> bool {
     match kind {
-        // What was in the file is gone on purpose; what is refused for good has no number in the index.
+        // What was in the file is gone on purpose.
         Kind::FileDeleted => false,
         // Without a checkpoint all of the files is read again and looked for: of an hour that takes longer than the load.
         Kind::KilledStateDeleted | Kind::KilledStateDamaged | Kind::KilledStateOld => minute < STATE_MINUTES,
@@ -107,6 +134,10 @@ pub fn run(seed: u64, minutes: u64) -> ExitCode {
     let mut stage = Stage::start(&shape, Cluster::counting(indexed.clone()));
     let mut random = Random::new(seed);
     let only = only();
+    poll(HEALTHY_AGAIN, || stage.collector.as_ref()?.reasons()?.is_empty().then_some(()));
+    let_pass(Duration::from_secs(1));
+    let rest = Rest::of(&stage);
+    let mut resident_kib = Vec::new();
     println!("seed {seed}: {RATE} events/s for {minutes} minutes; {}", stage.described());
     let begun = Instant::now();
     let (mut issued, mut faults, mut peak_kib) = (0, 0, 0);
@@ -143,14 +174,16 @@ pub fn run(seed: u64, minutes: u64) -> ExitCode {
             (numbers.seen, numbers.again)
         };
         let reasons = stage.collector.as_ref().and_then(|collector| collector.reasons());
+        resident_kib.push(stage.process("VmRSS"));
         println!(
             "minute {}: {issued} issued, {indexed} in the index, {again} sent again, {} KiB now, {peak_kib} KiB at most, {:?}; {reasons:?}",
             minute + 1,
-            stage.process("VmRSS"),
+            resident_kib[minute as usize],
             fault
         );
     }
-    match verdict(&mut stage, &indexed, issued, peak_kib) {
+    let judged = verdict(&stage, &indexed, issued, &rest).and_then(|()| memory(&resident_kib, peak_kib));
+    match judged {
         Ok(()) => {
             println!("seed {seed}: {faults} faults, {issued} events, 0 lost, 0 twice");
             ExitCode::SUCCESS
@@ -174,30 +207,47 @@ fn issue(stage: &Stage, begun: Instant, issued: u64) -> u64 {
     count
 }
 
-fn verdict(stage: &mut Stage, indexed: &Mutex<Numbers>, issued: u64, peak_kib: u64) -> Result<(), String> {
+fn verdict(stage: &Stage, indexed: &Mutex<Numbers>, issued: u64, rest: &Rest) -> Result<(), String> {
     let collector = stage.collector.as_ref().ok_or("no collector runs")?;
-    let healthy =
-        poll(HEALTHY_AGAIN, || collector.reasons()?.iter().all(|code| code == "unreadable_frames").then_some(()));
+    let stays = |code: &String| matches!(code.as_str(), "dead_letters" | "unreadable_frames");
+    let healthy = poll(HEALTHY_AGAIN, || collector.reasons()?.iter().all(stays).then_some(()));
     healthy.ok_or_else(|| format!("not healthy again: {:?}", collector.reasons()))?;
-    let all = poll(COMPLETE, || (indexed.lock().unwrap().seen >= issued).then_some(()));
+    let (taken, refused): (Vec<u64>, Vec<u64>) = (1..=issued).partition(|number| !is_refused(*number as usize));
+    let all = poll(COMPLETE, || (indexed.lock().unwrap().seen >= taken.len() as u64).then_some(()));
     let in_index = indexed.lock().unwrap();
-    println!("the index: {} of {issued}, {} sent again", in_index.seen, in_index.again);
+    println!("the index: {} of {}, {} sent again", in_index.seen, taken.len(), in_index.again);
     all.ok_or_else(|| {
-        format!("the index has {} of {issued}; the first missing is {:?}", in_index.seen, in_index.missing(issued))
+        let missing = in_index.missing(taken.iter().copied());
+        format!("the index has {} of {}; the first missing is {missing:?}", in_index.seen, taken.len())
     })?;
     let mut in_file = Numbers::default();
     for path in records::files(&stage.output_file()) {
         count_lines(&path, &mut in_file);
     }
-    println!("the file: {} of {issued}, {} twice", in_file.seen, in_file.again);
-    if in_file.again > 0 {
-        return Err(format!("{} stand in the file twice", in_file.again));
+    in_file.are("the file", 1..=issued)?;
+    let mut dead = Numbers::default();
+    for letter in dead_letters(&stage.output_file()) {
+        dead.insert(letter.line.as_bytes());
     }
-    if let Some(missing) = in_file.missing(issued) {
-        return Err(format!("the file has {} of {issued}; the first missing is {missing}", in_file.seen));
-    }
+    dead.are("the dead letters", refused.iter().copied())?;
+    vitals::counters(stage)?;
+    vitals::process(stage, rest)
+}
+
+/// No more than promised, and flat.
+fn memory(resident_kib: &[u64], peak_kib: u64) -> Result<(), String> {
     if peak_kib > MEMORY_KIB {
         return Err(format!("{peak_kib} KiB of memory, more than {MEMORY_KIB}"));
+    }
+    let third = resident_kib.len() / 3;
+    if third < 5 {
+        return Ok(());
+    }
+    let mean = |minutes: &[u64]| minutes.iter().sum::<u64>() / minutes.len() as u64;
+    let (second, last) = (mean(&resident_kib[third..2 * third]), mean(&resident_kib[2 * third..]));
+    println!("memory: {second} KiB in the second third, {last} KiB in the last");
+    if last > second + MEMORY_GROWS_KIB {
+        return Err(format!("memory grows: {second} KiB in the second third, {last} KiB in the last"));
     }
     Ok(())
 }
