@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use audiohook_collector::simulator::{Event, Route};
 
 use crate::cluster::Cluster;
-use crate::plan::{Fault, Kind, Random, Slot, is_wanted, kind, only};
+use crate::plan::{Fault, Kind, Random, is_wanted, kind, only};
 use crate::stage::{Shape, Stage};
 use crate::support::{let_pass, poll, records};
 use crate::verdict::dead_letters;
@@ -82,12 +82,13 @@ impl Numbers {
         is_new
     }
 
+    fn has(&self, number: u64) -> bool {
+        self.bits.get((number / 64) as usize).is_some_and(|word| word & (1 << (number % 64)) != 0)
+    }
+
     /// The first of these that was not seen.
     fn missing(&self, mut wanted: impl Iterator<Item = u64>) -> Option<u64> {
-        wanted.find(|number| {
-            let word = self.bits.get((*number / 64) as usize).copied().unwrap_or_default();
-            word & (1 << (number % 64)) == 0
-        })
+        wanted.find(|number| !self.has(*number))
     }
 
     /// All of these were seen, and each once.
@@ -107,15 +108,10 @@ impl Numbers {
 /// What a load can be judged by, and what it leaves time for.
 fn is_fit(kind: Kind, minute: u64) -> bool {
     match kind {
-        // What was in the file is gone on purpose.
-        Kind::FileDeleted => false,
         // Without a checkpoint all of the files is read again and looked for: of an hour that takes longer than the load.
         Kind::KilledStateDeleted | Kind::KilledStateDamaged | Kind::KilledStateOld => minute < STATE_MINUTES,
-        // Later than the overlap of this load.
-        Kind::HistoryLags { ms } => ms <= 4_000,
         Kind::DiskSlow { ms } => ms <= 100,
-        Kind::Stopped => true,
-        kind => kind.slot() != Slot::Clock,
+        _ => true,
     }
 }
 
@@ -128,7 +124,7 @@ pub fn run(seed: u64, minutes: u64) -> ExitCode {
         bulk_size: "1000",
         interval_s: "5",
         log_level: "info",
-        clock_steps: false,
+        clock_steps: true,
         keep_issued: false,
     };
     let mut stage = Stage::start(&shape, Cluster::counting(indexed.clone()));
@@ -212,21 +208,37 @@ fn verdict(stage: &Stage, indexed: &Mutex<Numbers>, issued: u64, rest: &Rest) ->
     let stays = |code: &String| matches!(code.as_str(), "dead_letters" | "unreadable_frames");
     let healthy = poll(HEALTHY_AGAIN, || collector.reasons()?.iter().all(stays).then_some(()));
     healthy.ok_or_else(|| format!("not healthy again: {:?}", collector.reasons()))?;
-    let (taken, refused): (Vec<u64>, Vec<u64>) = (1..=issued).partition(|number| !is_refused(*number as usize));
-    let all = poll(COMPLETE, || (indexed.lock().unwrap().seen >= taken.len() as u64).then_some(()));
+    // What stood in a deleted file is gone, and may come again, once.
+    let mut gone = Numbers::default();
+    stage.deleted.iter().for_each(|path| each_line(path, |line| _ = gone.insert(line)));
+    let kept = (1..=issued).filter(|number| !gone.has(*number));
+    let (taken, refused): (Vec<u64>, Vec<u64>) = kept.clone().partition(|number| !is_refused(*number as usize));
+    let all = poll(COMPLETE, || {
+        let is_complete = indexed.lock().unwrap().missing(taken.iter().copied()).is_none();
+        if !is_complete {
+            let_pass(Duration::from_secs(1));
+        }
+        is_complete.then_some(())
+    });
     let in_index = indexed.lock().unwrap();
     println!("the index: {} of {}, {} sent again", in_index.seen, taken.len(), in_index.again);
     all.ok_or_else(|| {
         let missing = in_index.missing(taken.iter().copied());
         format!("the index has {} of {}; the first missing is {missing:?}", in_index.seen, taken.len())
     })?;
-    let mut in_file = Numbers::default();
+    let (mut in_file, mut dead, mut come_again) = (Numbers::default(), Numbers::default(), Numbers::default());
     for path in records::files(&stage.output_file()) {
-        count_lines(&path, &mut in_file);
+        each_line(&path, |line| {
+            let is_gone = gone.has(number(line) as u64);
+            if is_gone { &mut come_again } else { &mut in_file }.insert(line);
+        });
     }
-    in_file.are("the file", 1..=issued)?;
-    let mut dead = Numbers::default();
-    for letter in dead_letters(&stage.output_file()) {
+    in_file.are("the file", kept)?;
+    if come_again.again > 0 {
+        return Err(format!("the file: {} twice, after they were deleted", come_again.again));
+    }
+    let letters = dead_letters(&stage.output_file());
+    for letter in letters.iter().filter(|letter| !gone.has(number(letter.line.as_bytes()) as u64)) {
         dead.insert(letter.line.as_bytes());
     }
     dead.are("the dead letters", refused.iter().copied())?;
@@ -252,11 +264,11 @@ fn memory(resident_kib: &[u64], peak_kib: u64) -> Result<(), String> {
     Ok(())
 }
 
-fn count_lines(path: &Path, numbers: &mut Numbers) {
+fn each_line(path: &Path, mut with: impl FnMut(&[u8])) {
     let mut file = BufReader::with_capacity(1 << 20, File::open(path).unwrap());
     let mut line = Vec::new();
     while file.read_until(b'\n', &mut line).unwrap() > 0 {
-        numbers.insert(&line);
+        with(&line);
         line.clear();
     }
 }

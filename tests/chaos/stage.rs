@@ -53,7 +53,8 @@ pub struct Stage {
     /// The clock's steps are written there; none: libfaketime is missing or not wanted.
     clock: Option<PathBuf>,
     flood: Vec<TcpStream>,
-    deleted: Vec<PathBuf>,
+    /// Copies of the files that were deleted.
+    pub deleted: Vec<PathBuf>,
     /// The files that were moved away, and how long each was once that must have been noticed.
     moved: Vec<(fs::File, Option<u64>)>,
     old_state: Option<Vec<u8>>,
