@@ -68,7 +68,9 @@ mod tests {
 
     #[test]
     fn it_serves_until_it_is_told_to_stop() {
-        let listen = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        // Below the ports that the system gives to whoever asks for any: nobody is given it meanwhile.
+        let mut ports = (30_000..32_000).map(|port| std::net::SocketAddr::from(([127, 0, 0, 1], port)));
+        let listen = ports.find(|address| std::net::TcpListener::bind(address).is_ok()).unwrap();
         let (keep, stop) = crossbeam_channel::bounded::<()>(0);
         let command = move || command(&listen.to_string(), Some(1), Some(600.0), &stop);
         let running = crate::thread::spawn("simulate", command).unwrap();
