@@ -118,7 +118,7 @@ impl Deref for Found<'_> {
     }
 }
 
-/// How many parts. At the bound of sightings each has 544 KiB; the sizes that it has on the way there are large enough
+/// How many parts. At the bound of sightings each has 272 KiB; the sizes that it has on the way there are large enough
 /// for the allocator to give each back to the system when it is outgrown.
 const PARTS: usize = 16;
 
