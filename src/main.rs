@@ -11,7 +11,7 @@ fn main() -> ExitCode {
 /// between small things, and what they took is kept for good.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn give_large_buffers_back() {
-    const BYTES: i32 = 128 * 1024;
+    const BYTES: i32 = 512 * 1024;
     // SAFETY: it takes two numbers, and no other thread is there yet.
     #[expect(unsafe_code, reason = "nothing safe sets it")]
     unsafe {
