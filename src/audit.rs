@@ -12,6 +12,7 @@
 //! rows that are equal in every field are one event: so counts that differ prove nothing yet, only the rows do.
 
 mod command;
+mod files;
 mod matching;
 mod report;
 #[cfg(test)]
@@ -20,18 +21,18 @@ mod tests;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use self::files::{Extra, Files, Loaded, extra, take_repeated};
 use self::matching::{Row, unmatched};
 use self::report::{entry, record_entry};
 use crate::clock::{Clock, Millis, format_millis};
-use crate::config::{Config, Output};
+use crate::config::Config;
 use crate::event::{Definitions, Identity, Redaction};
 use crate::genesys::api::Api;
 use crate::genesys::error::{ApiError, Kind};
 use crate::genesys::history::{History, Next};
 use crate::message::{Definition, Page};
 use crate::output::Flow;
-use crate::records::{self, Held};
-use crate::window::{Moment, RECEIPT_DELAY_MS, Sighting, TOLERANCE_MS, Way};
+use crate::window::{RECEIPT_DELAY_MS, Sighting, TOLERANCE_MS};
 
 pub use command::run;
 pub use report::{Counted, Entry, Report};
@@ -84,13 +85,11 @@ impl std::fmt::Display for Failed {
 
 /// An audit under way.
 pub struct Audit {
-    output: Output,
+    files: Files,
     redaction: Redaction,
     definitions: Definitions,
-    row_delay_ms: i64,
     from: Millis,
     to: Millis,
-    ids: Vec<String>,
     history: History,
     records_max: usize,
     lines_max: usize,
@@ -137,17 +136,6 @@ enum Stage {
     Fetch(HashSet<Row>),
 }
 
-/// What names a record of an event that stands in the files and not in the history: its content, whether it came with
-/// the history, and its time.
-type Extra = (u64, bool, Millis);
-
-/// A record, as far as the audit knows it.
-struct Record {
-    sighting: Sighting,
-    /// Its definition's place among the ids.
-    definition: usize,
-}
-
 impl Audit {
     /// Of the interval from `from` up to `to`, which must be settled, for these definitions, but for those whose rows the
     /// writer filters; `known` is what it knows of each. `history` is read with nobody else.
@@ -162,13 +150,15 @@ impl Audit {
         ids.retain(|id| definitions.is_audiohook(id));
         let counted = ids.iter().map(|id| Counted { id: id.clone(), genesys: 0, file: 0 }).collect();
         Self {
-            output: config.output.clone(),
+            files: Files {
+                output: config.output.clone(),
+                ids,
+                row_delay_ms: config.catch_up.overlap.as_millis() as i64 + RECEIPT_DELAY_MS,
+            },
             redaction: Redaction::new(&config.output.redact_fields),
             definitions,
-            row_delay_ms: config.catch_up.overlap.as_millis() as i64 + RECEIPT_DELAY_MS,
             from,
             to,
-            ids,
             history,
             records_max: RECORDS_MAX,
             lines_max: usize::MAX,
@@ -237,7 +227,7 @@ impl Audit {
         let mut minutes = vec![0; ((to - from) as usize).div_ceil(MINUTE_MS as usize)];
         let minute_of = |at: Millis| ((at.clamp(from, to - 1) - from) / MINUTE_MS) as usize;
         let (mut lines, mut reached) = (0, None);
-        self.each_record(from, to, pulse, |record, _| {
+        self.files.each_record(from, to, pulse, |record, _| {
             lines += 1;
             let at = record.sighting.moment.nominal();
             if (from..to).contains(&at) {
@@ -305,7 +295,7 @@ impl Audit {
         let max = self.records_at_once(from, to);
         let within = |s: &Sighting| (from..to).contains(&s.moment.nominal());
         // Those beyond the edges are wanted only where the counts differ.
-        let Some(mut records) = self.load_between(from, to, max, within, pulse).map_err(Failed::Files)? else {
+        let Some(mut records) = self.files.load_between(from, to, max, within, pulse).map_err(Failed::Files)? else {
             self.piece_ms = (to - from) / 2;
             return Ok(Step::More);
         };
@@ -314,19 +304,19 @@ impl Audit {
         }
         let repeated = take_repeated(&mut records);
         let count_of = |id: &String| genesys.as_ref().and_then(|counts| counts.get(id)).copied().unwrap_or(0);
-        let mut counts: Vec<(u64, u64)> = self.ids.iter().map(|id| (count_of(id), 0)).collect();
+        let mut counts: Vec<(u64, u64)> = self.files.ids.iter().map(|id| (count_of(id), 0)).collect();
         records.iter().for_each(|record| counts[record.definition].1 += 1);
         drop(records);
         let differs = |definition: usize| genesys.is_none() || counts[definition].0 != counts[definition].1;
-        let differing = (0..self.ids.len()).filter(|definition| differs(*definition));
-        let differing: Vec<String> = differing.map(|definition| self.ids[definition].clone()).collect();
+        let differing = (0..self.files.ids.len()).filter(|definition| differs(*definition));
+        let differing: Vec<String> = differing.map(|definition| self.files.ids[definition].clone()).collect();
         let (mut records, mut rows_from, mut rows_to) = (Vec::new(), from, to);
         if !differing.is_empty() {
-            let Some(loaded) = self.load(from, to, max, pulse).map_err(Failed::Files)? else {
+            let Some(loaded) = self.files.load(from, to, max, pulse).map_err(Failed::Files)? else {
                 self.piece_ms = (to - from) / 2;
                 return Ok(Step::More);
             };
-            (records, rows_from, rows_to) = loaded;
+            Loaded { records, rows_from, rows_to } = loaded;
             take_repeated(&mut records);
             records.retain(|record| differs(record.definition));
         }
@@ -347,96 +337,22 @@ impl Audit {
         if to - from < 2 * PIECE_MS_MIN { usize::MAX } else { CROWDED.saturating_mul(self.records_max) }
     }
 
-    /// The records of a piece and of its margins, and where their rows may stand; `None`: there are too many.
-    fn load(
-        &self,
-        from: Millis,
-        to: Millis,
-        max: usize,
-        pulse: &dyn Fn(),
-    ) -> std::io::Result<Option<(Vec<Record>, Millis, Millis)>> {
-        let (mut rows_from, mut rows_to) = (from - MARGIN_MS, to + MARGIN_MS);
-        let Some(records) = self.load_between(rows_from, rows_to, max, |_| true, pulse)? else { return Ok(None) };
-        // Where the receipt stands for the time, the row may stand as long before it as a receipt may be late.
-        for record in &records {
-            let (earliest, latest) = reach(record.sighting.moment);
-            let is_of_piece = earliest < to && latest >= from;
-            if is_of_piece && matches!(record.sighting.moment, Moment::Receipt { .. }) {
-                (rows_from, rows_to) = (rows_from.min(earliest), rows_to.max(latest));
-            }
-        }
-        if (rows_from, rows_to) == (from - MARGIN_MS, to + MARGIN_MS) {
-            return Ok(Some((records, rows_from, rows_to)));
-        }
-        // Those rows have records of their own.
-        Ok(self.load_between(rows_from, rows_to, max, |_| true, pulse)?.map(|records| (records, rows_from, rows_to)))
-    }
-
-    fn load_between(
-        &self,
-        from: Millis,
-        to: Millis,
-        max: usize,
-        is_wanted: impl Fn(&Sighting) -> bool,
-        pulse: &dyn Fn(),
-    ) -> std::io::Result<Option<Vec<Record>>> {
-        let mut records = Vec::new();
-        let mut is_crowded = false;
-        self.each_record(from, to, pulse, |record, _| {
-            if !is_wanted(&record.sighting) {
-                return Flow::On;
-            }
-            is_crowded = records.len() >= max;
-            if is_crowded {
-                return Flow::Stop;
-            }
-            records.push(record);
-            Flow::On
-        })?;
-        Ok((!is_crowded).then_some(records))
-    }
-
-    /// Visits the records whose event may lie in the interval, the newest first.
-    fn each_record(
-        &self,
-        from: Millis,
-        to: Millis,
-        pulse: &dyn Fn(),
-        mut visit: impl FnMut(Record, &str) -> Flow,
-    ) -> std::io::Result<()> {
-        let visit = |text: &str, line: &crate::event::Line<'_>| {
-            let sighting = records::sighting(line, self.row_delay_ms);
-            let (earliest, latest) = reach(sighting.moment);
-            if latest >= from
-                && earliest < to
-                && let event_id = line.event_id.decoded()
-                && let Some(definition) = self.ids.iter().position(|id| *id == event_id)
-            {
-                return visit(Record { sighting, definition }, text);
-            }
-            Flow::On
-        };
-        records::each_since_beside_rotation(&self.output.file, from - MARGIN_MS, visit, pulse)
-    }
-
     /// Whether the files still hold what they ever held since then; if not, the audit goes on where they do.
     fn is_held(&mut self, since: Millis) -> bool {
         if !self.only_held {
             return true;
         }
-        match Held::of(&self.output).cut(since, self.to) {
-            Some((from, _)) if from == since => true,
-            held => {
-                let from = held.map_or(self.to, |(from, _)| from);
-                if self.compared == self.begun {
-                    self.begun = from;
-                }
-                self.compared = from;
-                self.piece = None;
-                self.history.clear();
-                false
-            }
+        let from = self.files.held_from(since, self.to);
+        if from == since {
+            return true;
         }
+        if self.compared == self.begun {
+            self.begun = from;
+        }
+        self.compared = from;
+        self.piece = None;
+        self.history.clear();
+        false
     }
 
     /// Takes a page of the piece's rows; gives those that are missing, once that is known.
@@ -519,7 +435,7 @@ impl Audit {
         let mut wanted: HashMap<Extra, usize> = HashMap::new();
         extras.into_iter().for_each(|extra| *wanted.entry(extra).or_default() += 1);
         let mut found = Vec::new();
-        self.each_record(from, to, pulse, |record, text| {
+        self.files.each_record(from, to, pulse, |record, text| {
             if let Some(times) = wanted.get_mut(&extra(&record.sighting)).filter(|times| **times > 0) {
                 *times -= 1;
                 found.push(record_entry(text));
@@ -547,31 +463,4 @@ impl Audit {
             extra_count: self.extra_count,
         }
     }
-}
-
-/// When the row of a record with this moment may say that it happened.
-fn reach(moment: Moment) -> (Millis, Millis) {
-    match moment {
-        Moment::Own(at) => (at - TOLERANCE_MS, at + TOLERANCE_MS),
-        Moment::Receipt { at, delay } => (at - delay, at + TOLERANCE_MS),
-    }
-}
-
-/// Takes out what stands there twice, and gives it: one event that does must not hide another that is missing.
-fn take_repeated(records: &mut Vec<Record>) -> Vec<Extra> {
-    records.sort_unstable_by_key(|Record { sighting: s, .. }| (s.content, s.way as u8, s.moment.nominal()));
-    let mut repeated = Vec::new();
-    records.dedup_by(|later, first| {
-        let (a, b) = (later.sighting, first.sighting);
-        let is_same = (a.content, a.way, a.moment) == (b.content, b.way, b.moment);
-        if is_same {
-            repeated.push(extra(&a));
-        }
-        is_same
-    });
-    repeated
-}
-
-fn extra(record: &Sighting) -> Extra {
-    (record.content, record.way == Way::History, record.moment.nominal())
 }

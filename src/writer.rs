@@ -96,6 +96,7 @@ pub struct Writer {
     intake: Intake,
     /// What was given up to here is written but for rows that wait.
     held_up_to: Option<Millis>,
+    /// When rows that have waited long enough were last sought.
     settled: Instant,
     sink: Option<Sink>,
     /// When the cursor was last kept.

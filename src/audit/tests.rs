@@ -8,6 +8,7 @@ use crate::config::Need;
 use crate::genesys::topics;
 use crate::message::Definition;
 use crate::net::Dialer;
+use crate::records::{self, Held};
 use crate::simulator::{Event as Issue, Options, Route, Simulator};
 use crate::writer;
 
