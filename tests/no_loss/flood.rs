@@ -79,7 +79,8 @@ fn what_was_forgotten_is_looked_for_in_the_file() {
     // A start remembers no more, and the service may not count.
     collector.kill9();
     sim.faults().fail(Call::Counts, Action::status(404));
-    let late = sim.issue_by(event(2).at(sim.now() - WITHIN_MS), Route::HistoryOnly);
+    // As old as the flood's first: later than that, and a start still remembers what was then.
+    let late = sim.issue_by(event(2).at(sim.issued()[0].time_ms), Route::HistoryOnly);
     let collector = Collector::start(&sim, &folder, &SETTINGS);
     wait_checkpoint(&collector, sim.now());
     assert_each_once(&sim, collector.output_file());
