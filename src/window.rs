@@ -275,6 +275,8 @@ impl Window {
         self.inexact = true;
         self.remove(displaced);
         if let (Way::Socket, Moment::Own(at)) = (newcomer.way, earlier) {
+            // Where its row was met already, as the echo of a record that has no time, the next read judges it anew.
+            self.remove(Sighting { way: Way::History, ..displaced });
             if self.owed.len() == OWED_MAX {
                 self.owed.pop_front();
             }

@@ -164,6 +164,21 @@ fn a_frame_that_was_taken_for_anothers_gives_way_and_its_own_row_is_written() {
 }
 
 #[test]
+fn a_frame_that_gives_way_has_its_row_even_where_that_was_taken_for_one_without_a_time() {
+    let mut window = Window::default();
+    let receipts = [receipt(T, Way::Socket), receipt(T + 500, Way::Socket)];
+    assert_eq!(new_of(&mut window, &receipts), [true, true]);
+    // The first row is no record's; the second may be either receipt's, and so may those that are read later.
+    let met = [history(T + 3_000), history(T + 2_000), socket(T + 2_000)];
+    assert_eq!(new_of(&mut window, &met), [true, false, false]);
+    let gives_way = Outcome::Displaces { moment: Moment::Own(T + 2_000), row: None };
+    assert_eq!(window.offer(socket(T + 3_000)), gives_way);
+    let read = [history(T - 1_000), history(T - 500), history(T + 2_000), history(T + 3_000)];
+    assert_eq!(read.map(|row| decided(&mut window, row, "its text") == Outcome::New), [false, false, true, false]);
+    assert_eq!(new_of(&mut window, &read), [false; 4]);
+}
+
+#[test]
 fn a_row_left_over_among_like_ones_waits_for_the_frames_that_may_be_its_own() {
     let (mut window, now) = (Window::default(), Instant::now());
     window.offer(socket(T + 1000));
