@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use serde::Serialize;
 
 pub use beat::{Beat, Beats, STALLED_AFTER, Stalled};
-pub use reason::{Code, Reason, Severity};
+pub use reason::{Code, Problem, Reason, Severity};
 use reasons::Reasons;
 pub use recent::{RECENT_MAX, Recent, is_full};
 
@@ -134,29 +134,34 @@ impl Status {
             clock,
         };
         // What it means for the events, the session says.
-        status.raise(Code::Starting, "the collector is starting: it is not subscribed yet");
+        status.raise(
+            Code::Starting,
+            Problem::new("the collector is starting and not subscribed yet", "Wait a few seconds."),
+        );
         status
     }
 
-    /// Says that something is wrong, in one sentence for a person. The first time it is logged; while it lasts, a new
-    /// message replaces the old one and `since` stays. What comes and goes again and again is logged a few times a
-    /// minute, and counted.
-    pub fn raise(&self, code: Code, message: impl Into<String>) {
-        let message = message.into();
-        let told = lock(&self.reasons).raise(code, &message, self.clock.wall(), self.clock.now());
-        let Some(untold) = told else { return };
-        let often = if untold > 0 { format!(" (it came and went {untold} times more)") } else { String::new() };
-        match code.severity() {
-            Severity::Unhealthy => log::error!("{}: {message}{often}", code.name()),
-            Severity::Degraded if code == Code::Starting => log::debug!("{}: {message}", code.name()),
-            Severity::Degraded => log::warn!("{}: {message}{often}", code.name()),
-        }
+    /// Reports a problem. The first time it is logged; while it lasts, a new text replaces the old one and `since` stays.
+    /// A code that is raised and cleared again and again is logged a few times a minute, and counted.
+    pub fn raise(&self, code: Code, problem: impl Into<Problem>) {
+        let problem = problem.into();
+        let Problem { what, cure } = problem.clone();
+        let logged = lock(&self.reasons).raise(code, problem, self.clock.wall(), self.clock.now());
+        let Some(unlogged) = logged else { return };
+        let often = if unlogged > 0 { format!(" (raised {unlogged} times more)") } else { String::new() };
+        let level = match code.severity() {
+            Severity::Unhealthy => log::Level::Error,
+            Severity::Degraded if code == Code::Starting => log::Level::Debug,
+            Severity::Degraded => log::Level::Warn,
+        };
+        let (name, severity) = (code.name(), code.severity().name());
+        log::log!(level, code = name, severity = severity, cure = cure.as_str(); "{name}: {what}{often}");
     }
 
     /// Says that it is over; logged if its beginning was.
     pub fn clear(&self, code: Code) {
         if lock(&self.reasons).clear(code) {
-            log::info!("{}: over", code.name());
+            log::info!(code = code.name(); "resolved: {}", code.name());
         }
     }
 
@@ -170,8 +175,8 @@ impl Status {
             return;
         }
         match stalled {
-            Some(stalled) => log::error!("{}: {}", Code::Stalled.name(), stalled_message(stalled)),
-            None => log::info!("{}: over", Code::Stalled.name()),
+            Some(stalled) => log::error!("{}: {}", Code::Stalled.name(), stalled_problem(stalled).what),
+            None => log::info!("resolved: {}", Code::Stalled.name()),
         }
     }
 
@@ -184,7 +189,7 @@ impl Status {
             reasons.push(Reason {
                 code: Code::Stalled,
                 since: self.clock.wall() - stalled.for_ms,
-                message: stalled_message(&stalled),
+                problem: stalled_problem(&stalled),
             });
         }
         reasons
@@ -256,11 +261,14 @@ impl Status {
     }
 }
 
-fn stalled_message(stalled: &Stalled) -> String {
-    format!(
-        "the {} thread has not moved for {} s: events are late, and safe in Genesys's history for ten days; look for a hung disk, else restart the service",
-        stalled.thread,
-        stalled.for_ms / 1000
+fn stalled_problem(stalled: &Stalled) -> Problem {
+    Problem::new(
+        format!(
+            "the {} thread has not responded for {} s: events are delayed; Genesys keeps them for ten days",
+            stalled.thread,
+            stalled.for_ms / 1000
+        ),
+        "Check for a hung disk or network file system. If there is none, restart the service.",
     )
 }
 

@@ -120,7 +120,7 @@ mod tests {
         site.status.clear(Code::Starting);
         let (code, health) = get(&site, "/health", None);
         assert_eq!((code, &health["status"], &health["reasons"]), (200, &json!("healthy"), &json!([])));
-        site.status.raise(Code::DiskWriteFailed, "full");
+        site.status.raise(Code::DiskWriteFailed, "full".to_owned());
         let (code, health) = get(&site, "/health", None);
         assert_eq!((code, &health["status"]), (503, &json!("unhealthy")));
         assert_eq!(health["reasons"][0]["code"], "disk_write_failed");

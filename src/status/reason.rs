@@ -22,6 +22,7 @@ pub enum Code {
     DeadLetters,
     UnreadableFrames,
     Incomplete,
+    DefinitionsUnconfirmed,
 }
 
 /// How bad a reason is.
@@ -33,8 +34,38 @@ pub enum Severity {
     Degraded,
 }
 
+impl Severity {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unhealthy => "unhealthy",
+            Self::Degraded => "degraded",
+        }
+    }
+}
+
+/// What is wrong and what to do about it: two parts from where a problem arises to where it is shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Problem {
+    /// What is wrong, and what it means for the events.
+    pub what: String,
+    /// What to do: one or two imperative sentences.
+    pub cure: String,
+}
+
+impl Problem {
+    pub fn new(what: impl Into<String>, cure: impl Into<String>) -> Self {
+        Self { what: what.into(), cure: cure.into() }
+    }
+}
+
+impl From<String> for Problem {
+    fn from(what: String) -> Self {
+        Self::new(what, "")
+    }
+}
+
 impl Code {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::CredentialsRefused,
         Self::NotReceiving,
         Self::DiskWriteFailed,
@@ -50,6 +81,7 @@ impl Code {
         Self::DeadLetters,
         Self::UnreadableFrames,
         Self::Incomplete,
+        Self::DefinitionsUnconfirmed,
     ];
 
     pub fn name(self) -> &'static str {
@@ -69,6 +101,7 @@ impl Code {
             Self::DeadLetters => "dead_letters",
             Self::UnreadableFrames => "unreadable_frames",
             Self::Incomplete => "incomplete",
+            Self::DefinitionsUnconfirmed => "definitions_unconfirmed",
         }
     }
 
@@ -87,20 +120,27 @@ impl Code {
 pub struct Reason {
     pub code: Code,
     pub since: Millis,
-    /// One sentence: what is wrong, what it means for the events, what to do.
-    pub message: String,
+    pub problem: Problem,
 }
 
 impl Reason {
     /// As `/health` shows it.
     pub fn shown(&self) -> Shown {
-        Shown { code: self.code.name(), since: format_millis(self.since), message: self.message.clone() }
+        Shown {
+            code: self.code.name(),
+            severity: self.code.severity().name(),
+            since: format_millis(self.since),
+            message: self.problem.what.clone(),
+            cure: self.problem.cure.clone(),
+        }
     }
 }
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Shown {
     pub code: &'static str,
+    pub severity: &'static str,
     pub since: String,
     pub message: String,
+    pub cure: String,
 }

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::reason::{Code, Reason};
+use super::reason::{Code, Problem, Reason};
 use crate::clock::Millis;
 
 /// Beginnings of one code that are logged in a window, at most; each has its end logged too.
@@ -46,15 +46,15 @@ impl Telling {
 }
 
 impl Reasons {
-    /// Raises a reason, or gives it a new message; where it is to be logged: how often it was not, since it last was.
-    pub fn raise(&mut self, code: Code, message: &str, since: Millis, now: Instant) -> Option<u32> {
+    /// Raises a reason, or gives it a new text; where it is to be logged: how often it was not, since it last was.
+    pub fn raise(&mut self, code: Code, problem: Problem, since: Millis, now: Instant) -> Option<u32> {
         let telling = self.tellings.entry(code).or_default();
         let is_new = !self.raised.contains_key(&code);
         let raised = self
             .raised
             .entry(code)
-            .or_insert_with(|| Raised { reason: Reason { code, since, message: String::new() }, told: false });
-        message.clone_into(&mut raised.reason.message);
+            .or_insert_with(|| Raised { reason: Reason { code, since, problem: Problem::default() }, told: false });
+        raised.reason.problem = problem;
         if raised.told {
             return None;
         }
@@ -88,10 +88,10 @@ mod tests {
     #[test]
     fn a_change_is_told_once_each_way_and_since_stays() {
         let (mut reasons, now) = (Reasons::default(), Instant::now());
-        assert_eq!(reasons.raise(Code::SocketDown, "a", 1, now), Some(0));
-        assert_eq!(reasons.raise(Code::SocketDown, "b", 2, now), None);
+        assert_eq!(reasons.raise(Code::SocketDown, Problem::new("a", ""), 1, now), Some(0));
+        assert_eq!(reasons.raise(Code::SocketDown, Problem::new("b", ""), 2, now), None);
         let all = reasons.all();
-        assert_eq!((all.len(), all[0].since, all[0].message.as_str()), (1, 1, "b"));
+        assert_eq!((all.len(), all[0].since, all[0].problem.what.as_str()), (1, 1, "b"));
         assert!(reasons.clear(Code::SocketDown) && !reasons.clear(Code::SocketDown));
     }
 
@@ -101,14 +101,18 @@ mod tests {
         let mut told = 0;
         for n in 0..100 {
             let now = start + Duration::from_millis(100 * n);
-            told += usize::from(reasons.raise(Code::HistoryFailing, "x", 0, now).is_some());
+            told += usize::from(reasons.raise(Code::HistoryFailing, Problem::new("x", ""), 0, now).is_some());
             assert_eq!(reasons.clear(Code::HistoryFailing), n < TOLD_MAX as u64);
         }
         assert_eq!(told, TOLD_MAX);
-        assert_eq!(reasons.raise(Code::SocketDown, "another", 0, start), Some(0), "each code has its own measure");
+        assert_eq!(
+            reasons.raise(Code::SocketDown, Problem::new("another", ""), 0, start),
+            Some(0),
+            "each code has its own measure"
+        );
         let late = start + Duration::from_secs(30);
-        assert_eq!(reasons.raise(Code::HistoryFailing, "x", 0, late), None);
-        assert_eq!(reasons.raise(Code::HistoryFailing, "x", 0, start + WINDOW), Some(96));
+        assert_eq!(reasons.raise(Code::HistoryFailing, Problem::new("x", ""), 0, late), None);
+        assert_eq!(reasons.raise(Code::HistoryFailing, Problem::new("x", ""), 0, start + WINDOW), Some(96));
         assert!(reasons.clear(Code::HistoryFailing));
     }
 }

@@ -184,7 +184,7 @@ impl Rig {
     }
 
     pub fn message(&self, code: Code) -> String {
-        self.status.reasons().into_iter().find(|reason| reason.code == code).map(|r| r.message).unwrap_or_default()
+        self.status.reasons().into_iter().find(|reason| reason.code == code).map(|r| r.problem.what).unwrap_or_default()
     }
 
     pub fn dead_letters(&self) -> Vec<serde_json::Value> {

@@ -466,7 +466,10 @@ fn refused_credentials_are_said_with_the_cure_and_not_tried_again_soon() {
     stage.until_raised(Code::NotReceiving);
     let reasons = stage.status.reasons();
     let told = reasons.iter().find(|reason| reason.code == Code::CredentialsRefused).unwrap();
-    assert!(told.message.contains("GENESYS_CLIENT_SECRET") && !told.message.contains("wrong-wrong"), "{told:?}");
+    assert!(
+        told.problem.what.contains("GENESYS_CLIENT_SECRET") && !told.problem.what.contains("wrong-wrong"),
+        "{told:?}"
+    );
     assert_eq!(stage.sim.view(|view| view.count(Call::Token)), 1);
 }
 
@@ -612,7 +615,7 @@ fn a_hole_beyond_ten_days_is_said_with_both_its_ends() {
     stage.until_raised(Code::Incomplete);
     let reasons = stage.status.reasons();
     let told = reasons.iter().find(|reason| reason.code == Code::Incomplete).unwrap();
-    assert!(told.message.contains(&crate::clock::format_millis(checkpoint)), "{told:?}");
+    assert!(told.problem.what.contains(&crate::clock::format_millis(checkpoint)), "{told:?}");
 }
 
 #[test]
