@@ -58,7 +58,7 @@ impl Drop for Server {
 fn a_real_prometheus_scrapes_it_with_the_token() {
     let stage = Stage::start(Some("open sesame"));
     stage.status.counters.received_history.add(12);
-    stage.status.raise(Code::Incomplete, "an audit found one event missing");
+    stage.status.raise(Code::Incomplete, "an audit found one event missing".to_owned());
     let port = port::free_port(port::COLLECTORS);
     let folder = std::env::temp_dir().join(format!("prometheus-test-{}-{port}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
@@ -106,7 +106,7 @@ fn promtool_finds_nothing_to_say() {
     let stage = Stage::start(None);
     stage.status.counters.received_websocket.add(3);
     stage.status.gauges.last_event.set(1_795_430_645_123);
-    stage.status.raise(Code::DeadLetters, "a \"quoted\" message");
+    stage.status.raise(Code::DeadLetters, "a \"quoted\" message".to_owned());
     let reply = stage.get("/metrics");
     assert_eq!(reply.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     let mut promtool = Command::new("promtool");

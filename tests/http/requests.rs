@@ -33,9 +33,9 @@ fn the_health_says_what_is_wrong() {
     let healthy = stage.get("/health");
     assert_eq!((healthy.status, &healthy.json()["status"]), (200, &"healthy".into()));
     assert_eq!(healthy.json()["channel_id"], "…abcd");
-    stage.status.raise(Code::SocketDown, "the socket is down; events come by the history");
+    stage.status.raise(Code::SocketDown, "the socket is down; events come by the history".to_owned());
     assert_eq!((stage.get("/health").status, &stage.get("/health").json()["status"]), (200, &"degraded".into()));
-    stage.status.raise(Code::DiskWriteFailed, "cannot write");
+    stage.status.raise(Code::DiskWriteFailed, "cannot write".to_owned());
     let unhealthy = stage.get("/health");
     assert_eq!((unhealthy.status, &unhealthy.json()["status"]), (503, &"unhealthy".into()));
     assert_eq!(unhealthy.json()["reasons"][0]["message"], "cannot write");
