@@ -44,7 +44,7 @@ fn the_page_shows_what_arrives_and_what_is_wrong() {
     assert_eq!(browser.text("#now-big"), "1 event");
 
     // A fault that comes and goes; the page's own requests stay free of errors even while the health is 503.
-    stage.status.raise(Code::DiskWriteFailed, "cannot write ./events.jsonl: no space left; free some");
+    stage.status.raise(Code::DiskWriteFailed, "cannot write ./events.jsonl: no space left; free some".to_owned());
     browser.wait_for("h1", "not being kept");
     assert_eq!(browser.text("#word"), "Unhealthy");
     assert_eq!(browser.text(".reason.bad .message"), "Cannot write ./events.jsonl: no space left.");
@@ -52,7 +52,7 @@ fn the_page_shows_what_arrives_and_what_is_wrong() {
     stage.status.clear(Code::DiskWriteFailed);
     browser.wait_for("h1", "Every event is being kept");
     assert_eq!(browser.text("#reasons"), "");
-    stage.status.raise(Code::SocketDown, "the socket is down");
+    stage.status.raise(Code::SocketDown, "the socket is down".to_owned());
     browser.wait_for("#word", "Degraded");
 
     assert_eq!(browser.run("return window.same;"), true);
@@ -75,7 +75,7 @@ fn whatever_an_event_contains_is_shown_as_text() {
     let exact = r#"{"event_id":"AUDIOHOOK-0009","timestamp":"never","raw_event":{"n":1.0,"long":12345678901234567890,"big":1e400,"a":1,"a":2}}"#;
     add(&stage, &[bad, odd]);
     stage.status.recent.extend([exact.as_bytes()].into_iter());
-    stage.status.raise(Code::SubscriptionRejected, markup);
+    stage.status.raise(Code::SubscriptionRejected, markup.to_owned());
     browser.open(&page(&stage));
     browser.wait("document.querySelectorAll('#rows tr').length === 3");
     for part in ["#rows", "#reasons", "#integrations", "#conversations", "#legend"] {
@@ -278,7 +278,7 @@ fn the_clusters_tile_says_what_is_wrong_with_it() {
     let stage = Stage::start(None);
     browser.open(&page(&stage));
     browser.wait_for("#cluster-big", "Up to date");
-    stage.status.raise(Code::ElasticUnreachable, "the cluster takes no documents; look at the cluster");
+    stage.status.raise(Code::ElasticUnreachable, "the cluster takes no documents; look at the cluster".to_owned());
     browser.wait_for("#cluster-big", "Unreachable");
     stage.status.gauges.elastic_backlog_bytes.set(36_000_000);
     browser.wait_for("#cluster-small", "34 MiB waiting");
