@@ -8,6 +8,7 @@ pub mod cli;
 pub mod clock;
 pub mod collector;
 pub mod config;
+pub mod dedup;
 pub mod demo;
 pub mod elastic;
 pub mod event;
