@@ -21,14 +21,12 @@ pub mod message;
 pub mod net;
 pub mod output;
 pub mod reader;
-pub mod records;
 pub mod secret;
 pub mod signals;
 pub mod simulator;
 pub mod status;
 pub mod systemd;
 pub mod thread;
-pub mod window;
 pub mod writer;
 
 use std::ffi::OsString;

@@ -7,6 +7,7 @@
 pub mod backups;
 pub mod identity;
 mod lines;
+pub mod records;
 mod lock;
 pub mod owner;
 #[cfg(test)]

@@ -135,9 +135,14 @@ impl Index {
         }
     }
 
+    /// Whether it holds this record.
+    pub fn has(&self, content: u64, record: Record) -> bool {
+        self.of(content).binary_search(&Packed::new(record)).is_ok()
+    }
+
     /// Forgets the records before this instant.
     pub fn forget_before(&mut self, instant: Millis) {
-        self.complete_since = self.complete_since.max(instant);
+        let before = self.len;
         let (lists, free, mut len) = (&mut self.lists, &mut self.free, 0);
         self.slots.retain(|_, slot| {
             if slot.0 & LIST == 0 {
@@ -155,6 +160,9 @@ impl Index {
             !lists[number].is_empty()
         });
         self.len = len;
+        if len < before {
+            self.complete_since = self.complete_since.max(instant);
+        }
         if self.slots.capacity() > 4 * self.slots.len() + 1024 {
             self.slots.shrink_to(2 * self.slots.len());
         }
@@ -254,8 +262,7 @@ impl<'a> Records<'a> {
     /// Whether a socket record without a time of its own has this content and receipt: two receipts in one millisecond
     /// must not give one id.
     pub fn has_receipt(&self, content: u64, at: Millis) -> bool {
-        let receipt = Packed::new(Record { at, timed: false, source: Source::Socket });
-        self.index.of(content).binary_search(&receipt).is_ok()
+        self.index.has(content, Record { at, timed: false, source: Source::Socket })
     }
 
     pub fn row_delay_ms(&self) -> i64 {

@@ -75,6 +75,9 @@ pub struct Rows {
     count: usize,
     bytes: usize,
     unjudged_since: Option<Millis>,
+    /// The newest row since the first page of a piece, and whether each came after the one before it.
+    newest: Millis,
+    in_order: bool,
 }
 
 impl Default for Rows {
@@ -86,7 +89,15 @@ impl Default for Rows {
 impl Rows {
     /// For a read that judges the rows of this span.
     pub fn new(span: Span) -> Self {
-        Self { span, held: HashMap::new(), count: 0, bytes: 0, unjudged_since: None }
+        Self {
+            span,
+            held: HashMap::new(),
+            count: 0,
+            bytes: 0,
+            unjudged_since: None,
+            newest: Millis::MIN,
+            in_order: true,
+        }
     }
 
     /// How many rows are held.
@@ -104,14 +115,33 @@ impl Rows {
         rows.map(|row| row.time.from).min()
     }
 
+    /// Drops what is held; how many rows that were not counted yet.
+    pub fn clear(&mut self) -> u64 {
+        let held = self.held.drain().flat_map(|(_, rows)| rows).filter(|row| !row.is_context).count();
+        (self.count, self.bytes) = (0, 0);
+        held as u64
+    }
+
+    /// The rows that follow begin anew, in the order of time; `is_all`: they are of all definitions of the read.
+    pub fn begin_piece(&mut self, is_all: bool) {
+        (self.newest, self.in_order) = (Millis::MIN, is_all);
+    }
+
+    /// Every row of the read before this was offered, as far as their order tells.
+    pub fn complete_to(&self) -> Millis {
+        if self.in_order { self.newest } else { Millis::MIN }
+    }
+
     /// Judges a row, or holds it.
     pub fn offer(&mut self, content: u64, time: Range, received: Millis, text: &str, records: Records<'_>) -> Verdict {
+        let is_timed = time.from == time.to;
+        self.in_order &= is_timed && time.from >= self.newest;
+        self.newest = self.newest.max(time.from);
         if !records.reach(time.from) {
             self.unjudged_since = Some(self.unjudged_since.map_or(time.from, |since| since.min(time.from)));
             return Verdict::Duplicate;
         }
         let is_judged = self.span.judges(time);
-        let is_timed = time.from == time.to;
         let quick = if is_timed { records.quick(content, time.from) } else { Quick::Ask };
         match quick {
             Quick::Known => return Verdict::Duplicate,

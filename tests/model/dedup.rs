@@ -164,7 +164,7 @@ impl Collector {
         mut pages_max: usize,
     ) -> Option<bool> {
         let is_there = |event: &&Event| event.frame + event.row_after <= now && event.row >= span.from - MARGIN_MS;
-        let mut visible: Vec<&Event> = events.iter().filter(is_there).filter(|event| event.row <= now).collect();
+        let mut visible: Vec<&Event> = events.iter().filter(is_there).filter(|event| event.row < span.to).collect();
         visible.sort_by_key(|event| event.row);
         let mut rows = Rows::new(span);
         for page in visible.chunks(page_rows) {
