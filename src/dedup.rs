@@ -30,7 +30,7 @@ pub const RECEIPT_DELAY_MS: i64 = 120_000;
 pub const MARGIN_MS: i64 = 2 * TOLERANCE_MS;
 
 /// Where an event was seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
     Socket,
     History,
@@ -54,7 +54,7 @@ impl Range {
 }
 
 /// A record of the file, as far as deduplication knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Record {
     /// The event's own time, or the receipt where it has none.
     pub at: Millis,

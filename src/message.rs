@@ -118,7 +118,11 @@ impl Frames {
 /// What the session thread gives to the writer, in order.
 pub enum WriterCommand {
     /// A read of the history begins: its pages follow, then its end. What was held of another read is dropped.
-    Begin(Span),
+    Begin {
+        span: Span,
+        /// What the checkpoint covers from now on; none where it stays as it is.
+        covered: Option<Arc<[String]>>,
+    },
     /// Records from the files, for rows that are older than the writer's index reaches.
     Records(Box<Index>),
     Page(Page),
@@ -126,7 +130,7 @@ pub enum WriterCommand {
     ReadUpTo(Millis),
     /// The read is done: all its rows were given.
     End {
-        /// What it read, and up to where it judges.
+        /// What the checkpoint covers in addition from now on.
         ids: Arc<[String]>,
         up_to: Millis,
         purpose: Purpose,
@@ -168,6 +172,22 @@ pub struct Page {
     pub is_first: bool,
     /// `ids` are all definitions of the read.
     pub is_all: bool,
+}
+
+impl Page {
+    /// A page without rows, to which rows are added that were read before.
+    pub fn of_rows(asked: Range) -> Self {
+        let (body, rows) = Default::default();
+        Self { body, rows, received: 0, ids: Arc::from([]), asked, is_first: true, is_all: true }
+    }
+
+    /// Adds a row that was received then.
+    pub fn push_row(&mut self, text: &str, received: Millis) {
+        let from = self.body.len();
+        self.body.push_str(text);
+        self.rows.push(from..self.body.len());
+        self.received = received;
+    }
 }
 
 /// A channel that a later start may take up again.

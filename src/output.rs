@@ -7,9 +7,9 @@
 pub mod backups;
 pub mod identity;
 mod lines;
-pub mod records;
 mod lock;
 pub mod owner;
+pub mod records;
 #[cfg(test)]
 mod tests;
 

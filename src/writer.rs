@@ -13,8 +13,8 @@ pub mod state;
 mod tests;
 mod unreadable;
 
-use std::sync::Arc;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, after, never, select};
@@ -32,7 +32,6 @@ pub use begin::{Appender, Begin};
 use intake::Intake;
 use state::State;
 use unreadable::Unreadable;
-
 
 /// Bytes of lines gathered for one write, about: gathering never waits.
 const GATHER_BYTES: usize = 128 * 1024;
@@ -55,7 +54,6 @@ const CLUSTER_STOP_MAX: Duration = Duration::from_secs(1);
 
 /// How long the last unreadable frame is told of in `/health`.
 const UNREADABLE_TOLD: Duration = Duration::from_secs(3600);
-
 
 /// Events named in the log in a second, at most; the others are counted.
 const LOGGED_EVENTS_MAX: u32 = 20;
@@ -183,7 +181,13 @@ impl Writer {
     fn take(&mut self, command: WriterCommand, stop: &Receiver<()>) -> Result<(), String> {
         self.want_log_samples();
         match command {
-            WriterCommand::Begin(span) => self.intake.begin_read(span),
+            WriterCommand::Begin { span, covered } => {
+                self.intake.begin_read(span);
+                if let Some(covered) = covered.filter(|covered| **covered != *self.state.covered) {
+                    self.state.covered = covered.to_vec();
+                    self.save_state();
+                }
+            }
             WriterCommand::Records(records) => self.intake.from_files = Some(records),
             WriterCommand::Page(page) => self.intake.page(&page),
             WriterCommand::ReadUpTo(instant) => {
@@ -225,22 +229,13 @@ impl Writer {
     }
 
     /// The read is done: what it brought is written, and remembered once it is durable.
-    fn end_read(
-        &mut self,
-        ids: &[String],
-        up_to: Millis,
-        purpose: Purpose,
-        stop: &Receiver<()>,
-    ) -> Result<(), String> {
+    fn end_read(&mut self, ids: &[String], up_to: Millis, purpose: Purpose, stop: &Receiver<()>) -> Result<(), String> {
         self.intake.end_read();
         self.flush(stop)?;
         let (appended, unjudged_since) = (self.intake.appended, self.intake.unjudged_since);
         self.intake.drop_read();
         match (purpose, unjudged_since) {
-            (Purpose::CatchUp, None) => {
-                self.state.covered = ids.to_vec();
-                self.move_checkpoint(up_to, stop)?;
-            }
+            (Purpose::CatchUp, None) => self.move_checkpoint(up_to, stop)?,
             (Purpose::Coverage, None) => {
                 self.sync(stop)?;
                 let covered = &mut self.state.covered;

@@ -220,24 +220,20 @@ impl History {
         self.unknown_ids.clear();
     }
 
-    /// The read that comes next, and whether its first request was not sent yet; with the span of its next piece.
-    pub fn upcoming(&self) -> Option<(&Read, bool, Range)> {
-        let job = self.jobs.front()?;
-        let from = self.piece.as_ref().map_or(job.at, |piece| piece.from);
-        let to = self.piece.as_ref().map_or((from + self.piece_ms).min(job.read.until), |piece| piece.to);
-        Some((&job.read, job.requests == 0, Range { from, to }))
+    /// The piece that begins with the next request; none in the middle of a piece.
+    pub fn next_piece(&self) -> Option<Range> {
+        let job = self.jobs.front().filter(|_| self.piece.is_none())?;
+        Some(Range { from: job.at - 1, to: (job.at + self.piece_ms).min(job.read.until) })
     }
 
-    /// Whether a new piece begins with the next request.
-    pub fn begins_piece(&self) -> bool {
-        self.piece.is_none() && !self.jobs.is_empty()
+    /// Whether pieces can be shorter than they are now.
+    pub fn can_be_halved(&self) -> bool {
+        self.piece_ms > PIECE_MS_MIN
     }
 
     /// Asks for half the span at once from now on: it holds too much.
-    pub fn halve_next_piece(&mut self) -> bool {
-        let is_long = self.piece_ms > PIECE_MS_MIN;
+    pub fn halve_next_piece(&mut self) {
         self.piece_ms = (self.piece_ms / 2).max(PIECE_MS_MIN);
-        is_long
     }
 
     /// What to ask for next; `service_now` is the service's clock.
@@ -379,7 +375,7 @@ impl History {
                 }
             }
             // Long spans take long: shorter ones may be answered in time.
-            Kind::Network | Kind::Unavailable | Kind::Nonsense => {
+            Kind::Network | Kind::Unavailable(_) | Kind::Nonsense => {
                 if has_cursor && piece.failures >= CURSOR_FAILURES_MAX {
                     piece.begin_group();
                 } else if !has_cursor && piece.failures >= 2 {
@@ -487,7 +483,8 @@ impl Job {
 
 impl Piece {
     fn new(from: Millis, to: Millis, ids: &[String], group_max: usize) -> Self {
-        let groups: VecDeque<Vec<String>> = ids.chunks(group_max.min(ids.len()).max(1)).map(<[String]>::to_vec).collect();
+        let groups: VecDeque<Vec<String>> =
+            ids.chunks(group_max.min(ids.len()).max(1)).map(<[String]>::to_vec).collect();
         Self {
             from,
             to,

@@ -8,11 +8,11 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::{Flow, backups, each_line_backwards, first_line};
 use crate::clock::Millis;
 use crate::config::Output;
-use crate::event::{Line, read_line};
-use super::{Flow, backups, each_line_backwards, first_line};
 use crate::dedup::{Range, Record, Source, TOLERANCE_MS};
+use crate::event::{Line, read_line};
 
 /// How far beyond the horizon rows of the history are read where no frame stands among them: a wall clock that jumped an
 /// hour back leaves receipts out of order.
@@ -174,7 +174,11 @@ pub fn observation(line: &Line<'_>, row_delay_ms: i64) -> (u64, Record) {
     let receipt = Record { at: line.received.unwrap_or(0), timed: false, source };
     let record = match line.own_time {
         // The predecessor's receipt is certain, the event's own time less so: it is taken only where they agree.
-        Some(own) if line.legacy && line.received.is_some() && !receipt.range(row_delay_ms).overlaps(Range::at(own)) => receipt,
+        Some(own)
+            if line.legacy && line.received.is_some() && !receipt.range(row_delay_ms).overlaps(Range::at(own)) =>
+        {
+            receipt
+        }
         Some(own) => Record { at: own, timed: true, source },
         None => receipt,
     };

@@ -16,8 +16,8 @@ use super::unreadable::Unreadable;
 use super::{LOGGED_EVENTS_MAX, Writer};
 use crate::clock::{Clock, Millis, format_millis};
 use crate::config::{Config, Delivery};
-use crate::elastic::Sink;
 use crate::dedup::RECEIPT_DELAY_MS;
+use crate::elastic::Sink;
 use crate::event::{Definitions, Line, Redaction};
 use crate::logging::Rate;
 use crate::message::{ChannelState, Definition, Page, SessionEvent};
@@ -78,7 +78,10 @@ impl Writer {
         let mut unreadable = Unreadable::new(path, !redaction.is_on());
         let wall = clock.wall();
         if let Some(torn) = torn {
-            log::warn!("the last line of {} was incomplete and is quarantined; its event is read from the history again", path.display());
+            log::warn!(
+                "the last line of {} was incomplete and is quarantined; its event is read from the history again",
+                path.display()
+            );
             if let Err(error) = unreadable.keep(wall, TORN, &torn) {
                 log::error!("cannot quarantine an incomplete line: {error}");
             }
@@ -86,7 +89,14 @@ impl Writer {
         let state = begin_state(&config, wall)?;
         let checkpoint = state.checkpoint_ms.unwrap_or(wall);
         let origin = state.origin_ms.unwrap_or(checkpoint);
-        let begin = Begin { checkpoint, origin, by_wall: state.by_wall, covered: state.covered.clone(), definitions: state.definitions.clone(), channel: state.channel.clone() };
+        let begin = Begin {
+            checkpoint,
+            origin,
+            by_wall: state.by_wall,
+            covered: state.covered.clone(),
+            definitions: state.definitions.clone(),
+            channel: state.channel.clone(),
+        };
         let beat = status.beats.register("writer");
         let overlap_ms = config.catch_up.overlap.as_millis() as i64;
         if config.genesys.delivery != Delivery::Websocket {
@@ -193,9 +203,9 @@ impl<'c> Appender<'c> {
         let redaction = Redaction::new(&config.output.redact_fields);
         if let Some(torn) = torn {
             let mut unreadable = Unreadable::new(path, !redaction.is_on());
-            unreadable
-                .keep(now, TORN, &torn)
-                .map_err(|error| format!("cannot quarantine the incomplete last line of {}: {error}", path.display()))?;
+            unreadable.keep(now, TORN, &torn).map_err(|error| {
+                format!("cannot quarantine the incomplete last line of {}: {error}", path.display())
+            })?;
         }
         let mut intake = Intake::new(redaction, config.catch_up.overlap.as_millis() as i64);
         intake.definitions = Definitions::new(definitions);

@@ -11,8 +11,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, never};
 
 use super::{STOP_MAX, Writer, state};
 use crate::clock::Millis;
-use crate::elastic::Sink;
 use crate::dedup::RECEIPT_DELAY_MS;
+use crate::elastic::Sink;
 use crate::message::SessionEvent;
 use crate::output::{Change, Stopped, backups};
 use crate::status::{Code, Problem, RECENT_MAX};
@@ -63,7 +63,9 @@ impl Writer {
         };
         self.beat.busy();
         if stopping && self.clock.now() > *gives_up.get_or_insert(self.clock.now() + STOP_MAX) {
-            return Err(format!("{what}; the events that waited in memory are read from the history after the next start"));
+            return Err(format!(
+                "{what}; the events that waited in memory are read from the history after the next start"
+            ));
         }
         Ok(())
     }
@@ -120,7 +122,10 @@ impl Writer {
             Err(error) if error.kind() == ErrorKind::NotFound => self.look(),
             Err(error) => {
                 self.status.counters.errors.add(1);
-                log::error!("cannot rotate {}: {error}; the file grows until that is fixed", self.output.path().display());
+                log::error!(
+                    "cannot rotate {}: {error}; the file grows until that is fixed",
+                    self.output.path().display()
+                );
                 self.output.not_rotated();
             }
         }

@@ -43,10 +43,8 @@ pub struct Quarantined {
     pub frame: Vec<u8>,
 }
 
-const DAY_MS: i64 = 24 * 3_600_000;
-
-/// Rows that were put aside are remembered, so many of them: each read of the overlap brings them again.
-const ODD_ROWS_MAX: usize = 4096;
+/// Rows that were quarantined are remembered, so many of them: each read of the overlap brings them again.
+const SEEN_REJECTS_MAX: usize = 4096;
 
 /// All that is known while judging, and the buffers that are filled.
 pub struct Intake {
@@ -318,9 +316,10 @@ fn is_asked_for(event: &Event<'_>, ids: &[String]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::message::Frames;
-    use crate::window::{EVENTS_MAX, WAIT};
 
     fn batch(frames: &[&str]) -> Batch {
         let mut all = Frames::default();
@@ -335,7 +334,23 @@ mod tests {
             body.push_str(row);
             ranges.push(from..body.len());
         }
-        Page { body, rows: ranges, received: 1_795_430_700_000 }
+        Page {
+            body,
+            rows: ranges,
+            received: 1_795_430_700_000,
+            ids: Arc::from(["AUDIOHOOK-0001".to_owned()]),
+            asked: Range { from: 1_795_430_000_000, to: 1_795_431_000_000 },
+            is_first: true,
+            is_all: true,
+        }
+    }
+
+    /// A read of the history that brings these rows, once.
+    fn read(intake: &mut Intake, rows: &[String]) {
+        intake.begin_read(Span { from: 1_795_430_000_000, to: 1_795_431_000_000 });
+        intake.page(&page(rows));
+        intake.end_read();
+        intake.drop_read();
     }
 
     fn row(time: &str) -> String {
@@ -366,63 +381,63 @@ mod tests {
             r#"{"result":"200"}"#,
             r#"{"topicName":"v2.system.socket_closing"}"#,
         ]));
-        intake.page(
-            &page(&[row("2026-11-23T10:44:05.500Z"), row("2026-11-23T10:44:15.123Z"), "5".into(), "{}".into()]),
-            Instant::now(),
-        );
+        let foreign = row("2026-11-23T10:44:25.123Z").replace("AUDIOHOOK-0001", "AUDIOHOOK-0002");
+        let rows = [row("2026-11-23T10:44:05.500Z"), row("2026-11-23T10:44:15.123Z"), "5".into(), "{}".into(), foreign];
+        read(&mut intake, &rows);
         let t = &intake.tally;
-        assert_eq!((t.received_websocket, t.received_history), (4, 4));
-        assert_eq!((t.written, t.duplicate, t.filtered, t.unreadable), (2, 2, 2, 2));
+        assert_eq!((t.received_websocket, t.received_history), (4, 5));
+        assert_eq!((t.written, t.duplicate, t.filtered, t.unreadable), (2, 2, 3, 2));
         assert_eq!(intake.controls, [(1, Control::SocketClosing)]);
         assert_eq!(records(&intake).len(), 2);
         assert_eq!(intake.ends.last(), Some(&intake.lines.len()));
     }
 
     #[test]
-    fn a_row_that_is_no_event_is_put_aside_once_however_often_it_is_read() {
+    fn a_row_that_is_not_an_event_is_quarantined_once_however_often_it_is_read() {
         let mut intake = Intake::new(Redaction::default(), 900_000);
         for _ in 0..3 {
-            intake.page(&page(&["5".into(), row("2026-11-23T10:44:05.500Z"), "[6]".into()]), Instant::now());
+            read(&mut intake, &["5".into(), row("2026-11-23T10:44:05.500Z"), "[6]".into()]);
         }
         let t = &intake.tally;
         assert_eq!((t.received_history, t.written, t.duplicate, t.unreadable), (9, 1, 6, 2));
-        assert_eq!(intake.asides.len(), 2);
+        assert_eq!(intake.quarantine.len(), 2);
     }
 
     #[test]
-    fn a_row_that_may_have_been_forgotten_is_not_judged_until_the_file_was_looked_at() {
+    fn rows_older_than_the_index_reaches_are_judged_with_the_records_from_the_files() {
         let mut intake = Intake::new(Redaction::default(), 900_000);
-        let forgotten = crate::clock::parse_instant("2026-11-23T10:40:00Z").unwrap();
-        for n in 0..=EVENTS_MAX as u64 {
-            let moment = Moment::Own(forgotten + n as i64 / 1_000);
-            let content = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            intake.window.note(Sighting { content, way: Way::Socket, moment });
-        }
-        let rows = [row("2026-11-23T10:39:00.000Z"), row("2026-11-23T10:40:01.000Z"), row("2026-11-23T10:44:05.500Z")];
-        // The service keeps nothing that is as old.
-        let absurd = row("1970-01-01T00:00:01.000Z");
-        intake.page(&page(&[&rows[..], &[absurd]].concat()), Instant::now());
-        assert_eq!(intake.unsure, Some((forgotten - 60_000, forgotten + 1_000)));
-        assert_eq!((intake.tally.written, intake.tally.duplicate), (2, 2));
-        // One of them came on the socket while the file was read.
-        intake.batch(&batch(&[&FRAME.replace("1795430645123", &(forgotten + 1_000).to_string())]));
-        intake.missing(&page(&rows[..2]));
-        assert_eq!((intake.tally.written, intake.tally.duplicate, intake.tally.received_history), (4, 3, 6));
+        let at = crate::clock::parse_instant("2026-11-23T10:44:05.500Z").unwrap();
+        intake.index.filled_since(at + 60_000);
+        read(&mut intake, &[row("2026-11-23T10:44:05.500Z")]);
+        assert_eq!((intake.tally.written, intake.tally.duplicate), (0, 1));
+        intake.begin_read(Span { from: at - 1_000, to: at + 1_000 });
+        let mut records = Index::new(10, 1_020_000);
+        records.filled_since(at - 100_000);
+        intake.from_files = Some(Box::new(records));
+        intake.page(&page(&[row("2026-11-23T10:44:05.500Z"), row("2026-11-23T10:44:05.500Z")]));
+        intake.end_read();
+        assert_eq!((intake.appended, intake.unjudged_since), (1, None));
+        assert_eq!((intake.tally.written, intake.tally.duplicate), (1, 2));
     }
 
     #[test]
-    fn a_row_that_only_looked_like_the_twin_is_written_when_it_has_waited() {
-        let (mut intake, now) = (Intake::new(Redaction::default(), 900_000), Instant::now());
+    fn of_two_rows_near_one_frame_the_farther_one_is_written() {
+        let mut intake = Intake::new(Redaction::default(), 900_000);
         intake.batch(&batch(&[FRAME]));
-        intake.page(&page(&[row("2026-11-23T10:44:04.123Z"), row("2026-11-23T10:44:05.124Z")]), now);
-        // One of the rows is a duplicate; the other is nothing yet.
-        assert_eq!((intake.tally.written, intake.tally.duplicate), (1, 1));
-        intake.settle(now, 1_795_430_700_000);
-        assert_eq!(intake.tally.written, 1);
-        intake.settle(now + WAIT, 1_795_430_705_000);
+        read(&mut intake, &[row("2026-11-23T10:44:04.123Z"), row("2026-11-23T10:44:05.124Z")]);
         let times: Vec<String> = records(&intake).iter().map(|r| r["timestamp"].as_str().unwrap().to_owned()).collect();
         assert_eq!(times, ["2026-11-23T10:44:05.123Z", "2026-11-23T10:44:04.123Z"]);
         assert_eq!((intake.tally.written, intake.tally.duplicate), (2, 1));
+    }
+
+    #[test]
+    fn a_row_without_a_time_is_written_once_however_often_it_is_read() {
+        let mut intake = Intake::new(Redaction::default(), 900_000);
+        let untimed = row("").replace(r#""dateCreated":"","#, "");
+        for _ in 0..3 {
+            read(&mut intake, std::slice::from_ref(&untimed));
+        }
+        assert_eq!((intake.tally.written, intake.tally.duplicate), (1, 2));
     }
 
     #[test]
@@ -434,7 +449,7 @@ mod tests {
             description: None,
         };
         intake.definitions = Definitions::new(&[definition]);
-        intake.page(&page(&[row("2026-11-23T10:44:04.123Z")]), Instant::now());
+        read(&mut intake, &[row("2026-11-23T10:44:04.123Z")]);
         let record = &records(&intake)[0];
         assert_eq!(record["event_name"], "A \"name\"");
         assert_eq!(record["topic"], "v2.operations.events.AUDIOHOOK-0001");
@@ -458,7 +473,7 @@ mod tests {
         assert_eq!(hidden["raw_event"]["phoneNumber"], "[redacted]");
         assert_eq!(hidden["raw_event"]["eventEntity"]["name"], "[redacted]");
         assert_eq!(hidden["entity_id"], "e");
-        assert_eq!(hiding.mentions[0].conversation_id, "[redacted]");
+        assert_eq!(hiding.log_samples[0].conversation_id, "[redacted]");
     }
 
     #[test]

@@ -39,7 +39,7 @@ impl Writer {
         }
     }
 
-    fn quarantine(&mut self, rejected: &[intake::Quarantined]) {
+    pub(super) fn quarantine(&mut self, rejected: &[intake::Quarantined]) {
         let channel = self.state.channel.as_ref().map_or("", |channel| channel.id.as_str());
         let mut failed = None;
         for one in rejected {
@@ -48,7 +48,9 @@ impl Writer {
             let frame = crate::secret::hide(&frame, channel);
             if let Err(error) = self.unreadable.keep(one.at, &one.reason, frame.as_bytes()) {
                 if !std::mem::replace(&mut self.quarantine_failed, true) {
-                    log::error!("cannot quarantine a frame: {error}; further ones are only counted until that is fixed");
+                    log::error!(
+                        "cannot quarantine a frame: {error}; further ones are only counted until that is fixed"
+                    );
                 }
                 failed = Some(error);
                 break;
@@ -72,7 +74,9 @@ impl Writer {
                 format!("only the reason is kept in {path}, because REDACT_FIELDS is set"),
                 "Report the reason.".to_owned(),
             ),
-            None => (format!("it is kept in {path}"), format!("Check in {path} whether it was an event, and report it.")),
+            None => {
+                (format!("it is kept in {path}"), format!("Check in {path} whether it was an event, and report it."))
+            }
         };
         let what = format!("{what}; an event in it is missing unless the history brings it; {kept}");
         self.status.raise(Code::UnreadableFrames, Problem::new(what, cure));

@@ -77,6 +77,8 @@ struct Snapshot<'a> {
     has_topics: bool,
     /// Whether a topic has a history.
     has_ids: bool,
+    /// TOPICS_FILE names definitions, and the service has none of them.
+    names_unknown_only: bool,
     /// The service refuses the credentials; and whether a token is left that still holds.
     refused: Option<&'a Problem>,
     has_token: bool,
@@ -112,7 +114,9 @@ impl Snapshot<'_> {
     fn judge(&self) -> Health {
         let (socket, history) = (self.socket_works(), self.history_works());
         let nothing_to_open = self.socket.is_down || !self.socket.is_wanted || self.socket.is_open;
-        let is_receiving = if socket || history {
+        let is_receiving = if self.names_unknown_only {
+            false
+        } else if socket || history {
             true
         } else if nothing_to_open && self.is_over_grace {
             false
@@ -236,6 +240,13 @@ impl Snapshot<'_> {
                 format!("Name {TOPIC_PREFIX}{ID_PREFIX}* in TOPICS_FILE and restart the collector."),
             );
         }
+        if self.names_unknown_only {
+            let path = self.topics_file.display();
+            return Problem::new(
+                format!("not collecting: no definition that TOPICS_FILE {path} names exists in Genesys Cloud"),
+                "Run `audiohook-collector check`, correct the names in TOPICS_FILE, and restart the collector.",
+            );
+        }
         let (socket, history) = (self.why_no_socket(), self.why_no_history());
         let what = match history {
             Some(history) => format!("not collecting: {socket}, and {history}; {impact}"),
@@ -353,6 +364,7 @@ impl Session {
             topics_file: &genesys.topics_file,
             has_topics: !self.plan.topics.is_empty(),
             has_ids: !self.plan.ids.is_empty(),
+            names_unknown_only: self.definitions.unknown_only(&self.plan),
             refused,
             has_token: self.api.token().is_some(),
             socket,
