@@ -119,8 +119,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_page_is_an_error() {
-        for body in ["", "<html>", "{}", r#"{"entities":{}}"#, r#"{"entities":[{"a":1}"#] {
+    fn a_page_without_entities_has_no_rows() {
+        for body in ["{}", r#"{"entities":null}"#] {
+            assert_eq!(parse(body, API), Ok(Parsed { rows: Vec::new(), next: None }), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_page_is_an_error() {
+        for body in ["", "<html>", "[]", r#"{"entities":{}}"#, r#"{"entities":[{"a":1}"#] {
             assert!(parse(body, API).is_err(), "{body}");
         }
     }
