@@ -141,8 +141,9 @@ impl Session {
         let definitions = Definitions::new(file, backoff.clone(), now);
         let history = History::new(&genesys.api_url, config.catch_up.rate);
         let owner = channel::owner(genesys);
+        let is_usable = |state: &ChannelState| channel::is_usable(state, &owner, api.service().now());
+        let remembered = start.channel.clone().filter(is_usable);
         Self {
-            api,
             service_time: ServiceTime::default(),
             outbox: Outbox::new(to_writer),
             started: now,
@@ -153,13 +154,14 @@ impl Session {
             plan: definitions.plan(),
             definitions,
             transport: Transport::new(genesys.delivery, now),
-            subscription: Subscription::new(start.channel.clone(), owner, backoff.clone(), now),
+            subscription: Subscription::new(remembered, backoff.clone(), now),
             is_channel_kept: true,
             connections: Connections::new(backoff.clone(), config.reconnect.delay, now),
             reading: Reading::new(history, &start, backoff, now),
             comparing: comparing::Comparing::default(),
             auditing: auditing::Auditing::default(),
             health: health::Health::default(),
+            api,
             config,
             news,
             open,
@@ -310,8 +312,7 @@ impl Session {
     }
 
     fn subscription_due(&self) -> Option<Instant> {
-        let wants_socket = self.wants_socket();
-        self.may_subscribe().then(|| self.subscription.due(&self.api, &self.plan.topics, wants_socket))
+        self.may_subscribe().then(|| self.subscription.due(&self.api, &self.plan.topics))
     }
 
     /// Takes the next step towards a subscribed channel, or renews its subscriptions.
@@ -430,7 +431,7 @@ impl Session {
     fn after_close(&mut self, next: Next) {
         match next {
             Next::Nothing => {}
-            Next::Check(channel) => self.subscription.check(channel, self.connections.open_at()),
+            Next::Check(at) => self.subscription.renew(at),
             // Channels are few: a service that refuses each new one's socket is not given the next at once.
             Next::Replace => self.subscription.replace(self.clock.now()),
             Next::Renew => self.renew_token_and_channel("the server closed the socket because of its token"),
