@@ -198,6 +198,13 @@ impl Api {
         Ok(definitions)
     }
 
+    /// The answer lists definitions, and none of AudioHook's.
+    pub fn no_audiohook_definitions(&self) -> ApiError {
+        ApiError::new(Kind::Nonsense, "ask for the event definitions", "the list has no AudioHook definition")
+            .with_cure("Check that the organization has an AudioHook integration (Admin > Integrations).")
+            .with_correlation(self.correlation())
+    }
+
     /// How operational events may be delivered: `GET /api/v2/notifications/availabletopics`; none when it is not said.
     ///
     /// # Errors

@@ -97,6 +97,11 @@ impl Connections {
         self.current.is_some()
     }
 
+    /// Since when the current socket is open.
+    pub fn opened_at(&self) -> Option<Instant> {
+        self.current.as_ref().and_then(|current| current.opened)
+    }
+
     pub fn why_down(&self) -> &Problem {
         &self.why_down
     }

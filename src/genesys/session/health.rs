@@ -56,6 +56,8 @@ struct Snapshot<'a> {
     has_topics: bool,
     /// Whether a topic has a history.
     has_ids: bool,
+    /// TOPICS_FILE names definitions, and the service has none of them.
+    names_unknown_only: bool,
     /// The service refuses the credentials; and whether a token is left that still holds.
     refused: Option<&'a Problem>,
     has_token: bool,
@@ -104,7 +106,7 @@ impl Snapshot<'_> {
         let (socket, history) = (self.socket_works(), self.history_is(State::Works));
         let nothing_follows = self.is_down || self.is_open || !self.wants_socket;
         let is_failure = nothing_follows && self.is_over_grace;
-        let is_receiving = socket || history || !is_failure && self.before.is_receiving;
+        let is_receiving = !self.names_unknown_only && (socket || history || !is_failure && self.before.is_receiving);
         let lives_on_history = history && (self.is_down || !self.wants_socket);
         let is_ready = socket || lives_on_history || self.before.is_ready && is_receiving;
         let is_subscribed = self.is_open && self.has_permitted;
@@ -202,6 +204,12 @@ impl Snapshot<'_> {
                 format!("Name {TOPIC_PREFIX}{ID_PREFIX}* in TOPICS_FILE and restart the collector."),
             );
         }
+        if self.names_unknown_only {
+            return Problem::new(
+                format!("not collecting: no definition that TOPICS_FILE {path} names exists in Genesys Cloud"),
+                "Run `audiohook-collector check`, correct the names in TOPICS_FILE, and restart the collector.",
+            );
+        }
         let forbidden = self.why_history.filter(|_| self.history_is(State::Forbidden));
         let cure = match forbidden {
             Some(why) => or_retried(&why.cure),
@@ -294,6 +302,7 @@ impl Session {
             topics_file: &genesys.topics_file,
             has_topics: !self.plan.topics.is_empty(),
             has_ids: !self.plan.ids.is_empty(),
+            names_unknown_only: self.definitions.unknown_only(&self.plan),
             refused,
             has_token: self.api.token().is_some(),
             may_subscribe: self.may_subscribe(),
@@ -344,6 +353,7 @@ mod tests {
             topics_file: Path::new("topics.json"),
             has_topics: true,
             has_ids: true,
+            names_unknown_only: false,
             refused: None,
             has_token: true,
             may_subscribe: true,
@@ -373,7 +383,13 @@ mod tests {
         };
         let failing = Snapshot { history: State::Failing, why_history: Some(&why), ..all_well };
         let locked = Snapshot { refused: Some(&refused), has_token: false, ..down };
-        let table: [(&str, Snapshot<'_>, &[Code], &str); 20] = [
+        let table: [(&str, Snapshot<'_>, &[Code], &str); 21] = [
+            (
+                "unknown names",
+                Snapshot { names_unknown_only: true, ..all_well },
+                &[NotReceiving],
+                "no definition that TOPICS_FILE topics.json names exists",
+            ),
             ("all is well", all_well, &[], ""),
             ("starting", start, &[Starting], "not subscribed yet; until then events are late; Genesys keeps them"),
             (
