@@ -406,8 +406,12 @@ impl Session {
                 } else if self.connections.is_opening(connection) {
                     self.status.counters.errors.add(1);
                 }
-                let next = self.connections.closed(connection, &why, at, now);
-                self.after_close(next);
+                match self.connections.closed(connection, &why, at, now) {
+                    Next::Nothing => {}
+                    Next::Check(at) => self.subscription.renew(at),
+                    Next::Replace => self.subscription.replace(now),
+                    Next::Renew => self.renew_token_and_channel("the server closed the socket because of its token"),
+                }
             }
             SessionEvent::Control { connection, control } => self.control(connection, control),
             SessionEvent::ChannelKept => {
@@ -421,16 +425,6 @@ impl Session {
             }
         }
         self.status.gauges.socket_connected.set(i64::from(self.connections.has_socket()));
-    }
-
-    fn after_close(&mut self, next: Next) {
-        match next {
-            Next::Nothing => {}
-            Next::Check(at) => self.subscription.renew(at),
-            // Channels are few: a service that refuses each new one's socket is not given the next at once.
-            Next::Replace => self.subscription.replace(self.clock.now()),
-            Next::Renew => self.renew_token_and_channel("the server closed the socket because of its token"),
-        }
     }
 
     fn control(&mut self, connection: Connection, control: Control) {

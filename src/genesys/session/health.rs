@@ -150,10 +150,10 @@ impl Snapshot<'_> {
 
     fn refused_credentials(&self) -> Problem {
         let Problem { what, cure } = self.refused.cloned().unwrap_or_default();
-        let impact = if self.has_token || self.socket_works() {
-            "collecting goes on until the present token and channel end".to_owned()
-        } else {
-            format!("not collecting: {}", self.impact())
+        let impact = match (self.has_token, self.socket_works()) {
+            (true, _) => "collecting goes on until the present token ends".to_owned(),
+            (false, true) => format!("only the open socket still collects; if it closes, {}", self.impact()),
+            (false, false) => format!("not collecting: {}", self.impact()),
         };
         Problem::new(format!("{what}; {impact}"), cure)
     }
