@@ -39,7 +39,7 @@ fn each_error_carries_the_correlation_id_and_its_cure() {
         (Call::Subscriptions, Action::status(400), &["cannot subscribe: 400", "report it"]),
         (Call::History, Action::status(403), &["cannot read the history: 403", "usage:events:view"]),
         (Call::History, Action::status(429), &["cannot read the history: 429", "too many requests"]),
-        (Call::History, Action::Nonsense, &["cannot read the history", "no page of events", "HTTPS_PROXY"]),
+        (Call::History, Action::Nonsense, &["cannot read the history", "is not a page of events", "HTTPS_PROXY"]),
     ];
     let (_, secret) = credentials();
     for (call, action, parts) in cases {
@@ -70,6 +70,6 @@ fn an_organisation_without_audiohook_and_a_clock_that_is_off_are_told_with_the_c
     let (sim, folder) = (simulator(|knobs| knobs.clock_offset_ms = 600_000), Folder::new("errors-none"));
     sim.faults().fail(Call::Definitions, Action::Body("{\"entities\":[{\"id\":\"BOTS-0001\"}]}".to_owned()));
     let collector = Collector::start(&sim, &folder, &[]);
-    wait_line(&collector, &["matches no definition", "AudioHook integration"]);
+    wait_line(&collector, &["the list has no AudioHook definition", "AudioHook integration"]);
     wait_line(&collector, &["behind Genesys Cloud's", "time service"]);
 }

@@ -269,7 +269,7 @@ fn a_rejected_subscription_is_told_with_what_is_missing() {
     assert_eq!(status, 200);
     assert_says(&health, "subscription_rejected", &["AUDIOHOOK-0001", "usage:events:edit", "late", "role"]);
     issue(&sim, 2);
-    collector.wait_lines(2, EDGE);
+    collector.wait_lines(2, SOON * 3);
     sim.faults().permit_topics();
     wait_edge(&collector, "subscription_rejected", false, EDGE);
     issue(&sim, 2);
@@ -280,7 +280,7 @@ fn a_rejected_subscription_is_told_with_what_is_missing() {
     sim.faults().reject_topics("v2.operations.events.", "no permission", &[]);
     sim.faults().evict_channels();
     let (status, health) = wait_edge(&collector, "subscription_rejected", true, EDGE);
-    assert_says(&health, "subscription_rejected", &["every one", "through the history"]);
+    assert_says(&health, "subscription_rejected", &["rejected all ", "through the history"]);
     assert!(status == 200 && is_ready(&collector));
     issue(&sim, 2);
     assert_counts(&sim, &collector);
@@ -312,7 +312,7 @@ fn where_neither_way_is_allowed_that_is_said_of_each_and_the_events_are_late() {
     sim.faults().permit_topics();
     sim.faults().heal_all();
     wait_edge(&collector, "not_receiving", false, EDGE);
-    assert_eq!(collector.wait_lines(1, EDGE).len(), 1, "it was late, not lost");
+    assert_eq!(collector.wait_lines(1, SOON * 3).len(), 1, "it was late, not lost");
     collector.wait_healthy();
 }
 
@@ -407,7 +407,7 @@ fn frames_that_are_no_events_are_told_and_kept() {
     sim.faults().send_text("{\"topicName\":");
     let (status, health) = wait_edge(&collector, "unreadable_frames", true, EDGE);
     assert_eq!((status, health["status"].as_str()), (200, Some("degraded")));
-    assert_says(&health, "unreadable_frames", &["one frame", "kept in", ".unreadable", "history"]);
+    assert_says(&health, "unreadable_frames", &["1 frame", "kept in", ".unreadable", "history"]);
     assert_eq!(collector.metric("audiohook_collector_events_unreadable_total"), Some(1.0));
     assert_counts(&sim, &collector);
     // It cannot be written any more: then nothing is promised of it.
@@ -429,7 +429,7 @@ fn of_frames_that_are_no_events_none_is_promised_to_be_kept_where_values_are_hid
     collector.wait_healthy();
     sim.faults().send_text("{\"topicName\":");
     let (_, health) = wait_edge(&collector, "unreadable_frames", true, EDGE);
-    assert_says(&health, "unreadable_frames", &["one frame", "only the reason", "REDACT_FIELDS"]);
+    assert_says(&health, "unreadable_frames", &["1 frame", "only the reason", "REDACT_FIELDS"]);
 }
 
 #[test]
@@ -495,7 +495,7 @@ fn a_disk_that_hangs_is_told_as_stalled() {
     assert_eq!(collector.get("/livez").unwrap().0, 200);
     collector.wait_healthy();
     assert_counts(&sim, &collector);
-    collector.wait_log("stalled: over", SOON);
+    collector.wait_log("resolved: stalled", SOON);
     assert_told_once(&collector, "stalled");
 }
 

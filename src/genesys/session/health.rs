@@ -17,6 +17,8 @@ use crate::status::{Code, Problem};
 const START_GRACE: Duration = Duration::from_secs(6);
 /// How often it is looked whether an event arrived on a socket that nothing else vouches for.
 const PROOF_INTERVAL: Duration = Duration::from_secs(2);
+/// How long a row waits for its frame.
+const ROW_WAIT: Duration = Duration::from_millis(super::reading::ROW_WAIT_MS as u64);
 const RETRIED: &str =
     "Check the network, any proxy (HTTPS_PROXY) and Genesys Cloud's status page if this lasts: the collector retries.";
 
@@ -71,7 +73,8 @@ struct Snapshot<'a> {
     /// How the service says that it delivers the topics; whether it is asked for a socket all the same.
     transports: &'a [String],
     is_doubted: bool,
-    has_permitted: bool,
+    /// How many topics the service called permitted.
+    permitted: usize,
     rejected: &'a BTreeMap<String, Rejection>,
     /// Whether an event arrived on a socket.
     has_proof: bool,
@@ -94,7 +97,7 @@ impl Snapshot<'_> {
 
     /// Events arrive, as far as can be known, if any occur.
     fn socket_works(&self) -> bool {
-        self.is_open && (self.has_proof || self.has_permitted && !self.is_doubted)
+        self.is_open && (self.has_proof || self.permitted > 0 && !self.is_doubted)
     }
 
     /// The refused credentials are the cause of whatever else fails.
@@ -109,20 +112,20 @@ impl Snapshot<'_> {
         let is_receiving = !self.names_unknown_only && (socket || history || !is_failure && self.before.is_receiving);
         let lives_on_history = history && (self.is_down || !self.wants_socket);
         let is_ready = socket || lives_on_history || self.before.is_ready && is_receiving;
-        let is_subscribed = self.is_open && self.has_permitted;
-        Health { is_starting: self.before.is_starting && !is_ready && !is_subscribed, is_receiving, is_ready }
+        // It ends with the first failure, too: that is what is reported then.
+        let is_over =
+            is_ready || !is_receiving || self.is_open && self.permitted > 0 || self.is_down || self.is_locked_out();
+        Health { is_starting: self.before.is_starting && !is_over, is_receiving, is_ready }
     }
 
     fn problems(&self) -> Vec<(Code, Problem)> {
         let Health { is_starting, is_receiving, .. } = self.judge();
         let is_free = !self.is_locked_out();
-        let is_down = is_free && self.is_down;
-        let is_silent = is_free && !is_receiving;
         let table: [(Code, bool, &dyn Fn() -> Problem); 8] = [
             (Code::CredentialsRefused, self.refused.is_some(), &|| self.refused_credentials()),
-            (Code::NotReceiving, is_silent, &|| self.not_receiving()),
-            (Code::SocketDown, is_down, &|| self.socket_down()),
-            (Code::Starting, is_free && is_starting && !is_down && !is_silent, &|| self.starting()),
+            (Code::NotReceiving, is_free && !is_receiving, &|| self.not_receiving()),
+            (Code::SocketDown, is_free && self.is_down, &|| self.socket_down()),
+            (Code::Starting, is_starting, &|| self.starting()),
             (Code::HistoryForbidden, self.history_is(State::Forbidden), &|| self.no_history(" until this is fixed")),
             (Code::HistoryFailing, is_free && self.history_is(State::Failing), &|| self.no_history("")),
             (Code::SubscriptionRejected, self.may_subscribe && !self.rejected.is_empty(), &|| self.rejected()),
@@ -142,7 +145,9 @@ impl Snapshot<'_> {
             return "events are lost: TOPICS_FILE names no operational event, and no other has a history".to_owned();
         }
         if self.history_is(State::Works) && !self.is_locked_out() {
-            let late_s = self.interval.as_secs().max(1);
+            // While a socket is open, young rows wait for their frames.
+            let wait = if self.is_open { ROW_WAIT } else { Duration::ZERO };
+            let late_s = (self.interval + wait).as_secs().max(1);
             return format!("events arrive through the history, up to {late_s} s late");
         }
         "events are late; Genesys keeps them for ten days".to_owned()
@@ -182,9 +187,12 @@ impl Snapshot<'_> {
         let shown = self.rejected.iter().max_by_key(|(_, why)| is_certain(why));
         let Some((topic, why)) = shown else { return Problem::default() };
         let verb = if is_certain(why) { "rejected" } else { "did not confirm" };
-        let which = if self.has_permitted { "of the topics" } else { "topics (every one)" };
+        let count = self.rejected.len();
+        let which =
+            if self.permitted > 0 { format!("{count} of {}", count + self.permitted) } else { format!("all {count}") };
         let has_history = self.rejected.keys().any(|topic| topic.starts_with(TOPIC_PREFIX));
-        let impact = if has_history { self.impact() } else { "events are lost: they have no history".to_owned() };
+        let impact =
+            if has_history { self.impact() } else { "events are lost: these topics have no history".to_owned() };
         let cure = match why.cause {
             _ if self.rejected.values().any(|why| why.cause == Cause::Permission) => {
                 "Give the OAuth client a role with the missing permission (Admin > Integrations > OAuth > the client > Roles)."
@@ -192,8 +200,7 @@ impl Snapshot<'_> {
             Cause::Unconfirmed => "Check that the topics exist if this lasts: the collector asks again.",
             _ => "Check the reason, and that TOPICS_FILE names topics that exist.",
         };
-        let count = self.rejected.len();
-        Problem::new(format!("Genesys Cloud {verb} {count} {which} ({topic}: {why}); of these {impact}"), cure)
+        Problem::new(format!("Genesys Cloud {verb} {which} topics ({topic}: {why}); for these, {impact}"), cure)
     }
 
     fn not_receiving(&self) -> Problem {
@@ -226,7 +233,7 @@ impl Snapshot<'_> {
         if self.delivery == Delivery::History {
             return None;
         }
-        let rejected = self.rejected.iter().next().filter(|_| !self.has_permitted);
+        let rejected = self.rejected.iter().next().filter(|_| self.permitted == 0);
         Some(if !self.may_subscribe || self.is_open && self.is_doubted {
             format!("Genesys Cloud does not deliver on a socket (transports: {})", self.transports.join(", "))
         } else if self.is_open {
@@ -250,7 +257,7 @@ impl Snapshot<'_> {
     }
 
     fn doing(&self) -> &'static str {
-        match (self.is_open && self.has_permitted, self.history_is(State::Works)) {
+        match (self.is_open && self.permitted > 0, self.history_is(State::Works)) {
             (true, true) => "collecting from the socket and the history",
             (true, false) => "collecting from the socket",
             (false, true) => "collecting from the history",
@@ -312,7 +319,7 @@ impl Session {
             why_down: self.connections.why_down(),
             transports: &self.transport.names,
             is_doubted,
-            has_permitted: !self.subscription.permitted().is_empty(),
+            permitted: self.subscription.permitted().len(),
             rejected: self.subscription.rejected(),
             has_proof: self.status.counters.received_websocket.get() > 0,
             history: self.reading.state,
@@ -363,7 +370,7 @@ mod tests {
             why_down: &why,
             transports: &[],
             is_doubted: false,
-            has_permitted: true,
+            permitted: 7,
             rejected: &none,
             has_proof: false,
             history: State::Works,
@@ -375,7 +382,7 @@ mod tests {
         let down = Snapshot { is_open: false, is_down: true, ..all_well };
         let start = Snapshot {
             is_open: false,
-            has_permitted: false,
+            permitted: 0,
             history: State::Unknown,
             is_over_grace: false,
             before: Health::default(),
@@ -451,29 +458,29 @@ mod tests {
                 "some rejected",
                 Snapshot { rejected: &certain, ..all_well },
                 &[SubscriptionRejected],
-                "rejected 1 of the topics",
+                "rejected 1 of 8 topics",
             ),
             (
                 "all rejected",
-                Snapshot { rejected: &certain, has_permitted: false, is_open: false, wants_socket: false, ..all_well },
+                Snapshot { rejected: &certain, permitted: 0, is_open: false, wants_socket: false, ..all_well },
                 &[SubscriptionRejected],
-                "every one",
+                "rejected all 1 topics",
             ),
             (
                 "none confirmed",
-                Snapshot { rejected: &unsure, has_permitted: false, ..all_well },
+                Snapshot { rejected: &unsure, permitted: 0, ..all_well },
                 &[SubscriptionRejected],
-                "did not confirm 1 topics (every one)",
+                "did not confirm all 1 topics",
             ),
             (
                 "none confirmed, and no history",
-                Snapshot { rejected: &unsure, has_permitted: false, ..failing },
+                Snapshot { rejected: &unsure, permitted: 0, ..failing },
                 &[NotReceiving, HistoryFailing, SubscriptionRejected],
                 "confirmed none of the topics",
             ),
             (
                 "none confirmed, but events arrive",
-                Snapshot { rejected: &unsure, has_permitted: false, has_proof: true, ..failing },
+                Snapshot { rejected: &unsure, permitted: 0, has_proof: true, ..failing },
                 &[HistoryFailing, SubscriptionRejected],
                 "events that the socket misses",
             ),

@@ -293,7 +293,7 @@ impl Subscription {
             let verb = if why.cause == Cause::Unconfirmed { "not confirmed" } else { "rejected" };
             log::warn!("the topic {topic} was {verb}: {why}");
         }
-        if attempt.permitted != self.permitted || !self.is_renewal(attempt) {
+        if !attempt.permitted.is_empty() && (attempt.permitted != self.permitted || !self.is_renewal(attempt)) {
             log::info!("subscribed to {} topics: {}", attempt.permitted.len(), shorten(&attempt.permitted));
         }
     }
