@@ -102,35 +102,25 @@ impl std::error::Error for ApiError {}
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Body {
-    message: Option<String>,
     code: Option<String>,
+    error: Option<String>,
+    message: Option<String>,
     #[serde(rename = "messageWithParams")]
     message_with_params: Option<String>,
-    error: Option<String>,
-    description: Option<String>,
     error_description: Option<String>,
+    description: Option<String>,
 }
 
-impl Body {
-    fn parse(body: &str) -> Self {
-        serde_json::from_str(body).unwrap_or_default()
-    }
-
-    fn code(&self) -> String {
-        self.code.as_ref().or(self.error.as_ref()).map(|code| shorten(code)).unwrap_or_default()
-    }
-
-    fn text(&self) -> String {
-        let texts = [&self.message, &self.message_with_params, &self.error_description, &self.description];
-        texts.into_iter().flatten().next().map(|text| shorten(text)).unwrap_or_default()
-    }
-
-    /// `403 missing.any.permissions (the vendor's text)`
-    fn cause(&self, status: u16) -> String {
-        let code = Some(self.code()).filter(|code| !code.is_empty()).map(|code| format!(" {code}"));
-        let text = Some(self.text()).filter(|text| !text.is_empty()).map(|text| format!(" ({text})"));
-        format!("{status}{}{}", code.unwrap_or_default(), text.unwrap_or_default())
-    }
+/// The vendor's code and text, and the cause that they make: `403 missing.any.permissions (the text)`.
+fn words(status: u16, body: &str) -> (String, String, String) {
+    let body: Body = serde_json::from_str(body).unwrap_or_default();
+    let texts = [body.message, body.message_with_params, body.error_description, body.description];
+    let code = body.code.or(body.error).map(|code| shorten(&code)).unwrap_or_default();
+    let text = texts.into_iter().flatten().next().map(|text| shorten(&text)).unwrap_or_default();
+    let shown = if text.is_empty() { String::new() } else { format!("({text})") };
+    let cause = [status.to_string(), code.clone(), shown].into_iter().filter(|part| !part.is_empty());
+    let cause = cause.collect::<Vec<_>>().join(" ");
+    (code, text, cause)
 }
 
 /// Characters of the vendor's text that are shown.
@@ -152,7 +142,7 @@ fn rate_limit_hint(text: &str) -> Option<Duration> {
 
 /// Judges a status that is not 2xx; `permission` names what a 403 usually lacks.
 pub fn judge(what: &str, status: u16, body: &str, retry_after: Option<Duration>, permission: Option<&str>) -> ApiError {
-    let body = Body::parse(body);
+    let (_, text, cause) = words(status, body);
     let (kind, cure) = match status {
         300..=399 => (
             Kind::Nonsense,
@@ -177,7 +167,7 @@ pub fn judge(what: &str, status: u16, body: &str, retry_after: Option<Duration>,
             "Set the proxy's user and password in HTTPS_PROXY, or list this host in NO_PROXY.".to_owned(),
         ),
         429 => (
-            Kind::Throttled(retry_after.or_else(|| rate_limit_hint(&body.text()))),
+            Kind::Throttled(retry_after.or_else(|| rate_limit_hint(&text))),
             "Check what else uses this OAuth client: too many requests were made with it.".to_owned(),
         ),
         408 | 500..=599 => {
@@ -185,7 +175,7 @@ pub fn judge(what: &str, status: u16, body: &str, retry_after: Option<Duration>,
         }
         _ => (Kind::Refused(status), "Update the collector, or report it if it is up to date.".to_owned()),
     };
-    ApiError::new(kind, what, body.cause(status)).with_cure(cure)
+    ApiError::new(kind, what, cause).with_cure(cure)
 }
 
 /// Judges the login's answer that is not 200.
@@ -194,8 +184,7 @@ pub fn judge_login(status: u16, body: &str, retry_after: Option<Duration>) -> Ap
     if !matches!(status, 400..=499) || matches!(status, 407 | 408 | 429) {
         return judge(WHAT, status, body, retry_after, None);
     }
-    let body = Body::parse(body);
-    let (code, text) = (body.code(), body.text());
+    let (code, text, cause) = words(status, body);
     let cure = if matches!(code.as_str(), "unauthorized_client" | "unsupported_grant_type") || text.contains("grant") {
         "Use an OAuth client whose grant type is Client Credentials."
     } else if status == 404 {
@@ -205,7 +194,7 @@ pub fn judge_login(status: u16, body: &str, retry_after: Option<Duration>) -> Ap
     } else {
         "Check GENESYS_CLIENT_ID and GENESYS_CLIENT_SECRET, and that GENESYS_ENV is the organisation's region."
     };
-    ApiError::new(Kind::Credentials, WHAT, body.cause(status)).with_cure(cure)
+    ApiError::new(Kind::Credentials, WHAT, cause).with_cure(cure)
 }
 
 #[cfg(test)]

@@ -143,8 +143,9 @@ impl Session {
         let definitions = Definitions::new(file, start.definitions.clone(), backoff.clone(), now);
         let history = History::new(&genesys.api_url, config.catch_up.rate);
         let owner = channel::owner(genesys);
+        let is_usable = |state: &ChannelState| channel::is_usable(state, &owner, api.service().now());
+        let remembered = start.channel.clone().filter(is_usable);
         Self {
-            api,
             service_time: ServiceTime::default(),
             outbox: Outbox::new(to_writer),
             started: now,
@@ -155,12 +156,13 @@ impl Session {
             plan: definitions.plan(),
             definitions,
             transport: Transport::new(genesys.delivery, now),
-            subscription: Subscription::new(start.channel.clone(), owner, backoff.clone(), now),
+            subscription: Subscription::new(remembered, backoff.clone(), now),
             is_channel_kept: true,
             connections: Connections::new(backoff.clone(), config.reconnect.delay, now),
             reading: Reading::new(history, &start, backoff, now),
             auditing: auditing::Auditing::default(),
             health: health::Health::default(),
+            api,
             config,
             news,
             open,
@@ -310,8 +312,7 @@ impl Session {
     }
 
     fn subscription_due(&self) -> Option<Instant> {
-        let wants_socket = self.wants_socket();
-        self.may_subscribe().then(|| self.subscription.due(&self.api, &self.plan.topics, wants_socket))
+        self.may_subscribe().then(|| self.subscription.due(&self.api, &self.plan.topics))
     }
 
     /// Takes the next step towards a subscribed channel, or renews its subscriptions.
@@ -405,8 +406,12 @@ impl Session {
                 } else if self.connections.is_opening(connection) {
                     self.status.counters.errors.add(1);
                 }
-                let next = self.connections.closed(connection, &why, at, now);
-                self.after_close(next);
+                match self.connections.closed(connection, &why, at, now) {
+                    Next::Nothing => {}
+                    Next::Check(at) => self.subscription.renew(at),
+                    Next::Replace => self.subscription.replace(now),
+                    Next::Renew => self.renew_token_and_channel("the server closed the socket because of its token"),
+                }
             }
             SessionEvent::Control { connection, control } => self.control(connection, control),
             SessionEvent::ChannelKept => {
@@ -420,16 +425,6 @@ impl Session {
             }
         }
         self.status.gauges.socket_connected.set(i64::from(self.connections.has_socket()));
-    }
-
-    fn after_close(&mut self, next: Next) {
-        match next {
-            Next::Nothing => {}
-            Next::Check(channel) => self.subscription.check(channel, self.connections.open_at()),
-            // Channels are few: a service that refuses each new one's socket is not given the next at once.
-            Next::Replace => self.subscription.replace(self.clock.now()),
-            Next::Renew => self.renew_token_and_channel("the server closed the socket because of its token"),
-        }
     }
 
     fn control(&mut self, connection: Connection, control: Control) {

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use audiohook_collector::clock::{Millis, format_millis, parse_instant};
-use audiohook_collector::genesys::error::{ApiError, Kind};
 use audiohook_collector::dedup::rows::Span;
+use audiohook_collector::genesys::error::{ApiError, Kind};
 use audiohook_collector::genesys::history::{History, KEPT_MS, Next, Read};
 use audiohook_collector::message::Purpose;
 use proptest::prelude::*;

@@ -28,7 +28,7 @@ const SOCKET_FIRST: Duration = Duration::from_secs(3);
 const HELD_BACK_MAX: Duration = Duration::from_secs(5);
 
 /// While a socket is open, rows younger than this wait for the next read: their frames may be on their way.
-const ROW_WAIT_MS: Millis = 10_000;
+pub(super) const ROW_WAIT_MS: Millis = 10_000;
 
 /// What is read at once of definitions that the checkpoint does not cover: other reads have their turn in between.
 const COVERAGE_MS: Millis = 24 * 3_600_000;
