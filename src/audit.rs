@@ -361,7 +361,7 @@ impl Audit {
         let mut scratch = Vec::new();
         let mut missing = Vec::new();
         for range in &page.rows {
-            let Ok(Some(event)) = self.definitions.judge(&page.body[range.clone()]) else { continue };
+            let Ok(Some(event)) = self.definitions.judge(&page.body[range.clone()], page.received) else { continue };
             let identity = Identity::of(&event, &mut scratch);
             let row = Row { content: identity.content, time: event.time };
             match &mut piece.stage {

@@ -114,7 +114,7 @@ impl Intake {
     }
 
     fn frame(&mut self, text: &str, batch: &Batch) {
-        match judge_frame(text) {
+        match judge_frame(text, batch.received) {
             Verdict::Event(event) => {
                 self.tally.received_websocket += 1;
                 self.socket_event(&event, batch);
@@ -203,7 +203,7 @@ impl Intake {
     fn write_row(&mut self, moment: Moment, text: &str, received: Millis, definitions: &Definitions) {
         let received = if let Moment::Receipt { at, .. } = moment { at } else { received };
         // It was judged when it came.
-        let Ok(Some(event)) = definitions.judge(text) else { return };
+        let Ok(Some(event)) = definitions.judge(text, received) else { return };
         let identity = Identity::of(&event, &mut self.scratch);
         self.write(&event, identity, Origin::History, received);
     }
@@ -239,7 +239,7 @@ impl Intake {
         for range in &page.rows {
             let text = &page.body[range.clone()];
             self.tally.received_history += 1;
-            let event = match definitions.judge(text) {
+            let event = match definitions.judge(text, page.received) {
                 Ok(Some(event)) => event,
                 Ok(None) => {
                     self.tally.filtered += 1;
