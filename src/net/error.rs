@@ -1,6 +1,8 @@
-//! What can go wrong on the way to a peer, told by the step that failed.
+//! What can go wrong on the way to a peer, by the step that failed.
 
 use std::fmt;
+
+use crate::status::Problem;
 
 /// The step of a dial that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,22 +23,22 @@ pub enum Step {
     Tls,
 }
 
-/// A dial that failed. Its text names the step, the peer, the cause and, where it is known, the cure.
+/// A dial that failed: the step, what happened to which peer, and the cure.
 #[derive(Clone, Debug)]
 pub struct DialError {
     pub step: Step,
-    message: String,
+    pub problem: Problem,
 }
 
 impl DialError {
-    pub fn new(step: Step, message: impl Into<String>) -> Self {
-        Self { step, message: message.into() }
+    pub fn new(step: Step, what: impl Into<String>, cure: impl Into<String>) -> Self {
+        Self { step, problem: Problem::new(what, cure) }
     }
 }
 
 impl fmt::Display for DialError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        write!(f, "{}. {}", self.problem.what, self.problem.cure)
     }
 }
 

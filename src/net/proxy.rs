@@ -1,19 +1,18 @@
-//! HTTPS_PROXY and NO_PROXY: which peers are reached through the proxy, and the CONNECT that leads through it.
+//! HTTPS_PROXY and NO_PROXY: which peers are reached through the proxy, and CONNECT, which leads through it.
 //!
 //! Must never: show the proxy's password in a text.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::IpAddr;
 
 use data_encoding::BASE64;
+use percent_encoding::percent_decode_str;
 
 use super::error::{DialError, Step};
+use super::head::read_head;
 use super::socket::Socket;
-use super::{Target, authority};
+use super::{Target, authority, split_port};
 use crate::secret::Secret;
-
-/// Bytes of a proxy's answer that are read before it counts as nonsense.
-const ANSWER_BYTES_MAX: usize = 16 * 1024;
 
 /// The proxy of HTTPS_PROXY.
 #[derive(Clone, Debug)]
@@ -31,10 +30,8 @@ impl Proxy {
     /// When it is of another kind, or has no host.
     pub fn parse(url: &Secret) -> Result<Self, DialError> {
         let wrong = |cause: &str| {
-            DialError::new(
-                Step::Setting,
-                format!("cannot use HTTPS_PROXY: {cause}; it is written http://[user:password@]host:port"),
-            )
+            let cure = "Write HTTPS_PROXY as http://[user:password@]host:port.";
+            DialError::new(Step::Setting, format!("cannot use HTTPS_PROXY: {cause}"), cure)
         };
         let rest = match url.expose().trim().split_once("://") {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
@@ -53,7 +50,10 @@ impl Proxy {
         }
         let authorization = credentials.map(|credentials| {
             let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
-            let plain = [percent_decode(user), b":".to_vec(), percent_decode(password)].concat();
+            // A percent sign that begins no escape is itself: passwords are pasted as they are.
+            let mut plain: Vec<u8> = percent_decode_str(user).collect();
+            plain.push(b':');
+            plain.extend(percent_decode_str(password));
             Secret::new(format!("Basic {}", BASE64.encode(&plain)))
         });
         Ok(Self { host: host.to_owned(), port: port.unwrap_or(80), authorization })
@@ -70,83 +70,27 @@ impl Proxy {
     /// When it refuses, with what to check; when it does not answer in time.
     pub fn tunnel(&self, socket: &mut Socket, target: &Target) -> Result<(), DialError> {
         let place = authority(&target.host, target.port);
-        let failed = |cause: String| {
-            DialError::new(Step::Proxy, format!("proxy {} gave no tunnel to {place}: {cause}", self.name()))
+        let failed = |cause: String, cure: &str| {
+            let what = format!("the proxy {} gave no tunnel to {place}: {cause}", self.name());
+            DialError::new(Step::Proxy, what, cure)
         };
         let mut request = format!("CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n");
         if let Some(authorization) = &self.authorization {
             request.push_str(&format!("Proxy-Authorization: {}\r\n", authorization.expose()));
         }
         request.push_str("\r\n");
-        socket.write_all(request.as_bytes()).map_err(|error| failed(error.to_string()))?;
-        let head = read_head(socket).map_err(|cause| failed(format!("{cause}; check that HTTPS_PROXY is a proxy")))?;
-        let status = head.split_ascii_whitespace().nth(1).and_then(|code| code.parse::<u16>().ok());
-        let cure = match status {
-            Some(200..=299) => return Ok(()),
-            Some(407) => "check the user and password in HTTPS_PROXY",
-            Some(403 | 405) => "ask its administrator to allow this host and port, or name the host in NO_PROXY",
-            Some(502..=504) => "the proxy could not reach the host; see the proxy's log",
-            Some(_) => "see the proxy's log",
-            None => return Err(failed("its answer is not HTTP; check that HTTPS_PROXY is a proxy".to_owned())),
+        let head = socket
+            .write_all(request.as_bytes())
+            .and_then(|()| read_head(socket))
+            .map_err(|error| failed(error.to_string(), "Check that HTTPS_PROXY is the address of an HTTP proxy."))?;
+        let cure = match head.status {
+            200..=299 => return Ok(()),
+            407 => "Check the user and password in HTTPS_PROXY.",
+            403 | 405 => "Ask the proxy's administrator to allow this host and port, or name the host in NO_PROXY.",
+            502..=504 => "The proxy could not reach the host. Check the proxy's log.",
+            _ => "Check the proxy's log.",
         };
-        Err(DialError::new(
-            Step::Proxy,
-            format!(
-                "proxy {} refused CONNECT to {place}: {}; {cure}",
-                self.name(),
-                status.map_or_else(String::new, |code| code.to_string())
-            ),
-        ))
-    }
-}
-
-/// Reads an HTTP head up to its blank line, byte by byte so that nothing behind it is taken.
-fn read_head(socket: &mut Socket) -> Result<String, String> {
-    let mut head = Vec::new();
-    let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") && !head.ends_with(b"\n\n") {
-        if head.len() >= ANSWER_BYTES_MAX {
-            return Err("its answer is too long".to_owned());
-        }
-        match socket.read(&mut byte) {
-            Ok(0) => return Err("it closed the connection".to_owned()),
-            Ok(_) => head.push(byte[0]),
-            Err(error) => return Err(error.to_string()),
-        }
-    }
-    if head.starts_with(b"HTTP/") { Ok(String::from_utf8_lossy(&head).into_owned()) } else { Ok(String::new()) }
-}
-
-fn percent_decode(text: &str) -> Vec<u8> {
-    let bytes = text.as_bytes();
-    let mut plain = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let digits = (bytes[at] == b'%').then(|| bytes.get(at + 1..at + 3)).flatten();
-        let decoded = digits
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))
-            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        // A percent sign that begins no escape is itself: passwords are pasted as they are.
-        plain.push(decoded.unwrap_or(bytes[at]));
-        at += if decoded.is_some() { 3 } else { 1 };
-    }
-    plain
-}
-
-/// Splits `host`, `host:port`, `[v6]`, `[v6]:port` or a bare IPv6 address; `None` for a port that is no number.
-fn split_port(place: &str) -> Option<(&str, Option<u16>)> {
-    if let Some(rest) = place.strip_prefix('[') {
-        let (host, rest) = rest.split_once(']')?;
-        return match rest.strip_prefix(':') {
-            Some(port) => Some((host, Some(port.parse().ok().filter(|port| *port > 0)?))),
-            None => rest.is_empty().then_some((host, None)),
-        };
-    }
-    match place.split_once(':') {
-        Some((_, rest)) if rest.contains(':') => Some((place, None)),
-        Some((host, port)) => Some((host, Some(port.parse().ok().filter(|port| *port > 0)?))),
-        None => Some((place, None)),
+        Err(failed(format!("it refused CONNECT with {}", head.status), cure))
     }
 }
 

@@ -1,4 +1,4 @@
-//! One TCP connection under TLS or not: deadlines, read-ahead, and the pause before a read that may block.
+//! One TCP connection, under TLS or not: deadlines, read-ahead, and reads that do not wait.
 //!
 //! Must never: block longer than its deadline or its tick.
 
@@ -23,14 +23,14 @@ pub struct Socket {
     ahead: Vec<u8>,
     at: usize,
     end: usize,
-    /// How many more reads go to the system before one says `WouldBlock` instead.
-    pause_after: Option<u32>,
+    /// Whether a read may wait for input.
+    waits: bool,
     heard: bool,
 }
 
 impl Socket {
     pub(super) fn new(tcp: TcpStream) -> Self {
-        Self { tcp: Arc::new(tcp), deadline: None, ahead: Vec::new(), at: 0, end: 0, pause_after: None, heard: false }
+        Self { tcp: Arc::new(tcp), deadline: None, ahead: Vec::new(), at: 0, end: 0, waits: true, heard: false }
     }
 
     /// Until when reads and writes may take; past it they fail with `TimedOut`.
@@ -52,10 +52,10 @@ impl Socket {
         self.tcp.set_write_timeout(Some(write))
     }
 
-    /// Asks that, after so many more reads of the system, the next one says `WouldBlock` once instead, so that the
-    /// caller can pass on what it has before it waits for more.
-    pub fn pause_after(&mut self, reads: u32) {
-        self.pause_after = Some(reads);
+    /// Whether a read may wait for input. If not, one that would gives `WouldBlock` at once, so that the caller can
+    /// pass on what it has first.
+    pub fn set_waits(&mut self, waits: bool) {
+        self.waits = waits;
     }
 
     /// Whether anything came since the last call.
@@ -63,12 +63,11 @@ impl Socket {
         std::mem::take(&mut self.heard)
     }
 
-    /// Whether a read would not wait.
-    pub fn readable_now(&self) -> bool {
-        self.at < self.end || self.has_input()
-    }
-
+    /// Whether there is something to be read, the end of the connection included.
     fn has_input(&self) -> bool {
+        if self.at < self.end {
+            return true;
+        }
         let mut fds = [PollFd::from_borrowed_fd(self.tcp.as_fd(), PollFlags::IN)];
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         matches!(poll(&mut fds, Some(&at_once)), Ok(ready) if ready > 0)
@@ -122,13 +121,8 @@ fn timed_out() -> io::Error {
 impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.at == self.end {
-            match self.pause_after {
-                Some(0) => {
-                    self.pause_after = None;
-                    return Err(io::ErrorKind::WouldBlock.into());
-                }
-                Some(reads) => self.pause_after = Some(reads - 1),
-                None => {}
+            if !self.waits && !self.has_input() {
+                return Err(io::ErrorKind::WouldBlock.into());
             }
             if buffer.len() >= self.ahead.len() {
                 return self.read_tcp(false, buffer);
@@ -185,7 +179,7 @@ impl Stream {
 
     /// Whether an idle connection is still good for a request: nothing came, not even its end.
     pub(super) fn is_idle(&self) -> bool {
-        !self.socket().readable_now()
+        !self.socket().has_input()
     }
 
     pub fn is_tls(&self) -> bool {

@@ -37,7 +37,7 @@ pub fn resolve(host: &str, port: u16, cure: &str, deadline: Instant) -> Result<V
     if let Ok(ip) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(ip, port)]);
     }
-    let failed = |cause: &str| DialError::new(Step::Resolve, format!("cannot resolve {host}: {cause}; {cure}"));
+    let failed = |cause: &str| DialError::new(Step::Resolve, format!("cannot resolve {host}: {cause}"), cure);
     if LOOKUPS.fetch_add(1, Ordering::SeqCst) >= LOOKUPS_MAX {
         drop(Lookup);
         return Err(failed("earlier look-ups are still without an answer"));
@@ -65,15 +65,8 @@ pub fn resolve(host: &str, port: u16, cure: &str, deadline: Instant) -> Result<V
 fn interleave(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first_is_v6 = found.first().is_some_and(SocketAddr::is_ipv6);
     let (first, second): (Vec<_>, Vec<_>) = found.into_iter().partition(|a| a.is_ipv6() == first_is_v6);
-    let mut mixed = Vec::with_capacity(first.len() + second.len());
-    let (mut first, mut second) = (first.into_iter(), second.into_iter());
-    loop {
-        let pair = [first.next(), second.next()];
-        if pair.iter().all(Option::is_none) {
-            return mixed;
-        }
-        mixed.extend(pair.into_iter().flatten());
-    }
+    let pairs = (0..first.len().max(second.len())).map(|n| [first.get(n), second.get(n)]);
+    pairs.flatten().flatten().copied().collect()
 }
 
 /// Connects to the first of the addresses that answers.
@@ -101,7 +94,7 @@ pub fn connect(name: &str, addresses: &[SocketAddr], cure: &str, deadline: Insta
         [one] => one.to_string(),
         more => format!("{} addresses tried", more.len()),
     };
-    Err(DialError::new(Step::Connect, format!("cannot connect to {name} ({addresses}): {cause}; {cure}")))
+    Err(DialError::new(Step::Connect, format!("cannot connect to {name} ({addresses}): {cause}"), cure))
 }
 
 /// What one address gets of the time that is left for `left` addresses.
@@ -143,11 +136,8 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(10);
         let error = resolve("no-such-host.invalid", 443, "check the name", deadline).unwrap_err();
         assert_eq!(error.step, Step::Resolve);
-        let text = error.to_string();
-        assert!(
-            text.starts_with("cannot resolve no-such-host.invalid: ") && text.ends_with("; check the name"),
-            "{text}"
-        );
+        assert!(error.problem.what.starts_with("cannot resolve no-such-host.invalid: "), "{error}");
+        assert_eq!(error.problem.cure, "check the name");
     }
 
     #[test]

@@ -65,28 +65,23 @@ impl Tls {
         socket.read_ahead();
         match connector.connect(host, socket) {
             Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
-            Err(_) if Instant::now() >= deadline => {
-                Err(DialError::new(Step::Tls, format!("cannot set up TLS with {host}: no answer in time")))
-            }
-            // The socket blocks until its deadline: this is a timeout by another name.
-            Err(HandshakeError::WouldBlock(_)) => {
-                Err(DialError::new(Step::Tls, format!("cannot set up TLS with {host}: no answer in time")))
-            }
-            Err(HandshakeError::Failure(error)) => Err(explain(host, &error.to_string())),
+            Err(HandshakeError::Failure(error)) if Instant::now() < deadline => Err(explain(host, &error.to_string())),
+            // The socket blocks until its deadline: WouldBlock is a timeout by another name.
+            Err(_) => Err(failed(host, "no answer in time", "Check that the port is the peer's TLS port, and the firewall.")),
         }
     }
 }
 
 fn build(trust: &Trust) -> Result<TlsConnector, DialError> {
-    let wrong = |message: String| DialError::new(Step::Trust, message);
     let mut builder = TlsConnector::builder();
     builder.min_protocol_version(Some(Protocol::Tlsv12));
     match trust {
         Trust::System => {
             if !system_store_exists() {
-                return Err(wrong(
-                    "cannot trust any peer: this machine has no CA certificates; install ca-certificates, or name a file of them with SSL_CERT_FILE"
-                        .to_owned(),
+                return Err(DialError::new(
+                    Step::Trust,
+                    "cannot trust any peer: this machine has no CA certificates",
+                    "Install the package ca-certificates, or set SSL_CERT_FILE to a file of CA certificates.",
                 ));
             }
         }
@@ -97,18 +92,15 @@ fn build(trust: &Trust) -> Result<TlsConnector, DialError> {
             }
         }
     }
-    builder.build().map_err(|error| wrong(format!("cannot set up TLS: {error}")))
+    builder.build().map_err(|error| {
+        DialError::new(Step::Trust, format!("cannot set up TLS: {error}"), "Check this machine's OpenSSL configuration.")
+    })
 }
 
-fn certificates(path: &Path, setting: &str) -> Result<Vec<Certificate>, DialError> {
+fn certificates(path: &Path, setting: &'static str) -> Result<Vec<Certificate>, DialError> {
     let wrong = |cause: String| {
-        DialError::new(
-            Step::Trust,
-            format!(
-                "cannot trust any peer: {setting} {}: {cause}; name a file of CA certificates in PEM",
-                path.display()
-            ),
-        )
+        let what = format!("cannot trust any peer: {setting} {}: {cause}", path.display());
+        DialError::new(Step::Trust, what, format!("Set {setting} to a file of CA certificates in PEM."))
     };
     let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
     let found = Certificate::stack_from_pem(&pem).map_err(|_| wrong("a certificate in it is broken".to_owned()))?;
@@ -125,18 +117,22 @@ fn system_store_exists() -> bool {
     })
 }
 
+fn failed(host: &str, cause: &str, cure: &str) -> DialError {
+    DialError::new(Step::Tls, format!("cannot set up TLS with {host}: {cause}"), cure)
+}
+
 /// Turns OpenSSL's text into a cause and a cure.
 fn explain(host: &str, text: &str) -> DialError {
     if text.contains("certificate verify failed") {
-        let cause = text.rsplit_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or("it does not hold");
+        let cause = text.rsplit_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or("it is not valid");
         let cure = if cause.contains("mismatch") {
-            "it was made for another name: check the address, or whatever answers in its place"
+            "The certificate is for another name. Check the address, and whether a proxy or another server answers there."
         } else if cause.contains("expired") || cause.contains("not yet valid") {
-            "check this machine's clock, else the peer's certificate"
+            "Check this machine's clock. If it is right, the peer's certificate must be renewed."
         } else {
-            "if a private CA or a proxy signs it, name that CA's file with SSL_CERT_FILE (ELASTIC_CA_FILE for the cluster)"
+            "If a private CA or a proxy signed it, set SSL_CERT_FILE (ELASTIC_CA_FILE for the cluster) to that CA's file."
         };
-        return DialError::new(Step::Certificate, format!("certificate of {host} is not trusted: {cause}; {cure}"));
+        return DialError::new(Step::Certificate, format!("certificate of {host} is not trusted: {cause}"), cure);
     }
     // error:0A00010B:SSL routines:tls_validate_record_header:wrong version number:file.c:84:
     let cause = match text.split(':').collect::<Vec<_>>()[..] {
@@ -144,13 +140,11 @@ fn explain(host: &str, text: &str) -> DialError {
         _ => text,
     };
     let cure = if cause.contains("version") {
-        "; the peer must speak TLS 1.2 or newer, and the port be its TLS port"
-    } else if cause.contains("unexpected EOF") || cause.contains("reset") {
-        "; it closed the connection: check for a firewall or proxy in the way"
+        "Check that the port is the peer's TLS port and that the peer speaks TLS 1.2 or newer."
     } else {
-        ""
+        "Check for a firewall or proxy that closes the connection."
     };
-    DialError::new(Step::Tls, format!("cannot set up TLS with {host}: {cause}{cure}"))
+    failed(host, cause, cure)
 }
 
 #[cfg(test)]
@@ -176,10 +170,10 @@ mod tests {
         ] {
             let error = explain("api.example", &format!("{prefix} ({cause})"));
             assert_eq!(error.step, Step::Certificate);
-            assert!(error.to_string().starts_with(&format!("certificate of api.example is not trusted: {cause}; ")));
-            assert!(error.to_string().contains(cure), "{error}");
+            assert_eq!(error.problem.what, format!("certificate of api.example is not trusted: {cause}"));
+            assert!(error.problem.cure.contains(cure), "{error}");
         }
         let error = explain("h", "error:0A00010B:SSL routines:tls_validate_record_header:wrong version number:a.c:84:");
-        assert!(error.to_string().starts_with("cannot set up TLS with h: wrong version number; "), "{error}");
+        assert_eq!(error.problem.what, "cannot set up TLS with h: wrong version number");
     }
 }
