@@ -96,7 +96,7 @@ fn longest_span(api: &mut Api, plan: &Plan, now: Millis, out: &Findings) -> Opti
 }
 
 fn not_settled(name: &'static str, error: &ApiError, out: &Findings) {
-    out.ok(name, format_args!("not settled: {}", error.parts().0));
+    out.ok(name, format_args!("not settled: {}", error.problem().what));
 }
 
 fn ids_at_once(api: &mut Api, known: &[Definition], now: Millis, out: &Findings) {

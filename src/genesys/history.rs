@@ -379,7 +379,7 @@ impl History {
                 taken.failed = Some(ApiError::new(Kind::TooLong, WHAT, cause));
             }
             // Long spans take long: shorter ones may be answered in time. They grow again with each success.
-            Kind::Network | Kind::Unavailable | Kind::Nonsense => {
+            Kind::Network | Kind::Unavailable(_) | Kind::Nonsense => {
                 if piece.cursor.is_some() {
                     if piece.failures >= CURSOR_FAILURES_MAX {
                         piece.restart();

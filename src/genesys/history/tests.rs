@@ -141,7 +141,7 @@ fn a_failing_service_shortens_the_piece_and_its_return_lets_it_grow() {
     let mut history = history(48 * HOUR, ids(1));
     for _ in 0..4 {
         ask(&mut history);
-        assert!(history.take(failure(Kind::Unavailable), 0).failed.is_some());
+        assert!(history.take(failure(Kind::Unavailable(None)), 0).failed.is_some());
     }
     let mut hours = Vec::new();
     while !history.is_idle() {

@@ -1,283 +1,375 @@
-//! What the session publishes: the reasons for its health, what is subscribed, what it is doing.
+//! The reasons for the session's health, as a table: a pure function from a small snapshot to what is raised.
+//!
+//! A reason that is only the consequence of another one is left out.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::Session;
 use super::reading::State;
 use crate::config::Delivery;
-use crate::genesys::api::HISTORY_PERMISSION;
-use crate::genesys::error::ApiError;
+use crate::genesys::channel::{Cause, Rejection};
 use crate::genesys::topics::{ID_PREFIX, TOPIC_PREFIX};
-use crate::secret::Secret;
-use crate::status::Code;
+use crate::status::{Code, Problem};
 
-/// A socket that is back sooner is no reason for an alarm.
-const DOWN_AFTER: Duration = Duration::from_secs(3);
-/// The start may take this long before it is a failure.
+/// The start may take this long before it counts as a failure.
 const START_GRACE: Duration = Duration::from_secs(6);
-/// How often it is looked whether an event came on a socket that should bring none.
+/// How often it is looked whether an event arrived on a socket that nothing else vouches for.
 const PROOF_INTERVAL: Duration = Duration::from_secs(2);
+const RETRIED: &str =
+    "Check the network, any proxy (HTTPS_PROXY) and Genesys Cloud's status page if this lasts: the collector retries.";
+const KEPT: &str = "events are late; Genesys keeps them for ten days";
 
-impl Session {
-    /// Raises and clears what is wrong with the two ways that events come.
-    pub(super) fn assess(&mut self) {
-        let now = self.clock.now();
-        if self.api.refusal().is_none() {
-            self.status.clear(Code::CredentialsRefused);
-        }
-        self.assess_overdue(now);
-        let is_subscribed = self.is_subscribed();
-        let socket_works = is_subscribed && !self.is_unproven();
-        let is_down = self.is_down(now);
-        let history_works = self.wants_history() && self.reading.state == State::Works;
-        self.assess_socket(is_down);
-        self.assess_history(is_subscribed);
-        self.assess_rejections();
-        let nothing_to_open = is_down || is_subscribed || !self.wants_socket();
-        let neither = !socket_works && !history_works && nothing_to_open;
-        let is_over_grace = now.duration_since(self.started) >= START_GRACE;
-        if neither && is_over_grace {
-            self.status.raise(Code::NotReceiving, self.neither());
-        } else if socket_works || history_works {
-            self.status.clear(Code::NotReceiving);
-        }
-        let living_on_history = history_works && (!self.wants_socket() || is_down);
-        let ready =
-            socket_works || living_on_history || (self.is_ready() && !self.status.is_raised(Code::NotReceiving));
-        let doing = self.doing(is_subscribed, history_works);
-        if ready || is_subscribed {
-            self.status.clear(Code::Starting);
-        } else if self.status.is_raised(Code::Starting) {
-            self.status.raise(Code::Starting, self.starting());
-        }
-        self.status.update_session(|view| {
-            view.ready = ready;
-            view.doing = doing;
-        });
+/// What the session may raise.
+const CODES: [Code; 8] = [
+    Code::CredentialsRefused,
+    Code::NotReceiving,
+    Code::Starting,
+    Code::SocketDown,
+    Code::HistoryForbidden,
+    Code::HistoryFailing,
+    Code::SubscriptionRejected,
+    Code::DefinitionsUnconfirmed,
+];
+
+/// What was concluded last.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Health {
+    is_starting: bool,
+    is_receiving: bool,
+    is_ready: bool,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self { is_starting: true, is_receiving: true, is_ready: false }
+    }
+}
+
+/// What is known of the socket and its subscription.
+#[derive(Clone, Copy)]
+struct Socket<'a> {
+    /// Whether a subscription is to be tried, and whether a socket is to be open.
+    may_subscribe: bool,
+    is_wanted: bool,
+    is_open: bool,
+    /// No socket was open for long enough to be reported.
+    is_down: bool,
+    why_down: &'a Problem,
+    /// How the service says that it delivers the topics; whether a socket is not among the ways.
+    transports: &'a [String],
+    is_doubted: bool,
+    has_permitted: bool,
+    rejected: &'a BTreeMap<String, Rejection>,
+    all_rejected: bool,
+    /// Whether an event arrived on a socket.
+    has_proof: bool,
+}
+
+/// All that health depends on.
+#[derive(Clone, Copy)]
+struct Snapshot<'a> {
+    delivery: Delivery,
+    /// CATCH_UP_INTERVAL.
+    interval: Duration,
+    topics_file: &'a Path,
+    has_topics: bool,
+    /// Whether a topic has a history.
+    has_ids: bool,
+    /// The service refuses the credentials; and whether a token is left that still holds.
+    refused: Option<&'a Problem>,
+    has_token: bool,
+    socket: Socket<'a>,
+    history: State,
+    why_history: Option<&'a Problem>,
+    /// Why the definitions are not confirmed.
+    definitions: Option<&'a Problem>,
+    is_over_grace: bool,
+    before: Health,
+}
+
+impl Snapshot<'_> {
+    fn wants_history(&self) -> bool {
+        self.delivery != Delivery::Websocket && self.has_ids
     }
 
-    fn is_ready(&self) -> bool {
-        self.status.ready()
+    fn history_works(&self) -> bool {
+        self.wants_history() && self.history == State::Works
     }
 
-    /// Whether a socket is open that a topic's events come on.
-    fn is_subscribed(&self) -> bool {
-        self.socket.current.is_some() && self.socket.lost.is_none() && !self.socket.topics.is_empty()
+    /// Events arrive, as far as can be known, if any occur.
+    fn socket_works(&self) -> bool {
+        let socket = &self.socket;
+        socket.is_open && (socket.has_proof || socket.has_permitted && !socket.is_doubted)
     }
 
-    fn is_down(&self, now: Instant) -> bool {
-        self.wants_socket() && self.socket.lost.is_some_and(|lost| now.duration_since(lost) >= self.down_after())
+    /// The refused credentials are the cause of whatever else fails.
+    fn is_locked_out(&self) -> bool {
+        self.refused.is_some() && !self.has_token
     }
 
-    fn down_after(&self) -> Duration {
-        if self.socket.connections <= 1 && self.socket.current.is_none() { START_GRACE } else { DOWN_AFTER }
+    fn judge(&self) -> Health {
+        let (socket, history) = (self.socket_works(), self.history_works());
+        let nothing_to_open = self.socket.is_down || !self.socket.is_wanted || self.socket.is_open;
+        let is_receiving = if socket || history {
+            true
+        } else if nothing_to_open && self.is_over_grace {
+            false
+        } else {
+            self.before.is_receiving
+        };
+        let lives_on_history = history && (!self.socket.is_wanted || self.socket.is_down);
+        let is_ready = socket || lives_on_history || self.before.is_ready && is_receiving;
+        let is_subscribed = self.socket.is_open && self.socket.has_permitted;
+        Health { is_starting: self.before.is_starting && !is_ready && !is_subscribed, is_receiving, is_ready }
     }
 
-    /// When the state of the socket may have to be said.
-    pub(super) fn health_due(&self, now: Instant) -> Option<Instant> {
-        let down_at = self.socket.lost.filter(|_| self.wants_socket()).map(|lost| lost + self.down_after());
-        let grace_ends = self.started + START_GRACE;
-        // Nobody tells of the first event: it is looked for.
-        let proof = (self.is_subscribed() && self.is_unproven()).then(|| now + PROOF_INTERVAL);
-        [down_at, Some(grace_ends), self.overdue_at(), proof].into_iter().flatten().filter(|at| *at > now).min()
-    }
-
-    /// What events are that no socket brings: to be put behind "is" or "are".
-    pub(super) fn fate(&self) -> String {
-        const SAFE: &str = "late: safe in Genesys for ten days, and fetched once";
-        if self.config.genesys.delivery == Delivery::Websocket {
-            return "lost: GENESYS_DELIVERY=websocket reads no history".to_owned();
+    fn problems(&self) -> Vec<(Code, Problem)> {
+        let health = self.judge();
+        let mut problems = Vec::new();
+        if let Some(refused) = self.refused {
+            problems.push((Code::CredentialsRefused, self.refused_credentials(refused)));
         }
-        if self.plan.topics.is_empty() {
-            return format!("{SAFE} TOPICS_FILE names them");
-        }
-        if self.plan.ids.is_empty() {
-            return "lost: TOPICS_FILE names no operational event, and there is a history of no other".to_owned();
-        }
-        if self.api.refusal().is_some() {
-            return format!("{SAFE} the login works");
-        }
-        match self.reading.state {
-            State::Works => {
-                let late_s = self.config.catch_up.interval.as_secs().max(1);
-                format!("late by up to {late_s} s, from the history alone")
+        if !self.is_locked_out() {
+            if !health.is_receiving {
+                problems.push((Code::NotReceiving, self.not_receiving()));
             }
-            State::Forbidden => format!("{SAFE} the client's role has the permission {HISTORY_PERMISSION}, else lost"),
-            State::Unknown | State::Failing => format!("{SAFE} the history can be read"),
+            if self.socket.is_down {
+                problems.push((Code::SocketDown, self.socket_down()));
+            }
+            if health.is_starting && problems.is_empty() {
+                problems.push((Code::Starting, self.starting()));
+            }
         }
+        if self.wants_history() && self.history == State::Forbidden {
+            problems.push((Code::HistoryForbidden, self.no_history(" until this is fixed")));
+        }
+        if self.wants_history() && self.history == State::Failing && !self.is_locked_out() {
+            problems.push((Code::HistoryFailing, self.no_history("")));
+        }
+        if self.socket.may_subscribe && !self.socket.rejected.is_empty() {
+            problems.push((Code::SubscriptionRejected, self.rejected()));
+        }
+        if let Some(problem) = self.definitions.filter(|_| !self.is_locked_out()) {
+            problems.push((Code::DefinitionsUnconfirmed, problem.clone()));
+        }
+        problems
     }
 
-    fn starting(&self) -> String {
-        let what = match self.config.genesys.delivery {
-            Delivery::History => "the history was not read yet",
-            _ => "it is not subscribed yet",
+    /// What becomes of the events that no socket brings.
+    fn impact(&self) -> String {
+        if self.delivery == Delivery::Websocket {
+            return "events are lost: GENESYS_DELIVERY=websocket reads no history".to_owned();
+        }
+        if self.has_topics && !self.has_ids {
+            return "events are lost: TOPICS_FILE names no operational event, and no other has a history".to_owned();
+        }
+        if self.history_works() && !self.is_locked_out() {
+            let late_s = self.interval.as_secs().max(1);
+            return format!("events arrive through the history, up to {late_s} s late");
+        }
+        KEPT.to_owned()
+    }
+
+    fn refused_credentials(&self, refused: &Problem) -> Problem {
+        let what = if self.has_token || self.socket_works() {
+            format!("{}; collecting goes on until the present token and channel end", refused.what)
+        } else {
+            format!("{}; not collecting: {}", refused.what, self.impact())
         };
-        format!("the collector is starting: {what}; what comes meanwhile is {}", self.fate())
+        Problem::new(what, refused.cure.clone())
     }
 
-    fn assess_socket(&self, is_down: bool) {
-        if !is_down {
-            self.status.clear(Code::SocketDown);
-            return;
-        }
-        self.status.raise(
-            Code::SocketDown,
-            format!(
-                "the socket to Genesys Cloud is down: {}; meanwhile events are {}; it is tried again by itself",
-                self.socket.why_lost,
-                self.fate()
-            ),
-        );
+    fn starting(&self) -> Problem {
+        let what =
+            if self.delivery == Delivery::History { "the history is not read yet" } else { "not subscribed yet" };
+        Problem::new(format!("starting: {what}; until then {}", self.impact()), "Wait a few seconds.")
     }
 
-    fn assess_history(&self, is_subscribed: bool) {
-        let why = self.reading.why.as_deref().unwrap_or("the history cannot be read");
-        let state = if self.wants_history() { self.reading.state } else { State::Unknown };
-        if state == State::Forbidden {
-            let meanwhile = if is_subscribed { "until then what the socket misses" } else { "until then every event" };
-            self.status.raise(
-                Code::HistoryForbidden,
-                format!(
-                    "{why}; {meanwhile} is late: safe in Genesys for ten days, fetched when it is allowed, else lost"
-                ),
+    fn socket_down(&self) -> Problem {
+        let why = self.socket.why_down;
+        let what = format!("the socket to Genesys Cloud is down ({}); {}", why.what, self.impact());
+        Problem::new(what, or_retried(&why.cure))
+    }
+
+    /// The history is forbidden or fails.
+    fn no_history(&self, until: &str) -> Problem {
+        let (what, cure) = self.why_history.map_or(("the history cannot be read", ""), |why| (&why.what, &why.cure));
+        let impact = if self.socket_works() {
+            format!("events that the socket misses are late{until}; Genesys keeps them for ten days")
+        } else {
+            format!("all events are late{until}; Genesys keeps them for ten days")
+        };
+        Problem::new(format!("{what}; {impact}"), or_retried(cure))
+    }
+
+    fn rejected(&self) -> Problem {
+        let rejected = self.socket.rejected;
+        let is_certain = |why: &&Rejection| why.cause != Cause::Unconfirmed;
+        let shown = rejected.iter().find(|(_, why)| is_certain(why)).or_else(|| rejected.iter().next());
+        let Some((topic, why)) = shown else { return Problem::default() };
+        let verb = if is_certain(&why) { "rejected" } else { "did not confirm" };
+        let which = if self.socket.has_permitted { "of the topics" } else { "topics (every one)" };
+        let impact = if rejected.keys().any(|topic| topic.starts_with(TOPIC_PREFIX)) {
+            self.impact()
+        } else {
+            "events are lost: these topics have no history".to_owned()
+        };
+        let cure = match why.cause {
+            _ if rejected.values().any(|why| why.cause == Cause::Permission) => {
+                "Give the OAuth client a role with the missing permission (Admin > Integrations > OAuth > the client > Roles)."
+            }
+            Cause::Unconfirmed => "Check that the topics exist if this lasts: the collector asks again.",
+            _ => "Check the reason, and that TOPICS_FILE names topics that exist.",
+        };
+        let count = rejected.len();
+        Problem::new(format!("Genesys Cloud {verb} {count} {which} ({topic}: {why}); of these {impact}"), cure)
+    }
+
+    fn not_receiving(&self) -> Problem {
+        let impact = self.impact();
+        if !self.has_topics {
+            let path = self.topics_file.display();
+            return Problem::new(
+                format!("not collecting: TOPICS_FILE {path} names nothing that Genesys Cloud has; {impact}"),
+                format!("Name {TOPIC_PREFIX}{ID_PREFIX}* in TOPICS_FILE and restart the collector."),
             );
-        } else {
-            self.status.clear(Code::HistoryForbidden);
         }
-        if state == State::Failing {
-            let meanwhile = if is_subscribed {
-                "what comes on the socket is collected; what it missed comes late, and is safe in Genesys for ten days"
-            } else {
-                "events are late, and safe in Genesys for ten days"
-            };
-            self.status.raise(Code::HistoryFailing, format!("{why}; {meanwhile}; it is tried again by itself"));
-        } else {
-            self.status.clear(Code::HistoryFailing);
-        }
+        let (socket, history) = (self.why_no_socket(), self.why_no_history());
+        let what = match history {
+            Some(history) => format!("not collecting: {socket}, and {history}; {impact}"),
+            None => format!("not collecting: {socket}; {impact}"),
+        };
+        Problem::new(what, self.way_out())
     }
 
-    fn assess_rejections(&self) {
-        let mut rejected = self.socket.rejected.iter();
-        let Some((topic, why)) = rejected.next().filter(|_| self.may_subscribe()) else {
-            self.status.clear(Code::SubscriptionRejected);
-            return;
-        };
-        let all = &self.socket.rejected;
-        let which = if self.all_rejected() { "every topic" } else { "some topics" };
-        let fate = if all.keys().any(|topic| topic.starts_with(TOPIC_PREFIX)) {
-            self.fate()
-        } else {
-            "lost: there is no history of them".to_owned()
-        };
-        let cure = if all.values().any(|why| why.lacks_permission) {
-            "give the OAuth client a role with the missing permission"
-        } else {
-            "see the reason, and whether TOPICS_FILE names what Genesys Cloud has"
-        };
-        self.status.raise(
-            Code::SubscriptionRejected,
-            format!("Genesys Cloud rejected {which} ({}; {topic}: {why}): their events are {fate}; {cure}", all.len()),
-        );
-    }
-
-    /// Nothing comes: why not on either way, what that means for the events, and what to do.
-    fn neither(&self) -> String {
-        let fate = self.fate();
-        if self.plan.topics.is_empty() {
-            let path = self.config.genesys.topics_file.display();
-            return format!(
-                "no event is received: TOPICS_FILE {path} names nothing that Genesys Cloud is known to have; events are {fate}; name {TOPIC_PREFIX}{ID_PREFIX}* there, and start again"
-            );
-        }
-        let (socket, history) = (self.no_socket(), self.no_history());
-        // Where it is the settings that leave no history, that is told already.
-        let fate = if self.wants_history() { fate } else { "lost".to_owned() };
-        format!("no event is received: {socket}, and {history}; events are {fate}; {}", self.way_out())
-    }
-
-    fn no_socket(&self) -> String {
-        if self.config.genesys.delivery == Delivery::History {
+    fn why_no_socket(&self) -> String {
+        let socket = &self.socket;
+        if self.delivery == Delivery::History {
             return "GENESYS_DELIVERY=history uses no socket".to_owned();
         }
-        if !self.may_subscribe() || self.is_unproven() && self.is_subscribed() {
+        if !socket.may_subscribe || socket.is_open && socket.is_doubted {
             return format!(
-                "Genesys Cloud delivers operational events by {} and on no socket",
-                self.transports.join(", ")
+                "Genesys Cloud does not deliver on a socket (transports: {})",
+                socket.transports.join(", ")
             );
         }
-        match self.socket.rejected.iter().next().filter(|_| self.all_rejected()) {
-            Some((topic, why)) => format!("Genesys Cloud rejected every topic ({topic}: {why})"),
-            None => format!("the socket is down ({})", self.socket.why_lost),
+        match socket.rejected.iter().next().filter(|_| !socket.has_permitted) {
+            Some((topic, why)) if socket.all_rejected => {
+                format!("Genesys Cloud rejected every topic ({topic}: {why})")
+            }
+            Some(_) if socket.is_open => "Genesys Cloud confirmed none of the topics".to_owned(),
+            _ => format!("the socket is down ({})", socket.why_down.what),
         }
     }
 
-    fn no_history(&self) -> String {
-        if self.config.genesys.delivery == Delivery::Websocket {
-            return "GENESYS_DELIVERY=websocket reads no history".to_owned();
+    /// None where the settings leave no history: the impact says so.
+    fn why_no_history(&self) -> Option<String> {
+        if !self.wants_history() {
+            return None;
         }
-        if self.plan.ids.is_empty() {
-            return "TOPICS_FILE names no operational event that the history could be asked for".to_owned();
-        }
-        match &self.reading.why {
-            _ if self.reading.state == State::Forbidden => "the history is forbidden".to_owned(),
-            // One cause is told once.
-            Some(why) if *why != self.socket.why_lost || !self.wants_socket() => {
-                format!("the history cannot be read ({why})")
+        Some(match self.why_history {
+            _ if self.history == State::Forbidden => "the history is forbidden".to_owned(),
+            // One cause is named once.
+            Some(why) if why.what != self.socket.why_down.what || !self.socket.is_wanted => {
+                format!("the history cannot be read ({})", why.what)
             }
             _ => "the history cannot be read".to_owned(),
-        }
+        })
     }
 
     fn way_out(&self) -> String {
-        let delivery = self.config.genesys.delivery;
-        if delivery == Delivery::Websocket && (!self.wants_socket() || self.is_subscribed()) {
-            return "set GENESYS_DELIVERY to auto, and the history brings them".to_owned();
+        if self.delivery == Delivery::Websocket && (!self.socket.is_wanted || self.socket.is_open) {
+            return "Set GENESYS_DELIVERY to auto, so that the history is read.".to_owned();
         }
-        if self.api.refusal().is_some() {
-            return "mend the login as credentials_refused says".to_owned();
-        }
-        if self.wants_history() && self.reading.state == State::Forbidden {
-            return format!("give the OAuth client's role the permission {HISTORY_PERMISSION}");
-        }
-        "look at the network, any proxy and Genesys Cloud's status page; it is tried again by itself".to_owned()
+        let forbidden = self.why_history.filter(|_| self.wants_history() && self.history == State::Forbidden);
+        or_retried(forbidden.map_or("", |why| &why.cure)).to_owned()
     }
 
-    fn doing(&self, is_subscribed: bool, history_works: bool) -> String {
-        if !self.reading.history.is_idle()
-            && let Some(percent) = self.reading.history.percent()
-            && self.reading.state == State::Works
-            && percent < 100
-        {
-            return format!("reading the history, {percent} % done");
-        }
-        match (is_subscribed, history_works) {
-            (true, true) => "collecting from the socket and the history".to_owned(),
-            (true, false) => "collecting from the socket".to_owned(),
-            (false, true) => "living on the history".to_owned(),
-            (false, false) => "connecting".to_owned(),
+    fn doing(&self) -> &'static str {
+        match (self.socket.is_open && self.socket.has_permitted, self.history_works()) {
+            (true, true) => "collecting from the socket and the history",
+            (true, false) => "collecting from the socket",
+            (false, true) => "collecting from the history",
+            (false, false) => "connecting",
         }
     }
+}
 
-    pub(super) fn update_doing(&self, doing: &str) {
-        if self.socket.current.is_none() {
-            self.status.update_session(|view| doing.clone_into(&mut view.doing));
+fn or_retried(cure: &str) -> &str {
+    if cure.is_empty() { RETRIED } else { cure }
+}
+
+impl Session {
+    /// Raises and clears what is wrong with the two ways that events arrive.
+    pub(super) fn assess(&mut self) {
+        let now = self.clock.now();
+        self.assess_overdue(now);
+        let wants_socket = self.wants_socket();
+        self.connections.set_wanted(wants_socket, now);
+        let refused = self.api.refusal().map(|error| error.problem());
+        let snapshot = self.snapshot(refused.as_ref(), now);
+        let (health, problems) = (snapshot.judge(), snapshot.problems());
+        let doing = match self.reading.history.percent() {
+            Some(percent) if percent < 100 && snapshot.history_works() && !self.reading.history.is_idle() => {
+                format!("reading the history, {percent} % done")
+            }
+            _ => snapshot.doing().to_owned(),
+        };
+        for code in CODES {
+            match problems.iter().find(|(raised, _)| *raised == code) {
+                Some((_, problem)) => self.status.raise(code, problem.clone()),
+                None => self.status.clear(code),
+            }
         }
-    }
-
-    /// Shows the channel and what is collected.
-    pub(super) fn publish(&self) {
-        let channel = self.socket.channel.as_ref().map(|state| Secret::new(state.id.clone()));
-        let topics = if self.socket.topics.is_empty() { self.plan.topics.clone() } else { self.socket.topics.clone() };
         self.status.update_session(|view| {
-            view.channel = channel;
-            view.topics = topics;
+            view.ready = health.is_ready;
+            view.doing = doing;
         });
+        self.health = health;
     }
 
-    /// What keeps the socket from being opened, for the sentence that says so.
-    pub(super) fn last_error(&mut self, error: &ApiError) {
-        if self.socket.current.is_none() {
-            self.socket.why_lost = error.to_string();
+    fn snapshot<'a>(&'a self, refused: Option<&'a Problem>, now: Instant) -> Snapshot<'a> {
+        let genesys = &self.config.genesys;
+        let is_doubted =
+            genesys.delivery == Delivery::Websocket && !self.transport.is_allowed && !self.has_other_topics();
+        let socket = Socket {
+            may_subscribe: self.may_subscribe(),
+            is_wanted: self.connections.is_wanted(),
+            is_open: self.connections.is_open(),
+            is_down: self.connections.down_at().is_some_and(|at| now >= at),
+            why_down: self.connections.why_down(),
+            transports: &self.transport.names,
+            is_doubted,
+            has_permitted: !self.subscription.permitted().is_empty(),
+            rejected: self.subscription.rejected(),
+            all_rejected: self.subscription.all_rejected(),
+            has_proof: self.status.counters.received_websocket.get() > 0,
+        };
+        Snapshot {
+            delivery: genesys.delivery,
+            interval: self.config.catch_up.interval,
+            topics_file: &genesys.topics_file,
+            has_topics: !self.plan.topics.is_empty(),
+            has_ids: !self.plan.ids.is_empty(),
+            refused,
+            has_token: self.api.token().is_some(),
+            socket,
+            history: self.reading.state,
+            why_history: self.reading.why.as_ref(),
+            definitions: self.definitions.unconfirmed.as_ref(),
+            is_over_grace: now.duration_since(self.started) >= START_GRACE,
+            before: self.health,
         }
+    }
+
+    /// When the health may change though nothing happens.
+    pub(super) fn health_due(&self, now: Instant) -> Option<Instant> {
+        let grace_ends = self.started + START_GRACE;
+        let is_unproven = self.connections.is_open() && self.status.counters.received_websocket.get() == 0;
+        let proof = (is_unproven && !self.health.is_receiving).then(|| now + PROOF_INTERVAL);
+        let due = [self.connections.down_at(), Some(grace_ends), self.overdue_at(), proof];
+        due.into_iter().flatten().filter(|at| *at > now).min()
     }
 }

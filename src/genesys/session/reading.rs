@@ -5,14 +5,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Session, Start, draw, in_a_while};
+use super::{Session, Start, draw};
 use crate::clock::{Millis, format_millis};
 use crate::config::Delivery;
 use crate::genesys::backoff::Backoff;
 use crate::genesys::error::{ApiError, Kind};
 use crate::genesys::history::{History, KEPT_MS, Next};
 use crate::message::FromSession;
-use crate::status::Code;
+use crate::status::{Code, Problem};
 use crate::window::{PLACE_MS, TOLERANCE_MS};
 
 /// At the start the socket comes first; the history waits for it this long.
@@ -44,7 +44,7 @@ pub(super) struct Reading {
     pub history: History,
     pub state: State,
     /// Why it cannot be read, where it cannot.
-    pub why: Option<String>,
+    pub why: Option<Problem>,
     /// When the next whole read begins.
     at: Instant,
     /// After a failure: when its request is sent again.
@@ -135,7 +135,7 @@ impl Session {
         if self.is_unsure() {
             return None;
         }
-        let opening = self.reading.state == State::Unknown && self.wants_socket() && self.socket.current.is_none();
+        let opening = self.reading.state == State::Unknown && self.wants_socket() && !self.connections.has_socket();
         let first = opening.then(|| self.started + SOCKET_FIRST);
         Some(first.map_or(self.reading.at, |first| self.reading.at.max(first)))
     }
@@ -262,7 +262,7 @@ impl Session {
         self.reading.why = None;
         self.reading.backoff.reset();
         self.reading.throttled_since = None;
-        self.throttled_backoff.reset();
+        self.throttle_backoff.reset();
     }
 
     /// When a read that other requests hold back by failing, one after the other, is late enough to be said.
@@ -275,8 +275,8 @@ impl Session {
         if self.overdue_at().is_none_or(|at| now < at) {
             return;
         }
-        let why = self.call_failed.as_ref().map_or("", |(_, why)| why);
-        self.reading.why = Some(format!("the history is not read in time: {why}"));
+        let Problem { what, cure } = self.call_failed.as_ref().map_or_else(Problem::default, |(_, why)| why.clone());
+        self.reading.why = Some(Problem::new(format!("the history is not read in time: {what}"), cure));
         self.reading.state = State::Failing;
     }
 
@@ -288,13 +288,13 @@ impl Session {
         if self.reading.state == State::Works {
             self.reading.state = State::Failing;
         }
-        self.reading.why = Some(error.to_string());
+        self.reading.why = Some(error.problem());
     }
 
     pub(super) fn read_failed(&mut self, error: &ApiError) {
         let now = self.clock.now();
         let asked = self.failed(error);
-        self.reading.why = Some(error.to_string());
+        self.reading.why = Some(error.problem());
         match error.kind {
             Kind::Forbidden => {
                 self.reading.state = State::Forbidden;
@@ -313,8 +313,7 @@ impl Session {
                 let wait = asked.unwrap_or_else(|| self.reading.backoff.next(draw()));
                 self.reading.retry_at = now + wait;
                 self.reading.state = State::Failing;
-                self.status.counters.errors.add(1);
-                log::warn!("{error}; trying again {}", in_a_while(wait));
+                self.warn_of_retry(error, wait);
             }
         }
     }
