@@ -33,7 +33,9 @@ pub fn read_head(stream: impl Read) -> io::Result<Head> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") && !head.ends_with(b"\n\n") {
             let Some(byte) = bytes.next() else {
-                return Err(io::Error::other("the connection was closed before the whole answer, or the answer is too long"));
+                return Err(io::Error::other(
+                    "the connection was closed before the whole answer, or the answer is too long",
+                ));
             };
             head.push(byte?);
         }
@@ -95,7 +97,8 @@ mod tests {
     fn a_wait_comes_as_seconds_or_as_a_date() {
         let now = parse_http_date("Mon, 23 Nov 2026 10:30:45 GMT").unwrap();
         let wait = |fields: &[(&'static str, &'static str)]| {
-            let fields = fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+            let fields =
+                fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
             retry_after(&fields.collect(), now)
         };
         let at = |seconds| Some(Duration::from_secs(seconds));

@@ -67,7 +67,9 @@ impl Tls {
             Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
             Err(HandshakeError::Failure(error)) if Instant::now() < deadline => Err(explain(host, &error.to_string())),
             // The socket blocks until its deadline: WouldBlock is a timeout by another name.
-            Err(_) => Err(failed(host, "no answer in time", "Check that the port is the peer's TLS port, and the firewall.")),
+            Err(_) => {
+                Err(failed(host, "no answer in time", "Check that the port is the peer's TLS port, and the firewall."))
+            }
         }
     }
 }
@@ -93,7 +95,11 @@ fn build(trust: &Trust) -> Result<TlsConnector, DialError> {
         }
     }
     builder.build().map_err(|error| {
-        DialError::new(Step::Trust, format!("cannot set up TLS: {error}"), "Check this machine's OpenSSL configuration.")
+        DialError::new(
+            Step::Trust,
+            format!("cannot set up TLS: {error}"),
+            "Check this machine's OpenSSL configuration.",
+        )
     })
 }
 

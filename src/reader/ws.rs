@@ -85,14 +85,18 @@ impl WsConnection {
         let unreachable = |error: DialError| Closed::Unreachable(error.problem);
         let target = Target::parse(uri.expose()).map_err(unreachable)?;
         if !target.tls && !target.is_loopback() {
-            let cure = "Check whether a proxy changes the answers of Genesys Cloud; if not, report this to its support.";
+            let cure =
+                "Check whether a proxy changes the answers of Genesys Cloud; if not, report this to its support.";
             return Err(Closed::Unreachable(Problem::new("cannot use the channel's address: it is not wss", cure)));
         }
         let mut stream = dialer.dial(&target, limit).map_err(unreachable)?;
         connected(stream.socket().tcp());
         stream.socket_mut().set_deadline(Instant::now() + HANDSHAKE_LIMIT.min(limit));
         shake_hands(&mut stream, &target, path(uri.expose()), now)?;
-        stream.socket_mut().set_tick(TICK, WRITE_LIMIT).map_err(|error| broken_handshake(&target, &error.to_string()))?;
+        stream
+            .socket_mut()
+            .set_tick(TICK, WRITE_LIMIT)
+            .map_err(|error| broken_handshake(&target, &error.to_string()))?;
         Ok(Self { frames: Some(FrameSocket::new(stream)), partial: None })
     }
 
