@@ -106,10 +106,10 @@ impl Stage {
         let open = {
             let (dialer, news, status, clock, stop) =
                 (dialer.clone(), news_in.clone(), status.clone(), clock.clone(), stopped.clone());
-            move |address: Address| {
+            Box::new(move |address: Address| {
                 let (dialer, frames, news, status) = (dialer.clone(), frames_in.clone(), news.clone(), status.clone());
                 crate::reader::start(address, dialer, frames, news, status, clock.clone(), stop.clone())
-            }
+            })
         };
         let first = sim.now() - config.catch_up.start.as_millis() as Millis;
         let begin = Start {
@@ -119,8 +119,18 @@ impl Stage {
             channel,
         };
         news_in.send(News::Loaded { has_receipts: true }).unwrap();
-        let thread =
-            start(Arc::new(config), begin, dialer, to_writer, news, open, status.clone(), clock, stopped).unwrap();
+        let thread = start(Setup {
+            config: Arc::new(config),
+            start: begin,
+            dialer,
+            to_writer,
+            news,
+            open,
+            status: status.clone(),
+            clock,
+            stop: stopped,
+        })
+        .unwrap();
         Self { sim, status, frames, told, news: news_in, stop: Some(stop), thread: Some(thread), seen: Seen::default() }
     }
 
@@ -462,14 +472,10 @@ fn refused_credentials_are_said_with_the_cure_and_not_tried_again_soon() {
     let mut config = config_for(&sim);
     config.genesys.client_secret = Secret::new("wrong-wrong-wrong");
     let mut stage = Stage::with(sim, config, None, None);
-    stage.until_raised(Code::CredentialsRefused);
-    stage.until_raised(Code::NotReceiving);
+    stage.until("nothing but the refusal", |stage| stage.codes() == [Code::CredentialsRefused]);
     let reasons = stage.status.reasons();
-    let told = reasons.iter().find(|reason| reason.code == Code::CredentialsRefused).unwrap();
-    assert!(
-        told.problem.what.contains("GENESYS_CLIENT_SECRET") && !told.problem.what.contains("wrong-wrong"),
-        "{told:?}"
-    );
+    let Problem { what, cure } = &reasons[0].problem;
+    assert!(cure.contains("GENESYS_CLIENT_SECRET") && !what.contains("wrong-wrong"), "{what} {cure}");
     assert_eq!(stage.sim.view(|view| view.count(Call::Token)), 1);
 }
 
@@ -488,15 +494,16 @@ fn whatever_waits_for_a_login_that_was_refused_goes_on_with_the_next_one() {
     stage.sim.faults().revoke_tokens();
     hand.advance(Duration::from_secs(2));
     stage.until("the refusal", |stage| stage.status.is_raised(Code::CredentialsRefused));
-    // Late in the wait for the next login the channel is lost as well: making another one fails for the same reason.
+    // Late in the wait for the next login the channel is lost as well.
     hand.advance(Duration::from_secs(20));
-    let made = stage.sim.view(|view| view.count(Call::Channels));
+    let refused = stage.sim.view(|view| view.sockets_opened());
     stage.sim.faults().drop_channels();
     stage.sim.faults().cut_sockets();
-    stage.until("a channel that cannot be made", |stage| {
+    stage.until("the end of the socket", |stage| {
         tick();
-        stage.sim.view(|view| view.count(Call::Channels)) > made
+        stage.status.gauges.socket_connected.get() == Some(0)
     });
+    assert_eq!(stage.sim.view(|view| view.sockets_opened()), refused);
     stage.sim.faults().heal_all();
     hand.advance(Duration::from_secs(10));
     stage.news.send(News::ChannelKept).unwrap();
