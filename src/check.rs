@@ -74,7 +74,7 @@ impl Findings {
     }
 
     fn dial_error(&self, name: &'static str, error: &DialError) {
-        self.bad(name, &error.problem.what, &error.problem.cure);
+        self.bad(name, &error.what, &error.cure);
     }
 
     /// Whether there is time for what is good to know and no more.

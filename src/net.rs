@@ -14,9 +14,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 pub use agent::{Limits, USER_AGENT, agent, dial_error};
-pub use error::{DialError, Step};
+pub use error::DialError;
 pub use head::{Head, header, read_head, retry_after};
-pub use proxy::{NoProxy, Proxy};
+pub use proxy::Proxy;
 pub use socket::{Socket, Stream};
 pub use tls::{Tls, Trust};
 
@@ -39,7 +39,7 @@ impl Target {
     pub fn parse(uri: &str) -> Result<Self, DialError> {
         let wrong = |cause: &str| {
             let cure = "Check GENESYS_LOGIN_URL, GENESYS_API_URL and ELASTIC_URL, where they are set.";
-            DialError::new(Step::Setting, format!("cannot use the address: {cause}"), cure)
+            DialError::new(format!("cannot use the address: {cause}"), cure)
         };
         let (scheme, rest) = uri.split_once("://").ok_or_else(|| wrong("it has no scheme"))?;
         let tls = match scheme.to_ascii_lowercase().as_str() {
@@ -88,7 +88,7 @@ fn split_port(place: &str) -> Option<(&str, Option<u16>)> {
 #[derive(Debug)]
 pub struct Dialer {
     proxy: Option<Proxy>,
-    no_proxy: NoProxy,
+    no_proxy: Vec<String>,
     tls: Tls,
 }
 
@@ -116,14 +116,15 @@ impl Dialer {
     fn with_trust(network: &Network, trust: Trust) -> Result<Self, DialError> {
         Ok(Self {
             proxy: network.https_proxy.as_ref().map(Proxy::parse).transpose()?,
-            no_proxy: NoProxy::parse(&network.no_proxy),
+            no_proxy: network.no_proxy.iter().flat_map(|list| list.split([',', ' '])).map(str::to_owned).collect(),
             tls: Tls::new(trust),
         })
     }
 
     /// The proxy that leads to this target, if one does: https and wss go through HTTPS_PROXY, less NO_PROXY.
     pub fn proxy_for(&self, target: &Target) -> Option<&Proxy> {
-        self.proxy.as_ref().filter(|_| target.tls && !self.no_proxy.covers(&target.host, target.port))
+        let is_covered = |entry: &String| proxy::covers(entry, &target.host, target.port);
+        self.proxy.as_ref().filter(|_| target.tls && !self.no_proxy.iter().any(is_covered))
     }
 
     /// Whether there is anybody to trust; reads the trust if that has not been done.
@@ -138,7 +139,7 @@ impl Dialer {
     ///
     /// # Errors
     /// The step that failed, its cause and its cure.
-    pub fn dial(&self, target: &Target, limit: Duration) -> Result<Stream, DialError> {
+    pub fn dial(&self, target: &Target, limit: Duration) -> Result<Box<dyn Stream>, DialError> {
         /// No caller waits longer for a connection.
         const LIMIT_MAX: Duration = Duration::from_secs(60);
         let deadline = Instant::now() + limit.min(LIMIT_MAX);
@@ -162,9 +163,6 @@ impl Dialer {
         if let Some(proxy) = proxy {
             proxy.tunnel(&mut socket, target)?;
         }
-        if target.tls { self.tls.handshake(socket, &target.host, deadline) } else { Ok(Stream::Plain(socket)) }
+        if target.tls { self.tls.handshake(socket, &target.host, deadline) } else { Ok(Box::new(socket)) }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -36,7 +36,7 @@ pub const PONG_LIMIT: Duration = Duration::from_secs(10);
 const LAST_BATCH_LIMIT: Duration = Duration::from_secs(1);
 /// A retired socket is read until nothing came for this long…
 const RETIRE_QUIET: Duration = Duration::from_secs(1);
-/// …and no longer than this; then its close frame is answered within [`RETIRE_QUIET`] or not waited for.
+/// …and no longer than this.
 const RETIRE_LIMIT: Duration = Duration::from_secs(10);
 /// Bytes of texts in one batch, at most, but for the last text.
 const BATCH_BYTES_MAX: usize = 128 * 1024;
@@ -61,21 +61,17 @@ impl ReaderHandle {
     pub fn retire(&self) {
         self.0.retired.store(true, Ordering::SeqCst);
     }
-
-    /// Closes the socket at once.
-    pub fn close(&self) {
-        self.0.closed.store(true, Ordering::SeqCst);
-        if let Some(tcp) = self.0.tcp.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
-            // It fails only where the connection is gone already.
-            let _ = tcp.shutdown(Shutdown::Both);
-        }
-    }
 }
 
 impl Drop for ReaderHandle {
     fn drop(&mut self) {
-        if !self.0.retired.load(Ordering::SeqCst) {
-            self.close();
+        if self.0.retired.load(Ordering::SeqCst) {
+            return;
+        }
+        self.0.closed.store(true, Ordering::SeqCst);
+        if let Some(tcp) = self.0.tcp.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            // It fails only where the connection is gone already.
+            let _ = tcp.shutdown(Shutdown::Both);
         }
     }
 }
@@ -124,12 +120,10 @@ struct Silence {
     pinged: Option<Instant>,
 }
 
-/// How far giving the socket up has come.
+/// Since when the socket is being given up.
 struct Retiring {
     since: Instant,
     heard: Instant,
-    /// When the close frame was sent.
-    closed: Option<Instant>,
 }
 
 impl Reader {
@@ -196,7 +190,8 @@ impl Reader {
                 if let Some(why) = self.check_silence(&mut ws, &mut silence, heard) {
                     break why;
                 }
-                if self.is_retired() && is_over(&mut ws, &mut retiring, heard) {
+                if self.is_retired() && is_quiet(&mut retiring, heard) {
+                    ws.send_close(1000);
                     return Closed::ByUs;
                 }
             } else if self.pending.len() == 1 {
@@ -207,8 +202,7 @@ impl Reader {
         };
         // What came before the end counts; a stop that comes meanwhile changes nothing.
         let _ = self.flush();
-        let is_closing = retiring.is_some_and(|retiring| retiring.closed.is_some());
-        if is_closing || self.is_closed() { Closed::ByUs } else { why }
+        if self.is_closed() { Closed::ByUs } else { why }
     }
 
     fn is_full(&self) -> bool {
@@ -278,20 +272,13 @@ impl Reader {
     }
 }
 
-/// Gives a socket up in good order: once it is quiet it is closed from here, and what comes until the server's close
-/// frame is still passed on.
-fn is_over(ws: &mut WsConnection, retiring: &mut Option<Retiring>, heard: bool) -> bool {
+/// Whether nothing came for a while, or it was waited for long enough: what was sent before a newer socket took over has
+/// come by then.
+fn is_quiet(retiring: &mut Option<Retiring>, heard: bool) -> bool {
     let now = Instant::now();
-    let retiring = retiring.get_or_insert(Retiring { since: now, heard: now, closed: None });
+    let retiring = retiring.get_or_insert(Retiring { since: now, heard: now });
     if heard {
         retiring.heard = now;
     }
-    if let Some(closed) = retiring.closed {
-        return now.duration_since(closed) >= RETIRE_QUIET;
-    }
-    if now.duration_since(retiring.heard) >= RETIRE_QUIET || now.duration_since(retiring.since) >= RETIRE_LIMIT {
-        ws.send_close(1000);
-        retiring.closed = Some(now);
-    }
-    false
+    now.duration_since(retiring.heard) >= RETIRE_QUIET || now.duration_since(retiring.since) >= RETIRE_LIMIT
 }

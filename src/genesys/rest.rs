@@ -222,7 +222,7 @@ const NETWORK_CURE: &str = "Check the network and any proxy if this lasts.";
 /// A failure of the transport.
 fn explain(what: &str, error: &ureq::Error) -> ApiError {
     if let Some(dial) = net::dial_error(error) {
-        return ApiError::new(Kind::Network, what, &dial.problem.what).with_cure(&dial.problem.cure);
+        return ApiError::new(Kind::Network, what, &dial.what).with_cure(&dial.cure);
     }
     match error {
         ureq::Error::Timeout(_) => {
@@ -296,6 +296,7 @@ mod tests {
             service.learn(NOON + wrong);
             assert_eq!(service.now(), NOON, "{wrong}");
         }
+        service.learn(NOON);
         for _ in 0..5 {
             service.learn(NOON + DAY);
             service.learn(NOON + DAY);

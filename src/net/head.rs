@@ -73,7 +73,7 @@ pub fn retry_after(headers: &HeaderMap, now: Millis) -> Option<Duration> {
             (parse_http_date(asked)? - now).max(0) as f64 / 1000.0
         }
     };
-    Duration::try_from_secs_f64(seconds.min(RETRY_AFTER_MAX.as_secs_f64())).ok()
+    (seconds >= 0.0).then(|| Duration::from_secs_f64(seconds.min(RETRY_AFTER_MAX.as_secs_f64())))
 }
 
 #[cfg(test)]

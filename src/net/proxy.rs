@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use data_encoding::BASE64;
 use percent_encoding::percent_decode_str;
 
-use super::error::{DialError, Step};
+use super::error::DialError;
 use super::head::read_head;
 use super::socket::Socket;
 use super::{Target, authority, split_port};
@@ -31,7 +31,7 @@ impl Proxy {
     pub fn parse(url: &Secret) -> Result<Self, DialError> {
         let wrong = |cause: &str| {
             let cure = "Write HTTPS_PROXY as http://[user:password@]host:port.";
-            DialError::new(Step::Setting, format!("cannot use HTTPS_PROXY: {cause}"), cure)
+            DialError::new(format!("cannot use HTTPS_PROXY: {cause}"), cure)
         };
         let rest = match url.expose().trim().split_once("://") {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
@@ -72,7 +72,7 @@ impl Proxy {
         let place = authority(&target.host, target.port);
         let failed = |cause: String, cure: &str| {
             let what = format!("the proxy {} gave no tunnel to {place}: {cause}", self.name());
-            DialError::new(Step::Proxy, what, cure)
+            DialError::new(what, cure)
         };
         let mut request = format!("CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n");
         if let Some(authorization) = &self.authorization {
@@ -94,85 +94,35 @@ impl Proxy {
     }
 }
 
-/// The entries of NO_PROXY.
-#[derive(Clone, Debug, Default)]
-pub struct NoProxy(Vec<Entry>);
-
-#[derive(Clone, Debug)]
-struct Entry {
-    what: What,
-    port: Option<u16>,
+/// Whether an entry of NO_PROXY covers this peer: `*`, a host or a domain (with or without a leading `.` or `*.`, which
+/// mean the same: the domain and all below it), an address, or a network as `10.0.0.0/8`; all but a network with or
+/// without `:port`.
+pub fn covers(entry: &str, host: &str, port: u16) -> bool {
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    let ip = host.parse::<IpAddr>().ok();
+    if let Some((network, bits)) = entry.split_once('/') {
+        return ip.and_then(|ip| in_network(ip, network, bits)).unwrap_or(false);
+    }
+    let Some((name, _)) = split_port(entry).filter(|(_, only)| only.is_none_or(|only| only == port)) else {
+        return false;
+    };
+    if let Ok(address) = name.parse::<IpAddr>() {
+        return ip.is_some_and(|ip| ip.to_canonical() == address.to_canonical());
+    }
+    let domain = name.strip_prefix('*').unwrap_or(name).trim_matches('.').to_ascii_lowercase();
+    let is_below = |rest: &str| rest.is_empty() || rest.ends_with('.');
+    name == "*" || !domain.is_empty() && host.strip_suffix(&domain).is_some_and(is_below)
 }
 
-#[derive(Clone, Debug)]
-enum What {
-    Everything,
-    Network(IpAddr, u8),
-    /// A host, and every host below it.
-    Domain(String),
-}
-
-impl NoProxy {
-    /// Understands `*`, hosts and domains (with or without a leading `.` or `*.`, which mean the same: the domain and
-    /// all below it), addresses, networks as `10.0.0.0/8`, each with or without `:port`. What is none of these is
-    /// taken as a domain that nothing matches.
-    pub fn parse(entries: &[String]) -> Self {
-        let entries = entries.iter().flat_map(|entry| entry.split([',', ' '])).map(str::trim).filter(|e| !e.is_empty());
-        Self(entries.filter_map(Entry::parse).collect())
-    }
-
-    /// Whether this peer is reached without the proxy.
-    pub fn covers(&self, host: &str, port: u16) -> bool {
-        let host = host.trim_end_matches('.').to_ascii_lowercase();
-        self.0.iter().any(|entry| entry.port.is_none_or(|wanted| wanted == port) && entry.what.covers(&host))
-    }
-}
-
-impl Entry {
-    fn parse(text: &str) -> Option<Self> {
-        if let Some((network, bits)) = text.split_once('/') {
-            let ip: IpAddr = network.trim_matches(['[', ']']).parse().ok()?;
-            let bits = bits.parse().ok().filter(|bits| *bits <= if ip.is_ipv4() { 32 } else { 128 })?;
-            return Some(Self { what: What::Network(ip, bits), port: None });
-        }
-        let (host, port) = split_port(text)?;
-        let what = if host == "*" {
-            What::Everything
-        } else if let Ok(ip) = host.parse::<IpAddr>() {
-            What::Network(ip, if ip.is_ipv4() { 32 } else { 128 })
-        } else {
-            let domain = host.strip_prefix('*').unwrap_or(host).trim_matches('.');
-            What::Domain(domain.to_ascii_lowercase())
-        };
-        Some(Self { what, port })
-    }
-}
-
-impl What {
-    fn covers(&self, host: &str) -> bool {
-        match self {
-            Self::Everything => true,
-            Self::Network(network, bits) => host.parse::<IpAddr>().is_ok_and(|ip| in_network(ip, *network, *bits)),
-            Self::Domain(domain) => {
-                !domain.is_empty()
-                    && host.strip_suffix(domain.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-            }
-        }
-    }
-}
-
-fn in_network(ip: IpAddr, network: IpAddr, bits: u8) -> bool {
-    match (ip.to_canonical(), network) {
-        (IpAddr::V4(ip), IpAddr::V4(network)) => {
-            let shift = 32 - u32::from(bits);
-            u32::from(ip).checked_shr(shift) == u32::from(network).checked_shr(shift)
-        }
-        (IpAddr::V6(ip), IpAddr::V6(network)) => {
-            let shift = 128 - u32::from(bits);
-            u128::from(ip).checked_shr(shift) == u128::from(network).checked_shr(shift)
-        }
-        _ => false,
-    }
+/// Whether the network holds this address; both are compared as IPv6, in which IPv4 has a network of its own.
+fn in_network(ip: IpAddr, network: &str, bits: &str) -> Option<bool> {
+    let network: IpAddr = network.trim_matches(['[', ']']).parse().ok()?;
+    let bits = u32::from(bits.parse::<u8>().ok()?) + if network.is_ipv4() { 96 } else { 0 };
+    let prefix = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits().checked_shr(128 - bits),
+        IpAddr::V6(ip) => ip.to_bits().checked_shr(128 - bits),
+    };
+    (bits <= 128).then(|| prefix(ip) == prefix(network))
 }
 
 #[cfg(test)]
@@ -207,7 +157,7 @@ mod tests {
     #[test]
     fn no_proxy_covers_hosts_domains_addresses_networks_and_ports() {
         let list = ["localhost", ".internal", "*.corp.example", "Example.COM", "10.0.0.0/8", "fd00::/8", "[::1]:8443"];
-        let no_proxy = NoProxy::parse(&list.map(str::to_owned));
+        let is_covered = |host: &str, port| list.iter().any(|entry| covers(entry, host, port));
         for (host, port) in [
             ("localhost", 1),
             ("a.internal", 1),
@@ -218,15 +168,16 @@ mod tests {
             ("fd12::1", 1),
             ("::1", 8443),
         ] {
-            assert!(no_proxy.covers(host, port), "{host}:{port}");
+            assert!(is_covered(host, port), "{host}:{port}");
         }
         for (host, port) in [("::1", 443), ("notexample.com", 1), ("11.0.0.1", 1), ("fe80::1", 1), ("internal.org", 1)]
         {
-            assert!(!no_proxy.covers(host, port), "{host}:{port}");
+            assert!(!is_covered(host, port), "{host}:{port}");
         }
-        assert!(NoProxy::parse(&["*".to_owned()]).covers("anything", 1));
-        assert!(NoProxy::parse(&["0.0.0.0/0".to_owned()]).covers("8.8.8.8", 1));
-        let with_port = NoProxy::parse(&["api.example:8443".to_owned()]);
-        assert!(with_port.covers("api.example", 8443) && !with_port.covers("api.example", 443));
+        assert!(covers("*", "anything", 1) && covers("0.0.0.0/0", "8.8.8.8", 1) && covers("::/0", "fe80::1", 1));
+        assert!(covers("api.example:8443", "api.example", 8443) && !covers("api.example:8443", "api.example", 443));
+        for nothing in ["", ".", "10.0.0.0/33", "10.0.0.0/x", "x/8", "host:port", "fd00::/129"] {
+            assert!(!covers(nothing, "10.0.0.1", 1) && !covers(nothing, "fd00::1", 1), "{nothing}");
+        }
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! Must never: block longer than its deadline or its tick.
 
+use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -64,7 +65,7 @@ impl Socket {
     }
 
     /// Whether there is something to be read, the end of the connection included.
-    fn has_input(&self) -> bool {
+    pub(super) fn has_input(&self) -> bool {
         if self.at < self.end {
             return true;
         }
@@ -76,11 +77,6 @@ impl Socket {
     /// The connection, to be shut down from another thread.
     pub fn tcp(&self) -> Arc<TcpStream> {
         self.tcp.clone()
-    }
-
-    pub fn shutdown(&self) {
-        // It fails only where the connection is gone already.
-        let _ = self.tcp.shutdown(Shutdown::Both);
     }
 
     fn remaining(&self) -> io::Result<Option<Duration>> {
@@ -97,14 +93,14 @@ impl Socket {
         loop {
             let read = if into_ahead { (&*self.tcp).read(&mut self.ahead) } else { (&*self.tcp).read(buffer) };
             match read {
-                Ok(count) => {
-                    self.heard |= count > 0;
-                    return Ok(count);
-                }
+                // A signal: reads with a timeout are not taken up again by the system.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if is_timeout(&error) && remaining.is_some() => return Err(timed_out()),
                 Err(error) if is_timeout(&error) => return Err(io::ErrorKind::WouldBlock.into()),
-                Err(error) => return Err(error),
+                read => {
+                    self.heard |= read.as_ref().is_ok_and(|count| *count > 0);
+                    return read;
+                }
             }
         }
     }
@@ -156,58 +152,28 @@ impl Write for Socket {
 }
 
 /// A connection to a peer, plain or through TLS.
-#[derive(Debug)]
-pub enum Stream {
-    Plain(Socket),
-    Tls(Box<TlsStream<Socket>>),
+pub trait Stream: Read + Write + Send + Sync + fmt::Debug {
+    /// What is under TLS, where there is TLS.
+    fn socket(&mut self) -> &mut Socket;
+    fn is_tls(&self) -> bool;
 }
 
-impl Stream {
-    pub fn socket(&self) -> &Socket {
-        match self {
-            Self::Plain(socket) => socket,
-            Self::Tls(tls) => tls.get_ref(),
-        }
+impl Stream for Socket {
+    fn socket(&mut self) -> &mut Socket {
+        self
     }
 
-    pub fn socket_mut(&mut self) -> &mut Socket {
-        match self {
-            Self::Plain(socket) => socket,
-            Self::Tls(tls) => tls.get_mut(),
-        }
-    }
-
-    /// Whether an idle connection is still good for a request: nothing came, not even its end.
-    pub(super) fn is_idle(&self) -> bool {
-        !self.socket().has_input()
-    }
-
-    pub fn is_tls(&self) -> bool {
-        matches!(self, Self::Tls(_))
+    fn is_tls(&self) -> bool {
+        false
     }
 }
 
-impl Read for Stream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(socket) => socket.read(buffer),
-            Self::Tls(tls) => tls.read(buffer),
-        }
-    }
-}
-
-impl Write for Stream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(socket) => socket.write(bytes),
-            Self::Tls(tls) => tls.write(bytes),
-        }
+impl Stream for TlsStream<Socket> {
+    fn socket(&mut self) -> &mut Socket {
+        self.get_mut()
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Plain(socket) => socket.flush(),
-            Self::Tls(tls) => tls.flush(),
-        }
+    fn is_tls(&self) -> bool {
+        true
     }
 }

@@ -8,20 +8,8 @@ use std::time::Instant;
 
 use native_tls::{Certificate, HandshakeError, Protocol, TlsConnector};
 
-use super::error::{DialError, Step};
+use super::error::DialError;
 use super::socket::{Socket, Stream};
-
-/// Where the usual systems keep their CA certificates; only looked at to tell an empty machine from a wrong peer.
-const SYSTEM_STORES: [&str; 8] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-    "/etc/ssl/certs",
-    "/etc/pki/tls/certs",
-    "/System/Library/Keychains",
-];
 
 /// Whom to trust.
 #[derive(Clone, Debug)]
@@ -60,11 +48,11 @@ impl Tls {
     ///
     /// # Errors
     /// When the certificate does not hold, or the handshake fails or takes too long.
-    pub fn handshake(&self, mut socket: Socket, host: &str, deadline: Instant) -> Result<Stream, DialError> {
+    pub fn handshake(&self, mut socket: Socket, host: &str, deadline: Instant) -> Result<Box<dyn Stream>, DialError> {
         let connector = self.connector()?;
         socket.read_ahead();
         match connector.connect(host, socket) {
-            Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
+            Ok(stream) => Ok(Box::new(stream)),
             Err(HandshakeError::Failure(error)) if Instant::now() < deadline => Err(explain(host, &error.to_string())),
             // The socket blocks until its deadline: WouldBlock is a timeout by another name.
             Err(_) => {
@@ -81,7 +69,6 @@ fn build(trust: &Trust) -> Result<TlsConnector, DialError> {
         Trust::System => {
             if !system_store_exists() {
                 return Err(DialError::new(
-                    Step::Trust,
                     "cannot trust any peer: this machine has no CA certificates",
                     "Install the package ca-certificates, or set SSL_CERT_FILE to a file of CA certificates.",
                 ));
@@ -95,36 +82,29 @@ fn build(trust: &Trust) -> Result<TlsConnector, DialError> {
         }
     }
     builder.build().map_err(|error| {
-        DialError::new(
-            Step::Trust,
-            format!("cannot set up TLS: {error}"),
-            "Check this machine's OpenSSL configuration.",
-        )
+        DialError::new(format!("cannot set up TLS: {error}"), "Check this machine's OpenSSL configuration.")
     })
 }
 
 fn certificates(path: &Path, setting: &'static str) -> Result<Vec<Certificate>, DialError> {
     let wrong = |cause: String| {
         let what = format!("cannot trust any peer: {setting} {}: {cause}", path.display());
-        DialError::new(Step::Trust, what, format!("Set {setting} to a file of CA certificates in PEM."))
+        DialError::new(what, format!("Set {setting} to a file of CA certificates in PEM."))
     };
     let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
     let found = Certificate::stack_from_pem(&pem).map_err(|_| wrong("a certificate in it is broken".to_owned()))?;
     if found.is_empty() { Err(wrong("there is no certificate in it".to_owned())) } else { Ok(found) }
 }
 
+/// Tells an empty machine from a wrong peer.
 fn system_store_exists() -> bool {
-    let named = std::env::var_os("SSL_CERT_DIR").map(PathBuf::from);
-    let known = SYSTEM_STORES.iter().map(PathBuf::from);
-    named.into_iter().chain(known).any(|path| match std::fs::metadata(&path) {
-        Ok(found) if found.is_dir() => std::fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_some()),
-        Ok(found) => found.len() > 0,
-        Err(_) => false,
-    })
+    let found = openssl_probe::probe();
+    let has_entries = |folder: &PathBuf| std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
+    found.cert_file.is_some() || found.cert_dir.iter().any(has_entries)
 }
 
 fn failed(host: &str, cause: &str, cure: &str) -> DialError {
-    DialError::new(Step::Tls, format!("cannot set up TLS with {host}: {cause}"), cure)
+    DialError::new(format!("cannot set up TLS with {host}: {cause}"), cure)
 }
 
 /// Turns OpenSSL's text into a cause and a cure.
@@ -138,7 +118,7 @@ fn explain(host: &str, text: &str) -> DialError {
         } else {
             "If a private CA or a proxy signed it, set SSL_CERT_FILE (ELASTIC_CA_FILE for the cluster) to that CA's file."
         };
-        return DialError::new(Step::Certificate, format!("certificate of {host} is not trusted: {cause}"), cure);
+        return DialError::new(format!("certificate of {host} is not trusted: {cause}"), cure);
     }
     // error:0A00010B:SSL routines:tls_validate_record_header:wrong version number:file.c:84:
     let cause = match text.split(':').collect::<Vec<_>>()[..] {
@@ -161,7 +141,6 @@ mod tests {
     fn a_trust_file_that_is_missing_or_empty_names_its_setting() {
         for path in ["/no/such/file.pem", "/dev/null"] {
             let error = build(&Trust::File { path: path.into(), setting: "SSL_CERT_FILE" }).unwrap_err();
-            assert_eq!(error.step, Step::Trust);
             assert!(error.to_string().contains("SSL_CERT_FILE"), "{error}");
         }
     }
@@ -175,11 +154,10 @@ mod tests {
             ("hostname mismatch", "another name"),
         ] {
             let error = explain("api.example", &format!("{prefix} ({cause})"));
-            assert_eq!(error.step, Step::Certificate);
-            assert_eq!(error.problem.what, format!("certificate of api.example is not trusted: {cause}"));
-            assert!(error.problem.cure.contains(cure), "{error}");
+            assert_eq!(error.what, format!("certificate of api.example is not trusted: {cause}"));
+            assert!(error.cure.contains(cure), "{error}");
         }
         let error = explain("h", "error:0A00010B:SSL routines:tls_validate_record_header:wrong version number:a.c:84:");
-        assert_eq!(error.problem.what, "cannot set up TLS with h: wrong version number");
+        assert_eq!(error.what, "cannot set up TLS with h: wrong version number");
     }
 }

@@ -5,7 +5,7 @@
 //! is not UTF-8.
 
 use std::hash::{BuildHasher, RandomState};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -59,7 +59,7 @@ pub enum Incoming {
 /// An open WebSocket.
 pub struct WsConnection {
     /// `None` after a message that was too long.
-    frames: Option<FrameSocket<Stream>>,
+    frames: Option<FrameSocket<Box<dyn Stream>>>,
     /// A message of which not all pieces have come: whether it is a text, and its bytes.
     partial: Option<(bool, Vec<u8>)>,
 }
@@ -82,7 +82,7 @@ impl WsConnection {
         now: Millis,
         connected: impl FnOnce(Arc<TcpStream>),
     ) -> Result<Self, Closed> {
-        let unreachable = |error: DialError| Closed::Unreachable(error.problem);
+        let unreachable = |error: DialError| Closed::Unreachable(error.into());
         let target = Target::parse(uri.expose()).map_err(unreachable)?;
         if !target.tls && !target.is_loopback() {
             let cure =
@@ -91,25 +91,22 @@ impl WsConnection {
         }
         let mut stream = dialer.dial(&target, limit).map_err(unreachable)?;
         connected(stream.socket().tcp());
-        stream.socket_mut().set_deadline(Instant::now() + HANDSHAKE_LIMIT.min(limit));
-        shake_hands(&mut stream, &target, path(uri.expose()), now)?;
-        stream
-            .socket_mut()
-            .set_tick(TICK, WRITE_LIMIT)
-            .map_err(|error| broken_handshake(&target, &error.to_string()))?;
+        stream.socket().set_deadline(Instant::now() + HANDSHAKE_LIMIT.min(limit));
+        shake_hands(&mut *stream, &target, path(uri.expose()), now)?;
+        stream.socket().set_tick(TICK, WRITE_LIMIT).map_err(|error| broken_handshake(&target, &error.to_string()))?;
         Ok(Self { frames: Some(FrameSocket::new(stream)), partial: None })
     }
 
     /// Whether a read may wait for a tick; otherwise it gives [`Incoming::Wait`] at once where it would.
     pub fn set_waits(&mut self, waits: bool) {
         if let Some(frames) = &mut self.frames {
-            frames.get_mut().socket_mut().set_waits(waits);
+            frames.get_mut().socket().set_waits(waits);
         }
     }
 
     /// Whether anything came since the last call.
     pub fn take_heard(&mut self) -> bool {
-        self.frames.as_mut().is_some_and(|frames| frames.get_mut().socket_mut().take_heard())
+        self.frames.as_mut().is_some_and(|frames| frames.get_mut().socket().take_heard())
     }
 
     /// Reads the next thing.
@@ -178,7 +175,7 @@ impl WsConnection {
         if let Some(frames) = self.frames.take() {
             let (mut stream, buffered) = frames.into_inner();
             head.extend_from_slice(&buffered);
-            stream.socket_mut().set_deadline(Instant::now() + TICK);
+            stream.socket().set_deadline(Instant::now() + TICK);
             let missing = HEAD_BYTES_MAX.saturating_sub(head.len());
             // What does not come in time is not kept.
             let _ = stream.take(missing as u64).read_to_end(&mut head);
@@ -220,7 +217,7 @@ fn whole(is_text: bool, payload: Bytes) -> Incoming {
 }
 
 /// The client's half of the WebSocket handshake (RFC 6455, section 4), within the stream's deadline.
-fn shake_hands(stream: &mut Stream, target: &Target, path: &str, now: Millis) -> Result<(), Closed> {
+fn shake_hands(stream: &mut dyn Stream, target: &Target, path: &str, now: Millis) -> Result<(), Closed> {
     let key = BASE64.encode(&[random().to_ne_bytes(), random().to_ne_bytes()].concat());
     let mut host = authority(&target.host, target.port);
     if target.port == if target.tls { 443 } else { 80 } {
@@ -232,7 +229,7 @@ fn shake_hands(stream: &mut Stream, target: &Target, path: &str, now: Millis) ->
     let head = stream
         .write_all(request.as_bytes())
         .and_then(|()| stream.flush())
-        .and_then(|()| read_head(stream))
+        .and_then(|()| read_head(&mut *stream))
         .map_err(|error| broken_handshake(target, &error.to_string()))?;
     let status = head.status;
     let value = |name| header(&head.headers, name);
