@@ -122,10 +122,10 @@ impl Collector {
             };
             Box::new(move |address: Address| reader::start(address, context.clone()))
         };
-        let Begin { checkpoint, origin, by_wall, channel } = begin;
+        let Begin { checkpoint, origin, by_wall, covered, definitions, channel } = begin;
         let handle = session::start(session::Setup {
             config: config.clone(),
-            start: session::Start { checkpoint, origin, by_wall, channel },
+            start: session::Start { checkpoint, origin, by_wall, covered, definitions, channel },
             dialer,
             to_writer: pages_in,
             news,

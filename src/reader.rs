@@ -19,7 +19,7 @@ pub use self::probe::ping;
 pub(crate) use self::ws::random;
 use self::ws::{Incoming, WsConnection};
 use crate::clock::Clock;
-use crate::message::{Address, Batch, Closed, Frames, News};
+use crate::message::{Address, Batch, Closed, Frames, SessionEvent};
 use crate::net::Dialer;
 use crate::status::{Beat, Status};
 
@@ -81,14 +81,14 @@ impl Drop for ReaderHandle {
 pub struct Context {
     pub dialer: Arc<Dialer>,
     pub out: Sender<Batch>,
-    pub news: Sender<News>,
+    pub news: Sender<SessionEvent>,
     pub status: Arc<Status>,
     pub clock: Clock,
     /// Disconnected when everything stops.
     pub stop: Receiver<()>,
 }
 
-/// Starts a reader for this address. It sends [`News::Opened`] once the socket is open, and [`News::Closed`] exactly once.
+/// Starts a reader for this address. It sends [`SessionEvent::Opened`] once the socket is open, and [`SessionEvent::Closed`] exactly once.
 ///
 /// # Errors
 /// When the system refuses one more thread.
@@ -133,7 +133,7 @@ impl Reader {
             Ok(ws) => {
                 self.context.status.counters.socket_connects.add(1);
                 self.context.status.gauges.socket_connected.set(1);
-                self.send(News::Opened(self.address.connection));
+                self.send(SessionEvent::Opened(self.address.connection));
                 let why = self.read(ws);
                 // A retired socket has a successor, whose state the gauge shows.
                 if !self.is_retired() {
@@ -144,11 +144,11 @@ impl Reader {
             Err(why) => why,
         };
         self.beat.waiting();
-        self.send(News::Closed { connection: self.address.connection, why, at: self.context.clock.now() });
+        self.send(SessionEvent::Closed { connection: self.address.connection, why, at: self.context.clock.now() });
     }
 
     /// Sends it, unless everything stops.
-    fn send(&self, news: News) {
+    fn send(&self, news: SessionEvent) {
         select! {
             send(self.context.news, news) -> _ => {}
             recv(self.context.stop) -> _ => {}

@@ -24,10 +24,10 @@ fn wait_line(collector: &Collector, parts: &[&str]) -> String {
 fn each_error_carries_the_correlation_id_and_its_cure() {
     let body = |text: &str| Action::Body(text.to_owned());
     let cases: [(Call, Action, &[&str]); 16] = [
-        (Call::Token, Action::status(401), &["cannot log in: 401", "check GENESYS_CLIENT_ID"]),
+        (Call::Token, Action::status(401), &["cannot log in: 401", "Check GENESYS_CLIENT_ID"]),
         (Call::Token, Action::status(400), &["cannot log in: 400", "GENESYS_ENV is the organisation's region"]),
-        (Call::Token, Action::status(403), &["cannot log in: 403", "check GENESYS_CLIENT_ID"]),
-        (Call::Token, Action::status(502), &["cannot log in: 502", "trying again"]),
+        (Call::Token, Action::status(403), &["cannot log in: 403", "Check GENESYS_CLIENT_ID"]),
+        (Call::Token, Action::status(502), &["cannot log in: 502", "retrying"]),
         (Call::Token, Action::status(307), &["cannot log in: 307", "redirect", "HTTPS_PROXY"]),
         (Call::Token, Action::Nonsense, &["cannot log in", "holds no token", "HTTPS_PROXY"]),
         (Call::Definitions, Action::status(403), &["cannot ask for the event definitions: 403", "usage:events:view"]),

@@ -18,7 +18,7 @@ use crate::genesys::error::{ApiError, Kind};
 use crate::genesys::history::KEPT_MS;
 use crate::genesys::topics::Plan;
 use crate::message::{ChannelState, Definition};
-use crate::records;
+use crate::output::records;
 
 const MINUTE_MS: Millis = 60_000;
 const HOUR_MS: Millis = 60 * MINUTE_MS;

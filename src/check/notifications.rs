@@ -4,11 +4,13 @@
 
 use std::sync::Arc;
 
+use ureq::http::Method;
+
 use super::service::{DIAL_LIMIT, a_few, host};
 use super::{Findings, guesses};
 use crate::clock::Millis;
 use crate::config::{Config, Delivery};
-use crate::genesys::api::{Api, Channels, Put};
+use crate::genesys::api::{Api, Channels};
 use crate::genesys::error::{ApiError, Kind};
 use crate::genesys::topics::{self, Plan};
 use crate::message::{ChannelState, Closed};
@@ -130,7 +132,7 @@ fn remembered(config: &Config) -> Option<String> {
 
 /// Subscribes to every topic, and says what was rejected and why; whether the service took any.
 fn subscriptions(api: &mut Api, plan: &Plan, channel: &ChannelState, out: &Findings) -> bool {
-    let found = match api.subscribe(&channel.id, &plan.topics, Put::Instead) {
+    let found = match api.subscribe(&channel.id, &plan.topics, Method::PUT) {
         Ok(found) => found,
         Err(error) => {
             out.api_error("subscriptions", &error);

@@ -32,6 +32,7 @@ pub const PAGE_SIZE: u32 = 200;
 const REFUSED_LOGIN_WAIT: Duration = Duration::from_secs(30);
 
 const JSON: &str = "application/json";
+const CHANNELS: &str = "/api/v2/notifications/channels";
 
 /// The channels of a client.
 #[derive(Debug, Default)]
@@ -40,13 +41,6 @@ pub struct Channels {
     pub count: usize,
     /// Those that can be connected to.
     pub usable: Vec<ChannelState>,
-}
-
-/// What a subscription does with the topics that the channel had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Put {
-    Instead,
-    Beside,
 }
 
 /// The API, with the token of one client.
@@ -160,23 +154,23 @@ impl Api {
     }
 
     /// The answer's body where it is a success.
-    fn ask(
-        &mut self,
-        what: &str,
-        method: Method,
-        path: &str,
-        body: Option<&[u8]>,
-        permission: Option<&str>,
-    ) -> Result<String, ApiError> {
+    fn ask(&mut self, what: &str, method: Method, path: &str, body: Option<&[u8]>) -> Result<String, ApiError> {
         self.correlation = None;
         let answer = self.send(what, method, path, body)?;
         self.correlation.clone_from(&answer.correlation);
         if answer.is_success() {
             return Ok(answer.body);
         }
+        let permission = path.starts_with("/api/v2/usage/").then_some(HISTORY_PERMISSION);
         let token = self.token.as_ref().and_then(|token| token.authorization.expose().split_once(' '));
         let error = judge(what, answer.status, &answer.body, answer.retry_after, permission);
         Err(error.hide(token.map_or("", |(_, token)| token)).with_correlation(self.correlation()))
+    }
+
+    /// The elements of a list in an answer, as far as there is one.
+    fn elements<T: DeserializeOwned>(&self, what: &str, answer: &str, list: &str) -> Result<Vec<T>, ApiError> {
+        // The parser's message could quote a channel's id.
+        elements(answer, list).map_err(|_| self.nonsense(what, "the answer is not the API's"))
     }
 
     /// The vendor's correlation id of the last answer: for errors about what it held.
@@ -196,13 +190,19 @@ impl Api {
     /// definitions.
     pub fn definitions(&mut self) -> Result<Vec<Definition>, ApiError> {
         const WHAT: &str = "ask for the event definitions";
-        let path = "/api/v2/usage/events/definitions";
-        let body = self.ask(WHAT, Method::GET, path, None, Some(HISTORY_PERMISSION))?;
+        let body = self.ask(WHAT, Method::GET, "/api/v2/usage/events/definitions", None)?;
         let definitions = understand_definitions(&body);
         if definitions.is_empty() {
             return Err(self.nonsense(WHAT, "the answer lists no definitions"));
         }
         Ok(definitions)
+    }
+
+    /// The answer lists definitions, and none of AudioHook's.
+    pub fn no_audiohook_definitions(&self) -> ApiError {
+        ApiError::new(Kind::Nonsense, "ask for the event definitions", "the list has no AudioHook definition")
+            .with_cure("Check that the organization has an AudioHook integration (Admin > Integrations).")
+            .with_correlation(self.correlation())
     }
 
     /// How operational events may be delivered: `GET /api/v2/notifications/availabletopics`; none when it is not said.
@@ -212,7 +212,7 @@ impl Api {
     pub fn transports(&mut self) -> Result<Option<Vec<String>>, ApiError> {
         const WHAT: &str = "ask for the topics' transports";
         let path = "/api/v2/notifications/availabletopics?expand=transports,requiresPermissions,permissionDetails,topicParameters";
-        let body = self.ask(WHAT, Method::GET, path, None, None)?;
+        let body = self.ask(WHAT, Method::GET, path, None)?;
         topics::understand_transports(&body).map_err(|error| self.nonsense(WHAT, error))
     }
 
@@ -221,7 +221,7 @@ impl Api {
     /// # Errors
     /// As the service says.
     pub fn create_channel(&mut self) -> Result<ChannelState, ApiError> {
-        let body = self.ask("make a channel", Method::POST, "/api/v2/notifications/channels", Some(b""), None)?;
+        let body = self.ask("make a channel", Method::POST, CHANNELS, Some(b""))?;
         channel::understand(&body, channel::owner(&self.genesys), self.service().now())
             .map_err(|error| error.with_correlation(self.correlation()))
     }
@@ -232,39 +232,34 @@ impl Api {
     /// As the service says.
     pub fn channels(&mut self) -> Result<Channels, ApiError> {
         const WHAT: &str = "list the channels";
-        let path = "/api/v2/notifications/channels?includechannels=oauthclient";
-        let body = self.ask(WHAT, Method::GET, path, None, None)?;
-        // The parser's message could quote an id.
-        let listed: Vec<Box<RawValue>> =
-            entities(&body, "entities").map_err(|_| self.nonsense(WHAT, "the answer lists no channels"))?;
+        let body = self.ask(WHAT, Method::GET, &format!("{CHANNELS}?includechannels=oauthclient"), None)?;
+        let listed: Vec<Box<RawValue>> = self.elements(WHAT, &body, "entities")?;
         let (owner, now) = (channel::owner(&self.genesys), self.service().now());
         let usable = listed.iter().filter_map(|one| channel::understand(one.get(), owner.clone(), now).ok());
         Ok(Channels { count: listed.len(), usable: usable.collect() })
     }
 
-    /// Whether a channel still stands: `HEAD /api/v2/notifications/channels/{id}`.
+    /// Whether a channel still exists: `HEAD /api/v2/notifications/channels/{id}`.
     ///
     /// # Errors
     /// [`Kind::Gone`] when it does not; else as the service says.
     pub fn check_channel(&mut self, id: &str) -> Result<(), ApiError> {
-        let path = format!("/api/v2/notifications/channels/{}", encode(id));
-        self.ask("look for the channel", Method::HEAD, &path, None, None).map(drop).map_err(|error| error.hide(id))
+        let path = format!("{CHANNELS}/{}", encode(id));
+        self.ask("look for the channel", Method::HEAD, &path, None).map(drop).map_err(|error| error.hide(id))
     }
 
-    /// Subscribes a channel to these topics instead of what it had (`PUT`), or to them as well (`POST`):
+    /// Subscribes a channel to these topics instead of what it had (PUT), or to them as well (POST):
     /// `/api/v2/notifications/channels/{id}/subscriptions`.
     ///
     /// # Errors
     /// As the service says. A topic that is rejected or not confirmed is no error, but one of the answers.
-    pub fn subscribe(&mut self, id: &str, topics: &[String], put: Put) -> Result<Vec<Subscription>, ApiError> {
+    pub fn subscribe(&mut self, id: &str, topics: &[String], method: Method) -> Result<Vec<Subscription>, ApiError> {
         const WHAT: &str = "subscribe";
-        let method = if put == Put::Instead { Method::PUT } else { Method::POST };
-        let path = format!("/api/v2/notifications/channels/{}/subscriptions?ignoreErrors=true", encode(id));
+        let path = format!("{}?ignoreErrors=true", subscriptions_of(id));
         let body = channel::subscription_body(topics);
-        let answer = self.ask(WHAT, method, &path, Some(body.as_bytes()), None).map_err(|error| error.hide(id))?;
+        let answer = self.ask(WHAT, method, &path, Some(body.as_bytes())).map_err(|error| error.hide(id))?;
         // The reason for a rejection may name the channel.
-        let answer = entities(&crate::secret::hide(&answer, id), "entities")
-            .map_err(|_| self.nonsense(WHAT, "the answer is not JSON"))?;
+        let answer = self.elements(WHAT, &crate::secret::hide(&answer, id), "entities")?;
         Ok(channel::judge_subscriptions(&answer, topics))
     }
 
@@ -274,11 +269,8 @@ impl Api {
     /// As the service says.
     pub fn subscription_count(&mut self, id: &str) -> Result<usize, ApiError> {
         const WHAT: &str = "look at the subscriptions";
-        let path = format!("/api/v2/notifications/channels/{}/subscriptions", encode(id));
-        let body = self.ask(WHAT, Method::GET, &path, None, None).map_err(|error| error.hide(id))?;
-        let listed: Vec<IgnoredAny> =
-            entities(&body, "entities").map_err(|_| self.nonsense(WHAT, "the answer lists no subscriptions"))?;
-        Ok(listed.len())
+        let body = self.ask(WHAT, Method::GET, &subscriptions_of(id), None).map_err(|error| error.hide(id))?;
+        Ok(self.elements::<IgnoredAny>(WHAT, &body, "entities")?.len())
     }
 
     /// Takes a channel's subscriptions away: `DELETE /api/v2/notifications/channels/{id}/subscriptions`.
@@ -286,8 +278,7 @@ impl Api {
     /// # Errors
     /// As the service says.
     pub fn unsubscribe(&mut self, id: &str) -> Result<(), ApiError> {
-        let path = format!("/api/v2/notifications/channels/{}/subscriptions", encode(id));
-        let answer = self.ask("take the subscriptions away", Method::DELETE, &path, None, None);
+        let answer = self.ask("take the subscriptions away", Method::DELETE, &subscriptions_of(id), None);
         answer.map(drop).map_err(|error| error.hide(id))
     }
 
@@ -300,7 +291,7 @@ impl Api {
     pub fn query_page(&mut self, cursor: Option<&str>, page_size: u32, body: &str) -> Result<String, ApiError> {
         let first = format!("/api/v2/usage/events/query?pageSize={page_size}");
         let path = cursor.unwrap_or(&first);
-        self.ask("read the history", Method::POST, path, Some(body.as_bytes()), Some(HISTORY_PERMISSION))
+        self.ask("read the history", Method::POST, path, Some(body.as_bytes()))
     }
 
     /// The service's own counts per definition: `POST /api/v2/usage/events/aggregates/query`.
@@ -311,9 +302,8 @@ impl Api {
         const WHAT: &str = "ask for the counts of the history";
         let body = json!({ "interval": interval(from, to) }).to_string();
         let path = "/api/v2/usage/events/aggregates/query";
-        let answer = self.ask(WHAT, Method::POST, path, Some(body.as_bytes()), Some(HISTORY_PERMISSION))?;
-        understand_aggregates(&answer)
-            .map_err(|error| self.nonsense(WHAT, format_args!("the answer holds no counts ({error})")))
+        let answer = self.ask(WHAT, Method::POST, path, Some(body.as_bytes()))?;
+        Ok(sum(self.elements(WHAT, &answer, "eventDefinitionAggregates")?))
     }
 
     /// The address that a `nextUri` must not leave.
@@ -339,9 +329,13 @@ fn encode(id: &str) -> String {
     })
 }
 
+fn subscriptions_of(id: &str) -> String {
+    format!("{CHANNELS}/{}/subscriptions", encode(id))
+}
+
 /// The elements of a list in an answer. Everything in an answer is optional: no list is an empty one, and an element that
 /// is of another form is left out.
-fn entities<T: DeserializeOwned>(body: &str, name: &str) -> serde_json::Result<Vec<T>> {
+fn elements<T: DeserializeOwned>(body: &str, name: &str) -> serde_json::Result<Vec<T>> {
     if body.trim().is_empty() {
         return Ok(Vec::new());
     }
@@ -359,7 +353,7 @@ fn understand_definitions(body: &str) -> Vec<Definition> {
         description: Option<Box<RawValue>>,
     }
     let text = |value: Option<Box<RawValue>>| serde_json::from_str::<String>(value?.get()).ok();
-    let listed: Vec<One> = entities(body, "entities").unwrap_or_default();
+    let listed: Vec<One> = elements(body, "entities").unwrap_or_default();
     listed
         .into_iter()
         .map(|one| Definition {
@@ -371,22 +365,25 @@ fn understand_definitions(body: &str) -> Vec<Definition> {
         .collect()
 }
 
-fn understand_aggregates(body: &str) -> serde_json::Result<BTreeMap<String, u64>> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Count {
-        event_definition: Reference,
-        event_count: Option<u64>,
-    }
-    #[derive(Deserialize)]
-    struct Reference {
-        id: String,
-    }
+/// One count of the service.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Count {
+    event_definition: Reference,
+    event_count: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Reference {
+    id: String,
+}
+
+fn sum(counts: Vec<Count>) -> BTreeMap<String, u64> {
     let mut sums = BTreeMap::new();
-    for count in entities::<Count>(body, "eventDefinitionAggregates")? {
+    for count in counts {
         *sums.entry(count.event_definition.id).or_insert(0) += count.event_count.unwrap_or(0);
     }
-    Ok(sums)
+    sums
 }
 
 #[cfg(test)]
@@ -423,14 +420,14 @@ mod tests {
             {"eventDefinition":{"id":"AUDIOHOOK-0001"},"eventCount":3},{"eventCount":9},null,
             {"eventDefinition":{"id":"AUDIOHOOK-0001"},"eventCount":1},
             {"eventDefinition":{"id":"AUDIOHOOK-0002"},"eventCount":null}]}"#;
-        let counts = understand_aggregates(body).unwrap();
+        let counts = |body| elements(body, "eventDefinitionAggregates").map(sum);
         assert_eq!(
-            counts.into_iter().collect::<Vec<_>>(),
+            counts(body).unwrap().into_iter().collect::<Vec<_>>(),
             [("AUDIOHOOK-0001".into(), 4), ("AUDIOHOOK-0002".into(), 0)]
         );
         for none in ["{}", r#"{"eventDefinitionAggregates":null}"#, r#"{"eventDefinitionAggregates":[]}"#] {
-            assert_eq!(understand_aggregates(none).unwrap(), BTreeMap::new(), "{none}");
+            assert_eq!(counts(none).unwrap(), BTreeMap::new(), "{none}");
         }
-        assert!(understand_aggregates("<html>").is_err());
+        assert!(counts("<html>").is_err());
     }
 }

@@ -94,7 +94,7 @@ pub struct Subscription {
 pub struct Rejection {
     pub cause: Cause,
     /// In the service's words, with the missing permissions.
-    why: String,
+    pub why: String,
 }
 
 /// What kept a topic from being subscribed.

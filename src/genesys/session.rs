@@ -8,7 +8,6 @@
 //! instant. The parts do not know each other: what one of them means for another is decided here.
 
 mod auditing;
-mod comparing;
 mod connections;
 mod definitions;
 mod health;
@@ -42,7 +41,7 @@ use super::history::History;
 use super::topics::{self, Plan};
 use crate::clock::{Clock, Millis, ServiceTime};
 use crate::config::{Config, Delivery};
-use crate::message::{Address, ChannelState, Connection, Control, FromSession, News};
+use crate::message::{Address, ChannelState, Connection, Control, Definition, SessionEvent, WriterCommand};
 use crate::net::Dialer;
 use crate::reader::ReaderHandle;
 use crate::secret::Secret;
@@ -64,6 +63,10 @@ pub struct Start {
     pub origin: Millis,
     /// Both are this machine's time: the service's was never heard.
     pub by_wall: bool,
+    /// The definitions that were read up to the checkpoint.
+    pub covered: Vec<String>,
+    /// The definitions that were fetched last.
+    pub definitions: Vec<Definition>,
     /// The channel that the last run remembered.
     pub channel: Option<ChannelState>,
 }
@@ -76,8 +79,8 @@ pub struct Setup {
     pub config: Arc<Config>,
     pub start: Start,
     pub dialer: Arc<Dialer>,
-    pub to_writer: Sender<FromSession>,
-    pub news: Receiver<News>,
+    pub to_writer: Sender<WriterCommand>,
+    pub news: Receiver<SessionEvent>,
     pub open: Open,
     pub status: Arc<Status>,
     pub clock: Clock,
@@ -98,7 +101,7 @@ struct Session {
     api: Api,
     service_time: ServiceTime,
     outbox: Outbox,
-    news: Receiver<News>,
+    news: Receiver<SessionEvent>,
     open: Open,
     status: Arc<Status>,
     clock: Clock,
@@ -119,7 +122,6 @@ struct Session {
     is_channel_kept: bool,
     connections: Connections,
     reading: Reading,
-    comparing: comparing::Comparing,
     auditing: auditing::Auditing,
     health: health::Health,
 }
@@ -138,11 +140,12 @@ impl Session {
             log::error!("{error}; using the AudioHook definitions instead");
             None
         });
-        let definitions = Definitions::new(file, backoff.clone(), now);
+        let definitions = Definitions::new(file, start.definitions.clone(), backoff.clone(), now);
         let history = History::new(&genesys.api_url, config.catch_up.rate);
         let owner = channel::owner(genesys);
+        let is_usable = |state: &ChannelState| channel::is_usable(state, &owner, api.service().now());
+        let remembered = start.channel.clone().filter(is_usable);
         Self {
-            api,
             service_time: ServiceTime::default(),
             outbox: Outbox::new(to_writer),
             started: now,
@@ -153,13 +156,13 @@ impl Session {
             plan: definitions.plan(),
             definitions,
             transport: Transport::new(genesys.delivery, now),
-            subscription: Subscription::new(start.channel.clone(), owner, backoff.clone(), now),
+            subscription: Subscription::new(remembered, backoff.clone(), now),
             is_channel_kept: true,
             connections: Connections::new(backoff.clone(), config.reconnect.delay, now),
             reading: Reading::new(history, &start, backoff, now),
-            comparing: comparing::Comparing::default(),
             auditing: auditing::Auditing::default(),
             health: health::Health::default(),
+            api,
             config,
             news,
             open,
@@ -191,6 +194,7 @@ impl Session {
             self.outbox.deliver();
             let worked = self.work();
             self.publish_service_time();
+            self.send_whether_history_works();
             self.assess();
             if !worked {
                 self.beat.waiting();
@@ -226,7 +230,6 @@ impl Session {
             || self.ask_transports_if_due(now)
             || self.subscribe_if_due(now)
             || self.read_if_due(now)
-            || self.compare_if_due(now)
             || self.audit_if_due(now)
     }
 
@@ -252,7 +255,6 @@ impl Session {
                 self.transport.due(),
                 self.subscription_due(),
                 self.reading_due(),
-                self.comparing_due(),
                 self.auditing_due(),
             ];
             due.extend(calls.into_iter().flatten().map(|at| at.max(self.throttled_until)));
@@ -262,7 +264,7 @@ impl Session {
     }
 
     /// Gives the writer something, in order; what finds no room waits, and the history with it.
-    fn tell(&mut self, message: FromSession) {
+    fn send(&mut self, message: WriterCommand) {
         self.outbox.send(message);
     }
 
@@ -310,8 +312,7 @@ impl Session {
     }
 
     fn subscription_due(&self) -> Option<Instant> {
-        let wants_socket = self.wants_socket();
-        self.may_subscribe().then(|| self.subscription.due(&self.api, &self.plan.topics, wants_socket))
+        self.may_subscribe().then(|| self.subscription.due(&self.api, &self.plan.topics))
     }
 
     /// Takes the next step towards a subscribed channel, or renews its subscriptions.
@@ -324,7 +325,7 @@ impl Session {
             Ok(Change::Nothing) => {}
             Ok(Change::Made(channel)) => {
                 self.is_channel_kept = false;
-                self.tell(FromSession::Channel(Some(channel)));
+                self.send(WriterCommand::Channel(Some(channel)));
             }
             Ok(Change::Subscribed) => self.subscribed(),
             Err(error) => self.subscription_failed(&error),
@@ -389,17 +390,17 @@ impl Session {
 
     // ----- news -----
 
-    fn hear(&mut self, news: News) {
+    fn hear(&mut self, news: SessionEvent) {
         let now = self.clock.now();
         match news {
-            News::Opened(connection) => {
+            SessionEvent::Opened(connection) => {
                 if self.connections.opened(connection, now) {
                     // What occurred while no socket was open is in the history.
                     self.read_again();
                     self.publish();
                 }
             }
-            News::Closed { connection, why, at } => {
+            SessionEvent::Closed { connection, why, at } => {
                 if self.connections.is_current(connection) {
                     self.read_instead();
                 } else if self.connections.is_opening(connection) {
@@ -408,20 +409,15 @@ impl Session {
                 let next = self.connections.closed(connection, &why, at, now);
                 self.after_close(next);
             }
-            News::Control { connection, control } => self.control(connection, control),
-            News::ChannelKept => {
+            SessionEvent::Control { connection, control } => self.control(connection, control),
+            SessionEvent::ChannelKept => {
                 self.is_channel_kept = true;
                 self.connections.remembered(now);
             }
-            News::Loaded { has_receipts } => self.reading.loaded(has_receipts),
-            News::Checkpoint(ms) => {
-                self.reading.checkpoint = ms;
-                self.repair_is_written();
-                self.nothing_is_unsure();
-            }
-            News::Unsure { from, to, up_to } => {
-                self.repair_is_written();
-                self.hear_unsure(from, to, up_to);
+            SessionEvent::Loaded => self.reading.is_loaded = true,
+            SessionEvent::Checkpoint(ms) => self.reading.checkpoint = ms,
+            SessionEvent::ReadDone { purpose, appended, unjudged_since } => {
+                self.read_done(purpose, appended, unjudged_since);
             }
         }
         self.status.gauges.socket_connected.set(i64::from(self.connections.has_socket()));
@@ -430,7 +426,7 @@ impl Session {
     fn after_close(&mut self, next: Next) {
         match next {
             Next::Nothing => {}
-            Next::Check(channel) => self.subscription.check(channel, self.connections.open_at()),
+            Next::Check(at) => self.subscription.renew(at),
             // Channels are few: a service that refuses each new one's socket is not given the next at once.
             Next::Replace => self.subscription.replace(self.clock.now()),
             Next::Renew => self.renew_token_and_channel("the server closed the socket because of its token"),

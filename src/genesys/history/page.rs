@@ -19,8 +19,8 @@ pub struct Parsed {
 
 #[derive(Deserialize)]
 struct Wire<'a> {
-    #[serde(borrow)]
-    entities: Vec<&'a RawValue>,
+    #[serde(borrow, default)]
+    entities: Option<Vec<&'a RawValue>>,
     #[serde(borrow, default, rename = "nextUri")]
     next_uri: Option<Cow<'a, str>>,
 }
@@ -31,9 +31,9 @@ struct Wire<'a> {
 /// When it is none, or its `nextUri` leads to another host: a token must not go there.
 pub fn parse(body: &str, api_url: &str) -> Result<Parsed, String> {
     let wire: Wire =
-        serde_json::from_str(body).map_err(|error| format!("the answer is no page of events ({error})"))?;
+        serde_json::from_str(body).map_err(|error| format!("the answer is not a page of events ({error})"))?;
     let start = body.as_ptr() as usize;
-    let rows = wire.entities.iter().map(|row| {
+    let rows = wire.entities.unwrap_or_default().into_iter().map(|row| {
         let from = row.get().as_ptr() as usize - start;
         from..from + row.get().len()
     });

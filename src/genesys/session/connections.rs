@@ -20,7 +20,7 @@ const SHORT_LIFE: Duration = Duration::from_secs(10);
 /// A channel is made for that reason no more often than this: a network that cuts every socket must not make channels,
 /// of which the client has only twenty.
 const OWN_CHANNEL_INTERVAL: Duration = Duration::from_secs(600);
-/// After so many failures in a row to open a socket its channel is looked up.
+/// After so many failures in a row to open a socket its channel is subscribed again, which shows whether it exists.
 const FAILURES_BEFORE_CHECK: u32 = 3;
 /// A socket that is back sooner is not reported as down.
 const DOWN_AFTER: Duration = Duration::from_secs(3);
@@ -61,8 +61,8 @@ pub(super) struct Connections {
 pub(super) enum Next {
     /// Nothing: another socket follows by itself, or this one was of no more use.
     Nothing,
-    /// Look whether the channel still exists.
-    Check(ChannelState),
+    /// Subscribe again at this instant: the channel may be gone.
+    Check(Instant),
     /// Another channel.
     Replace,
     /// Another token, and another channel with it.
@@ -97,8 +97,9 @@ impl Connections {
         self.current.is_some()
     }
 
-    pub fn is_wanted(&self) -> bool {
-        self.is_wanted
+    /// Since when the current socket is open.
+    pub fn opened_at(&self) -> Option<Instant> {
+        self.current.as_ref().and_then(|current| current.opened)
     }
 
     pub fn why_down(&self) -> &Problem {
@@ -266,7 +267,7 @@ impl Connections {
             _ => {
                 log::warn!("cannot open the socket: {}; retrying {}", problem.what, in_a_while(wait));
                 let is_check = self.backoff.failures().is_multiple_of(FAILURES_BEFORE_CHECK);
-                if is_check { Next::Check(failed.channel) } else { Next::Nothing }
+                if is_check { Next::Check(self.open_at) } else { Next::Nothing }
             }
         };
         if next == Next::Replace {
@@ -284,11 +285,6 @@ impl Connections {
     /// Whether this socket is being opened.
     pub fn is_opening(&self, number: Connection) -> bool {
         self.next.as_ref().is_some_and(|next| next.number == number)
-    }
-
-    /// When a socket may be opened next.
-    pub fn open_at(&self) -> Instant {
-        self.open_at
     }
 }
 

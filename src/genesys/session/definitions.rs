@@ -1,22 +1,25 @@
 //! Which definitions there are, and the plan that follows from them.
+//!
+//! The definitions that were fetched last are kept in the state and used until newer ones come. While none were ever
+//! fetched, the built-in list stands in.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{DEFINITIONS_INTERVAL, Session, draw, shorten};
-use crate::clock::Millis;
 use crate::genesys::backoff::Backoff;
-use crate::genesys::error::Kind;
+use crate::genesys::error::{ApiError, Kind};
 use crate::genesys::topics::{self, Plan};
-use crate::message::{Definition, FromSession};
+use crate::message::{Definition, WriterCommand};
 use crate::status::Problem;
 
 pub(super) struct Definitions {
     /// What TOPICS_FILE names.
     file: Option<Vec<String>>,
-    known: Option<Vec<Definition>>,
-    /// The service's time when they were last asked for with success.
-    known_at: Option<Millis>,
+    /// As they were last fetched; none before the first time.
+    fetched: Vec<Definition>,
+    /// Whether they were fetched since the start.
+    is_confirmed: bool,
     pub at: Instant,
     backoff: Backoff,
     /// Why the list is not confirmed, while it is not.
@@ -24,13 +27,26 @@ pub(super) struct Definitions {
 }
 
 impl Definitions {
-    pub fn new(file: Option<Vec<String>>, backoff: Backoff, now: Instant) -> Self {
-        Self { file, known: None, known_at: None, at: now, backoff, unconfirmed: None }
+    pub fn new(file: Option<Vec<String>>, fetched: Vec<Definition>, backoff: Backoff, now: Instant) -> Self {
+        Self { file, fetched, is_confirmed: false, at: now, backoff, unconfirmed: None }
     }
 
     /// What to subscribe to and to ask for, as far as is known.
     pub fn plan(&self) -> Plan {
-        topics::plan(self.file.as_deref(), self.known.as_deref())
+        topics::plan(self.file.as_deref(), Some(self.fetched.as_slice()).filter(|fetched| !fetched.is_empty()))
+    }
+
+    /// TOPICS_FILE names definitions, and the service has none of them.
+    pub fn unknown_only(&self, plan: &Plan) -> bool {
+        let is_known = |id: &String| self.fetched.iter().any(|definition| definition.id == *id);
+        self.is_confirmed && plan.ids.len() == plan.topics.len() && !plan.ids.iter().any(is_known)
+    }
+
+    fn failed(&mut self, error: &ApiError) {
+        let Problem { what, cure } = error.problem();
+        let used = if self.fetched.is_empty() { "the built-in list" } else { "the last known list" };
+        let impact = format!("{used} of definitions is used, and events of definitions not in it are late");
+        self.unconfirmed = Some(Problem::new(format!("{what}; {impact}"), cure));
     }
 }
 
@@ -40,11 +56,15 @@ impl Session {
         if now < self.definitions.at {
             return false;
         }
-        match self.api.definitions() {
+        let answer = self.api.definitions().and_then(|definitions| {
+            let has_audiohook = definitions.iter().any(|definition| topics::is_audiohook_id(&definition.id));
+            if has_audiohook { Ok(definitions) } else { Err(self.api.no_audiohook_definitions()) }
+        });
+        match answer {
             Ok(definitions) => {
                 self.definitions.backoff.reset();
-                self.definitions.unconfirmed = None;
                 self.throttle_backoff.reset();
+                self.definitions.unconfirmed = None;
                 self.definitions.at = self.clock.now() + DEFINITIONS_INTERVAL;
                 self.take_definitions(definitions);
             }
@@ -56,54 +76,35 @@ impl Session {
                         self.definitions.backoff.next(draw())
                     }
                 });
-                let Problem { what, cure } = error.problem();
-                if self.definitions.known.is_none() && self.definitions.backoff.failures() <= 1 {
-                    log::warn!("{what}; using the built-in list. {cure}");
-                }
-                let what = format!("{what}; the last known or built-in list is used, and events of other ids are late");
-                self.definitions.unconfirmed = Some(Problem { what, cure });
+                self.definitions.failed(&error);
                 self.definitions.at = self.clock.now() + wait;
-                if self.definitions.known.is_none() {
-                    self.tell_definitions();
-                }
             }
         }
+        let confirmed = self.definitions.unconfirmed.is_none();
+        self.status.gauges.definitions_confirmed.set(i64::from(confirmed));
         true
     }
 
     fn take_definitions(&mut self, definitions: Vec<Definition>) {
-        let first = self.definitions.known.is_none();
-        self.definitions.known = Some(definitions);
+        let was_confirmed = std::mem::replace(&mut self.definitions.is_confirmed, true);
+        let has_changed = definitions != self.definitions.fetched;
+        self.definitions.fetched = definitions;
+        self.send_definitions();
         let plan = self.definitions.plan();
-        self.tell_definitions();
-        let known_before = self.definitions.known_at.replace(self.api.service().now());
-        if first || plan.notices != self.plan.notices {
-            for notice in &plan.notices {
-                log::warn!("{notice}");
-            }
+        if !was_confirmed || plan.notices != self.plan.notices {
+            plan.notices.iter().for_each(|notice| log::warn!("{notice}"));
         }
-        if plan == self.plan {
-            return;
+        if has_changed {
+            self.reading.history.forget_unknown_ids();
         }
-        let new_ids: Vec<String> = plan.ids.iter().filter(|id| !self.plan.ids.contains(id)).cloned().collect();
-        log::info!("collecting {} topics: {}", plan.topics.len(), shorten(&plan.topics));
-        self.plan = plan;
-        self.reading.history.forget_refusals();
-        if let Some(known_before) = known_before {
-            // The new ids may have had events since the definitions were last looked at.
-            let from = known_before - self.overlap_ms();
-            let to = self.api.service().now();
-            self.reading.history.add(new_ids, from, to, false, self.clock.now());
+        if plan != self.plan {
+            log::info!("collecting {} topics: {}", plan.topics.len(), shorten(&plan.topics));
+            self.plan = plan;
         }
     }
 
-    fn tell_definitions(&mut self) {
-        let known = self.known_definitions();
-        self.tell(FromSession::Definitions(Arc::new(known)));
-    }
-
-    /// What the writer is told of the definitions.
-    pub(super) fn known_definitions(&self) -> Vec<Definition> {
-        self.definitions.known.clone().unwrap_or_else(topics::built_in)
+    /// Tells the writer the names and descriptions for rows of the history.
+    pub(super) fn send_definitions(&mut self) {
+        self.send(WriterCommand::Definitions(Arc::from(self.definitions.fetched.as_slice())));
     }
 }

@@ -19,7 +19,6 @@ const START_GRACE: Duration = Duration::from_secs(6);
 const PROOF_INTERVAL: Duration = Duration::from_secs(2);
 const RETRIED: &str =
     "Check the network, any proxy (HTTPS_PROXY) and Genesys Cloud's status page if this lasts: the collector retries.";
-const KEPT: &str = "events are late; Genesys keeps them for ten days";
 
 /// What the session may raise.
 const CODES: [Code; 8] = [
@@ -47,26 +46,6 @@ impl Default for Health {
     }
 }
 
-/// What is known of the socket and its subscription.
-#[derive(Clone, Copy)]
-struct Socket<'a> {
-    /// Whether a subscription is to be tried, and whether a socket is to be open.
-    may_subscribe: bool,
-    is_wanted: bool,
-    is_open: bool,
-    /// No socket was open for long enough to be reported.
-    is_down: bool,
-    why_down: &'a Problem,
-    /// How the service says that it delivers the topics; whether a socket is not among the ways.
-    transports: &'a [String],
-    is_doubted: bool,
-    has_permitted: bool,
-    rejected: &'a BTreeMap<String, Rejection>,
-    all_rejected: bool,
-    /// Whether an event arrived on a socket.
-    has_proof: bool,
-}
-
 /// All that health depends on.
 #[derive(Clone, Copy)]
 struct Snapshot<'a> {
@@ -77,10 +56,25 @@ struct Snapshot<'a> {
     has_topics: bool,
     /// Whether a topic has a history.
     has_ids: bool,
+    /// TOPICS_FILE names definitions, and the service has none of them.
+    names_unknown_only: bool,
     /// The service refuses the credentials; and whether a token is left that still holds.
     refused: Option<&'a Problem>,
     has_token: bool,
-    socket: Socket<'a>,
+    /// Whether a subscription is to be tried, and whether a socket is to be open.
+    may_subscribe: bool,
+    wants_socket: bool,
+    is_open: bool,
+    /// No socket was open for long enough to be reported.
+    is_down: bool,
+    why_down: &'a Problem,
+    /// How the service says that it delivers the topics; whether it is asked for a socket all the same.
+    transports: &'a [String],
+    is_doubted: bool,
+    has_permitted: bool,
+    rejected: &'a BTreeMap<String, Rejection>,
+    /// Whether an event arrived on a socket.
+    has_proof: bool,
     history: State,
     why_history: Option<&'a Problem>,
     /// Why the definitions are not confirmed.
@@ -94,14 +88,13 @@ impl Snapshot<'_> {
         self.delivery != Delivery::Websocket && self.has_ids
     }
 
-    fn history_works(&self) -> bool {
-        self.wants_history() && self.history == State::Works
+    fn history_is(&self, state: State) -> bool {
+        self.wants_history() && self.history == state
     }
 
     /// Events arrive, as far as can be known, if any occur.
     fn socket_works(&self) -> bool {
-        let socket = &self.socket;
-        socket.is_open && (socket.has_proof || socket.has_permitted && !socket.is_doubted)
+        self.is_open && (self.has_proof || self.has_permitted && !self.is_doubted)
     }
 
     /// The refused credentials are the cause of whatever else fails.
@@ -110,51 +103,34 @@ impl Snapshot<'_> {
     }
 
     fn judge(&self) -> Health {
-        let (socket, history) = (self.socket_works(), self.history_works());
-        let nothing_to_open = self.socket.is_down || !self.socket.is_wanted || self.socket.is_open;
-        let is_receiving = if socket || history {
-            true
-        } else if nothing_to_open && self.is_over_grace {
-            false
-        } else {
-            self.before.is_receiving
-        };
-        let lives_on_history = history && (!self.socket.is_wanted || self.socket.is_down);
+        let (socket, history) = (self.socket_works(), self.history_is(State::Works));
+        let nothing_follows = self.is_down || self.is_open || !self.wants_socket;
+        let is_failure = nothing_follows && self.is_over_grace;
+        let is_receiving = !self.names_unknown_only && (socket || history || !is_failure && self.before.is_receiving);
+        let lives_on_history = history && (self.is_down || !self.wants_socket);
         let is_ready = socket || lives_on_history || self.before.is_ready && is_receiving;
-        let is_subscribed = self.socket.is_open && self.socket.has_permitted;
+        let is_subscribed = self.is_open && self.has_permitted;
         Health { is_starting: self.before.is_starting && !is_ready && !is_subscribed, is_receiving, is_ready }
     }
 
     fn problems(&self) -> Vec<(Code, Problem)> {
-        let health = self.judge();
-        let mut problems = Vec::new();
-        if let Some(refused) = self.refused {
-            problems.push((Code::CredentialsRefused, self.refused_credentials(refused)));
-        }
-        if !self.is_locked_out() {
-            if !health.is_receiving {
-                problems.push((Code::NotReceiving, self.not_receiving()));
-            }
-            if self.socket.is_down {
-                problems.push((Code::SocketDown, self.socket_down()));
-            }
-            if health.is_starting && problems.is_empty() {
-                problems.push((Code::Starting, self.starting()));
-            }
-        }
-        if self.wants_history() && self.history == State::Forbidden {
-            problems.push((Code::HistoryForbidden, self.no_history(" until this is fixed")));
-        }
-        if self.wants_history() && self.history == State::Failing && !self.is_locked_out() {
-            problems.push((Code::HistoryFailing, self.no_history("")));
-        }
-        if self.socket.may_subscribe && !self.socket.rejected.is_empty() {
-            problems.push((Code::SubscriptionRejected, self.rejected()));
-        }
-        if let Some(problem) = self.definitions.filter(|_| !self.is_locked_out()) {
-            problems.push((Code::DefinitionsUnconfirmed, problem.clone()));
-        }
-        problems
+        let Health { is_starting, is_receiving, .. } = self.judge();
+        let is_free = !self.is_locked_out();
+        let is_down = is_free && self.is_down;
+        let is_silent = is_free && !is_receiving;
+        let table: [(Code, bool, &dyn Fn() -> Problem); 8] = [
+            (Code::CredentialsRefused, self.refused.is_some(), &|| self.refused_credentials()),
+            (Code::NotReceiving, is_silent, &|| self.not_receiving()),
+            (Code::SocketDown, is_down, &|| self.socket_down()),
+            (Code::Starting, is_free && is_starting && !is_down && !is_silent, &|| self.starting()),
+            (Code::HistoryForbidden, self.history_is(State::Forbidden), &|| self.no_history(" until this is fixed")),
+            (Code::HistoryFailing, is_free && self.history_is(State::Failing), &|| self.no_history("")),
+            (Code::SubscriptionRejected, self.may_subscribe && !self.rejected.is_empty(), &|| self.rejected()),
+            (Code::DefinitionsUnconfirmed, is_free && self.definitions.is_some(), &|| {
+                self.definitions.cloned().unwrap_or_default()
+            }),
+        ];
+        table.into_iter().filter(|(_, is_raised, _)| *is_raised).map(|(code, _, problem)| (code, problem())).collect()
     }
 
     /// What becomes of the events that no socket brings.
@@ -165,20 +141,21 @@ impl Snapshot<'_> {
         if self.has_topics && !self.has_ids {
             return "events are lost: TOPICS_FILE names no operational event, and no other has a history".to_owned();
         }
-        if self.history_works() && !self.is_locked_out() {
+        if self.history_is(State::Works) && !self.is_locked_out() {
             let late_s = self.interval.as_secs().max(1);
             return format!("events arrive through the history, up to {late_s} s late");
         }
-        KEPT.to_owned()
+        "events are late; Genesys keeps them for ten days".to_owned()
     }
 
-    fn refused_credentials(&self, refused: &Problem) -> Problem {
-        let what = if self.has_token || self.socket_works() {
-            format!("{}; collecting goes on until the present token and channel end", refused.what)
+    fn refused_credentials(&self) -> Problem {
+        let Problem { what, cure } = self.refused.cloned().unwrap_or_default();
+        let impact = if self.has_token || self.socket_works() {
+            "collecting goes on until the present token and channel end".to_owned()
         } else {
-            format!("{}; not collecting: {}", refused.what, self.impact())
+            format!("not collecting: {}", self.impact())
         };
-        Problem::new(what, refused.cure.clone())
+        Problem::new(format!("{what}; {impact}"), cure)
     }
 
     fn starting(&self) -> Problem {
@@ -188,107 +165,92 @@ impl Snapshot<'_> {
     }
 
     fn socket_down(&self) -> Problem {
-        let why = self.socket.why_down;
-        let what = format!("the socket to Genesys Cloud is down ({}); {}", why.what, self.impact());
-        Problem::new(what, or_retried(&why.cure))
+        let Problem { what, cure } = self.why_down;
+        Problem::new(format!("the socket to Genesys Cloud is down ({what}); {}", self.impact()), or_retried(cure))
     }
 
     /// The history is forbidden or fails.
     fn no_history(&self, until: &str) -> Problem {
         let (what, cure) = self.why_history.map_or(("the history cannot be read", ""), |why| (&why.what, &why.cure));
-        let impact = if self.socket_works() {
-            format!("events that the socket misses are late{until}; Genesys keeps them for ten days")
-        } else {
-            format!("all events are late{until}; Genesys keeps them for ten days")
-        };
-        Problem::new(format!("{what}; {impact}"), or_retried(cure))
+        let which = if self.socket_works() { "events that the socket misses" } else { "all events" };
+        let what = format!("{what}; {which} are late{until}; Genesys keeps them for ten days");
+        Problem::new(what, or_retried(cure))
     }
 
     fn rejected(&self) -> Problem {
-        let rejected = self.socket.rejected;
-        let is_certain = |why: &&Rejection| why.cause != Cause::Unconfirmed;
-        let shown = rejected.iter().find(|(_, why)| is_certain(why)).or_else(|| rejected.iter().next());
+        let is_certain = |why: &Rejection| why.cause != Cause::Unconfirmed;
+        let shown = self.rejected.iter().max_by_key(|(_, why)| is_certain(why));
         let Some((topic, why)) = shown else { return Problem::default() };
-        let verb = if is_certain(&why) { "rejected" } else { "did not confirm" };
-        let which = if self.socket.has_permitted { "of the topics" } else { "topics (every one)" };
-        let impact = if rejected.keys().any(|topic| topic.starts_with(TOPIC_PREFIX)) {
-            self.impact()
-        } else {
-            "events are lost: these topics have no history".to_owned()
-        };
+        let verb = if is_certain(why) { "rejected" } else { "did not confirm" };
+        let which = if self.has_permitted { "of the topics" } else { "topics (every one)" };
+        let has_history = self.rejected.keys().any(|topic| topic.starts_with(TOPIC_PREFIX));
+        let impact = if has_history { self.impact() } else { "events are lost: they have no history".to_owned() };
         let cure = match why.cause {
-            _ if rejected.values().any(|why| why.cause == Cause::Permission) => {
+            _ if self.rejected.values().any(|why| why.cause == Cause::Permission) => {
                 "Give the OAuth client a role with the missing permission (Admin > Integrations > OAuth > the client > Roles)."
             }
             Cause::Unconfirmed => "Check that the topics exist if this lasts: the collector asks again.",
             _ => "Check the reason, and that TOPICS_FILE names topics that exist.",
         };
-        let count = rejected.len();
+        let count = self.rejected.len();
         Problem::new(format!("Genesys Cloud {verb} {count} {which} ({topic}: {why}); of these {impact}"), cure)
     }
 
     fn not_receiving(&self) -> Problem {
-        let impact = self.impact();
+        let (path, impact) = (self.topics_file.display(), self.impact());
         if !self.has_topics {
-            let path = self.topics_file.display();
             return Problem::new(
                 format!("not collecting: TOPICS_FILE {path} names nothing that Genesys Cloud has; {impact}"),
                 format!("Name {TOPIC_PREFIX}{ID_PREFIX}* in TOPICS_FILE and restart the collector."),
             );
         }
-        let (socket, history) = (self.why_no_socket(), self.why_no_history());
-        let what = match history {
-            Some(history) => format!("not collecting: {socket}, and {history}; {impact}"),
-            None => format!("not collecting: {socket}; {impact}"),
-        };
-        Problem::new(what, self.way_out())
-    }
-
-    fn why_no_socket(&self) -> String {
-        let socket = &self.socket;
-        if self.delivery == Delivery::History {
-            return "GENESYS_DELIVERY=history uses no socket".to_owned();
-        }
-        if !socket.may_subscribe || socket.is_open && socket.is_doubted {
-            return format!(
-                "Genesys Cloud does not deliver on a socket (transports: {})",
-                socket.transports.join(", ")
+        if self.names_unknown_only {
+            return Problem::new(
+                format!("not collecting: no definition that TOPICS_FILE {path} names exists in Genesys Cloud"),
+                "Run `audiohook-collector check`, correct the names in TOPICS_FILE, and restart the collector.",
             );
         }
-        match socket.rejected.iter().next().filter(|_| !socket.has_permitted) {
-            Some((topic, why)) if socket.all_rejected => {
-                format!("Genesys Cloud rejected every topic ({topic}: {why})")
+        let forbidden = self.why_history.filter(|_| self.history_is(State::Forbidden));
+        let cure = match forbidden {
+            Some(why) => or_retried(&why.cure),
+            None if self.delivery == Delivery::Websocket && (self.is_open || !self.wants_socket) => {
+                "Set GENESYS_DELIVERY to auto, so that the history is read."
             }
-            Some(_) if socket.is_open => "Genesys Cloud confirmed none of the topics".to_owned(),
-            _ => format!("the socket is down ({})", socket.why_down.what),
-        }
+            None => RETRIED,
+        };
+        let causes: Vec<String> = [self.why_no_socket(), self.why_no_history()].into_iter().flatten().collect();
+        Problem::new(format!("not collecting: {}; {impact}", causes.join(", and ")), cure)
     }
 
-    /// None where the settings leave no history: the impact says so.
-    fn why_no_history(&self) -> Option<String> {
-        if !self.wants_history() {
+    fn why_no_socket(&self) -> Option<String> {
+        if self.delivery == Delivery::History {
             return None;
         }
-        Some(match self.why_history {
-            _ if self.history == State::Forbidden => "the history is forbidden".to_owned(),
-            // One cause is named once.
-            Some(why) if why.what != self.socket.why_down.what || !self.socket.is_wanted => {
-                format!("the history cannot be read ({})", why.what)
-            }
-            _ => "the history cannot be read".to_owned(),
+        let rejected = self.rejected.iter().next().filter(|_| !self.has_permitted);
+        Some(if !self.may_subscribe || self.is_open && self.is_doubted {
+            format!("Genesys Cloud does not deliver on a socket (transports: {})", self.transports.join(", "))
+        } else if self.is_open {
+            "Genesys Cloud confirmed none of the topics".to_owned()
+        } else if let Some((topic, why)) = rejected.filter(|_| !self.wants_socket) {
+            format!("Genesys Cloud rejected every topic ({topic}: {why})")
+        } else {
+            format!("the socket is down ({})", self.why_down.what)
         })
     }
 
-    fn way_out(&self) -> String {
-        if self.delivery == Delivery::Websocket && (!self.socket.is_wanted || self.socket.is_open) {
-            return "Set GENESYS_DELIVERY to auto, so that the history is read.".to_owned();
-        }
-        let forbidden = self.why_history.filter(|_| self.wants_history() && self.history == State::Forbidden);
-        or_retried(forbidden.map_or("", |why| &why.cure)).to_owned()
+    /// Where the settings leave no history, the impact says so.
+    fn why_no_history(&self) -> Option<String> {
+        // One cause is named once.
+        let why = self.why_history.filter(|why| why.what != self.why_down.what || !self.wants_socket);
+        self.wants_history().then(|| match why {
+            _ if self.history == State::Forbidden => "the history is forbidden".to_owned(),
+            Some(why) => format!("the history cannot be read ({})", why.what),
+            None => "the history cannot be read".to_owned(),
+        })
     }
 
     fn doing(&self) -> &'static str {
-        match (self.socket.is_open && self.socket.has_permitted, self.history_works()) {
+        match (self.is_open && self.has_permitted, self.history_is(State::Works)) {
             (true, true) => "collecting from the socket and the history",
             (true, false) => "collecting from the socket",
             (false, true) => "collecting from the history",
@@ -312,7 +274,7 @@ impl Session {
         let snapshot = self.snapshot(refused.as_ref(), now);
         let (health, problems) = (snapshot.judge(), snapshot.problems());
         let doing = match self.reading.history.percent() {
-            Some(percent) if percent < 100 && snapshot.history_works() && !self.reading.history.is_idle() => {
+            Some(percent) if percent < 100 && snapshot.history_is(State::Works) && !self.reading.history.is_idle() => {
                 format!("reading the history, {percent} % done")
             }
             _ => snapshot.doing().to_owned(),
@@ -334,9 +296,17 @@ impl Session {
         let genesys = &self.config.genesys;
         let is_doubted =
             genesys.delivery == Delivery::Websocket && !self.transport.is_allowed && !self.has_other_topics();
-        let socket = Socket {
+        Snapshot {
+            delivery: genesys.delivery,
+            interval: self.config.catch_up.interval,
+            topics_file: &genesys.topics_file,
+            has_topics: !self.plan.topics.is_empty(),
+            has_ids: !self.plan.ids.is_empty(),
+            names_unknown_only: self.definitions.unknown_only(&self.plan),
+            refused,
+            has_token: self.api.token().is_some(),
             may_subscribe: self.may_subscribe(),
-            is_wanted: self.connections.is_wanted(),
+            wants_socket: self.wants_socket(),
             is_open: self.connections.is_open(),
             is_down: self.connections.down_at().is_some_and(|at| now >= at),
             why_down: self.connections.why_down(),
@@ -344,18 +314,7 @@ impl Session {
             is_doubted,
             has_permitted: !self.subscription.permitted().is_empty(),
             rejected: self.subscription.rejected(),
-            all_rejected: self.subscription.all_rejected(),
             has_proof: self.status.counters.received_websocket.get() > 0,
-        };
-        Snapshot {
-            delivery: genesys.delivery,
-            interval: self.config.catch_up.interval,
-            topics_file: &genesys.topics_file,
-            has_topics: !self.plan.topics.is_empty(),
-            has_ids: !self.plan.ids.is_empty(),
-            refused,
-            has_token: self.api.token().is_some(),
-            socket,
             history: self.reading.state,
             why_history: self.reading.why.as_ref(),
             definitions: self.definitions.unconfirmed.as_ref(),
@@ -371,5 +330,188 @@ impl Session {
         let proof = (is_unproven && !self.health.is_receiving).then(|| now + PROOF_INTERVAL);
         let due = [self.connections.down_at(), Some(grace_ends), self.overdue_at(), proof];
         due.into_iter().flatten().filter(|at| *at > now).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_state_raises_its_own_reasons_and_no_consequences() {
+        use Code::*;
+        let why = Problem::new("cannot make a channel: 503", "Check the status page.");
+        let refused = Problem::new("cannot log in: 401", "Check GENESYS_CLIENT_ID.");
+        let (none, well) = (BTreeMap::new(), Health { is_starting: false, is_receiving: true, is_ready: true });
+        let rejected = |cause| {
+            BTreeMap::from([(format!("{TOPIC_PREFIX}AUDIOHOOK-0001"), Rejection { cause, why: "no".to_owned() })])
+        };
+        let (certain, unsure) = (rejected(Cause::Permission), rejected(Cause::Unconfirmed));
+        let all_well = Snapshot {
+            delivery: Delivery::Auto,
+            interval: Duration::from_secs(60),
+            topics_file: Path::new("topics.json"),
+            has_topics: true,
+            has_ids: true,
+            names_unknown_only: false,
+            refused: None,
+            has_token: true,
+            may_subscribe: true,
+            wants_socket: true,
+            is_open: true,
+            is_down: false,
+            why_down: &why,
+            transports: &[],
+            is_doubted: false,
+            has_permitted: true,
+            rejected: &none,
+            has_proof: false,
+            history: State::Works,
+            why_history: None,
+            definitions: None,
+            is_over_grace: true,
+            before: well,
+        };
+        let down = Snapshot { is_open: false, is_down: true, ..all_well };
+        let start = Snapshot {
+            is_open: false,
+            has_permitted: false,
+            history: State::Unknown,
+            is_over_grace: false,
+            before: Health::default(),
+            ..all_well
+        };
+        let failing = Snapshot { history: State::Failing, why_history: Some(&why), ..all_well };
+        let locked = Snapshot { refused: Some(&refused), has_token: false, ..down };
+        let table: [(&str, Snapshot<'_>, &[Code], &str); 21] = [
+            (
+                "unknown names",
+                Snapshot { names_unknown_only: true, ..all_well },
+                &[NotReceiving],
+                "no definition that TOPICS_FILE topics.json names exists",
+            ),
+            ("all is well", all_well, &[], ""),
+            ("starting", start, &[Starting], "not subscribed yet; until then events are late; Genesys keeps them"),
+            (
+                "a start that takes too long",
+                Snapshot { is_down: true, is_over_grace: true, ..start },
+                &[NotReceiving, SocketDown],
+                "not collecting: the socket is down",
+            ),
+            (
+                "the socket is down",
+                down,
+                &[SocketDown],
+                "cannot make a channel: 503); events arrive through the history, up to 60 s late",
+            ),
+            ("briefly down", Snapshot { is_down: false, ..down }, &[], ""),
+            (
+                "the history fails",
+                failing,
+                &[HistoryFailing],
+                "503; events that the socket misses are late; Genesys keeps them for ten days",
+            ),
+            (
+                "both fail",
+                Snapshot { is_open: false, is_down: true, ..failing },
+                &[NotReceiving, SocketDown, HistoryFailing],
+                "not collecting: the socket is down (cannot make a channel: 503), and the history cannot be read; events are late",
+            ),
+            (
+                "both fail, the socket briefly",
+                Snapshot { is_open: false, ..failing },
+                &[HistoryFailing],
+                "503; all events are late",
+            ),
+            (
+                "forbidden",
+                Snapshot { history: State::Forbidden, ..failing },
+                &[HistoryForbidden],
+                "are late until this is fixed",
+            ),
+            (
+                "locked out",
+                locked,
+                &[CredentialsRefused],
+                "401; not collecting: events are late; Genesys keeps them for ten days",
+            ),
+            (
+                "locked out, all fails",
+                Snapshot { history: State::Failing, definitions: Some(&why), ..locked },
+                &[CredentialsRefused],
+                "not collecting",
+            ),
+            (
+                "a renewal is refused",
+                Snapshot { refused: Some(&refused), ..all_well },
+                &[CredentialsRefused],
+                "collecting goes on until the present token",
+            ),
+            (
+                "some rejected",
+                Snapshot { rejected: &certain, ..all_well },
+                &[SubscriptionRejected],
+                "rejected 1 of the topics",
+            ),
+            (
+                "all rejected",
+                Snapshot { rejected: &certain, has_permitted: false, is_open: false, wants_socket: false, ..all_well },
+                &[SubscriptionRejected],
+                "every one",
+            ),
+            (
+                "none confirmed",
+                Snapshot { rejected: &unsure, has_permitted: false, ..all_well },
+                &[SubscriptionRejected],
+                "did not confirm 1 topics (every one)",
+            ),
+            (
+                "none confirmed, and no history",
+                Snapshot { rejected: &unsure, has_permitted: false, ..failing },
+                &[NotReceiving, HistoryFailing, SubscriptionRejected],
+                "confirmed none of the topics",
+            ),
+            (
+                "none confirmed, but events arrive",
+                Snapshot { rejected: &unsure, has_permitted: false, has_proof: true, ..failing },
+                &[HistoryFailing, SubscriptionRejected],
+                "events that the socket misses",
+            ),
+            (
+                "the definitions are unknown",
+                Snapshot { definitions: Some(&why), ..all_well },
+                &[DefinitionsUnconfirmed],
+                "503",
+            ),
+            (
+                "the socket alone",
+                Snapshot { delivery: Delivery::Websocket, ..down },
+                &[NotReceiving, SocketDown],
+                "events are lost: GENESYS_DELIVERY=websocket",
+            ),
+            (
+                "no topics",
+                Snapshot {
+                    has_topics: false,
+                    has_ids: false,
+                    may_subscribe: false,
+                    wants_socket: false,
+                    is_open: false,
+                    ..all_well
+                },
+                &[NotReceiving],
+                "TOPICS_FILE topics.json names nothing",
+            ),
+        ];
+        for (name, snapshot, codes, what) in table {
+            let problems = snapshot.problems();
+            assert_eq!(problems.iter().map(|(code, _)| *code).collect::<Vec<_>>(), codes, "{name}");
+            assert!(problems.first().is_none_or(|(_, problem)| problem.what.contains(what)), "{name}: {problems:?}");
+            for (code, Problem { what, cure }) in &problems {
+                assert!(cure.ends_with('.') || *code == DefinitionsUnconfirmed, "{name}: {code:?} {cure}");
+                assert!(!what.ends_with('.') && !what.contains('\n'), "{name}: {code:?} {what}");
+            }
+        }
+        assert!(!start.judge().is_ready && all_well.judge().is_ready && down.judge().is_ready);
     }
 }

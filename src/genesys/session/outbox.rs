@@ -4,15 +4,15 @@ use std::collections::VecDeque;
 
 use crossbeam_channel::{Select, Sender, TrySendError};
 
-use crate::message::FromSession;
+use crate::message::WriterCommand;
 
 pub(super) struct Outbox {
-    to_writer: Sender<FromSession>,
-    waiting: VecDeque<FromSession>,
+    to_writer: Sender<WriterCommand>,
+    waiting: VecDeque<WriterCommand>,
 }
 
 impl Outbox {
-    pub fn new(to_writer: Sender<FromSession>) -> Self {
+    pub fn new(to_writer: Sender<WriterCommand>) -> Self {
         Self { to_writer, waiting: VecDeque::new() }
     }
 
@@ -21,7 +21,7 @@ impl Outbox {
         self.waiting.is_empty()
     }
 
-    pub fn send(&mut self, message: FromSession) {
+    pub fn send(&mut self, message: WriterCommand) {
         self.waiting.push_back(message);
         self.deliver();
     }

@@ -5,15 +5,17 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use ureq::http::Method;
+
 use super::{DEFINITIONS_INTERVAL, draw, shorten};
 use crate::clock::Clock;
-use crate::genesys::api::{Api, Put};
+use crate::genesys::api::Api;
 use crate::genesys::backoff::Backoff;
 use crate::genesys::channel::{self, Cause, Rejection};
 use crate::genesys::error::{ApiError, Kind};
 use crate::message::ChannelState;
 
-/// Requests of one subscription: enough to find a few bad topics among the most that a channel takes.
+/// Requests of one subscription that may be halved: enough to find a few bad topics among the most that a channel takes.
 const REQUESTS_MAX: u32 = 64;
 /// Channels that are made sooner after one another than this wait longer each time: the client has only twenty.
 const CALM: Duration = Duration::from_secs(600);
@@ -21,18 +23,16 @@ const CALM: Duration = Duration::from_secs(600);
 /// What is to happen to the channel next.
 enum Step {
     Idle,
-    /// Look whether a remembered channel still exists.
-    Check(ChannelState),
     Create,
     Subscribe(Attempt),
 }
 
-/// One subscription of all topics: more than one request only where a request is refused for a topic in it.
+/// One subscription of all topics: more than one request only where one is refused for a topic in it.
 struct Attempt {
     channel: ChannelState,
     /// Just made: the service cannot mean that it is gone.
     is_fresh: bool,
-    /// What is still to be asked for, one request each.
+    /// What is still to be asked for, one request each; cut before the first one.
     slices: VecDeque<Vec<String>>,
     requests: u32,
     /// Whether the channel's former topics are replaced already.
@@ -44,14 +44,11 @@ struct Attempt {
 }
 
 impl Attempt {
-    /// Topics that failed a whole request before are asked for apart from the others.
-    fn new(channel: ChannelState, is_fresh: bool, topics: &[String], before: &BTreeMap<String, Rejection>) -> Self {
-        let is_bad = |topic: &String| before.get(topic).is_some_and(|no| no.cause == Cause::BadRequest);
-        let (bad, good): (Vec<String>, Vec<String>) = topics.iter().cloned().partition(is_bad);
+    fn new(channel: ChannelState, is_fresh: bool) -> Self {
         Self {
             channel,
             is_fresh,
-            slices: [good, bad].into_iter().filter(|slice| !slice.is_empty()).collect(),
+            slices: VecDeque::new(),
             requests: 0,
             is_replaced: false,
             permitted: Vec::new(),
@@ -60,18 +57,18 @@ impl Attempt {
         }
     }
 
-    /// One request. A slice that is refused with 400 is halved until the topic that is at fault is found.
-    fn send(&mut self, api: &mut Api) -> Result<(), ApiError> {
-        let Some(slice) = self.slices.front() else { return Ok(()) };
-        let put = if self.is_replaced { Put::Beside } else { Put::Instead };
-        let answer = api.subscribe(&self.channel.id, slice, put);
-        let answer = match answer {
-            Err(error) if error.kind != Kind::Refused(400) => return Err(error),
-            answer => answer,
-        };
-        self.requests += 1;
-        let mut slice = self.slices.pop_front().unwrap_or_default();
-        match answer {
+    /// One request. A slice that is refused with 400 is halved until the topic at fault is found; one that was found
+    /// before is asked for apart from the others.
+    fn send(&mut self, api: &mut Api, topics: &[String], before: &BTreeMap<String, Rejection>) -> Result<(), ApiError> {
+        if self.requests == 0 {
+            let is_bad = |topic: &String| before.get(topic).is_some_and(|no| no.cause == Cause::BadRequest);
+            let (bad, good): (Vec<_>, Vec<_>) = topics.iter().cloned().partition(is_bad);
+            self.slices = [good, bad].into_iter().filter(|slice| !slice.is_empty()).collect();
+        }
+        let Some(mut slice) = self.slices.pop_front() else { return Ok(()) };
+        let method = if self.is_replaced { Method::POST } else { Method::PUT };
+        let outcome = api.subscribe(&self.channel.id, &slice, method);
+        match outcome {
             Ok(found) => {
                 self.is_replaced = true;
                 for one in found {
@@ -81,7 +78,7 @@ impl Attempt {
                     }
                 }
             }
-            Err(error) => {
+            Err(error) if error.kind == Kind::Refused(400) => {
                 if slice.len() > 1 && self.requests < REQUESTS_MAX {
                     let second = slice.split_off(slice.len() / 2);
                     self.slices.push_front(second);
@@ -91,13 +88,13 @@ impl Attempt {
                 }
                 self.refusal = Some(error);
             }
+            Err(error) => {
+                self.slices.push_front(slice);
+                return Err(error);
+            }
         }
+        self.requests += 1;
         Ok(())
-    }
-
-    /// Why nothing of it was taken, where that is so.
-    fn refused_as_a_whole(&self) -> Option<&ApiError> {
-        self.refusal.as_ref().filter(|_| !self.is_replaced)
     }
 }
 
@@ -106,7 +103,7 @@ pub(super) enum Change {
     Nothing,
     /// A channel was made.
     Made(ChannelState),
-    /// The topics are asked for, and the service said of each what it is.
+    /// The service said of each topic what it is.
     Subscribed,
 }
 
@@ -124,8 +121,6 @@ pub(super) struct Subscription {
     /// No request before this.
     at: Instant,
     backoff: Backoff,
-    /// Whose channels they are.
-    owner: String,
     /// The channel that is subscribed.
     channel: Option<ChannelState>,
     /// What was asked for last.
@@ -141,12 +136,12 @@ pub(super) struct Subscription {
 }
 
 impl Subscription {
-    pub fn new(remembered: Option<ChannelState>, owner: String, backoff: Backoff, now: Instant) -> Self {
+    /// A remembered channel is taken up again; where the service has it no more, another one is made.
+    pub fn new(remembered: Option<ChannelState>, backoff: Backoff, now: Instant) -> Self {
         Self {
-            step: remembered.map_or(Step::Create, Step::Check),
+            step: remembered.map_or(Step::Create, |channel| Step::Subscribe(Attempt::new(channel, false))),
             at: now,
             backoff: backoff.clone(),
-            owner,
             channel: None,
             asked: Vec::new(),
             permitted: Vec::new(),
@@ -179,46 +174,36 @@ impl Subscription {
         self.permitted.is_empty() && !self.rejected.is_empty() && self.rejected.values().all(is_certain)
     }
 
-    /// Looks at this instant whether the channel still exists, unless something is under way.
-    pub fn check(&mut self, channel: ChannelState, at: Instant) {
-        if matches!(self.step, Step::Idle) {
-            self.step = Step::Check(channel);
-            self.at = at;
-        }
-    }
-
-    /// Makes another channel, from this instant on.
-    pub fn replace(&mut self, at: Instant) {
+    /// Makes another channel.
+    pub fn replace(&mut self, now: Instant) {
         let is_making = match &self.step {
+            Step::Idle => false,
             Step::Create => true,
             Step::Subscribe(attempt) => !self.is_renewal(attempt),
-            Step::Idle | Step::Check(_) => false,
         };
         if !is_making {
             self.channel = None;
-            self.handover_at = None;
             self.step = Step::Create;
-            self.at = at;
+            self.at = now;
         }
     }
 
-    /// Subscribes again now.
-    pub fn renew(&mut self, now: Instant) {
-        self.renew_at = now;
-        self.at = self.at.min(now);
+    /// Subscribes again at this instant, which shows whether the channel still exists.
+    pub fn renew(&mut self, at: Instant) {
+        self.renew_at = at;
+        self.at = self.at.min(at);
     }
 
     /// When the next step is due: with other topics or another token than before, at once.
-    pub fn due(&self, api: &Api, topics: &[String], wants_socket: bool) -> Instant {
-        let next = match &self.step {
-            Step::Idle if self.token != api.token_number() || self.asked != topics => None,
-            Step::Idle => self.handover_at.filter(|_| wants_socket).into_iter().chain([self.renew_at]).min(),
-            _ => None,
-        };
-        next.map_or(self.at, |next| next.max(self.at))
+    pub fn due(&self, api: &Api, topics: &[String]) -> Instant {
+        let is_outdated = self.token != api.token_number() || self.asked != topics;
+        if !matches!(self.step, Step::Idle) || is_outdated {
+            return self.at;
+        }
+        self.handover_at.map_or(self.renew_at, |handover| handover.min(self.renew_at)).max(self.at)
     }
 
-    /// One step, a request at most.
+    /// One step, a request at most; `retry`: when what was not permitted is asked for again.
     pub fn run(
         &mut self,
         api: &mut Api,
@@ -226,109 +211,89 @@ impl Subscription {
         clock: &Clock,
         retry: Duration,
     ) -> Result<Change, ApiError> {
-        let now = clock.now();
         match &mut self.step {
-            Step::Idle => self.begin(topics, now),
-            Step::Check(channel) => {
-                if channel::is_usable(channel, &self.owner, api.service().now()) {
-                    api.check_channel(&channel.id)?;
-                    self.step = Step::Subscribe(Attempt::new(channel.clone(), false, topics, &self.rejected));
-                } else {
-                    log::info!("the remembered channel has expired or is another client's: making a new one");
-                    self.step = Step::Create;
-                }
-            }
-            Step::Create => {
-                if let Some(at) = self.next_making(now).filter(|at| *at > now) {
-                    self.at = at;
-                    return Ok(Change::Nothing);
-                }
-                let made = api.create_channel()?;
-                log::info!("made the channel {}", crate::secret::mask(&made.id));
-                self.made_at = Some(clock.now());
-                self.step = Step::Subscribe(Attempt::new(made.clone(), true, topics, &self.rejected));
-                return Ok(Change::Made(made));
-            }
+            Step::Idle => self.step = self.begin(clock.now()),
+            Step::Create => return self.create(api, clock),
             Step::Subscribe(attempt) => {
-                attempt.send(api)?;
+                attempt.send(api, topics, &self.rejected)?;
                 if attempt.slices.is_empty() {
-                    return self.finish(api, topics, clock, retry);
+                    return self.finish(api, topics, clock.now(), retry);
                 }
             }
         }
         Ok(Change::Nothing)
     }
 
-    fn begin(&mut self, topics: &[String], now: Instant) {
-        self.step = match &self.channel {
-            Some(channel) if self.handover_at.is_none_or(|at| now < at) => {
-                Step::Subscribe(Attempt::new(channel.clone(), false, topics, &self.rejected))
-            }
-            Some(_) => {
+    fn begin(&mut self, now: Instant) -> Step {
+        let is_near_end = self.handover_at.is_some_and(|at| now >= at);
+        match &self.channel {
+            Some(channel) if !is_near_end => Step::Subscribe(Attempt::new(channel.clone(), false)),
+            _ => {
                 log::info!("the channel is near its end: making a new one to take over");
                 self.handover_at = None;
                 Step::Create
             }
-            None => Step::Create,
-        };
-    }
-
-    /// Not before this may a channel be made after the last one; asked once for each.
-    fn next_making(&mut self, now: Instant) -> Option<Instant> {
-        let made = self.made_at.take()?;
-        if now.duration_since(made) >= CALM {
-            self.make_backoff.reset();
         }
-        Some(made + self.make_backoff.next(draw()))
     }
 
-    fn finish(&mut self, api: &Api, topics: &[String], clock: &Clock, retry: Duration) -> Result<Change, ApiError> {
+    fn create(&mut self, api: &mut Api, clock: &Clock) -> Result<Change, ApiError> {
+        // Asked once for each channel that was made.
+        if let Some(made) = self.made_at.take() {
+            let now = clock.now();
+            if now.duration_since(made) >= CALM {
+                self.make_backoff.reset();
+            }
+            self.at = made + self.make_backoff.next(draw());
+            if self.at > now {
+                return Ok(Change::Nothing);
+            }
+        }
+        let made = api.create_channel()?;
+        log::info!("made the channel {}", crate::secret::mask(&made.id));
+        self.made_at = Some(clock.now());
+        self.step = Step::Subscribe(Attempt::new(made.clone(), true));
+        Ok(Change::Made(made))
+    }
+
+    fn finish(&mut self, api: &Api, topics: &[String], now: Instant, retry: Duration) -> Result<Change, ApiError> {
         let Step::Subscribe(attempt) = std::mem::replace(&mut self.step, Step::Idle) else {
             return Ok(Change::Nothing);
         };
-        let now = clock.now();
-        if let Some(error) = attempt.refused_as_a_whole() {
-            // The topics are to blame only where the channel cannot be, and nothing is known to be subscribed.
-            if self.is_renewal(&attempt) || !attempt.is_fresh {
-                let error = error.clone();
+        if let Some(error) = attempt.refusal.clone().filter(|_| !attempt.is_replaced) {
+            // Nothing was taken. The topics are to blame where the channel cannot be.
+            if !attempt.is_fresh {
                 self.step = Step::Subscribe(attempt);
                 return Err(error);
             }
             log::warn!("{error}");
         }
-        self.backoff.reset();
-        self.at = now;
-        self.token = api.token_number();
-        self.asked = topics.to_vec();
         if !self.is_renewal(&attempt) {
             self.handover_at = Some(now + channel::handover_in(&attempt.channel, api.service().now()));
         }
         self.log_changes(&attempt);
-        self.permitted = attempt.permitted;
-        self.rejected = attempt.rejected;
+        (self.permitted, self.rejected) = (attempt.permitted, attempt.rejected);
+        self.channel = Some(attempt.channel);
+        self.backoff.reset();
+        self.token = api.token_number();
+        self.asked = topics.to_vec();
+        self.at = now;
         let is_whole = topics.iter().all(|topic| self.permitted.contains(topic) || self.rejected.contains_key(topic));
         let wait = if self.rejected.is_empty() { DEFINITIONS_INTERVAL } else { retry };
         self.renew_at = if is_whole { now + wait } else { now };
-        self.channel = Some(attempt.channel);
         Ok(Change::Subscribed)
     }
 
+    /// Whether it is about the channel that is subscribed.
     fn is_renewal(&self, attempt: &Attempt) -> bool {
         self.channel.as_ref().is_some_and(|channel| channel.id == attempt.channel.id)
     }
 
     fn log_changes(&self, attempt: &Attempt) {
-        for (topic, why) in &attempt.rejected {
-            if self.rejected.get(topic) != Some(why) {
-                let verb = if why.cause == Cause::Unconfirmed { "not confirmed" } else { "rejected" };
-                log::warn!("the topic {topic} was {verb}: {why}");
-            }
+        for (topic, why) in attempt.rejected.iter().filter(|(topic, why)| self.rejected.get(*topic) != Some(why)) {
+            let verb = if why.cause == Cause::Unconfirmed { "not confirmed" } else { "rejected" };
+            log::warn!("the topic {topic} was {verb}: {why}");
         }
-        if attempt.permitted.is_empty() {
-            if attempt.rejected != self.rejected {
-                log::warn!("no topic is confirmed: asking again");
-            }
-        } else if attempt.permitted != self.permitted || !self.is_renewal(attempt) {
+        if attempt.permitted != self.permitted || !self.is_renewal(attempt) {
             log::info!("subscribed to {} topics: {}", attempt.permitted.len(), shorten(&attempt.permitted));
         }
     }
@@ -337,25 +302,21 @@ impl Subscription {
     /// was asked for, or with backoff.
     pub fn failed(&mut self, error: &ApiError, asked: Option<Duration>, now: Instant) -> Failure {
         let is_gone = matches!(error.kind, Kind::Gone | Kind::Unauthorized | Kind::Forbidden);
-        let is_refused = is_gone || matches!(error.kind, Kind::Refused(_));
-        let is_to_replace = match &self.step {
-            Step::Check(_) => is_refused,
-            Step::Subscribe(attempt) if self.is_renewal(attempt) => is_gone,
-            Step::Subscribe(attempt) => is_refused && !attempt.is_fresh,
-            Step::Idle | Step::Create => false,
-        };
-        if is_to_replace {
-            let level = if self.channel.is_some() { log::Level::Warn } else { log::Level::Info };
-            log::log!(level, "{}; making a new channel", error.problem().what);
-            self.step = Step::Idle;
-            self.replace(now);
-            return Failure::Replaced;
-        }
-        match &self.step {
-            // The channel serves as it is.
-            Step::Subscribe(attempt) if self.is_renewal(attempt) => self.step = Step::Idle,
-            Step::Subscribe(_) if error.kind == Kind::Gone => self.step = Step::Create,
-            _ => {}
+        if let Step::Subscribe(attempt) = &self.step {
+            let serves = self.is_renewal(attempt);
+            if is_gone && serves || (is_gone || matches!(error.kind, Kind::Refused(_))) && !serves && !attempt.is_fresh
+            {
+                let level = if serves { log::Level::Warn } else { log::Level::Info };
+                log::log!(level, "{}; making a new channel", error.problem().what);
+                self.step = Step::Idle;
+                self.replace(now);
+                return Failure::Replaced;
+            }
+            if serves {
+                self.step = Step::Idle;
+            } else if error.kind == Kind::Gone {
+                self.step = Step::Create;
+            }
         }
         let wait = asked.unwrap_or_else(|| self.backoff.next(draw()));
         self.at = now + wait;
