@@ -214,7 +214,7 @@ impl<'a> Audit<'a> {
         let mut count = 0;
         for range in &page.rows {
             let text = &page.body[range.clone()];
-            let Ok(Some(event)) = self.definitions.judge(text) else { continue };
+            let Ok(Some(event)) = self.definitions.judge(text, page.received) else { continue };
             let Some(definition) = self.definition_of(&event.definition.decoded()) else { continue };
             let time = event.time.map_or(page.asked, Range::at);
             let content = contents.entry(Identity::of(&event, &mut scratch).content).or_default();
@@ -260,7 +260,7 @@ impl<'a> Audit<'a> {
             for row in found.missing.iter().map(|place| &content.rows[*place]).filter(|row| is_judged(row)) {
                 absent += 1;
                 missing.push_row(&row.text, row.received);
-                if let Ok(Some(event)) = self.definitions.judge(&row.text) {
+                if let Ok(Some(event)) = self.definitions.judge(&row.text, row.received) {
                     self.missing.add(entry(&event, Identity::of(&event, &mut Vec::new()), row.received));
                 }
             }

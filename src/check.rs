@@ -74,9 +74,7 @@ impl Findings {
     }
 
     fn dial_error(&self, name: &'static str, error: &DialError) {
-        let text = error.to_string();
-        let (found, cure) = text.split_once("; ").unwrap_or((&text, "look at the network, the firewall and the proxy"));
-        self.bad(name, found, cure);
+        self.bad(name, &error.what, &error.cure);
     }
 
     /// Whether there is time for what is good to know and no more.

@@ -10,7 +10,7 @@
 
 use std::ops::Range as ByteRange;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,7 @@ use crate::dedup::Range;
 use crate::dedup::index::Index;
 use crate::dedup::rows::Span;
 use crate::secret::Secret;
+use crate::status::Problem;
 
 /// Which socket a thing came from; counts up from 1 in each run.
 pub type Connection = u64;
@@ -240,10 +241,10 @@ pub enum SessionEvent {
 /// Why a socket is closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Closed {
-    /// The handshake was refused with this HTTP status.
-    Refused(u16),
-    /// It could not be reached: the text says which step failed, and what to do.
-    Unreachable(String),
+    /// The handshake was refused with this HTTP status, and perhaps with a wait until the next one (`Retry-After`).
+    Refused { status: u16, retry_after: Option<Duration> },
+    /// It could not be reached: which step failed, and what to do.
+    Unreachable(Problem),
     /// The server closed it with this code and reason; 1005 when it gave none.
     ByServer { code: u16, reason: String },
     /// Nothing came in time, not even the answer to a ping.

@@ -262,7 +262,7 @@ fn seen_in_the_history(page: &str) -> HashMap<u64, Vec<Row>> {
     let mut scratch = Vec::new();
     let Ok(page) = serde_json::from_str::<Page>(page) else { return history };
     for row in page.entities {
-        if let Ok(event) = judge_row(row.get())
+        if let Ok(event) = judge_row(row.get(), Millis::MAX)
             && let Some(at) = event.time
         {
             let content = Identity::of(&event, &mut scratch).content;
@@ -320,12 +320,15 @@ mod tests {
 
     #[test]
     fn rows_are_matched_by_content_within_two_seconds() {
-        let page = r#"{"entities":[{"eventDefinition":{"id":"A"},"dateCreated":"1970-01-01T00:00:05.000Z","entityVersion":7},
-            {"eventDefinition":{"id":"A"},"dateCreated":"1970-01-01T00:00:09.000Z"}, 5]}"#;
+        let page = r#"{"entities":[{"eventDefinition":{"id":"A"},"dateCreated":"2026-11-23T10:44:05.000Z","entityVersion":7},
+            {"eventDefinition":{"id":"A"},"dateCreated":"2026-11-23T10:44:09.000Z"}, 5]}"#;
         let history = seen_in_the_history(page);
         let content = *history.keys().next().unwrap();
         let seen = |at| Seen { content, at, timestamp: Value::Null, version: String::new() };
-        assert_eq!(seen(5_900).twin(&history).map(|row| (row.at, row.version.as_str())), Some((5_000, "7")));
-        assert!(seen(11_001).twin(&history).is_none());
+        assert_eq!(
+            seen(1_795_430_645_900).twin(&history).map(|row| (row.at, row.version.as_str())),
+            Some((1_795_430_645_000, "7"))
+        );
+        assert!(seen(1_795_430_651_001).twin(&history).is_none());
     }
 }

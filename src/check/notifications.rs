@@ -163,24 +163,21 @@ fn socket(channel: &ChannelState, dialer: &Dialer, out: &Findings) {
         Err(why) => why,
     };
     let (found, cure) = match why {
-        Closed::Unreachable(text) => {
-            let (found, cure) = text.split_once("; ").unwrap_or((&text, "look at the network and the proxy"));
-            (found.to_owned(), cure.to_owned())
-        }
-        Closed::Refused(status @ (200..=399 | 407)) => (
+        Closed::Unreachable(problem) => (problem.what, problem.cure),
+        Closed::Refused { status: status @ (200..=399 | 407), .. } => (
             format!("the handshake was answered with {status}"),
             "a proxy is in the way that knows no WebSocket: set HTTPS_PROXY, or name the streaming host in NO_PROXY".to_owned(),
         ),
-        Closed::Refused(status @ (404 | 410)) => (
+        Closed::Refused { status: status @ (404 | 410), .. } => (
             format!("the handshake was answered with {status}: the streaming host does not know the channel that was just made"),
             "check again in a minute; if it lasts, see that GENESYS_API_URL, if it is set, is of the region of GENESYS_ENV, \
              and ask Genesys Cloud's support".to_owned(),
         ),
-        Closed::Refused(status @ (408 | 429 | 500..)) => (
+        Closed::Refused { status: status @ (408 | 429 | 500..), .. } => (
             format!("the handshake was answered with {status}"),
             "check again in a few minutes; if it lasts, look at Genesys Cloud's status page".to_owned(),
         ),
-        Closed::Refused(status) => (
+        Closed::Refused { status, .. } => (
             format!("the handshake was refused with {status}"),
             "try again in a minute; if it lasts, ask whoever runs the proxy or firewall whether WebSockets are let through".to_owned(),
         ),

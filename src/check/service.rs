@@ -95,7 +95,7 @@ pub(super) fn host(name: &'static str, url: &str, dialer: &Dialer, out: &Finding
         let stream = dialer.dial(&target, DIAL_LIMIT)?;
         Ok((target, stream))
     });
-    let (target, stream) = match dialled {
+    let (target, mut stream) = match dialled {
         Ok(dialled) => dialled,
         Err(error) => return out.dial_error(name, &error),
     };

@@ -125,7 +125,7 @@ impl Intake {
     }
 
     fn frame(&mut self, text: &str, batch: &Batch) {
-        match judge_frame(text) {
+        match judge_frame(text, batch.received) {
             Verdict::Event(event) => {
                 self.tally.received_websocket += 1;
                 self.socket_event(&event, batch);
@@ -190,7 +190,7 @@ impl Intake {
 
     fn row(&mut self, text: &str, page: &Page, definitions: &Definitions) {
         self.tally.received_history += 1;
-        let event = match definitions.judge(text) {
+        let event = match definitions.judge(text, page.received) {
             Ok(Some(event)) if is_asked_for(&event, &page.ids) => event,
             Ok(_) => {
                 self.tally.filtered += 1;
@@ -226,7 +226,7 @@ impl Intake {
         let definitions = std::mem::take(&mut self.definitions);
         for row in &judged.missing {
             // It was judged when it came.
-            let Ok(Some(event)) = definitions.judge(&row.text) else { continue };
+            let Ok(Some(event)) = definitions.judge(&row.text, row.received) else { continue };
             let identity = Identity::of(&event, &mut self.scratch);
             self.append_row(&event, identity, row.received);
         }
@@ -242,7 +242,7 @@ impl Intake {
     pub fn append_all(&mut self, page: &Page) {
         let definitions = std::mem::take(&mut self.definitions);
         for range in &page.rows {
-            if let Ok(Some(event)) = definitions.judge(&page.body[range.clone()]) {
+            if let Ok(Some(event)) = definitions.judge(&page.body[range.clone()], page.received) {
                 let identity = Identity::of(&event, &mut self.scratch);
                 self.append_row(&event, identity, page.received);
             }

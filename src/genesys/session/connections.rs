@@ -251,7 +251,8 @@ impl Connections {
 
     fn not_opened(&mut self, failed: WsConnection, why: &Closed, now: Instant) -> Next {
         let problem = describe(why, &failed.channel.id);
-        let wait = self.backoff.next(draw());
+        let asked = if let Closed::Refused { retry_after, .. } = why { *retry_after } else { None };
+        let wait = self.backoff.next(draw()).max(asked.unwrap_or_default());
         self.open_at = now + wait;
         if self.current.is_none() {
             self.down_since.get_or_insert(now);
@@ -259,7 +260,7 @@ impl Connections {
         let is_target = self.target.as_ref().is_some_and(|target| target.id == failed.channel.id);
         let next = match why {
             _ if !is_target => Next::Nothing,
-            Closed::Refused(401 | 404 | 410) => {
+            Closed::Refused { status: 401 | 404 | 410, .. } => {
                 log::warn!("the channel is gone ({}): making a new one", problem.what);
                 Next::Replace
             }
@@ -312,14 +313,14 @@ fn short_lives_of_a_contest(why: &Closed) -> Option<u32> {
 fn describe(why: &Closed, channel: &str) -> Problem {
     const LASTS: &str = "Check the network and Genesys Cloud's status page if this lasts: the collector reconnects.";
     let what = match why {
-        Closed::Refused(status @ (200..=399 | 407)) => {
+        Closed::Refused { status: status @ (200..=399 | 407), .. } => {
             return Problem::new(
                 format!("the handshake was answered with {status}"),
                 "Check for a proxy in the way (HTTPS_PROXY, NO_PROXY).",
             );
         }
-        Closed::Refused(status) => format!("the handshake was refused with {status}"),
-        Closed::Unreachable(text) => text.clone(),
+        Closed::Refused { status, .. } => format!("the handshake was refused with {status}"),
+        Closed::Unreachable(problem) => return problem.clone(),
         Closed::ByServer { code, reason } => {
             let reason = hide(reason, channel);
             let reason: String = reason.chars().filter(|c| !c.is_control()).take(120).collect();

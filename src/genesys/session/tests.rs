@@ -99,14 +99,15 @@ impl Stage {
         let (news_in, news) = bounded(64);
         let (frames_in, frames) = bounded(16);
         let (stop, stopped) = bounded(0);
-        let open = {
-            let (dialer, news, status, clock, stop) =
-                (dialer.clone(), news_in.clone(), status.clone(), clock.clone(), stopped.clone());
-            Box::new(move |address: Address| {
-                let (dialer, frames, news, status) = (dialer.clone(), frames_in.clone(), news.clone(), status.clone());
-                crate::reader::start(address, dialer, frames, news, status, clock.clone(), stop.clone())
-            })
+        let context = crate::reader::Context {
+            dialer: dialer.clone(),
+            out: frames_in,
+            news: news_in.clone(),
+            status: status.clone(),
+            clock: clock.clone(),
+            stop: stopped.clone(),
         };
+        let open = Box::new(move |address: Address| crate::reader::start(address, context.clone()));
         let first = sim.now() - config.catch_up.start.as_millis() as Millis;
         let begin = Start {
             checkpoint: checkpoint.unwrap_or(first),
