@@ -39,7 +39,7 @@ use super::channel;
 use super::error::{ApiError, Kind};
 use super::history::History;
 use super::topics::{self, Plan};
-use crate::clock::{Clock, Millis, ServiceTime};
+use crate::clock::{Clock, Millis, ServiceTime, SuspendDetector};
 use crate::config::{Config, Delivery};
 use crate::message::{Address, ChannelState, Connection, Control, Definition, SessionEvent, WriterCommand};
 use crate::net::Dialer;
@@ -108,6 +108,7 @@ struct Session {
     stop: Receiver<()>,
     beat: Arc<Beat>,
     started: Instant,
+    suspend: SuspendDetector,
     /// 429: no API call before this.
     throttled_until: Instant,
     throttle_backoff: Backoff,
@@ -149,6 +150,7 @@ impl Session {
             service_time: ServiceTime::default(),
             outbox: Outbox::new(to_writer),
             started: now,
+            suspend: SuspendDetector::new(clock.clone()),
             throttled_until: now,
             throttle_backoff: backoff.clone(),
             call_failed: None,
@@ -190,6 +192,9 @@ impl Session {
             if heard {
                 // The next request may take its time.
                 self.assess();
+            }
+            if self.suspend.poll().is_some() {
+                self.resumed();
             }
             self.outbox.deliver();
             let worked = self.work();
