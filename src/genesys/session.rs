@@ -125,6 +125,7 @@ struct Session {
     reading: Reading,
     auditing: auditing::Auditing,
     health: health::Health,
+    suspend: SuspendDetector,
 }
 
 impl Session {
@@ -164,6 +165,7 @@ impl Session {
             reading: Reading::new(history, &start, backoff, now),
             auditing: auditing::Auditing::default(),
             health: health::Health::default(),
+            suspend: SuspendDetector::new(clock.clone()),
             api,
             config,
             news,
@@ -183,6 +185,9 @@ impl Session {
             self.beat.busy();
             if self.must_stop() {
                 return;
+            }
+            if let Some(time) = self.suspend.poll() {
+                self.resumed(time);
             }
             let mut heard = false;
             while let Ok(news) = self.news.try_recv() {
@@ -382,8 +387,8 @@ impl Session {
 
     /// After a suspend nothing that was agreed before it can be relied on: the token, the channel and the socket may be
     /// gone, and events were missed. All of them are looked at now.
-    fn resumed(&mut self) {
-        log::info!("the machine was suspended: reconnecting and reading what was missed");
+    fn resumed(&mut self, time: Duration) {
+        log::info!("the machine was suspended for {} s: reconnecting and reading what was missed", time.as_secs());
         let now = self.clock.now();
         self.throttled_until = now;
         self.login.renew(now);

@@ -683,3 +683,25 @@ fn a_new_definition_is_subscribed_without_a_restart_and_what_it_had_before_is_re
     stage.until("its event", |stage| stage.seen.history.len() == 1);
     assert_eq!(stage.sim.view(|view| view.channels_made()), 1);
 }
+
+#[test]
+fn after_a_suspension_token_and_socket_are_renewed_and_the_history_is_read() {
+    let sim = simulator();
+    let (clock, hand) = Clock::manual(sim.now());
+    let config = config_for(&sim);
+    let mut stage = Stage::at(clock, sim, config, None, None);
+    stage.until("settled", |stage| stage.seen.read_up_to.is_some() && stage.codes().is_empty());
+    let before = stage.sim.view(|view| (view.tokens_granted(), view.sockets_opened(), view.count(Call::History)));
+    hand.step_wall(2 * 3600 * 1000);
+    for what in ["token", "socket", "read"] {
+        stage.until(what, |stage| {
+            let (tokens, sockets, reads) =
+                stage.sim.view(|view| (view.tokens_granted(), view.sockets_opened(), view.count(Call::History)));
+            match what {
+                "token" => tokens > before.0,
+                "socket" => sockets > before.1,
+                _ => reads > before.2,
+            }
+        });
+    }
+}
