@@ -20,9 +20,8 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use serde::Serialize;
 
 use crate::clock::Clock;
-use crate::config::{Config, Faults};
+use crate::config::{Config, Errors};
 use crate::genesys::error::{ApiError, Kind};
-use crate::genesys::topics;
 use crate::net::{DialError, Dialer};
 use crate::thread;
 
@@ -100,16 +99,24 @@ fn api_cure(error: &ApiError) -> &str {
     }
 }
 
-/// Prints what is wrong with the settings in the same shape as everything else: one check for each fault. Nothing was
-/// tried.
-pub fn refuse(faults: &Faults, json: bool) {
-    let mut printer = Printer { json, checks: Vec::new() };
-    for fault in &faults.0 {
+/// How the checks are run and shown.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct How {
+    /// One document instead of lines.
+    pub json: bool,
+    /// What the API does is looked at too.
+    pub verbose: bool,
+}
+
+/// Prints the errors of the settings in the same shape as everything else: one check for each. Nothing was tried.
+pub fn report_settings(errors: &Errors, how: &How) {
+    let mut printer = Printer { json: how.json, checks: Vec::new() };
+    for error in &errors.0 {
         printer.take(Check {
             name: "settings",
             ok: false,
-            found: one_line(fault),
-            cure: Some("set right what is named here, in the environment or in the settings file".to_owned()),
+            found: one_line(error),
+            cure: Some("Fix this setting, in the environment or in the settings file.".to_owned()),
         });
     }
     printer.end();
@@ -117,7 +124,8 @@ pub fn refuse(faults: &Faults, json: bool) {
 
 /// Runs every check and prints each as it is done, or all as one document. Status 0 when nothing is wrong, 2 when a
 /// setting is, else 1.
-pub fn run(config: &Config, json: bool) -> ExitCode {
+pub fn run(config: &Config, how: &How) -> ExitCode {
+    let json = how.json;
     let (checks, printed) = bounded(CHECKS_MAX);
     let findings = Findings { checks, begun: Instant::now() };
     let deadline = findings.begun + RUN_MAX;
@@ -170,21 +178,15 @@ fn begin(config: &Config, findings: &Findings) -> Result<Begun, Check> {
         found: one_line(found),
         cure: Some(cure.to_owned()),
     };
-    let file = topics::read_file(&config.genesys.topics_file, config.genesys.topics_file_named).map_err(|error| {
-        wrong(
-            error,
-            "mend the file, or name another with TOPICS_FILE: {\"topics\":[\"v2.operations.events.AUDIOHOOK-*\"]}",
-        )
-    })?;
     let dialer = Dialer::new(&config.network).map_err(|error| {
         wrong(error.to_string(), "set HTTPS_PROXY to http://[user:password@]host:port, or unset it")
     })?;
     let mut found = format!("region {}", if config.genesys.env.is_empty() { "not named" } else { &config.genesys.env });
-    for notice in config.notices() {
+    for notice in &config.notices {
         found.push_str(&format!("; {notice}"));
     }
     findings.ok("settings", found);
-    Ok((file, Arc::new(dialer)))
+    Ok((config.genesys.topics.clone(), Arc::new(dialer)))
 }
 
 fn try_all(config: &Config, file: Option<Vec<String>>, dialer: Arc<Dialer>, findings: &Findings) {

@@ -35,19 +35,19 @@ impl Scene {
         std::fs::write(&settings, "").unwrap();
         let client = Options::default().clients.remove(0);
         let output = folder.join("events.jsonl").display().to_string();
-        let value = |name: &str| -> Option<String> {
-            let changed = changed.iter().find(|(changed, _)| *changed == name).map(|(_, value)| (*value).to_owned());
-            changed.or_else(|| match name {
-                "GENESYS_ENV" => Some("mypurecloud.com".to_owned()),
-                "GENESYS_CLIENT_ID" => Some(client.id.clone()),
-                "GENESYS_CLIENT_SECRET" => Some(client.secret.clone()),
-                "GENESYS_LOGIN_URL" | "GENESYS_API_URL" => Some(sim.url()),
-                "OUTPUT_FILE" => Some(output.clone()),
-                "CATCH_UP_RATE" => Some("1000000".to_owned()),
-                _ => None,
-            })
-        };
-        let config = Config::load_for(Need::Credentials, &|name| value(name).map(Into::into), Some(&settings)).unwrap();
+        let url = sim.url();
+        let mut values = vec![
+            ("GENESYS_ENV", "mypurecloud.com"),
+            ("GENESYS_CLIENT_ID", &client.id),
+            ("GENESYS_CLIENT_SECRET", &client.secret),
+            ("GENESYS_LOGIN_URL", &url),
+            ("GENESYS_API_URL", &url),
+            ("OUTPUT_FILE", &output),
+            ("CATCH_UP_RATE", "1000000"),
+        ];
+        values.extend_from_slice(changed);
+        let environment = values.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        let config = Config::load(Need::Credentials, &environment, Some(&settings)).unwrap();
         let clock = Clock::system();
         let api = Api::new(&config.genesys, Arc::new(Dialer::new(&config.network).unwrap()), clock.clone());
         Self { sim, folder, config, clock, api }

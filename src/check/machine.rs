@@ -7,8 +7,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Findings;
+use crate::commands::health;
 use crate::config::Config;
-use crate::health_command;
 use crate::output::Lock;
 use crate::{http, records};
 
@@ -189,7 +189,7 @@ fn port(config: &Config, holder: Option<&str>, out: &Findings) {
         return out.bad("port", found, cure);
     }
     let answers = || {
-        let body = health_command::answer_at(&config.http, "/livez").unwrap_or_default();
+        let body = health::answer_at(&config.http, "/livez").unwrap_or_default();
         let body: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
         ["alive", "stalled"].iter().any(|status| body["status"] == *status)
     };

@@ -145,12 +145,7 @@ impl Session {
         let beat = Arc::new(status.beats.register("session"));
         let mut api = Api::new(&config.genesys, dialer, clock.clone());
         api.watch(beat.clone());
-        let file = topics::read_file(&config.genesys.topics_file, config.genesys.topics_file_named);
-        let file = file.unwrap_or_else(|error| {
-            // The start looks at the file first and stops where it is broken: it was changed since.
-            log::error!("{error}; the AudioHook definitions are taken instead");
-            None
-        });
+        let file = config.genesys.topics.clone();
         let history = History::new(&config.genesys.api_url, config.catch_up.rate);
         Self {
             beat,
