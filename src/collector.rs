@@ -78,7 +78,7 @@ impl Collector {
     fn start(config: Config, bound: Option<Bound>) -> Result<Self, Fault> {
         let clock = Clock::system();
         let config = Arc::new(config);
-        let status = Arc::new(Status::new(clock.clone(), config.elastic.is_some()));
+        let status = Arc::new(Status::new(clock.clone(), config.elastic.is_some()).named(&config.instance));
         regular::check_replaceable(&config.output.state_file).map_err(|error| {
             Fault::Setting(format!(
                 "STATE_FILE={}: can be neither replaced nor written: {error}",

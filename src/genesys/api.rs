@@ -149,8 +149,7 @@ impl Api {
         }
         let error =
             judge(what, answer.status, &answer.body, answer.retry_after, self.correlation.as_deref(), permission);
-        let token = self.token.as_ref().and_then(|token| token.authorization.expose().split_once(' '));
-        Err(error.hide(token.map_or("", |(_, token)| token)))
+        Err(error.hide(self.token.as_ref().map_or("", |token| token.authorization.expose())))
     }
 
     /// The vendor's correlation id of the last answer: for errors about what it held.

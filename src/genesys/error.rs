@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::secret::mask;
+use crate::status::Problem;
 
 /// What a failure asks of the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,11 +62,15 @@ impl ApiError {
         }
     }
 
+    /// What went wrong, and what to do about it.
+    pub fn problem(&self) -> Problem {
+        let (what, cure) = self.parts();
+        Problem::new(what, cure.unwrap_or("Check the network and any proxy (HTTPS_PROXY) if this lasts."))
+    }
+
     /// Masks a secret that the service repeated in its answer.
     pub fn hide(mut self, secret: &str) -> Self {
-        if !secret.is_empty() && self.message.contains(secret) {
-            self.message = self.message.replace(secret, &mask(secret));
-        }
+        self.message = crate::secret::hide(&self.message, secret).into_owned();
         self
     }
 

@@ -58,7 +58,7 @@ pub fn log_in(rest: &Rest, genesys: &Genesys, now: Instant) -> Result<Token, Api
         authorization: &authorization,
         body: Some(("application/x-www-form-urlencoded", b"grant_type=client_credentials")),
     };
-    understand(&rest.send(&call)?, now).map_err(|error| error.hide(genesys.client_secret.expose()))
+    understand(&rest.send(&call)?, now).map_err(|error| error.hide(authorization.expose()))
 }
 
 /// The token in the login's answer.
