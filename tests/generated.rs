@@ -111,7 +111,7 @@ fn sentence(help: &str) -> String {
 
 /// A text without roff's own signs, each sentence or line as it is.
 fn roff(text: &str) -> String {
-    let text = text.replace('\\', "\\e").replace('-', "\\-");
+    let text = text.replace('\\', "\\e").replace('-', "\\-").replace('…', "...");
     if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }
 }
 

@@ -111,20 +111,20 @@ pub const SECTIONS: [Section; 7] = [
     Section {
         title: "Reading the history",
         settings: &[
-            row("CATCH_UP_INTERVAL", "60", Kind::Seconds).help("Time between two reads of the history."),
+            row("CATCH_UP_INTERVAL", "60", Kind::Seconds).help("Seconds between two reads of the history."),
             row("CATCH_UP_OVERLAP", "900", Kind::Seconds)
-                .help("How far each read goes back over what was read before, for events that appear late."),
+                .help("Seconds that each read goes back over what was read before, for events that appear late."),
             row("CATCH_UP_RATE", "150", Kind::Number(1, RATE_MAX))
                 .help("Requests per minute that reading may use; Genesys Cloud allows a client 300 in total."),
             row("CATCH_UP_START", "864000", Kind::SecondsOrZero)
-                .help("How far the first start goes back; Genesys Cloud keeps 10 days. 0: only new events."),
+                .help("Seconds that the first start goes back; Genesys Cloud keeps 10 days. 0: only new events."),
         ],
     },
     Section {
         title: "The output file",
         settings: &[
             row("OUTPUT_FILE", "./audiohook_events.jsonl", Kind::Path).help("The events, one JSON object per line."),
-            row("MAX_FILE_SIZE", "10485760", Kind::Size).help("The file is rotated before a line would exceed this size."),
+            row("MAX_FILE_SIZE", "10485760", Kind::Size).help("The file is rotated before a line would exceed this size: bytes, or 10MB, 1GiB."),
             row("BACKUP_COUNT", "5", Kind::Number(0, BACKUP_COUNT_MAX))
                 .help("Rotated files to keep; .1 is the newest. 0: never rotate (leave it to logrotate)."),
             row("STATE_FILE", "", Kind::Path)
@@ -149,11 +149,11 @@ pub const SECTIONS: [Section; 7] = [
             row("ELASTIC_AUTH_FILE", "", Kind::SecretFile).help("The file that holds ELASTIC_AUTH."),
             row("ELASTIC_INDEX", "genesys-audiohook", Kind::Text).help("The index, alias or data stream for the events."),
             row("BULK_SIZE", "50", Kind::Number(1, BULK_SIZE_MAX)).help("Documents per request, at most."),
-            row("ELASTIC_FLUSH_INTERVAL", "1", Kind::Seconds).help("How long a document waits for others, at most."),
+            row("ELASTIC_FLUSH_INTERVAL", "1", Kind::Seconds).help("Seconds that a document waits for others, at most."),
             row("ELASTIC_CA_FILE", "", Kind::Path).help("The CA certificate (PEM) of a cluster with a private CA."),
             row("ELASTIC_SETUP", "true", Kind::Boolean).help("Whether to create the index template if there is none."),
             row("ELASTIC_RETENTION", "", Kind::Span)
-                .help("Delete documents after this time, by a lifecycle policy of the collector's own. Empty: keep them."),
+                .help("Delete documents after this time, such as 90d or 24h, by a lifecycle policy. Empty: keep them."),
             row("ELASTIC_BACKLOG_MAX", "1GiB", Kind::Size)
                 .help("Size of the rotated files kept beyond BACKUP_COUNT while the cluster is down."),
         ],
@@ -172,8 +172,8 @@ pub const SECTIONS: [Section; 7] = [
         title: "The network",
         settings: &[
             row("RECONNECT_DELAY", "5", Kind::Seconds)
-                .help("Time before the first new attempt after a failure; it doubles each time, with jitter."),
-            row("MAX_RECONNECT_DELAY", "60", Kind::Seconds).help("Time between two attempts, at most."),
+                .help("Seconds before the first retry after a failure; doubled each time, with jitter."),
+            row("MAX_RECONNECT_DELAY", "60", Kind::Seconds).help("Seconds between two retries, at most."),
             row("SSL_CERT_FILE", "", Kind::Path).help("CA certificates (PEM) to trust instead of the system's."),
             row("HTTPS_PROXY", "", Kind::Url)
                 .help("The proxy for https and wss, http://[user:password@]host:port; also as https_proxy."),

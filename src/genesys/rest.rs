@@ -149,7 +149,8 @@ impl Rest {
             .and_then(|value| value.trim().parse::<f64>().ok())
             .filter(|seconds| *seconds >= 0.0)
             .map(|seconds| Duration::from_secs_f64(seconds.min(RETRY_AFTER_MAX.as_secs_f64())));
-        let correlation = header(&response, "inin-correlation-id");
+        let correlation = header(&response, "inin-correlation-id")
+            .map(|id| crate::secret::hide(&id, call.authorization.expose()).into_owned());
         let status = response.status().as_u16();
         let body = response.body_mut().with_config().limit(ANSWER_MIB_MAX * 1024 * 1024).read_to_vec();
         let body = String::from_utf8(body.map_err(|error| failed(&error))?).map_err(|_| {

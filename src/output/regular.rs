@@ -17,7 +17,10 @@ use super::backups::folder;
 /// # Errors
 /// Those of opening; [`ErrorKind::InvalidInput`] for a device, a FIFO, a socket or a folder.
 pub fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
-    // Without O_NONBLOCK, opening a FIFO waits for its other end; for a regular file it means nothing.
+    // Opening a device may do something already, and opening a FIFO waits for its other end.
+    if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+        return Err(not_regular());
+    }
     let file = options.custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32).open(path)?;
     if file.metadata()?.is_file() { Ok(file) } else { Err(not_regular()) }
 }
