@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use serde::Serialize;
 
 pub use beat::{Beat, Beats, STALLED_AFTER, Stalled};
-pub use reason::{Code, Problem, Reason, Severity};
+pub use reason::{CONSEQUENCES, Code, Problem, Reason, Severity};
 use reasons::Reasons;
 pub use recent::{RECENT_MAX, Recent, is_full};
 

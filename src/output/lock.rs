@@ -59,7 +59,7 @@ impl Lock {
     pub fn take(output: &Path) -> Result<Self, String> {
         let path = Self::path(output);
         let cannot = |error: io::Error| {
-            format!("cannot lock {}: {error}; OUTPUT_FILE's folder must be there and writable", path.display())
+            format!("cannot lock {}: {error}. Check that OUTPUT_FILE's folder exists and is writable.", path.display())
         };
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o640);
@@ -71,7 +71,7 @@ impl Lock {
                 let mut pid = String::new();
                 let _ = file.read_to_string(&mut pid);
                 return Err(format!(
-                    "{OTHERS} (process {}) writes to OUTPUT_FILE {}: stop it, or give this one a file of its own",
+                    "{OTHERS} (process {}) writes to OUTPUT_FILE {}. Stop it, or set OUTPUT_FILE to another file.",
                     pid.trim(),
                     output.display()
                 ));

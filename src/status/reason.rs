@@ -123,8 +123,8 @@ impl Code {
     }
 }
 
-/// Which reasons follow from which: a root cause, and what it brings about by itself.
-const CONSEQUENCES: [(Code, &[Code]); 6] = {
+/// Which reasons follow from which: a root cause, and what it brings about by itself. Alert rules are inhibited alike.
+pub const CONSEQUENCES: [(Code, &[Code]); 6] = {
     use Code::{
         CredentialsRefused, DefinitionsUnconfirmed, ElasticRefused, ElasticUnreachable, HistoryFailing, NotReceiving,
         SocketDown, Stalled, Starting,
