@@ -412,24 +412,30 @@ fn a_link_is_followed_once_at_the_start_and_an_empty_state_is_no_state() {
     assert!(std::fs::metadata(folder.join("events.jsonl.state")).unwrap().len() > 0);
 }
 
+/// The collector with its state file mounted by itself, in a mount namespace of its own; none where that is not allowed.
+fn with_mounted_state(folder: &Folder, all: &Settings, options: &str) -> Option<std::process::Command> {
+    folder.write("host-state", "");
+    folder.write("events.jsonl.state", "");
+    let mount = format!("mount --bind {options} host-state events.jsonl.state");
+    let unshare = |script: &str| {
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script]).current_dir(folder.path()).env_clear().envs(all);
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command
+    };
+    if !unshare(&mount).output().is_ok_and(|tried| tried.status.success()) {
+        println!("skipped: no mount namespace of its own here; run it as root to see it");
+        return None;
+    }
+    let program = binary(folder.path(), &[], all).get_program().to_string_lossy().into_owned();
+    Some(unshare(&format!("{mount} && exec {program}")))
+}
+
 #[test]
 fn a_state_file_that_is_mounted_by_itself_is_written_in_place() {
     let (sim, folder) = (simulator(), Folder::new("mounted"));
-    folder.write("host-state", "");
-    folder.write("events.jsonl.state", "");
     let all = settings(&sim, &folder);
-    let program = binary(folder.path(), &[], &all).get_program().to_owned();
-    let script = format!("mount --bind host-state events.jsonl.state && exec {}", program.to_string_lossy());
-    let mut command = std::process::Command::new("unshare");
-    command.args(["--mount", "sh", "-c", &script]).current_dir(folder.path()).env_clear().envs(&all);
-    command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
-    let mut probe = std::process::Command::new("unshare");
-    let probe =
-        probe.args(["--mount", "mount", "--bind", "host-state", "host-state"]).current_dir(folder.path()).output();
-    if !probe.is_ok_and(|probe| probe.status.success()) {
-        println!("skipped: no mount namespace of its own here; run it as root to see it");
-        return;
-    }
+    let Some(command) = with_mounted_state(&folder, &all, "") else { return };
     let mut collector = Collector::run_command(command, folder.path(), &all);
     collector.wait_healthy();
     sim.issue(Event::numbered("AUDIOHOOK-0001"));
@@ -439,6 +445,18 @@ fn a_state_file_that_is_mounted_by_itself_is_written_in_place() {
     assert!(!collector.log_text().contains("STATE_FILE"), "{}", collector.log_text());
     assert!(collector.term().success());
     assert!(!folder.join("events.jsonl.state.new").exists());
+}
+
+#[test]
+fn a_state_file_that_can_be_neither_replaced_nor_written_stops_the_start() {
+    let (sim, folder) = (simulator(), Folder::new("mounted-read-only"));
+    let all = settings(&sim, &folder);
+    let Some(mut command) = with_mounted_state(&folder, &all, "-o ro") else { return };
+    let output = command.output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("STATE_FILE=") && said.contains("neither replaced nor written"), "{said}");
+    assert!(!folder.join("events.jsonl").exists() && !folder.join("events.jsonl.lock").exists());
 }
 
 #[test]

@@ -96,12 +96,16 @@ fn report_once(folder: &Path, error: &io::Error) {
 /// # Errors
 /// Why neither can be done.
 pub fn check_replaceable(path: &Path) -> io::Result<()> {
-    let in_place = match OpenOptions::new().write(true).open(path) {
+    let error = match OpenOptions::new().write(true).open(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => error,
-        // A folder that is not there yet is made at the start.
+        // A folder that is not there yet is created at the start.
         _ => return Ok(()),
     };
-    access(folder(path), Access::WRITE_OK | Access::EXEC_OK).map_err(|_| in_place)
+    // On a read-only mount it is neither: the mount is the file's own, or the folder is read-only too.
+    if error.kind() == ErrorKind::ReadOnlyFilesystem {
+        return Err(error);
+    }
+    access(folder(path), Access::WRITE_OK | Access::EXEC_OK).map_err(|_| error)
 }
 
 #[cfg(test)]
