@@ -20,7 +20,7 @@ use serde::Serialize;
 
 use crate::clock::Clock;
 use crate::config::{Config, Errors};
-use crate::net::{DialError, Dialer};
+use crate::net::Dialer;
 use crate::status::Problem;
 use crate::thread;
 
@@ -87,15 +87,6 @@ impl Findings {
     }
 }
 
-/// A dial's error brings its cure along in its text.
-fn dial_problem(error: &DialError) -> Problem {
-    let text = error.to_string();
-    let (what, cure) = text.split_once("; ").unwrap_or((&text, "check the network, the firewall and the proxy"));
-    let mut letters = cure.chars();
-    let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
-    Problem::new(what, format!("{first}{}.", letters.as_str()))
-}
-
 /// Prints the errors of the settings in the same shape as everything else: one check for each. Nothing was tried.
 pub fn report_settings(errors: &Errors, how: &How) {
     let mut printer = Printer { json: how.json, checks: Vec::new() };
@@ -142,7 +133,7 @@ fn try_all(config: &Config, findings: &Findings) {
     let found: Vec<&str> = std::iter::once(region.as_str()).chain(config.notices.iter().map(String::as_str)).collect();
     let dialer = match Dialer::new(&config.network) {
         Ok(dialer) => Arc::new(dialer),
-        Err(error) => return findings.problem("settings", &dial_problem(&error)),
+        Err(error) => return findings.problem("settings", &error.into()),
     };
     findings.ok("settings", found.join("; "));
     let clock = Clock::system();

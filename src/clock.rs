@@ -1,13 +1,13 @@
-//! Time: the wall clock, the monotonic clock, and the texts of instants.
+//! Time: the wall clock, the monotonic clock, the service's time, and the texts of instants.
 //!
-//! Deals with: reading both clocks through one object that a test can replace; RFC 3339 both ways. Must never: use the
-//! wall clock to wait.
+//! Both clocks are read through one object that a test can replace. Must never: use the wall clock to wait.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use time::{Date, Month, OffsetDateTime, UtcOffset};
 
 /// Milliseconds since 1970, UTC.
 pub type Millis = i64;
@@ -16,85 +16,89 @@ pub type Millis = i64;
 pub const MILLIS_MAX: Millis = 253_402_300_799_999;
 
 /// The two clocks. Cloned freely; all clones of a test's clock move together.
-#[derive(Clone)]
-pub struct Clock(Arc<dyn Source>);
-
-trait Source: Send + Sync {
-    fn wall(&self) -> Millis;
-    fn now(&self) -> Instant;
-}
-
-struct System;
-
-impl Source for System {
-    fn wall(&self) -> Millis {
-        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as Millis)
-    }
-
-    fn now(&self) -> Instant {
-        Instant::now()
-    }
-}
+#[derive(Clone, Debug)]
+pub struct Clock(Option<ManualClock>);
 
 impl Clock {
     /// The machine's clocks.
     pub fn system() -> Self {
-        Self(Arc::new(System))
+        Self(None)
     }
 
     /// A clock that moves only when told to.
     pub fn manual(wall: Millis) -> (Self, ManualClock) {
-        let manual = ManualClock(Arc::new(Manual {
-            started: Instant::now(),
-            elapsed_ms: std::sync::atomic::AtomicI64::new(0),
-            wall_ms: std::sync::atomic::AtomicI64::new(wall),
-        }));
-        (Self(manual.0.clone()), manual)
+        let hands = Hands { started: Instant::now(), elapsed_ms: AtomicI64::new(0), wall_ms: AtomicI64::new(wall) };
+        let manual = ManualClock(Arc::new(hands));
+        (Self(Some(manual.clone())), manual)
     }
 
     /// The wall clock: it may jump.
     pub fn wall(&self) -> Millis {
-        self.0.wall()
+        match &self.0 {
+            Some(manual) => manual.0.wall_ms.load(Ordering::SeqCst),
+            None => SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as Millis),
+        }
     }
 
-    /// The monotonic clock: for every wait and every age.
+    /// The monotonic clock: for every wait and every age. It stands still while the machine is suspended.
     pub fn now(&self) -> Instant {
-        self.0.now()
-    }
-}
-
-struct Manual {
-    started: Instant,
-    elapsed_ms: std::sync::atomic::AtomicI64,
-    wall_ms: std::sync::atomic::AtomicI64,
-}
-
-impl Source for Manual {
-    fn wall(&self) -> Millis {
-        self.wall_ms.load(std::sync::atomic::Ordering::SeqCst)
-    }
-
-    fn now(&self) -> Instant {
-        let elapsed = self.elapsed_ms.load(std::sync::atomic::Ordering::SeqCst);
-        self.started + Duration::from_millis(elapsed as u64)
+        match &self.0 {
+            Some(manual) => {
+                manual.0.started + Duration::from_millis(manual.0.elapsed_ms.load(Ordering::SeqCst).unsigned_abs())
+            }
+            None => Instant::now(),
+        }
     }
 }
 
 /// The hand that moves a manual [`Clock`].
-#[derive(Clone)]
-pub struct ManualClock(Arc<Manual>);
+#[derive(Clone, Debug)]
+pub struct ManualClock(Arc<Hands>);
+
+#[derive(Debug)]
+struct Hands {
+    started: Instant,
+    elapsed_ms: AtomicI64,
+    wall_ms: AtomicI64,
+}
 
 impl ManualClock {
     /// Lets time pass on both clocks.
     pub fn advance(&self, by: Duration) {
         let ms = by.as_millis() as i64;
-        self.0.elapsed_ms.fetch_add(ms, std::sync::atomic::Ordering::SeqCst);
-        self.0.wall_ms.fetch_add(ms, std::sync::atomic::Ordering::SeqCst);
+        self.0.elapsed_ms.fetch_add(ms, Ordering::SeqCst);
+        self.0.wall_ms.fetch_add(ms, Ordering::SeqCst);
     }
 
-    /// Steps the wall clock alone, as an operator or NTP does.
+    /// Steps the wall clock alone, as an operator, NTP or the end of a suspension does.
     pub fn step_wall(&self, by_ms: i64) {
-        self.0.wall_ms.fetch_add(by_ms, std::sync::atomic::Ordering::SeqCst);
+        self.0.wall_ms.fetch_add(by_ms, Ordering::SeqCst);
+    }
+}
+
+/// Notices that the machine was suspended: the wall clock went on while the monotonic clock, by which every timer runs,
+/// stood still. Somebody who sets the wall clock forward looks the same.
+#[derive(Debug)]
+pub struct SuspendDetector {
+    clock: Clock,
+    wall: Millis,
+    now: Instant,
+}
+
+impl SuspendDetector {
+    /// A wall clock that gains less than this between two polls is being adjusted.
+    const GAIN_MS_MIN: i64 = 10_000;
+
+    pub fn new(clock: Clock) -> Self {
+        Self { wall: clock.wall(), now: clock.now(), clock }
+    }
+
+    /// For how long the machine was suspended since the last call; `None` if it was not. To be polled every few seconds.
+    pub fn poll(&mut self) -> Option<Duration> {
+        let (wall, now) = (self.clock.wall(), self.clock.now());
+        let gain_ms = wall - self.wall - now.saturating_duration_since(self.now).as_millis() as i64;
+        (self.wall, self.now) = (wall, now);
+        (gain_ms >= Self::GAIN_MS_MIN).then(|| Duration::from_millis(gain_ms.unsigned_abs()))
     }
 }
 
@@ -127,9 +131,15 @@ impl ServiceTime {
 
 /// `2026-11-23T10:30:45.123Z`: UTC, RFC 3339, milliseconds. Instants outside 1970–9999 are moved to its edge.
 pub fn format_millis(ms: Millis) -> String {
-    let mut text = Vec::with_capacity(24);
-    push_millis(&mut text, ms);
-    String::from_utf8(text).unwrap_or_default()
+    let ms = ms.clamp(0, MILLIS_MAX);
+    let at = OffsetDateTime::from_unix_timestamp(ms / 1000).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    let (date, (hour, minute, second)) = (at.date(), at.to_hms());
+    format!("{date}T{hour:02}:{minute:02}:{second:02}.{:03}Z", ms % 1000)
+}
+
+/// Appends what [`format_millis`] gives.
+pub fn push_millis(out: &mut Vec<u8>, ms: Millis) {
+    out.extend_from_slice(format_millis(ms).as_bytes());
 }
 
 /// Writes instants one after the other: within one second only the milliseconds change from one to the next.
@@ -145,8 +155,7 @@ impl Stamp {
     pub fn push(&mut self, out: &mut Vec<u8>, ms: Millis) {
         let ms = ms.clamp(0, MILLIS_MAX);
         if self.second != Some(ms / 1000) {
-            self.text.clear();
-            push_millis(&mut self.text, ms);
+            self.text = format_millis(ms).into_bytes();
             self.text.truncate("2026-11-23T10:30:45.".len());
             self.second = Some(ms / 1000);
         }
@@ -156,141 +165,45 @@ impl Stamp {
     }
 }
 
-/// Appends what [`format_millis`] gives.
-pub fn push_millis(out: &mut Vec<u8>, ms: Millis) {
-    let ms = ms.clamp(0, MILLIS_MAX);
-    let (days, in_day) = (ms / 86_400_000, ms % 86_400_000);
-    // Days to a civil date, after Howard Hinnant's algorithm: eras of 400 years that begin on 1 March.
-    let z = days + 719_468;
-    let era = z / 146_097;
-    let day_of_era = z % 146_097;
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = era * 400 + year_of_era + i64::from(month <= 2);
-    let digits = |value: i64, divisor: i64| b'0' + (value / divisor % 10) as u8;
-    let (seconds, millis) = (in_day / 1000, in_day % 1000);
-    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    out.extend_from_slice(&[
-        digits(year, 1000),
-        digits(year, 100),
-        digits(year, 10),
-        digits(year, 1),
-        b'-',
-        digits(month, 10),
-        digits(month, 1),
-        b'-',
-        digits(day, 10),
-        digits(day, 1),
-        b'T',
-        digits(hour, 10),
-        digits(hour, 1),
-        b':',
-        digits(minute, 10),
-        digits(minute, 1),
-        b':',
-        digits(second, 10),
-        digits(second, 1),
-        b'.',
-        digits(millis, 100),
-        digits(millis, 10),
-        digits(millis, 1),
-        b'Z',
-    ]);
+/// An instant that a person typed: RFC 3339, with an offset.
+pub fn parse_rfc3339(text: &str) -> Option<Millis> {
+    let instant = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    Some(instant.unix_timestamp() * 1000 + i64::from(instant.millisecond()))
 }
 
 /// Milliseconds of an ISO 8601 instant: any number of fraction digits (cut to milliseconds), `Z`, `+hh:mm`, `+hhmm`,
-/// `+hh` or no offset at all (taken as UTC), `T`, `t` or a blank between date and time. `None` for anything else, and
-/// for instants outside 1970–9999.
+/// `+hh` or no offset at all (taken as UTC), `T`, `t` or a blank between date and time, perhaps without seconds. `None`
+/// for anything else, and for instants outside 1970–9999.
 pub fn parse_instant(text: &str) -> Option<Millis> {
-    let bytes = text.trim().as_bytes();
-    let number = |from: usize, to: usize| -> Option<i64> {
-        let digits = bytes.get(from..to)?;
-        digits.iter().try_fold(0i64, |sum, b| b.is_ascii_digit().then(|| sum * 10 + i64::from(b - b'0')))
-    };
-    let literal = |at: usize, allowed: &[u8]| bytes.get(at).is_some_and(|b| allowed.contains(b));
-    if !(literal(4, b"-") && literal(7, b"-") && literal(10, b"Tt ") && literal(13, b":")) {
+    let text = text.trim();
+    if !matches!(text.as_bytes().get(10), Some(b'T' | b't' | b' ')) {
         return None;
     }
-    let month = Month::try_from(u8::try_from(number(5, 7)?).ok()?).ok()?;
-    let date = Date::from_calendar_date(number(0, 4)? as i32, month, number(8, 10)? as u8).ok()?;
-    let (hour, minute) = (number(11, 13)?, number(14, 16)?);
-    let (mut second, mut at) = (0, 16);
-    if literal(16, b":") {
-        second = number(17, 19)?;
-        at = 19;
-    }
-    let mut millis = 0;
-    if literal(at, b".,") {
-        let digits = bytes[at + 1..].iter().take_while(|b| b.is_ascii_digit()).count();
-        if digits == 0 {
-            return None;
-        }
-        for place in 0..3 {
-            let digit = if place < digits { bytes[at + 1 + place] - b'0' } else { 0 };
-            millis = millis * 10 + i64::from(digit);
-        }
-        at += 1 + digits;
-    }
-    // A leap second counts as the second before it: no event may be refused for one.
-    if hour > 23 || minute > 59 || second > 60 {
-        return None;
-    }
-    let second = second.min(59);
-    let offset_minutes = match &bytes[at..] {
-        [] | [b'Z' | b'z'] => 0,
-        [sign @ (b'+' | b'-'), rest @ ..] => {
-            let digits: Vec<i64> = rest
-                .iter()
-                .filter(|b| **b != b':')
-                .map(|b| b.is_ascii_digit().then(|| i64::from(b - b'0')))
-                .collect::<Option<_>>()?;
-            let minutes = match digits[..] {
-                [a, b] => (a * 10 + b) * 60,
-                [a, b, c, d] => (a * 10 + b) * 60 + c * 10 + d,
-                _ => return None,
-            };
-            if *sign == b'-' { -minutes } else { minutes }
-        }
-        _ => return None,
-    };
-    let days = i64::from(date.to_julian_day()) - 2_440_588;
-    let ms = ((days * 24 + hour) * 60 + minute - offset_minutes) * 60_000 + second * 1000 + millis;
+    let ms = parse_rfc3339(text).or_else(|| parse_rfc3339(&as_rfc3339(text)?))?;
     (0..=MILLIS_MAX).contains(&ms).then_some(ms)
+}
+
+/// The usual departures from RFC 3339 made good.
+fn as_rfc3339(text: &str) -> Option<String> {
+    let (date, time) = (text.get(..10)?, text.get(11..)?);
+    let (time, offset) = time.split_at(time.find(['Z', 'z', '+', '-']).unwrap_or(time.len()));
+    let seconds = if time.len() == "10:30".len() { ":00" } else { "" };
+    // A leap second counts as the second before it: no event may be refused for one.
+    let time = time.replace(',', ".");
+    let time = if time.get(5..8) == Some(":60") { time.replacen(":60", ":59", 1) } else { time };
+    let offset = match offset.len() {
+        0 => "Z".to_owned(),
+        3 => format!("{offset}:00"),
+        5 => format!("{}:{}", offset.get(..3)?, offset.get(3..)?),
+        _ => offset.to_owned(),
+    };
+    Some(format!("{date}T{time}{seconds}{offset}"))
 }
 
 /// Milliseconds of an HTTP date (`Mon, 23 Nov 2026 10:30:45 GMT`), as the `Date` header carries it.
 pub fn parse_http_date(text: &str) -> Option<Millis> {
-    let mut parts = text.split_ascii_whitespace().skip(1);
-    let day: u8 = parts.next()?.parse().ok()?;
-    let month = match parts.next()? {
-        "Jan" => Month::January,
-        "Feb" => Month::February,
-        "Mar" => Month::March,
-        "Apr" => Month::April,
-        "May" => Month::May,
-        "Jun" => Month::June,
-        "Jul" => Month::July,
-        "Aug" => Month::August,
-        "Sep" => Month::September,
-        "Oct" => Month::October,
-        "Nov" => Month::November,
-        "Dec" => Month::December,
-        _ => return None,
-    };
-    let year: i32 = parts.next()?.parse().ok()?;
-    let mut clock = parts.next()?.split(':').map(|part| part.parse::<u8>().ok());
-    let date = Date::from_calendar_date(year, month, day).ok()?;
-    let date_time = date.with_hms(clock.next()??, clock.next()??, clock.next()??).ok()?;
-    Some(date_time.assume_offset(UtcOffset::UTC).unix_timestamp() * 1000)
-}
-
-/// An instant that a person typed: RFC 3339, with an offset.
-pub fn parse_rfc3339(text: &str) -> Option<Millis> {
-    let instant = OffsetDateTime::parse(text, &Rfc3339).ok()?;
-    Some((instant.unix_timestamp_nanos() / 1_000_000) as Millis)
+    let date = httpdate::parse_http_date(text.trim()).ok()?;
+    Some(date.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_millis() as Millis)
 }
 
 #[cfg(test)]
@@ -332,6 +245,23 @@ mod tests {
     }
 
     #[test]
+    fn a_suspension_is_noticed_once_and_an_adjusted_clock_is_none() {
+        let (clock, hand) = Clock::manual(1_795_430_645_123);
+        let mut detector = SuspendDetector::new(clock);
+        assert_eq!(detector.poll(), None);
+        hand.advance(Duration::from_secs(3600));
+        assert_eq!(detector.poll(), None);
+        hand.step_wall(7_200_000);
+        hand.advance(Duration::from_secs(1));
+        assert_eq!(detector.poll(), Some(Duration::from_secs(7200)));
+        assert_eq!(detector.poll(), None);
+        for step in [5_000, -7_200_000] {
+            hand.step_wall(step);
+            assert_eq!(detector.poll(), None, "{step}");
+        }
+    }
+
+    #[test]
     fn every_usual_offset_is_understood() {
         let expected = parse_instant("2026-11-20T10:30:45.123Z");
         assert!(expected.is_some());
@@ -340,10 +270,22 @@ mod tests {
             "2026-11-20T12:30:45.123+0200",
             "2026-11-20 05:30:45.1239-05",
             "2026-11-20T10:30:45,123",
+            " 2026-11-20t10:30:45.1230000000001z ",
         ] {
             assert_eq!(parse_instant(text), expected, "{text}");
         }
-        for text in ["", "yesterday", "2026-13-01T00:00:00Z", "2026-11-20T10:30:45+1", "2026-11-20T25:00:00Z"] {
+        assert_eq!(parse_instant("2026-11-20T10:30Z"), parse_instant("2026-11-20T10:30:00Z"));
+        assert_eq!(parse_instant("2026-11-20T10:30:60.5Z"), parse_instant("2026-11-20T10:30:59.5Z"));
+        for text in [
+            "",
+            "yesterday",
+            "2026-13-01T00:00:00Z",
+            "2026-11-20T10:30:45+1",
+            "2026-11-20T25:00:00Z",
+            "2026-11-20x10:30:45Z",
+            "2026-11-20T10:30:45.Z",
+            "1960-11-20T10:30:45Z",
+        ] {
             assert_eq!(parse_instant(text), None, "{text}");
         }
     }

@@ -117,25 +117,29 @@ impl Collector {
         watch("http", handle, ended_in.clone()).map_err(|e| refused("http", e))?;
 
         let open = {
-            let (dialer, news, status, clock, stop) =
-                (dialer.clone(), news_in, status.clone(), clock.clone(), stopped.clone());
-            move |address: Address| {
-                reader::start(
-                    address,
-                    dialer.clone(),
-                    frames_in.clone(),
-                    news.clone(),
-                    status.clone(),
-                    clock.clone(),
-                    stop.clone(),
-                )
-            }
+            let context = reader::Context {
+                dialer: dialer.clone(),
+                out: frames_in,
+                news: news_in,
+                status: status.clone(),
+                clock: clock.clone(),
+                stop: stopped.clone(),
+            };
+            Box::new(move |address: Address| reader::start(address, context.clone()))
         };
-        let Begin { checkpoint, origin, by_wall, channel } = begin;
-        let begin = session::Start { checkpoint, origin, by_wall, channel };
-        let handle =
-            session::start(config.clone(), begin, dialer, pages_in, news, open, status.clone(), clock, stopped)
-                .map_err(|e| refused("session", e))?;
+        let Begin { checkpoint, origin, by_wall, covered, definitions, channel } = begin;
+        let handle = session::start(session::Setup {
+            config: config.clone(),
+            start: session::Start { checkpoint, origin, by_wall, covered, definitions, channel },
+            dialer,
+            to_writer: pages_in,
+            news,
+            open,
+            status: status.clone(),
+            clock,
+            stop: stopped,
+        })
+        .map_err(|e| refused("session", e))?;
         watch("session", handle, ended_in).map_err(|e| refused("session", e))?;
 
         log::info!(

@@ -19,7 +19,7 @@ pub use record::{Origin, RecordWriter, Stamps};
 pub use redact::{REDACTED, Redaction};
 pub use row::judge_row;
 
-use crate::clock::{Millis, parse_instant};
+use crate::clock::{MILLIS_MAX, Millis, parse_instant};
 use crate::json::{Kind, Result, Scanner, Text, Value};
 
 /// What the topics that carry operational events begin with; the definition's id follows.
@@ -28,6 +28,16 @@ pub const TOPIC_PREFIX: &str = "v2.operations.events.";
 
 /// The ids of AudioHook's definitions begin so.
 pub const ID_PREFIX: &str = "AUDIOHOOK-";
+
+/// An event is not older: AudioHook is younger than this, 2015-01-01.
+const OLDEST_MS: Millis = 1_420_070_400_000;
+/// An event is not from a later time than this after its receipt; clocks differ by less.
+const FUTURE_MS_MAX: Millis = 24 * 3600 * 1000;
+/// Numbers below this are seconds since 1970, those below the next milliseconds, then microseconds and nanoseconds: each
+/// unit covers the years up to 5138.
+const SECONDS_END: i64 = 100_000_000_000;
+const MILLIS_END: i64 = SECONDS_END * 1000;
+const MICROS_END: i64 = MILLIS_END * 1000;
 
 /// A field as it came: absent and null are one; so are arrays and objects, which no field of a record can be.
 #[derive(Clone, Copy, Debug, Default)]
@@ -61,18 +71,31 @@ impl<'a> Field<'a> {
         contains_ignoring_case(&self.decoded(), "audiohook")
     }
 
-    /// The instant meant: milliseconds since 1970 as a number or its text, or ISO 8601.
+    /// The instant meant: ISO 8601, or a number or its text, whose size tells seconds since 1970 from milliseconds,
+    /// microseconds and nanoseconds. The vendor's guide writes milliseconds, its SDKs call the field an integer.
     fn instant(self) -> Option<Millis> {
         let text = self.decoded();
         let text = text.trim();
-        if let Ok(ms) = text.parse::<i64>() {
-            return (0..=crate::clock::MILLIS_MAX).contains(&ms).then_some(ms);
+        if let Ok(number) = text.parse::<i64>() {
+            return Some(match number {
+                ..SECONDS_END => number.checked_mul(1000)?,
+                ..MILLIS_END => number,
+                ..MICROS_END => number / 1000,
+                _ => number / 1_000_000,
+            });
         }
         if let Some(ms) = parse_instant(text) {
             return Some(ms);
         }
-        let ms: f64 = text.parse().ok()?;
-        (ms.is_finite() && (0.0..=crate::clock::MILLIS_MAX as f64).contains(&ms)).then_some(ms as i64)
+        let number: f64 = text.parse().ok()?;
+        let ms = match number {
+            n if n < SECONDS_END as f64 => n * 1000.0,
+            n if n < MILLIS_END as f64 => n,
+            n if n < MICROS_END as f64 => n / 1000.0,
+            n => n / 1_000_000.0,
+        };
+        // Seconds with a fraction are not exact: what is short of a millisecond by less than a microsecond is meant whole.
+        Some((ms + 0.0005) as Millis)
     }
 }
 
@@ -99,7 +122,14 @@ pub struct Event<'a> {
     pub raw_spaced: bool,
 }
 
-impl<'a> Event<'a> {
+impl Event<'_> {
+    /// Forgets a time that cannot be right: before 2015, or more than a day after `received`. It is no time of its own.
+    fn without_impossible_time(mut self, received: Millis) -> Self {
+        let latest = received.saturating_add(FUTURE_MS_MAX).min(MILLIS_MAX);
+        self.time = self.time.filter(|time| (OLDEST_MS..=latest).contains(time));
+        self
+    }
+
     /// Whether it is one of AudioHook's: by its definition's id, its entity's type or its definition's name, whatever
     /// the case.
     pub fn is_audiohook(&self) -> bool {

@@ -1,10 +1,10 @@
 //! The one way out: every connection to Genesys Cloud and to the cluster is dialled here.
 //!
-//! Deals with: addresses, the proxy, TLS and its trust, a time limit on each step, and errors that name the step and
-//! the cure. Must never: skip the verification of a certificate, remember an address, or show a password.
+//! Must never: skip the verification of a certificate, remember an address, or show a password.
 
 mod agent;
 mod error;
+mod head;
 mod proxy;
 mod socket;
 mod tcp;
@@ -14,8 +14,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 pub use agent::{Limits, USER_AGENT, agent, dial_error};
-pub use error::{DialError, Step};
-pub use proxy::{NoProxy, Proxy};
+pub use error::DialError;
+pub use head::{Head, header, read_head, retry_after};
+pub use proxy::Proxy;
 pub use socket::{Socket, Stream};
 pub use tls::{Tls, Trust};
 
@@ -31,12 +32,15 @@ pub struct Target {
 }
 
 impl Target {
-    /// The target of an http, https, ws or wss address. What stands behind the host is not looked at: it may be secret.
+    /// The target of an http, https, ws or wss address. What comes after the host is ignored: it may be secret.
     ///
     /// # Errors
     /// When it is none of these, or has no host.
     pub fn parse(uri: &str) -> Result<Self, DialError> {
-        let wrong = |cause: &str| DialError::new(Step::Setting, format!("cannot use the address: {cause}"));
+        let wrong = |cause: &str| {
+            let cure = "Check GENESYS_LOGIN_URL, GENESYS_API_URL and ELASTIC_URL, where they are set.";
+            DialError::new(format!("cannot use the address: {cause}"), cure)
+        };
         let (scheme, rest) = uri.split_once("://").ok_or_else(|| wrong("it has no scheme"))?;
         let tls = match scheme.to_ascii_lowercase().as_str() {
             "https" | "wss" => true,
@@ -45,22 +49,11 @@ impl Target {
         };
         let place = rest.split(['/', '?', '#']).next().unwrap_or_default();
         let place = place.rsplit_once('@').map_or(place, |(_, place)| place);
-        let (host, port) = match place.strip_prefix('[') {
-            Some(rest) => {
-                let (host, rest) = rest.split_once(']').ok_or_else(|| wrong("a bracket is missing"))?;
-                (host, rest.strip_prefix(':'))
-            }
-            None => place.rsplit_once(':').map_or((place, None), |(host, port)| (host, Some(port))),
-        };
-        let port = match port {
-            Some(port) => port.parse().map_err(|_| wrong("its port is no number"))?,
-            None if tls => 443,
-            None => 80,
-        };
+        let (host, port) = split_port(place).ok_or_else(|| wrong("its port is not a number from 1 to 65535"))?;
         if host.is_empty() {
             return Err(wrong("it has no host"));
         }
-        Ok(Self { tls, host: host.to_owned(), port })
+        Ok(Self { tls, host: host.to_owned(), port: port.unwrap_or(if tls { 443 } else { 80 }) })
     }
 
     /// Whether the host is this machine: only then may a connection go without TLS.
@@ -77,11 +70,25 @@ pub fn authority(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
+/// Splits `host`, `host:port`, `[v6]`, `[v6]:port` or a bare IPv6 address; `None` for a port that is no number.
+fn split_port(place: &str) -> Option<(&str, Option<u16>)> {
+    let (host, port) = match place.strip_prefix('[') {
+        Some(rest) => rest.split_once(']')?,
+        None if place.matches(':').count() > 1 => (place, ""),
+        None => place.split_at(place.find(':').unwrap_or(place.len())),
+    };
+    if port.is_empty() {
+        return Some((host, None));
+    }
+    let port = port.strip_prefix(':')?.parse().ok().filter(|port| *port > 0)?;
+    Some((host, Some(port)))
+}
+
 /// Makes connections.
 #[derive(Debug)]
 pub struct Dialer {
     proxy: Option<Proxy>,
-    no_proxy: NoProxy,
+    no_proxy: Vec<String>,
     tls: Tls,
 }
 
@@ -109,14 +116,15 @@ impl Dialer {
     fn with_trust(network: &Network, trust: Trust) -> Result<Self, DialError> {
         Ok(Self {
             proxy: network.https_proxy.as_ref().map(Proxy::parse).transpose()?,
-            no_proxy: NoProxy::parse(&network.no_proxy),
+            no_proxy: network.no_proxy.iter().flat_map(|list| list.split([',', ' '])).map(str::to_owned).collect(),
             tls: Tls::new(trust),
         })
     }
 
     /// The proxy that leads to this target, if one does: https and wss go through HTTPS_PROXY, less NO_PROXY.
     pub fn proxy_for(&self, target: &Target) -> Option<&Proxy> {
-        self.proxy.as_ref().filter(|_| target.tls && !self.no_proxy.covers(&target.host, target.port))
+        let is_covered = |entry: &String| proxy::covers(entry, &target.host, target.port);
+        self.proxy.as_ref().filter(|_| target.tls && !self.no_proxy.iter().any(is_covered))
     }
 
     /// Whether there is anybody to trust; reads the trust if that has not been done.
@@ -131,24 +139,22 @@ impl Dialer {
     ///
     /// # Errors
     /// The step that failed, its cause and its cure.
-    pub fn dial(&self, target: &Target, limit: Duration) -> Result<Stream, DialError> {
+    pub fn dial(&self, target: &Target, limit: Duration) -> Result<Box<dyn Stream>, DialError> {
         /// No caller waits longer for a connection.
         const LIMIT_MAX: Duration = Duration::from_secs(60);
         let deadline = Instant::now() + limit.min(LIMIT_MAX);
         let proxy = self.proxy_for(target);
         let (host, port) = proxy.map_or((&target.host, target.port), |proxy| (&proxy.host, proxy.port));
-        let name = match proxy {
-            Some(_) => format!("the proxy {}", authority(host, port)),
-            None => authority(host, port),
-        };
-        let (name_cure, place_cure) = match proxy {
+        let (name, name_cure, place_cure) = match proxy {
             Some(_) => (
-                "check the host in HTTPS_PROXY and this machine's DNS",
-                "check that HTTPS_PROXY names the proxy's host and port and that it runs, and the firewall before it",
+                format!("the proxy {}", authority(host, port)),
+                "Check the host in HTTPS_PROXY and this machine's DNS.",
+                "Check that the proxy runs at the host and port in HTTPS_PROXY, and that no firewall blocks it.",
             ),
             None => (
-                "check the name (GENESYS_ENV, the URL) and this machine's DNS",
-                "check the firewall, and HTTPS_PROXY if only a proxy leads out",
+                authority(host, port),
+                "Check the host name (GENESYS_ENV or the URL) and this machine's DNS.",
+                "Check the firewall. Set HTTPS_PROXY if this network is left through a proxy only.",
             ),
         };
         let addresses = tcp::resolve(host, port, name_cure, deadline)?;
@@ -157,9 +163,6 @@ impl Dialer {
         if let Some(proxy) = proxy {
             proxy.tunnel(&mut socket, target)?;
         }
-        if target.tls { self.tls.handshake(socket, &target.host, deadline) } else { Ok(Stream::Plain(socket)) }
+        if target.tls { self.tls.handshake(socket, &target.host, deadline) } else { Ok(Box::new(socket)) }
     }
 }
-
-#[cfg(test)]
-mod tests;

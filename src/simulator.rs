@@ -41,9 +41,10 @@ use crossbeam_channel::{Sender, bounded};
 pub use command::command;
 pub use definitions::Definition;
 pub use event::{Event, SocketTime, content_key};
-pub use fault::{Action, Call, Knobs};
+pub use fault::{Action, Call, Custom, Knobs, Service};
 pub use generator::{PER_MINUTE_MAX, Pace};
 pub use handle::Faults;
+pub use http::{Answer, Request, http_date};
 pub use state::Route;
 pub use tokens::Client;
 pub use view::{Seen, View};
@@ -198,6 +199,11 @@ impl Simulator {
     /// Adds a definition, or replaces the one with its id.
     pub fn define(&self, definition: Definition) {
         self.shared.change(|state| state.definitions.add(definition));
+    }
+
+    /// Takes a definition away; its events stay in the history.
+    pub fn undefine(&self, id: &str) {
+        self.shared.change(|state| state.definitions.remove(id));
     }
 
     /// Milliseconds since 1970 by the service's clock.

@@ -269,14 +269,14 @@ fn feed(target: Target, input: &[u8], scratch: &mut Vec<u8>, redaction: &Redacti
     let text = String::from_utf8_lossy(input);
     match target {
         Target::Frame => {
-            if let Verdict::Event(event) = judge_frame(&text) {
+            if let Verdict::Event(event) = judge_frame(&text, 1_795_430_645_500) {
                 record(&event, &Redaction::default(), Origin::Websocket { channel: "…abcd" }, scratch);
                 let hidden = redaction.apply(event.raw);
                 assert!(hidden.is_ok(), "what was judged can be redacted");
             }
         }
         Target::Row => {
-            if let Ok(event) = judge_row(&text) {
+            if let Ok(event) = judge_row(&text, 1_795_430_645_500) {
                 record(&event, &Redaction::default(), Origin::History, scratch);
                 assert!(redaction.apply(event.raw).is_ok(), "what was judged can be redacted");
             }

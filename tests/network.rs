@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use audiohook_collector::config::Network;
-use audiohook_collector::net::{Dialer, Limits, Step, Target, agent};
+use audiohook_collector::net::{Dialer, Limits, Target, agent};
 use audiohook_collector::secret::Secret;
 use audiohook_collector::simulator::{Event, Options, Simulator};
 use audiohook_collector::thread;
@@ -129,10 +129,8 @@ fn https_goes_through_the_proxy_with_its_password_and_no_proxy_goes_by() {
     network.no_proxy.clear();
     network.https_proxy = Some(Secret::new(format!("http://user:wrong-password@127.0.0.1:{proxy_port}")));
     let error = dialer(&network).dial(&target, SOON).unwrap_err();
-    assert_eq!(error.step, Step::Proxy);
-    let text = error.to_string();
-    assert!(text.contains("refused CONNECT") && text.contains("407") && text.contains("HTTPS_PROXY"), "{text}");
-    assert!(!text.contains("wrong-password"), "{text}");
+    assert!(error.what.ends_with("it refused CONNECT with 407") && error.cure.contains("HTTPS_PROXY"), "{error}");
+    assert!(!error.to_string().contains("wrong-password"), "{error}");
     assert!(get(&network, &url).unwrap_err().contains("407"));
 }
 
@@ -145,9 +143,8 @@ fn a_peer_is_trusted_only_with_the_right_ca_name_and_time() {
         let port = serve("127.0.0.1:0", Some(identity));
         let target = Target::parse(&format!("wss://127.0.0.1:{port}")).unwrap();
         let error = dialer(network).dial(&target, SOON).unwrap_err();
-        assert_eq!(error.step, Step::Certificate, "{error}");
-        let text = error.to_string();
-        assert!(text.starts_with("certificate of 127.0.0.1 is not trusted: ") && text.contains(expected), "{text}");
+        assert!(error.what.starts_with("certificate of 127.0.0.1 is not trusted: "), "{error}");
+        assert!(error.cure.contains(expected), "{error}");
         let error = get(network, &format!("https://127.0.0.1:{port}/")).unwrap_err();
         assert!(error.contains("is not trusted"), "{error}");
     };
@@ -171,7 +168,7 @@ fn a_peer_that_speaks_no_tls_or_nothing_is_told_within_the_limit() {
         let target = Target::parse(&format!("https://127.0.0.1:{port}")).unwrap();
         let began = Instant::now();
         let error = dialer(&network).dial(&target, Duration::from_secs(1)).unwrap_err();
-        assert_eq!(error.step, Step::Tls, "{error}");
+        assert!(error.what.starts_with("cannot set up TLS with 127.0.0.1: "), "{error}");
         assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     }
 }

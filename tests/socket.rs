@@ -6,6 +6,7 @@ mod support;
 
 use std::time::Duration;
 
+use audiohook_collector::clock::format_millis;
 use audiohook_collector::simulator::{Event, Knobs, Options, Simulator, frame};
 use support::{Collector, Folder, SOON, assert_same_set, let_pass, poll};
 
@@ -131,4 +132,32 @@ fn twenty_quick_restarts_make_two_channels_at_most() {
         collector.kill9();
     }
     assert!(sim.view(|view| view.channels_made()) <= 2, "{}", sim.view(|view| view.channels_made()));
+}
+
+#[test]
+fn a_time_is_the_same_in_any_unit_and_one_that_cannot_be_right_is_none() {
+    let (sim, _folder, collector) = connected("units", &[]);
+    let second = sim.now() / 1000 - 1;
+    let iso = format_millis(second * 1000);
+    let send = |entity: &str, time: &str| {
+        sim.faults().send_text(&format!(
+            "{{\"topicName\":\"x\",\"eventBody\":{{\"eventEntity\":{{\"id\":\"AUDIOHOOK-0001\"}},\"entityId\":\"{entity}\",\
+             \"timestamp\":{time}}}}}"
+        ));
+    };
+    for zeros in ["", "000", "000000", "000000000", ".000"] {
+        send("same", &format!("{second}{zeros}"));
+    }
+    send("same", &format!("\"{iso}\""));
+    let impossible = [second / 1000, second / 10, second + 2 * 24 * 3600, -second];
+    for (number, time) in impossible.iter().enumerate() {
+        send(&number.to_string(), &time.to_string());
+    }
+    let found = collector.wait_lines(1 + impossible.len(), LONG);
+    let same: Vec<_> = found.iter().filter(|record| record.text("entity_id") == Some("same")).collect();
+    assert_eq!((same.len(), same[0].text("timestamp")), (1, Some(iso.as_str())));
+    for record in found.iter().filter(|record| record.text("entity_id") != Some("same")) {
+        assert_eq!(record.text("timestamp"), record.text("received_at"));
+    }
+    assert_eq!(collector.health().unwrap()["stats"]["duplicates"], 5);
 }

@@ -11,8 +11,7 @@ use super::Findings;
 use crate::commands::health;
 use crate::config::{Config, Http};
 use crate::output::backups::folder as folder_of;
-use crate::output::{Lock, regular};
-use crate::records;
+use crate::output::{Lock, records, regular};
 use crate::status::Problem;
 
 const MIB: u64 = 1024 * 1024;

@@ -4,10 +4,12 @@
 
 use std::sync::Arc;
 
+use ureq::http::Method;
+
 use super::service::{DIAL_LIMIT, a_few, host};
 use super::{Findings, api_facts};
 use crate::config::{Config, Delivery};
-use crate::genesys::api::Api;
+use crate::genesys::api::{Api, Channels};
 use crate::genesys::error::{ApiError, Kind};
 use crate::genesys::topics::{self, Plan};
 use crate::message::{ChannelState, Closed};
@@ -97,20 +99,20 @@ fn transport(config: &Config, api: &mut Api, out: &Findings) {
 /// would push another out.
 fn channel(config: &Config, api: &mut Api) -> Result<Option<(ChannelState, bool)>, ApiError> {
     // A service that does not list its channels is asked for one all the same.
-    let there = api.channels().unwrap_or_default();
+    let Channels { count, usable } = api.channels().unwrap_or_default();
     let remembered = std::fs::read(&config.output.state_file).ok().and_then(|bytes| state::parse(&bytes).ok());
     let remembered = remembered.and_then(|state| state.channel).map(|channel| channel.id);
-    let mut others = there.iter().filter(|one| remembered.as_ref() != Some(&one.id));
+    let mut others = usable.iter().filter(|one| remembered.as_ref() != Some(&one.id));
     match others.find(|one| api.subscription_count(&one.id).is_ok_and(|count| count == 0)) {
         Some(empty) => Ok(Some((empty.clone(), false))),
-        None if there.len() >= CHANNELS_MAX => Ok(None),
+        None if count >= CHANNELS_MAX => Ok(None),
         None => api.create_channel().map(|made| Some((made, true))),
     }
 }
 
 /// Subscribes to every topic and reports which were rejected and why; whether the service took any.
 fn subscriptions(api: &mut Api, plan: &Plan, channel: &ChannelState, out: &Findings) -> bool {
-    let found = match api.subscribe(&channel.id, &plan.topics) {
+    let found = match api.subscribe(&channel.id, &plan.topics, Method::PUT) {
         Ok(found) => found,
         Err(error) => {
             out.problem("subscriptions", &error.problem());
@@ -144,17 +146,17 @@ fn socket_problem(why: Closed) -> Problem {
         "Ask whoever runs the proxy or firewall whether WebSockets to the streaming host are let through.";
     let answered = |status: u16| format!("the handshake was answered with {status}");
     match why {
-        Closed::Unreachable(text) => Problem::new(text, "Check the network and the proxy (HTTPS_PROXY, NO_PROXY)."),
-        Closed::Refused(status @ (200..=399 | 407)) => Problem::new(
+        Closed::Unreachable(problem) => problem,
+        Closed::Refused { status: status @ (200..=399 | 407), .. } => Problem::new(
             answered(status),
             "Check HTTPS_PROXY, or list the streaming host in NO_PROXY: a proxy that does not support WebSocket is in the way.",
         ),
-        Closed::Refused(status @ (404 | 410)) => Problem::new(
+        Closed::Refused { status: status @ (404 | 410), .. } => Problem::new(
             format!("{}: the streaming host does not know the new channel", answered(status)),
             "Check again in a minute. If it lasts, check that GENESYS_API_URL, if set, is of the region of GENESYS_ENV.",
         ),
-        Closed::Refused(status @ (408 | 429 | 500..)) => Problem::new(answered(status), LATER),
-        Closed::Refused(status) => Problem::new(answered(status), MIDDLE),
+        Closed::Refused { status: status @ (408 | 429 | 500..), .. } => Problem::new(answered(status), LATER),
+        Closed::Refused { status, .. } => Problem::new(answered(status), MIDDLE),
         Closed::Silent => {
             let limit = reader::PONG_LIMIT.as_secs();
             Problem::new(

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Findings, api_facts, dial_problem, notifications};
+use super::{Findings, api_facts, notifications};
 use crate::clock::{Clock, Millis};
 use crate::config::{Config, Delivery};
 use crate::genesys::api::{Api, PAGE_SIZE, interval};
@@ -91,9 +91,9 @@ pub(super) fn host(name: &'static str, url: &str, dialer: &Dialer, out: &Finding
         let stream = dialer.dial(&target, DIAL_LIMIT)?;
         Ok((target, stream))
     });
-    let (target, stream) = match dialled {
+    let (target, mut stream) = match dialled {
         Ok(dialled) => dialled,
-        Err(error) => return out.problem(name, &dial_problem(&error)),
+        Err(error) => return out.problem(name, &error.into()),
     };
     let ms = begun.elapsed().as_millis();
     let peer = stream.socket().tcp().peer_addr().map_or_else(|_| "an address".to_owned(), |peer| peer.to_string());

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::{Event, Field, judge_row};
+use crate::clock::Millis;
 use crate::json::{Result, Text, push_string};
 use crate::message::Definition;
 
@@ -20,13 +21,13 @@ impl Definitions {
         )
     }
 
-    /// A row of the history, with its name and description, if it is one of AudioHook's: the one verdict by which the
+    /// A row of the history that came at `received`, with its name and description, if it is one of AudioHook's: the one verdict by which the
     /// writer takes a row, and the audit misses it.
     ///
     /// # Errors
     /// When the row is not an object.
-    pub fn judge<'a>(&'a self, row: &'a str) -> Result<Option<Event<'a>>> {
-        let mut event = judge_row(row)?;
+    pub fn judge<'a>(&'a self, row: &'a str, received: Millis) -> Result<Option<Event<'a>>> {
+        let mut event = judge_row(row, received)?;
         self.fill(&mut event);
         Ok(event.is_audiohook().then_some(event))
     }

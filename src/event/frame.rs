@@ -4,6 +4,7 @@
 //! body with its `eventEntity`) and its guide to notifications (heartbeats, pongs, `v2.system.*`, `{"result":…}`).
 
 use super::{Event, Field, object_or_skip};
+use crate::clock::Millis;
 use crate::json::{Kind, Result, Scanner, Text};
 use crate::message::Control;
 
@@ -21,10 +22,10 @@ pub enum Verdict<'a> {
     Unreadable(String),
 }
 
-/// Judges one message. What the body says decides: a topic that lies hides no event.
-pub fn judge_frame(text: &str) -> Verdict<'_> {
+/// Judges one message that came at `received`, by the service's clock. The body decides: a wrong topic hides no event.
+pub fn judge_frame(text: &str, received: Millis) -> Verdict<'_> {
     match read(text) {
-        Ok(envelope) => envelope.judge(),
+        Ok(envelope) => envelope.judge(received),
         Err(fault) => Verdict::Unreadable(format!("it is not JSON: {fault}")),
     }
 }
@@ -128,14 +129,14 @@ fn body_field<'a>(event: &mut Event<'a>, scanner: &mut Scanner<'a>, key: Text<'a
 }
 
 impl<'a> Envelope<'a> {
-    fn judge(self) -> Verdict<'a> {
+    fn judge(self, received: Millis) -> Verdict<'a> {
         if !self.object {
             return Verdict::Unreadable("it is not an object".into());
         }
         let body = match self.body {
             Body::Event(mut event) if event.is_audiohook() => {
                 event.topic = self.topic;
-                return Verdict::Event(event);
+                return Verdict::Event(event.without_impossible_time(received));
             }
             body => body,
         };
@@ -170,8 +171,10 @@ fn system_control(topic: &str) -> Option<Control> {
 mod tests {
     use super::*;
 
+    const NOW: Millis = 1_795_430_645_500;
+
     fn event(text: &str) -> Event<'_> {
-        match judge_frame(text) {
+        match judge_frame(text, NOW) {
             Verdict::Event(event) => event,
             other => panic!("{other:?}"),
         }
@@ -207,13 +210,13 @@ mod tests {
             r#"{"topicName":"x","eventBody":{"eventEntity":{"id":"AUDIOHOOK-1"},"eventEntity":{"id":"X-1"}}}"#,
             r#"{"topicName":"x","eventBody":{"eventEntity":{"id":"AUDIOHOOK-1"}},"eventBody":{}}"#,
         ] {
-            assert!(matches!(judge_frame(text), Verdict::Filtered), "{text}");
+            assert!(matches!(judge_frame(text, NOW), Verdict::Filtered), "{text}");
         }
     }
 
     #[test]
     fn what_is_about_the_socket_is_no_event() {
-        let control = |text| match judge_frame(text) {
+        let control = |text| match judge_frame(text, NOW) {
             Verdict::Control(control) => control,
             other => panic!("{text}: {other:?}"),
         };
@@ -242,7 +245,7 @@ mod tests {
             r#"{"eventBody":{}} x"#,
             "{\"eventBody\":{\"a\":\"\n\"}}",
         ] {
-            assert!(matches!(judge_frame(text), Verdict::Unreadable(_)), "{text}");
+            assert!(matches!(judge_frame(text, NOW), Verdict::Unreadable(_)), "{text}");
         }
     }
 
@@ -253,7 +256,24 @@ mod tests {
             ("\"1795430645123\"", Some(1_795_430_645_123)),
             ("1795430645123.9", Some(1_795_430_645_123)),
             ("1.795430645123e12", Some(1_795_430_645_123)),
-            ("\"2026-11-23T10:04:05.123Z\"", crate::clock::parse_instant("2026-11-23T10:04:05.123Z")),
+            ("\"2026-11-23T10:44:05.123Z\"", Some(1_795_430_645_123)),
+            ("\"2026-11-23T11:44:05.123456789+0100\"", Some(1_795_430_645_123)),
+            ("1795430645123000", Some(1_795_430_645_123)),
+            ("1795430645123999999", Some(1_795_430_645_123)),
+            ("\"1795430645123999\"", Some(1_795_430_645_123)),
+            ("1795430645", Some(1_795_430_645_000)),
+            ("1795430645.123", Some(1_795_430_645_123)),
+            ("1.795430645123e15", Some(1_795_430_645_123)),
+            ("1420070400", Some(1_420_070_400_000)),
+            ("1420070399999", None),
+            ("0", None),
+            ("\"2014-12-31T23:59:59.999Z\"", None),
+            ("1795517045500", Some(NOW + 24 * 3600 * 1000)),
+            ("1795517045501", None),
+            ("\"2126-11-23T10:04:05Z\"", None),
+            ("9223372036854775807", None),
+            ("123456789012345678901234567890", None),
+            ("-9223372036854775808", None),
             ("null", None),
             ("-5", None),
             ("1e400", None),

@@ -94,7 +94,7 @@ mod tests {
 
     fn socket(body: &str) -> Id {
         let frame = format!(r#"{{"eventBody":{body}}}"#);
-        let Verdict::Event(event) = judge_frame(&frame) else { panic!("{body}") };
+        let Verdict::Event(event) = judge_frame(&frame, 1_795_430_645_500) else { panic!("{body}") };
         Identity::of(&event, &mut Vec::new()).at(event.time.unwrap())
     }
 
@@ -106,7 +106,7 @@ mod tests {
         );
         let row = r#"{"eventDefinition":{"id":"AUDIOHOOK-0002","selfUri":"/x"},"entityId":"e","conversation":{"id":"c"},
             "previousValue":null,"currentValue":"a\/b","dateCreated":"2026-11-23T10:44:05.123Z"}"#;
-        let event = judge_row(row).unwrap();
+        let event = judge_row(row, 1_795_430_645_500).unwrap();
         assert_eq!(Identity::of(&event, &mut Vec::new()).at(event.time.unwrap()), from_socket);
     }
 
@@ -124,17 +124,17 @@ mod tests {
 
     #[test]
     fn content_and_time_each_count() {
-        let base = r#"{"eventEntity":{"id":"AUDIOHOOK-1"},"entityId":"ab","timestamp":1000}"#;
+        let base = r#"{"eventEntity":{"id":"AUDIOHOOK-1"},"entityId":"ab","timestamp":1795430645000}"#;
         for other in [
-            r#"{"eventEntity":{"id":"AUDIOHOOK-1"},"entityId":"ab","timestamp":1001}"#,
-            r#"{"eventEntity":{"id":"AUDIOHOOK-1"},"entityId":"a","conversationId":"b","timestamp":1000}"#,
-            r#"{"eventEntity":{"id":"AUDIOHOOK-1a"},"entityId":"b","timestamp":1000}"#,
+            r#"{"eventEntity":{"id":"AUDIOHOOK-1"},"entityId":"ab","timestamp":1795430645001}"#,
+            r#"{"eventEntity":{"id":"AUDIOHOOK-1"},"entityId":"a","conversationId":"b","timestamp":1795430645000}"#,
+            r#"{"eventEntity":{"id":"AUDIOHOOK-1a"},"entityId":"b","timestamp":1795430645000}"#,
         ] {
             assert_ne!(socket(base), socket(other), "{other}");
         }
         assert_eq!(
             socket(base).content,
-            socket(r#"{"eventEntity":{"id":"AUDIOHOOK-1"},"entityId":"ab","timestamp":9}"#).content
+            socket(r#"{"eventEntity":{"id":"AUDIOHOOK-1"},"entityId":"ab","timestamp":1795430645009}"#).content
         );
     }
 }

@@ -56,14 +56,17 @@ pub fn read_line<'a>(text: &'a str, buffer: &mut Vec<u8>) -> Result<Line<'a>> {
     if let Some(id) = Id::parse(&id.decoded()) {
         let received = instant(received);
         // A record whose time is its receipt may have no time of its own; only then is the event looked into.
-        let own_time =
-            if stamp.is_some() && stamp == received { raw.and_then(|raw| own_time(raw, from_history)) } else { stamp };
+        let own_time = match stamp {
+            Some(at) if stamp == received => raw.and_then(|raw| own_time(raw, from_history, at)),
+            stamp => stamp,
+        };
         return Ok(Line { id, from_history, own_time, received, legacy: false, event_id: flat.definition });
     }
     let body = match raw {
         Some(raw) => frame::read_body(&mut Scanner::new(raw))?,
         None => flat,
     };
+    let body = body.without_impossible_time(stamp.unwrap_or(Millis::MAX));
     let identity = Identity::of(&body, buffer);
     // The id needs an instant: the event's own, else the receipt, which stays the same in the file.
     let id = identity.at(body.time.or(stamp).unwrap_or(0));
@@ -71,10 +74,10 @@ pub fn read_line<'a>(text: &'a str, buffer: &mut Vec<u8>) -> Result<Line<'a>> {
 }
 
 /// The time that an event carries itself.
-fn own_time(raw: &str, from_history: bool) -> Option<Millis> {
+fn own_time(raw: &str, from_history: bool, received: Millis) -> Option<Millis> {
     let mut scanner = Scanner::new(raw);
     let event = if from_history { row::read_row(&mut scanner) } else { frame::read_body(&mut scanner) };
-    event.ok()?.time
+    event.ok()?.without_impossible_time(received).time
 }
 
 #[cfg(test)]
@@ -82,20 +85,28 @@ mod tests {
     use super::super::{Origin, RecordWriter, Redaction, Verdict, judge_frame};
     use super::*;
 
+    const RECEIVED: Millis = 1_795_430_645_500;
+
     #[test]
     fn a_record_is_read_back_as_it_was_written() {
         let redaction = Redaction::default();
         let mut stamps = super::super::Stamps::default();
         let mut writer = RecordWriter { redaction: &redaction, stamps: &mut stamps };
-        for (time, own) in [(r#","timestamp":1795430645123"#, Some(1_795_430_645_123)), ("", None)] {
+        for (time, own) in [
+            (r#","timestamp":1795430645123"#, Some(1_795_430_645_123)),
+            (r#","timestamp":1795430645"#, Some(1_795_430_645_000)),
+            (r#","timestamp":17954306"#, None),
+            (r#","timestamp":1895430645123"#, None),
+            ("", None),
+        ] {
             let frame = format!(
                 "{{\"topicName\":\"v2.operations.events.AUDIOHOOK-0001\",\"eventBody\":{{\"eventEntity\":{{\"id\":\"AUDIOHOOK-0001\"}},\n\"errorCode\":\"a\\\"b\",\"n\":1.0{time}}}}}"
             );
-            let Verdict::Event(event) = judge_frame(&frame) else { panic!() };
+            let Verdict::Event(event) = judge_frame(&frame, RECEIVED) else { panic!() };
             let identity = Identity::of(&event, &mut Vec::new());
-            let id = identity.at(event.time.unwrap_or(5));
+            let id = identity.at(event.time.unwrap_or(RECEIVED));
             let mut out = Vec::new();
-            writer.push(&mut out, &event, Origin::Websocket { channel: "…abcd" }, id, 5);
+            writer.push(&mut out, &event, Origin::Websocket { channel: "…abcd" }, id, RECEIVED);
             let line = String::from_utf8(out).unwrap();
             assert_eq!(line.matches('\n').count(), 1);
             let record: serde_json::Value = serde_json::from_str(&line).unwrap();
@@ -105,7 +116,7 @@ mod tests {
             let read = read_line(line.trim_end(), &mut Vec::new()).unwrap();
             assert_eq!(
                 (read.id, read.own_time, read.received, read.from_history, read.legacy),
-                (id, own, Some(5), false, false)
+                (id, own, Some(RECEIVED), false, false)
             );
         }
     }
@@ -118,7 +129,7 @@ mod tests {
         );
         let read = read_line(&line, &mut Vec::new()).unwrap();
         let frame = format!(r#"{{"eventBody":{body}}}"#);
-        let Verdict::Event(event) = judge_frame(&frame) else { panic!() };
+        let Verdict::Event(event) = judge_frame(&frame, RECEIVED) else { panic!() };
         assert_eq!(read.id, Identity::of(&event, &mut Vec::new()).at(1_795_430_645_123));
         assert!(read.legacy && read.received == parse_instant("2026-11-23T10:44:06.123Z"));
     }

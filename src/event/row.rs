@@ -4,17 +4,19 @@
 //! description; the last two are filled in from the definitions.
 
 use super::{Event, Field, object_or_skip};
+use crate::clock::Millis;
 use crate::json::{Result, Scanner, Text};
 
-/// Reads a row; name and description are left to the caller, who has the definitions.
+/// Reads a row that came at `received`, by the service's clock; name and description are left to the caller, who has the
+/// definitions.
 ///
 /// # Errors
 /// When the row is not an object.
-pub fn judge_row(text: &str) -> Result<Event<'_>> {
+pub fn judge_row(text: &str, received: Millis) -> Result<Event<'_>> {
     let mut scanner = Scanner::new(text);
     let event = read_row(&mut scanner)?;
     scanner.end()?;
-    Ok(event)
+    Ok(event.without_impossible_time(received))
 }
 
 pub(super) fn read_row<'a>(scanner: &mut Scanner<'a>) -> Result<Event<'a>> {

@@ -3,7 +3,6 @@
 //! Must never: follow a redirect (a token would go with it), or turn a status into an error (its body and `Retry-After`
 //! would be lost).
 
-use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -96,15 +95,10 @@ impl Connector<()> for Dialled {
     }
 }
 
+#[derive(Debug)]
 struct DialledTransport {
-    stream: Stream,
+    stream: Box<dyn Stream>,
     buffers: LazyBuffers,
-}
-
-impl fmt::Debug for DialledTransport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("DialledTransport")
-    }
 }
 
 impl DialledTransport {
@@ -112,15 +106,11 @@ impl DialledTransport {
         if timeout.after.is_zero() {
             return Err(Error::Timeout(timeout.reason));
         }
-        self.stream.socket_mut().set_deadline(deadline(*timeout.after));
+        /// The client's "never" is longer than an instant can be late.
+        const NEVER: Duration = Duration::from_secs(24 * 3600);
+        self.stream.socket().set_deadline(Instant::now() + (*timeout.after).min(NEVER));
         Ok(())
     }
-}
-
-/// The client's "never" is longer than an instant can be late.
-fn deadline(after: Duration) -> Instant {
-    const NEVER: Duration = Duration::from_secs(24 * 3600);
-    Instant::now() + after.min(NEVER)
 }
 
 fn explain(error: io::Error, timeout: &NextTimeout) -> Error {
@@ -153,7 +143,8 @@ impl Transport for DialledTransport {
     }
 
     fn is_open(&mut self) -> bool {
-        self.stream.is_idle()
+        // Nothing came while it was idle, not even its end.
+        !self.stream.socket().has_input()
     }
 
     fn is_tls(&self) -> bool {

@@ -1,42 +1,32 @@
-//! What can go wrong on the way to a peer, told by the step that failed.
+//! What can go wrong on the way to a peer.
 
 use std::fmt;
 
-/// The step of a dial that failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// The address or a setting is unusable as it stands.
-    Setting,
-    /// The name look-up.
-    Resolve,
-    /// The TCP connect.
-    Connect,
-    /// The proxy's answer to CONNECT.
-    Proxy,
-    /// The CA certificates that trust is built on.
-    Trust,
-    /// The peer's certificate.
-    Certificate,
-    /// The rest of the TLS handshake.
-    Tls,
-}
+use crate::status::Problem;
 
-/// A dial that failed. Its text names the step, the peer, the cause and, where it is known, the cure.
+/// A dial that failed: which step with which peer, and what to do.
 #[derive(Clone, Debug)]
 pub struct DialError {
-    pub step: Step,
-    message: String,
+    pub what: String,
+    /// One or two imperative sentences.
+    pub cure: String,
 }
 
 impl DialError {
-    pub fn new(step: Step, message: impl Into<String>) -> Self {
-        Self { step, message: message.into() }
+    pub fn new(what: impl Into<String>, cure: impl Into<String>) -> Self {
+        Self { what: what.into(), cure: cure.into() }
+    }
+}
+
+impl From<DialError> for Problem {
+    fn from(error: DialError) -> Self {
+        Self::new(error.what, error.cure)
     }
 }
 
 impl fmt::Display for DialError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        write!(f, "{}. {}", self.what, self.cure)
     }
 }
 

@@ -1,9 +1,10 @@
-//! One TCP connection under TLS or not: deadlines, read-ahead, and the pause before a read that may block.
+//! One TCP connection, under TLS or not: deadlines, read-ahead, and reads that do not wait.
 //!
 //! Must never: block longer than its deadline or its tick.
 
+use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,14 +24,14 @@ pub struct Socket {
     ahead: Vec<u8>,
     at: usize,
     end: usize,
-    /// How many more reads go to the system before one says `WouldBlock` instead.
-    pause_after: Option<u32>,
+    /// Whether a read may wait for input.
+    waits: bool,
     heard: bool,
 }
 
 impl Socket {
     pub(super) fn new(tcp: TcpStream) -> Self {
-        Self { tcp: Arc::new(tcp), deadline: None, ahead: Vec::new(), at: 0, end: 0, pause_after: None, heard: false }
+        Self { tcp: Arc::new(tcp), deadline: None, ahead: Vec::new(), at: 0, end: 0, waits: true, heard: false }
     }
 
     /// Until when reads and writes may take; past it they fail with `TimedOut`.
@@ -52,10 +53,10 @@ impl Socket {
         self.tcp.set_write_timeout(Some(write))
     }
 
-    /// Asks that, after so many more reads of the system, the next one says `WouldBlock` once instead, so that the
-    /// caller can pass on what it has before it waits for more.
-    pub fn pause_after(&mut self, reads: u32) {
-        self.pause_after = Some(reads);
+    /// Whether a read may wait for input. If not, one that would gives `WouldBlock` at once, so that the caller can
+    /// pass on what it has first.
+    pub fn set_waits(&mut self, waits: bool) {
+        self.waits = waits;
     }
 
     /// Whether anything came since the last call.
@@ -63,12 +64,11 @@ impl Socket {
         std::mem::take(&mut self.heard)
     }
 
-    /// Whether a read would not wait.
-    pub fn readable_now(&self) -> bool {
-        self.at < self.end || self.has_input()
-    }
-
-    fn has_input(&self) -> bool {
+    /// Whether there is something to be read, the end of the connection included.
+    pub(super) fn has_input(&self) -> bool {
+        if self.at < self.end {
+            return true;
+        }
         let mut fds = [PollFd::from_borrowed_fd(self.tcp.as_fd(), PollFlags::IN)];
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         matches!(poll(&mut fds, Some(&at_once)), Ok(ready) if ready > 0)
@@ -77,11 +77,6 @@ impl Socket {
     /// The connection, to be shut down from another thread.
     pub fn tcp(&self) -> Arc<TcpStream> {
         self.tcp.clone()
-    }
-
-    pub fn shutdown(&self) {
-        // It fails only where the connection is gone already.
-        let _ = self.tcp.shutdown(Shutdown::Both);
     }
 
     fn remaining(&self) -> io::Result<Option<Duration>> {
@@ -98,14 +93,14 @@ impl Socket {
         loop {
             let read = if into_ahead { (&*self.tcp).read(&mut self.ahead) } else { (&*self.tcp).read(buffer) };
             match read {
-                Ok(count) => {
-                    self.heard |= count > 0;
-                    return Ok(count);
-                }
+                // A signal: reads with a timeout are not taken up again by the system.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if is_timeout(&error) && remaining.is_some() => return Err(timed_out()),
                 Err(error) if is_timeout(&error) => return Err(io::ErrorKind::WouldBlock.into()),
-                Err(error) => return Err(error),
+                read => {
+                    self.heard |= read.as_ref().is_ok_and(|count| *count > 0);
+                    return read;
+                }
             }
         }
     }
@@ -122,13 +117,8 @@ fn timed_out() -> io::Error {
 impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.at == self.end {
-            match self.pause_after {
-                Some(0) => {
-                    self.pause_after = None;
-                    return Err(io::ErrorKind::WouldBlock.into());
-                }
-                Some(reads) => self.pause_after = Some(reads - 1),
-                None => {}
+            if !self.waits && !self.has_input() {
+                return Err(io::ErrorKind::WouldBlock.into());
             }
             if buffer.len() >= self.ahead.len() {
                 return self.read_tcp(false, buffer);
@@ -162,58 +152,28 @@ impl Write for Socket {
 }
 
 /// A connection to a peer, plain or through TLS.
-#[derive(Debug)]
-pub enum Stream {
-    Plain(Socket),
-    Tls(Box<TlsStream<Socket>>),
+pub trait Stream: Read + Write + Send + Sync + fmt::Debug {
+    /// What is under TLS, where there is TLS.
+    fn socket(&mut self) -> &mut Socket;
+    fn is_tls(&self) -> bool;
 }
 
-impl Stream {
-    pub fn socket(&self) -> &Socket {
-        match self {
-            Self::Plain(socket) => socket,
-            Self::Tls(tls) => tls.get_ref(),
-        }
+impl Stream for Socket {
+    fn socket(&mut self) -> &mut Socket {
+        self
     }
 
-    pub fn socket_mut(&mut self) -> &mut Socket {
-        match self {
-            Self::Plain(socket) => socket,
-            Self::Tls(tls) => tls.get_mut(),
-        }
-    }
-
-    /// Whether an idle connection is still good for a request: nothing came, not even its end.
-    pub(super) fn is_idle(&self) -> bool {
-        !self.socket().readable_now()
-    }
-
-    pub fn is_tls(&self) -> bool {
-        matches!(self, Self::Tls(_))
+    fn is_tls(&self) -> bool {
+        false
     }
 }
 
-impl Read for Stream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(socket) => socket.read(buffer),
-            Self::Tls(tls) => tls.read(buffer),
-        }
-    }
-}
-
-impl Write for Stream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(socket) => socket.write(bytes),
-            Self::Tls(tls) => tls.write(bytes),
-        }
+impl Stream for TlsStream<Socket> {
+    fn socket(&mut self) -> &mut Socket {
+        self.get_mut()
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Plain(socket) => socket.flush(),
-            Self::Tls(tls) => tls.flush(),
-        }
+    fn is_tls(&self) -> bool {
+        true
     }
 }

@@ -2,12 +2,12 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 
-use super::error::{DialError, Step};
+use super::error::DialError;
 
 /// How long one address may be silent while others are left to try.
 const ADDRESS_LIMIT: Duration = Duration::from_secs(3);
@@ -18,15 +18,7 @@ const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
 /// Look-ups that may be waiting for the system's resolver at one time.
 const LOOKUPS_MAX: usize = 4;
 
-static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
-
-struct Lookup;
-
-impl Drop for Lookup {
-    fn drop(&mut self) {
-        LOOKUPS.fetch_sub(1, Ordering::SeqCst);
-    }
-}
+static LOOKUPS: OnceLock<Arc<()>> = OnceLock::new();
 
 /// The addresses of a host, looked up anew each time, the two families in turn so that one that is broken costs one
 /// try.
@@ -37,18 +29,18 @@ pub fn resolve(host: &str, port: u16, cure: &str, deadline: Instant) -> Result<V
     if let Ok(ip) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(ip, port)]);
     }
-    let failed = |cause: &str| DialError::new(Step::Resolve, format!("cannot resolve {host}: {cause}; {cure}"));
-    if LOOKUPS.fetch_add(1, Ordering::SeqCst) >= LOOKUPS_MAX {
-        drop(Lookup);
+    let failed = |cause: &str| DialError::new(format!("cannot resolve {host}: {cause}"), cure);
+    // Each thread holds one until it ends.
+    let lookup = LOOKUPS.get_or_init(Arc::default).clone();
+    if Arc::strong_count(&lookup) > LOOKUPS_MAX + 1 {
         return Err(failed("earlier look-ups are still without an answer"));
     }
     let (answer, wait) = bounded(1);
     let name = host.to_owned();
-    let lookup = Lookup;
     crate::thread::spawn("resolve", move || {
-        let _lookup = lookup;
         let found = (name.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>);
-        // Nobody listens any more when the limit has passed.
+        drop(lookup);
+        // The receiver is gone when the limit has passed.
         let _ = answer.send(found);
     })
     .map_err(|error| failed(&error.to_string()))?;
@@ -65,15 +57,8 @@ pub fn resolve(host: &str, port: u16, cure: &str, deadline: Instant) -> Result<V
 fn interleave(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first_is_v6 = found.first().is_some_and(SocketAddr::is_ipv6);
     let (first, second): (Vec<_>, Vec<_>) = found.into_iter().partition(|a| a.is_ipv6() == first_is_v6);
-    let mut mixed = Vec::with_capacity(first.len() + second.len());
-    let (mut first, mut second) = (first.into_iter(), second.into_iter());
-    loop {
-        let pair = [first.next(), second.next()];
-        if pair.iter().all(Option::is_none) {
-            return mixed;
-        }
-        mixed.extend(pair.into_iter().flatten());
-    }
+    let pairs = (0..first.len().max(second.len())).map(|n| [first.get(n), second.get(n)]);
+    pairs.flatten().flatten().copied().collect()
 }
 
 /// Connects to the first of the addresses that answers.
@@ -101,7 +86,7 @@ pub fn connect(name: &str, addresses: &[SocketAddr], cure: &str, deadline: Insta
         [one] => one.to_string(),
         more => format!("{} addresses tried", more.len()),
     };
-    Err(DialError::new(Step::Connect, format!("cannot connect to {name} ({addresses}): {cause}; {cure}")))
+    Err(DialError::new(format!("cannot connect to {name} ({addresses}): {cause}"), cure))
 }
 
 /// What one address gets of the time that is left for `left` addresses.
@@ -142,12 +127,8 @@ mod tests {
     fn an_unknown_name_says_so_with_the_cure() {
         let deadline = Instant::now() + Duration::from_secs(10);
         let error = resolve("no-such-host.invalid", 443, "check the name", deadline).unwrap_err();
-        assert_eq!(error.step, Step::Resolve);
-        let text = error.to_string();
-        assert!(
-            text.starts_with("cannot resolve no-such-host.invalid: ") && text.ends_with("; check the name"),
-            "{text}"
-        );
+        assert!(error.what.starts_with("cannot resolve no-such-host.invalid: "), "{error}");
+        assert_eq!(error.cure, "check the name");
     }
 
     #[test]

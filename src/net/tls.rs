@@ -8,20 +8,8 @@ use std::time::Instant;
 
 use native_tls::{Certificate, HandshakeError, Protocol, TlsConnector};
 
-use super::error::{DialError, Step};
+use super::error::DialError;
 use super::socket::{Socket, Stream};
-
-/// Where the usual systems keep their CA certificates; only looked at to tell an empty machine from a wrong peer.
-const SYSTEM_STORES: [&str; 8] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-    "/etc/ssl/certs",
-    "/etc/pki/tls/certs",
-    "/System/Library/Keychains",
-];
 
 /// Whom to trust.
 #[derive(Clone, Debug)]
@@ -60,33 +48,29 @@ impl Tls {
     ///
     /// # Errors
     /// When the certificate does not hold, or the handshake fails or takes too long.
-    pub fn handshake(&self, mut socket: Socket, host: &str, deadline: Instant) -> Result<Stream, DialError> {
+    pub fn handshake(&self, mut socket: Socket, host: &str, deadline: Instant) -> Result<Box<dyn Stream>, DialError> {
         let connector = self.connector()?;
         socket.read_ahead();
         match connector.connect(host, socket) {
-            Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
-            Err(_) if Instant::now() >= deadline => {
-                Err(DialError::new(Step::Tls, format!("cannot set up TLS with {host}: no answer in time")))
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(HandshakeError::Failure(error)) if Instant::now() < deadline => Err(explain(host, &error.to_string())),
+            // The socket blocks until its deadline: WouldBlock is a timeout by another name.
+            Err(_) => {
+                Err(failed(host, "no answer in time", "Check that the port is the peer's TLS port, and the firewall."))
             }
-            // The socket blocks until its deadline: this is a timeout by another name.
-            Err(HandshakeError::WouldBlock(_)) => {
-                Err(DialError::new(Step::Tls, format!("cannot set up TLS with {host}: no answer in time")))
-            }
-            Err(HandshakeError::Failure(error)) => Err(explain(host, &error.to_string())),
         }
     }
 }
 
 fn build(trust: &Trust) -> Result<TlsConnector, DialError> {
-    let wrong = |message: String| DialError::new(Step::Trust, message);
     let mut builder = TlsConnector::builder();
     builder.min_protocol_version(Some(Protocol::Tlsv12));
     match trust {
         Trust::System => {
             if !system_store_exists() {
-                return Err(wrong(
-                    "cannot trust any peer: this machine has no CA certificates; install ca-certificates, or name a file of them with SSL_CERT_FILE"
-                        .to_owned(),
+                return Err(DialError::new(
+                    "cannot trust any peer: this machine has no CA certificates",
+                    "Install the package ca-certificates, or set SSL_CERT_FILE to a file of CA certificates.",
                 ));
             }
         }
@@ -97,46 +81,44 @@ fn build(trust: &Trust) -> Result<TlsConnector, DialError> {
             }
         }
     }
-    builder.build().map_err(|error| wrong(format!("cannot set up TLS: {error}")))
+    builder.build().map_err(|error| {
+        DialError::new(format!("cannot set up TLS: {error}"), "Check this machine's OpenSSL configuration.")
+    })
 }
 
-fn certificates(path: &Path, setting: &str) -> Result<Vec<Certificate>, DialError> {
+fn certificates(path: &Path, setting: &'static str) -> Result<Vec<Certificate>, DialError> {
     let wrong = |cause: String| {
-        DialError::new(
-            Step::Trust,
-            format!(
-                "cannot trust any peer: {setting} {}: {cause}; name a file of CA certificates in PEM",
-                path.display()
-            ),
-        )
+        let what = format!("cannot trust any peer: {setting} {}: {cause}", path.display());
+        DialError::new(what, format!("Set {setting} to a file of CA certificates in PEM."))
     };
     let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
     let found = Certificate::stack_from_pem(&pem).map_err(|_| wrong("a certificate in it is broken".to_owned()))?;
     if found.is_empty() { Err(wrong("there is no certificate in it".to_owned())) } else { Ok(found) }
 }
 
+/// Tells an empty machine from a wrong peer.
 fn system_store_exists() -> bool {
-    let named = std::env::var_os("SSL_CERT_DIR").map(PathBuf::from);
-    let known = SYSTEM_STORES.iter().map(PathBuf::from);
-    named.into_iter().chain(known).any(|path| match std::fs::metadata(&path) {
-        Ok(found) if found.is_dir() => std::fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_some()),
-        Ok(found) => found.len() > 0,
-        Err(_) => false,
-    })
+    let found = openssl_probe::probe();
+    let has_entries = |folder: &PathBuf| std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
+    found.cert_file.is_some() || found.cert_dir.iter().any(has_entries)
+}
+
+fn failed(host: &str, cause: &str, cure: &str) -> DialError {
+    DialError::new(format!("cannot set up TLS with {host}: {cause}"), cure)
 }
 
 /// Turns OpenSSL's text into a cause and a cure.
 fn explain(host: &str, text: &str) -> DialError {
     if text.contains("certificate verify failed") {
-        let cause = text.rsplit_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or("it does not hold");
+        let cause = text.rsplit_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or("it is not valid");
         let cure = if cause.contains("mismatch") {
-            "it was made for another name: check the address, or whatever answers in its place"
+            "The certificate is for another name. Check the address, and whether a proxy or another server answers there."
         } else if cause.contains("expired") || cause.contains("not yet valid") {
-            "check this machine's clock, else the peer's certificate"
+            "Check this machine's clock. If it is right, the peer's certificate must be renewed."
         } else {
-            "if a private CA or a proxy signs it, name that CA's file with SSL_CERT_FILE (ELASTIC_CA_FILE for the cluster)"
+            "If a private CA or a proxy signed it, set SSL_CERT_FILE (ELASTIC_CA_FILE for the cluster) to that CA's file."
         };
-        return DialError::new(Step::Certificate, format!("certificate of {host} is not trusted: {cause}; {cure}"));
+        return DialError::new(format!("certificate of {host} is not trusted: {cause}"), cure);
     }
     // error:0A00010B:SSL routines:tls_validate_record_header:wrong version number:file.c:84:
     let cause = match text.split(':').collect::<Vec<_>>()[..] {
@@ -144,13 +126,11 @@ fn explain(host: &str, text: &str) -> DialError {
         _ => text,
     };
     let cure = if cause.contains("version") {
-        "; the peer must speak TLS 1.2 or newer, and the port be its TLS port"
-    } else if cause.contains("unexpected EOF") || cause.contains("reset") {
-        "; it closed the connection: check for a firewall or proxy in the way"
+        "Check that the port is the peer's TLS port and that the peer speaks TLS 1.2 or newer."
     } else {
-        ""
+        "Check for a firewall or proxy that closes the connection."
     };
-    DialError::new(Step::Tls, format!("cannot set up TLS with {host}: {cause}{cure}"))
+    failed(host, cause, cure)
 }
 
 #[cfg(test)]
@@ -161,7 +141,6 @@ mod tests {
     fn a_trust_file_that_is_missing_or_empty_names_its_setting() {
         for path in ["/no/such/file.pem", "/dev/null"] {
             let error = build(&Trust::File { path: path.into(), setting: "SSL_CERT_FILE" }).unwrap_err();
-            assert_eq!(error.step, Step::Trust);
             assert!(error.to_string().contains("SSL_CERT_FILE"), "{error}");
         }
     }
@@ -175,11 +154,10 @@ mod tests {
             ("hostname mismatch", "another name"),
         ] {
             let error = explain("api.example", &format!("{prefix} ({cause})"));
-            assert_eq!(error.step, Step::Certificate);
-            assert!(error.to_string().starts_with(&format!("certificate of api.example is not trusted: {cause}; ")));
-            assert!(error.to_string().contains(cure), "{error}");
+            assert_eq!(error.what, format!("certificate of api.example is not trusted: {cause}"));
+            assert!(error.cure.contains(cure), "{error}");
         }
         let error = explain("h", "error:0A00010B:SSL routines:tls_validate_record_header:wrong version number:a.c:84:");
-        assert!(error.to_string().starts_with("cannot set up TLS with h: wrong version number; "), "{error}");
+        assert_eq!(error.what, "cannot set up TLS with h: wrong version number");
     }
 }

@@ -18,7 +18,7 @@ const SOON: Duration = Duration::from_secs(10);
 struct Stage {
     peer: TcpStream,
     frames: Receiver<Batch>,
-    news: Receiver<News>,
+    news: Receiver<SessionEvent>,
     status: Arc<Status>,
     hand: ManualClock,
     handle: Option<ReaderHandle>,
@@ -41,12 +41,12 @@ impl Stage {
         let key = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap();
         let accept = derive_accept_key(key.as_bytes());
         let answer = format!(
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
         );
-        // The first event comes in one piece with the handshake's answer.
+        // Informational answers come first, and the first event in one piece with the handshake's answer.
         peer.write_all(&[answer.as_bytes(), &frame::text("first")].concat()).unwrap();
         stage.peer = peer;
-        assert!(matches!(stage.news.recv_timeout(SOON), Ok(News::Opened(7))));
+        assert!(matches!(stage.news.recv_timeout(SOON), Ok(SessionEvent::Opened(7))));
         assert_eq!(stage.texts(1), ["first"]);
         stage
     }
@@ -67,7 +67,8 @@ impl Stage {
         // Stands in until the peer is accepted.
         let idle = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = TcpStream::connect_timeout(&idle.local_addr().unwrap(), SOON).unwrap();
-        let handle = start(address, dialer, out, news_in, status.clone(), clock, stopped).unwrap();
+        let context = Context { dialer, out, news: news_in, status: status.clone(), clock, stop: stopped };
+        let handle = start(address, context).unwrap();
         (Self { peer, frames, news, status, hand, handle: Some(handle), stop: Some(stop) }, listener)
     }
 
@@ -91,7 +92,7 @@ impl Stage {
 
     fn closed(&self) -> Closed {
         match self.news.recv_timeout(SOON).unwrap() {
-            News::Closed { connection: 7, why, .. } => why,
+            SessionEvent::Closed { connection: 7, why, .. } => why,
             other => panic!("{other:?}"),
         }
     }
@@ -171,18 +172,31 @@ fn pieces_and_control_frames_and_single_bytes_are_all_read() {
 #[test]
 fn what_is_no_text_is_told_with_its_head_and_the_next_event_arrives_on_the_same_socket() {
     let mut stage = Stage::new();
-    let long = vec![b'x'; 3 * 1024 * 1024];
-    stage.say(&[vec![0x82, 2, 1, 2], vec![0x81, 2, 0xff, 0xfe], frame::text("a")].concat());
-    stage.say(&[head(0x81, long.len() as u64), long, frame::text("b")].concat());
-    assert_eq!(stage.texts(5), ["binary: 2", "not UTF-8: 2", "a", "longer than 1 MiB: 4096", "b"]);
+    let binary = vec![vec![0x82, 126, 0x13, 0x88], vec![7; 5000]].concat();
+    stage.say(&[binary, vec![0x81, 2, 0xff, 0xfe], frame::text("a")].concat());
+    assert_eq!(stage.texts(3), ["binary: 4096", "not UTF-8: 2", "a"]);
 }
 
 #[test]
-fn a_frame_that_claims_to_be_endless_costs_the_socket_but_its_head_is_kept() {
-    let mut stage = Stage::new();
-    stage.say(&[head(0x81, 1 << 40), vec![b'x'; 100_000]].concat());
-    assert_eq!(stage.texts(1), ["longer than 1 MiB: 4096"]);
-    assert!(matches!(stage.closed(), Closed::Broken(_)));
+fn a_message_that_is_too_long_costs_the_socket_but_its_head_and_what_came_before_are_kept() {
+    let piece = vec![b'x'; 600 * 1024];
+    let pieces = [head(0x01, piece.len() as u64), piece.clone(), head(0x00, piece.len() as u64), piece].concat();
+    for long in [[head(0x81, 1 << 40), vec![b'x'; 100_000]].concat(), pieces] {
+        let mut stage = Stage::new();
+        stage.say(&frame::text("before"));
+        stage.say(&long);
+        assert_eq!(stage.texts(2), ["before", "longer than 1 MiB: 4096"]);
+        assert!(matches!(stage.closed(), Closed::Broken(_)));
+    }
+}
+
+#[test]
+fn pieces_out_of_order_are_a_broken_protocol() {
+    for bytes in [vec![0x80, 1, b'x'], vec![0x01, 1, b'x', 0x81, 1, b'y'], vec![0x83, 1, b'x']] {
+        let mut stage = Stage::new();
+        stage.say(&bytes);
+        assert!(matches!(stage.closed(), Closed::Broken(_)), "{bytes:?}");
+    }
 }
 
 #[test]
@@ -288,12 +302,12 @@ fn a_refused_or_unreachable_address_is_told_without_its_secret() {
     let (stage, listener) = Stage::start(&uri, 1, Some(listener));
     let (mut peer, _) = listener.unwrap().accept().unwrap();
     read_head(&mut peer);
-    peer.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").unwrap();
-    assert_eq!(stage.closed(), Closed::Refused(404));
+    peer.write_all(b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 503 Down\r\nRetry-After: 7\r\n\r\n").unwrap();
+    assert_eq!(stage.closed(), Closed::Refused { status: 503, retry_after: Some(Duration::from_secs(7)) });
     for uri in ["ws://streaming.example/channels/secret-channel-0001", "ws://127.0.0.1:1/channels/secret-channel-0001"]
     {
         let (stage, _) = Stage::start(uri, 1, None);
-        let Closed::Unreachable(text) = stage.closed() else { panic!() };
-        assert!(!text.contains("secret-channel"), "{text}");
+        let Closed::Unreachable(problem) = stage.closed() else { panic!() };
+        assert!(!problem.what.contains("secret-channel") && !problem.cure.is_empty(), "{problem:?}");
     }
 }

@@ -66,6 +66,10 @@ impl Definitions {
         definition
     }
 
+    pub fn remove(&mut self, id: &str) {
+        self.0.retain(|definition| definition.id != id);
+    }
+
     pub fn find(&self, id: &str) -> Option<Arc<Definition>> {
         self.0.iter().find(|definition| definition.id == id).cloned()
     }

@@ -33,6 +33,8 @@ pub struct Event {
     pub definition: String,
     /// Milliseconds since 1970; `None`: when it is issued, by the service's clock.
     pub time_ms: Option<Millis>,
+    /// The time that the history gives it; `None`: the same, moved as the knobs say.
+    pub row_time_ms: Option<Millis>,
     pub entity_id: Option<String>,
     pub entity_name: Option<String>,
     pub entity_type: Option<String>,
@@ -69,6 +71,12 @@ impl Event {
     /// The same event at this instant.
     pub fn at(mut self, time_ms: Millis) -> Self {
         self.time_ms = Some(time_ms);
+        self
+    }
+
+    /// The same event, at this instant in the history.
+    pub fn row_at(mut self, time_ms: Millis) -> Self {
+        self.row_time_ms = Some(time_ms);
         self
     }
 }

@@ -3,7 +3,11 @@
 //! Deals with: which calls go wrong and how, and the knobs of how the service behaves. Must never: be reachable over
 //! HTTP; a fault is set by the process that holds the [`Simulator`](super::Simulator).
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
+
+use super::http::{Answer, Request};
 
 /// What a request asks for, whatever its parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -95,12 +99,61 @@ pub enum Action {
     Body(String),
     /// The connection is reset, without an answer.
     Reset,
+    /// These bytes, then the right answer: interim responses (1xx), for instance.
+    Preceded(Vec<u8>),
+    /// Whatever a test makes of the request and the right answer.
+    Custom(Custom),
+}
+
+/// The right answer to a request; a custom action may ask for it with another request, several times, or not at all.
+pub type Service<'a> = dyn Fn(&Request) -> Answer + 'a;
+
+/// An answer that a test makes itself.
+#[derive(Clone)]
+pub struct Custom(Arc<CustomFn>);
+
+type CustomFn = dyn Fn(&Request, &Service) -> Answer + Send + Sync;
+
+impl Custom {
+    pub(super) fn answer(&self, request: &Request, service: &Service) -> Answer {
+        (self.0)(request, service)
+    }
+}
+
+impl fmt::Debug for Custom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Custom")
+    }
 }
 
 impl Action {
     /// This status, without `Retry-After`.
     pub fn status(status: u16) -> Self {
         Self::Status { status, retry_after_s: None }
+    }
+
+    /// The answer is what `make` returns for the request and the service that would answer it rightly.
+    pub fn custom(make: impl Fn(&Request, &Service) -> Answer + Send + Sync + 'static) -> Self {
+        Self::Custom(Custom(Arc::new(make)))
+    }
+
+    /// The right answer, changed.
+    pub fn change(change: impl Fn(&Request, &mut Answer) + Send + Sync + 'static) -> Self {
+        Self::custom(move |request, service| {
+            let mut answer = service(request);
+            change(request, &mut answer);
+            answer
+        })
+    }
+
+    /// The right answer, its JSON body changed. A body that is not JSON stays as it is.
+    pub fn change_json(change: impl Fn(&Request, &mut serde_json::Value) + Send + Sync + 'static) -> Self {
+        Self::change(move |request, answer| {
+            if let Ok(mut json) = serde_json::from_slice(&answer.body) {
+                change(request, &mut json);
+                answer.body = json.to_string().into_bytes();
+            }
+        })
     }
 }
 

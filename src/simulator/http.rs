@@ -17,8 +17,8 @@ const HEADERS_MAX: usize = 64;
 pub(super) const CORRELATION: &str = "ININ-Correlation-Id";
 
 /// A request, whole.
-#[derive(Debug, Default)]
-pub(super) struct Request {
+#[derive(Clone, Debug, Default)]
+pub struct Request {
     pub method: String,
     pub path: String,
     /// Names and values, undecoded.
@@ -60,8 +60,8 @@ impl Request {
 }
 
 /// An answer, before the headers that all have in common.
-#[derive(Debug)]
-pub(super) struct Answer {
+#[derive(Clone, Debug)]
+pub struct Answer {
     pub status: u16,
     pub headers: Vec<(&'static str, String)>,
     pub body: Vec<u8>,
@@ -72,6 +72,7 @@ impl Answer {
         Self { status, headers: Vec::new(), body: body.to_string().into_bytes() }
     }
 
+    /// Adds a header; one of the headers that every answer carries is replaced.
     pub fn with(mut self, name: &'static str, value: impl ToString) -> Self {
         self.headers.push((name, value.to_string()));
         self
@@ -79,11 +80,14 @@ impl Answer {
 
     /// The bytes on the wire. `head_only`: the answer to HEAD, which has the length but not the body.
     pub fn to_bytes(&self, now: Millis, correlation: &str, keep_alive: bool, head_only: bool) -> Vec<u8> {
-        let mut head = format!("HTTP/1.1 {} {}\r\nDate: {}\r\n", self.status, reason(self.status), http_date(now));
+        let mut head = format!("HTTP/1.1 {} {}\r\n", self.status, reason(self.status));
         if self.status != 204 {
             head.push_str(&format!("Content-Length: {}\r\n", self.body.len()));
         }
         let says = |name: &str| self.headers.iter().any(|(own, _)| *own == name);
+        if !says("Date") {
+            head.push_str(&format!("Date: {}\r\n", http_date(now)));
+        }
         if !says(CORRELATION) {
             head.push_str(&format!("{CORRELATION}: {correlation}\r\n"));
         }
@@ -216,7 +220,7 @@ fn invalid(text: &str) -> io::Error {
 }
 
 /// `Mon, 23 Nov 2026 10:30:45 GMT`.
-pub(super) fn http_date(ms: Millis) -> String {
+pub fn http_date(ms: Millis) -> String {
     const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let at = OffsetDateTime::from_unix_timestamp(ms.div_euclid(1000)).unwrap_or(OffsetDateTime::UNIX_EPOCH);

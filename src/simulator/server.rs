@@ -98,13 +98,24 @@ fn serve(shared: &Shared, tcp: Arc<TcpStream>) -> io::Result<()> {
         };
         let call = Call::of(&request.path);
         let (number, action, healed) = shared.change(|state| {
-            let seen =
-                Seen { call, method: request.method.clone(), target: request.target(), at: Instant::now(), status: 0 };
+            let seen = Seen {
+                call,
+                method: request.method.clone(),
+                target: request.target(),
+                authorization: request.header("authorization").unwrap_or_default().to_owned(),
+                body: String::from_utf8_lossy(&request.body).into_owned(),
+                at: Instant::now(),
+                status: 0,
+            };
             (state.counts.request(seen), state.faults.take(call), state.faults.healed)
         });
         let action = match action {
             Some(Action::Slow(time)) => {
                 linger(shared, &stream, Until::Over(time));
+                None
+            }
+            Some(Action::Preceded(bytes)) => {
+                stream.write_all(&bytes)?;
                 None
             }
             other => other,
@@ -114,6 +125,9 @@ fn serve(shared: &Shared, tcp: Arc<TcpStream>) -> io::Result<()> {
         }
         let answer = match &action {
             Some(Action::Status { status, retry_after_s }) => api::failure(shared, call, *status, *retry_after_s),
+            Some(Action::Custom(custom)) => {
+                custom.answer(&request, &|request| api::answer(shared, Call::of(&request.path), request))
+            }
             Some(Action::Body(body)) => Answer::json(200, body),
             Some(Action::Nonsense) => {
                 let page = "<!DOCTYPE html><html><body><h1>It works!</h1></body></html>";

@@ -177,7 +177,9 @@ impl Shared {
         for event in batch {
             let off = mix(u64::from(event.salt) + 1) % (2 * jitter.unsigned_abs() + 1);
             let mut created = event.time_ms + shift + off as i64 - jitter.abs();
-            if jitter != 0 {
+            if let Some(time_ms) = event.template.event.row_time_ms {
+                created = time_ms;
+            } else if jitter != 0 {
                 created = state.history.free_from(created, event);
             }
             state.history.insert(created, event.clone(), visible);

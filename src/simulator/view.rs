@@ -19,6 +19,9 @@ pub struct Seen {
     pub method: String,
     /// Path and query.
     pub target: String,
+    /// Its `Authorization` header.
+    pub authorization: String,
+    pub body: String,
     pub at: Instant,
     /// Zero while it has no answer.
     pub status: u16,

@@ -6,8 +6,8 @@
 //! Only a file that cannot be replaced, such as one that is mounted into a container by itself, is written in place:
 //! what a power loss leaves of it is then recognised as damaged.
 //!
-//! - `checkpoint_ms` moves only over events that are in the output file *and* synced. It may stand too early; never too
-//!   late.
+//! - `checkpoint_ms` moves only over events that are in the output file *and* synced, and speaks for the definitions in
+//!   `covered` alone. It may stand too early; never too late.
 //! - `cursor` says what the cluster has. It may stand too early: `create` with the record's id makes a second sending
 //!   harmless.
 //! - `channel` is used again by the next start, so that a crash loop makes no channels; it is a secret, hence mode 0600.
@@ -26,7 +26,7 @@ use twox_hash::XxHash3_64;
 use crate::clock::Millis;
 use crate::config::files::with_suffix;
 use crate::elastic::BacklogDropped;
-use crate::message::ChannelState;
+use crate::message::{ChannelState, Definition};
 use crate::output::identity::Cursor;
 use crate::output::regular;
 
@@ -34,7 +34,7 @@ use crate::output::regular;
 const MODE: u32 = 0o600;
 
 /// The format this version writes; it reads this and all before.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -46,6 +46,10 @@ pub struct State {
     pub origin_ms: Option<Millis>,
     /// Both are this machine's time: the very first start has not heard the service's yet.
     pub by_wall: bool,
+    /// The definitions that were read up to the checkpoint. None in a state of format 1: they are read again.
+    pub covered: Vec<String>,
+    /// The definitions as they were last fetched; none before the first time.
+    pub definitions: Vec<Definition>,
     pub channel: Option<ChannelState>,
     /// What the cluster has: kept as it is while ELASTIC_URL is off.
     pub cursor: Option<Cursor>,

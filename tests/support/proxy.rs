@@ -30,7 +30,7 @@ pub fn start(credentials: &'static str) -> (u16, Arc<Mutex<Vec<String>>>) {
             }
             let place = head.split(' ').nth(1).unwrap().parse().unwrap();
             let Ok(peer) = TcpStream::connect_timeout(&place, SOON) else { continue };
-            tcp.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").unwrap();
+            tcp.write_all(b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 Connection established\r\n\r\n").unwrap();
             for (from, to) in [(tcp.try_clone().unwrap(), peer.try_clone().unwrap()), (peer, tcp)] {
                 let copy = move || {
                     let (mut from, mut to) = (from, to);

@@ -1,0 +1,116 @@
+//! The head of an HTTP answer, read without the HTTP client: a proxy's to CONNECT, and a server's to the WebSocket
+//! handshake.
+
+use std::io::{self, Read};
+use std::time::Duration;
+
+use ureq::http::header::{DATE, RETRY_AFTER};
+use ureq::http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::clock::{Millis, parse_http_date};
+
+/// Bytes of heads that are read, those of the answers before the final one included.
+const HEAD_BYTES_MAX: u64 = 16 * 1024;
+const HEADERS_MAX: usize = 100;
+/// A wait that a peer asks for is cut to this.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+
+/// The head of the final answer.
+#[derive(Debug)]
+pub struct Head {
+    pub status: u16,
+    pub headers: HeaderMap,
+}
+
+/// Reads heads byte by byte, so that nothing after them is taken, up to the final answer's: those of informational
+/// answers (1xx, but for 101) are passed over.
+///
+/// # Errors
+/// When the connection ends or is silent for too long, and when what comes is not HTTP or too long.
+pub fn read_head(stream: impl Read) -> io::Result<Head> {
+    let mut bytes = stream.take(HEAD_BYTES_MAX).bytes();
+    loop {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") && !head.ends_with(b"\n\n") {
+            let Some(byte) = bytes.next() else {
+                return Err(io::Error::other(
+                    "the connection was closed before the whole answer, or the answer is too long",
+                ));
+            };
+            head.push(byte?);
+        }
+        let head = parse(&head).ok_or_else(|| io::Error::other("the answer is not HTTP"))?;
+        if head.status == 101 || !(100..200).contains(&head.status) {
+            return Ok(head);
+        }
+    }
+}
+
+fn parse(bytes: &[u8]) -> Option<Head> {
+    let mut fields = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut answer = httparse::Response::new(&mut fields);
+    answer.parse(bytes).ok()?;
+    let mut headers = HeaderMap::new();
+    for field in answer.headers.iter() {
+        headers.append(HeaderName::try_from(field.name).ok()?, HeaderValue::from_bytes(field.value).ok()?);
+    }
+    Some(Head { status: answer.code?, headers })
+}
+
+/// A header's value, where it is text.
+pub fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    Some(headers.get(name)?.to_str().ok()?.trim())
+}
+
+/// The wait that `Retry-After` asks for, an hour at most: seconds, or a date, which is taken by the answer's own `Date`
+/// and, where there is none, by `now`.
+pub fn retry_after(headers: &HeaderMap, now: Millis) -> Option<Duration> {
+    let asked = header(headers, RETRY_AFTER.as_str())?;
+    let seconds = match asked.parse::<f64>() {
+        Ok(seconds) => seconds,
+        Err(_) => {
+            let now = header(headers, DATE.as_str()).and_then(parse_http_date).unwrap_or(now);
+            (parse_http_date(asked)? - now).max(0) as f64 / 1000.0
+        }
+    };
+    (seconds >= 0.0).then(|| Duration::from_secs_f64(seconds.min(RETRY_AFTER_MAX.as_secs_f64())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_final_head_is_taken_and_nothing_after_it() {
+        let answer = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 101 Switching\r\nA: b \r\n\r\nrest";
+        let mut stream = &answer[..];
+        let head = read_head(&mut stream).unwrap();
+        assert_eq!((head.status, header(&head.headers, "a"), stream), (101, Some("b"), &b"rest"[..]));
+        for wrong in ["", "SSH-2.0-x\r\n\r\n", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 100 Continue\r\n\r\n"] {
+            assert!(read_head(wrong.as_bytes()).is_err(), "{wrong}");
+        }
+        let endless = b"HTTP/1.1 100 Continue\r\n\r\n".repeat(10_000);
+        assert!(read_head(&endless[..]).is_err());
+    }
+
+    #[test]
+    fn a_wait_comes_as_seconds_or_as_a_date() {
+        let now = parse_http_date("Mon, 23 Nov 2026 10:30:45 GMT").unwrap();
+        let wait = |fields: &[(&'static str, &'static str)]| {
+            let fields =
+                fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+            retry_after(&fields.collect(), now)
+        };
+        let at = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(wait(&[("retry-after", " 42 ")]), at(42));
+        assert_eq!(wait(&[("retry-after", "Mon, 23 Nov 2026 10:31:00 GMT")]), at(15));
+        let date = ("date", "Mon, 23 Nov 2026 10:29:45 GMT");
+        assert_eq!(wait(&[("retry-after", "Mon, 23 Nov 2026 10:31:00 GMT"), date]), at(75));
+        assert_eq!(wait(&[("retry-after", "Mon, 23 Nov 2026 10:00:00 GMT")]), at(0));
+        assert_eq!(wait(&[("retry-after", "999999999999")]), at(3600));
+        for nothing in ["", "soon", "-1", "nan"] {
+            assert_eq!(wait(&[("retry-after", nothing)]), None, "{nothing}");
+        }
+        assert_eq!(wait(&[]), None);
+    }
+}

@@ -1,0 +1,263 @@
+//! One open WebSocket: the handshake, whole messages, pings answered.
+//!
+//! The handshake and the joining of pieces are ours, over tungstenite's frames: its own would take bytes after the
+//! answer, fail at an informational answer, draw from a random device that an empty root lacks, and drop the text that
+//! is not UTF-8.
+
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Read};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use data_encoding::BASE64;
+use tungstenite::error::CapacityError;
+use tungstenite::handshake::derive_accept_key;
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+use tungstenite::protocol::frame::{CloseFrame, Frame, FrameSocket};
+use tungstenite::{Bytes, Error, Utf8Bytes};
+
+use super::HANDSHAKE_LIMIT;
+use crate::clock::Millis;
+use crate::message::Closed;
+use crate::net::{DialError, Dialer, Stream, Target, USER_AGENT, authority, header, read_head, retry_after};
+use crate::secret::Secret;
+use crate::status::Problem;
+
+/// A read waits for at most this long, so that a stop is noticed.
+const TICK: Duration = Duration::from_secs(1);
+/// A peer that takes nothing for this long is given up.
+const WRITE_LIMIT: Duration = Duration::from_secs(5);
+/// Bytes of a message, at most; a longer one costs the connection.
+const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes that are kept of a message that cannot be read, at most.
+const HEAD_BYTES_MAX: usize = 4096;
+/// Characters of the vendor's correlation id that are shown.
+const CORRELATION_CHARS_MAX: usize = 64;
+/// What stands for a close frame's code where the server ended the connection without one.
+const ABNORMAL: u16 = 1006;
+
+/// What a read brought.
+#[derive(Debug)]
+pub enum Incoming {
+    Text(Utf8Bytes),
+    Unreadable {
+        reason: &'static str,
+        head: Vec<u8>,
+    },
+    /// A control frame, or a piece of a message.
+    Nothing,
+    /// Nothing, within the tick or at once.
+    Wait,
+    /// The server's close frame.
+    Close {
+        code: u16,
+        reason: String,
+    },
+}
+
+/// An open WebSocket.
+pub struct WsConnection {
+    /// `None` after a message that was too long.
+    frames: Option<FrameSocket<Box<dyn Stream>>>,
+    /// A message of which not all pieces have come: whether it is a text, and its bytes.
+    partial: Option<(bool, Vec<u8>)>,
+}
+
+/// 64 bits that nobody can guess, from the keys the standard library draws for its hash maps.
+pub fn random() -> u64 {
+    RandomState::new().hash_one(0u8)
+}
+
+impl WsConnection {
+    /// Connects to this address within `limit`, and shakes hands within as much again; `connected` is given the
+    /// connection in between, to shut it down from another thread. `now` is for a `Retry-After` without a `Date`.
+    ///
+    /// # Errors
+    /// [`Closed::Refused`] with the server's status, or [`Closed::Unreachable`].
+    pub fn open(
+        uri: &Secret,
+        dialer: &Dialer,
+        limit: Duration,
+        now: Millis,
+        connected: impl FnOnce(Arc<TcpStream>),
+    ) -> Result<Self, Closed> {
+        let unreachable = |error: DialError| Closed::Unreachable(error.into());
+        let target = Target::parse(uri.expose()).map_err(unreachable)?;
+        if !target.tls && !target.is_loopback() {
+            let cure =
+                "Check whether a proxy changes the answers of Genesys Cloud; if not, report this to its support.";
+            return Err(Closed::Unreachable(Problem::new("cannot use the channel's address: it is not wss", cure)));
+        }
+        let mut stream = dialer.dial(&target, limit).map_err(unreachable)?;
+        connected(stream.socket().tcp());
+        stream.socket().set_deadline(Instant::now() + HANDSHAKE_LIMIT.min(limit));
+        shake_hands(&mut *stream, &target, path(uri.expose()), now)?;
+        stream.socket().set_tick(TICK, WRITE_LIMIT).map_err(|error| broken_handshake(&target, &error.to_string()))?;
+        Ok(Self { frames: Some(FrameSocket::new(stream)), partial: None })
+    }
+
+    /// Whether a read may wait for a tick; otherwise it gives [`Incoming::Wait`] at once where it would.
+    pub fn set_waits(&mut self, waits: bool) {
+        if let Some(frames) = &mut self.frames {
+            frames.get_mut().socket().set_waits(waits);
+        }
+    }
+
+    /// Whether anything came since the last call.
+    pub fn take_heard(&mut self) -> bool {
+        self.frames.as_mut().is_some_and(|frames| frames.get_mut().socket().take_heard())
+    }
+
+    /// Reads the next thing.
+    ///
+    /// # Errors
+    /// When the connection has ended or the peer broke the protocol: the text says which.
+    pub fn read(&mut self) -> Result<Incoming, String> {
+        let Some(frames) = &mut self.frames else { return Err("a message was longer than 1 MiB".to_owned()) };
+        match frames.read(Some(MESSAGE_BYTES_MAX)) {
+            Ok(Some(frame)) => self.take(frame),
+            Ok(None) => Ok(Incoming::Close { code: ABNORMAL, reason: "no close frame".to_owned() }),
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(Incoming::Wait),
+            Err(Error::Capacity(CapacityError::MessageTooLong { .. })) => Ok(self.give_up()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn take(&mut self, frame: Frame) -> Result<Incoming, String> {
+        let header = frame.header();
+        if header.mask.is_some() || header.rsv1 || header.rsv2 || header.rsv3 {
+            return Err("the server broke the protocol: a masked frame, or an extension not agreed on".to_owned());
+        }
+        let is_final = header.is_final;
+        match (header.opcode, self.partial.take()) {
+            (OpCode::Control(control), partial) => {
+                self.partial = partial;
+                self.take_control(control, frame)
+            }
+            (OpCode::Data(kind @ (Data::Text | Data::Binary)), None) => {
+                let is_text = kind == Data::Text;
+                if is_final {
+                    return Ok(whole(is_text, frame.into_payload()));
+                }
+                self.partial = Some((is_text, frame.payload().to_vec()));
+                Ok(Incoming::Nothing)
+            }
+            (OpCode::Data(Data::Continue), Some((is_text, mut bytes))) => {
+                bytes.extend_from_slice(frame.payload());
+                if is_final && bytes.len() <= MESSAGE_BYTES_MAX {
+                    return Ok(whole(is_text, bytes.into()));
+                }
+                let is_too_long = bytes.len() > MESSAGE_BYTES_MAX;
+                self.partial = Some((is_text, bytes));
+                Ok(if is_too_long { self.give_up() } else { Incoming::Nothing })
+            }
+            _ => Err("the server broke the protocol: pieces of messages out of order".to_owned()),
+        }
+    }
+
+    fn take_control(&mut self, control: Control, frame: Frame) -> Result<Incoming, String> {
+        match control {
+            Control::Ping => self.send(Frame::pong(frame.into_payload())).map(|()| Incoming::Nothing),
+            Control::Close => {
+                let payload = frame.payload();
+                let code = payload.get(..2).map_or(1005, |code| u16::from_be_bytes([code[0], code[1]]));
+                let reason = String::from_utf8_lossy(payload.get(2..).unwrap_or_default()).into_owned();
+                Ok(Incoming::Close { code, reason })
+            }
+            _ => Ok(Incoming::Nothing),
+        }
+    }
+
+    /// The message is too long: keeps its beginning and ends the connection.
+    fn give_up(&mut self) -> Incoming {
+        let mut head = self.partial.take().map_or_else(Vec::new, |(_, bytes)| bytes);
+        if let Some(frames) = self.frames.take() {
+            let (mut stream, buffered) = frames.into_inner();
+            head.extend_from_slice(&buffered);
+            stream.socket().set_deadline(Instant::now() + TICK);
+            let missing = HEAD_BYTES_MAX.saturating_sub(head.len());
+            // What does not come in time is not kept.
+            let _ = stream.take(missing as u64).read_to_end(&mut head);
+        }
+        unreadable("longer than 1 MiB", &head)
+    }
+
+    /// Sends a text.
+    ///
+    /// # Errors
+    /// When the connection has ended.
+    pub fn send_text(&mut self, text: &'static str) -> Result<(), String> {
+        self.send(Frame::message(text.as_bytes(), OpCode::Data(Data::Text), true))
+    }
+
+    /// Sends a close frame; what still comes is the caller's to read.
+    pub fn send_close(&mut self, code: u16) {
+        let close = CloseFrame { code: code.into(), reason: Utf8Bytes::from_static("") };
+        // It is a courtesy: the connection ends either way.
+        let _ = self.send(Frame::close(Some(close)));
+    }
+
+    fn send(&mut self, mut frame: Frame) -> Result<(), String> {
+        frame.header_mut().mask = Some((random() as u32).to_ne_bytes());
+        self.frames.as_mut().map_or(Ok(()), |frames| frames.send(frame).map_err(|error| error.to_string()))
+    }
+}
+
+fn unreadable(reason: &'static str, bytes: &[u8]) -> Incoming {
+    Incoming::Unreadable { reason, head: bytes[..bytes.len().min(HEAD_BYTES_MAX)].to_vec() }
+}
+
+fn whole(is_text: bool, payload: Bytes) -> Incoming {
+    if !is_text {
+        return unreadable("binary", &payload);
+    }
+    // A clone is a count, not a copy.
+    Utf8Bytes::try_from(payload.clone()).map_or_else(|_| unreadable("not UTF-8", &payload), Incoming::Text)
+}
+
+/// The client's half of the WebSocket handshake (RFC 6455, section 4), within the stream's deadline.
+fn shake_hands(stream: &mut dyn Stream, target: &Target, path: &str, now: Millis) -> Result<(), Closed> {
+    let key = BASE64.encode(&[random().to_ne_bytes(), random().to_ne_bytes()].concat());
+    let mut host = authority(&target.host, target.port);
+    if target.port == if target.tls { 443 } else { 80 } {
+        host.truncate(host.rfind(':').unwrap_or(host.len()));
+    }
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\nUser-Agent: {USER_AGENT}\r\n\r\n"
+    );
+    let head = stream
+        .write_all(request.as_bytes())
+        .and_then(|()| stream.flush())
+        .and_then(|()| read_head(&mut *stream))
+        .map_err(|error| broken_handshake(target, &error.to_string()))?;
+    let status = head.status;
+    let value = |name| header(&head.headers, name);
+    if status != 101 {
+        if let Some(id) = value("inin-correlation-id") {
+            let id: String = id.chars().filter(char::is_ascii_graphic).take(CORRELATION_CHARS_MAX).collect();
+            log::warn!("the WebSocket handshake was refused with {status} [correlation id {id}]");
+        }
+        return Err(Closed::Refused { status, retry_after: retry_after(&head.headers, now) });
+    }
+    if !value("upgrade").is_some_and(|upgrade| upgrade.eq_ignore_ascii_case("websocket")) {
+        return Err(broken_handshake(target, "the answer does not upgrade to a WebSocket"));
+    }
+    if value("sec-websocket-accept") != Some(&derive_accept_key(key.as_bytes())) {
+        return Err(broken_handshake(target, "the answer is to another key"));
+    }
+    Ok(())
+}
+
+fn broken_handshake(target: &Target, cause: &str) -> Closed {
+    Closed::Unreachable(Problem::new(
+        format!("the WebSocket handshake with {} failed: {cause}", target.host),
+        "Check that the proxy or firewall lets WebSockets through, or name the streaming host in NO_PROXY.",
+    ))
+}
+
+/// What comes after the host.
+fn path(uri: &str) -> &str {
+    let rest = uri.split_once("://").map_or(uri, |(_, rest)| rest);
+    rest.find('/').map_or("/", |at| &rest[at..])
+}
