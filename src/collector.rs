@@ -12,11 +12,11 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, after, bounded, sele
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::genesys::{session, topics};
+use crate::genesys::session;
 use crate::http::Bound;
 use crate::message::Address;
 use crate::net::Dialer;
-use crate::output::Lock;
+use crate::output::{Lock, regular};
 use crate::signals::Signal;
 use crate::status::Status;
 use crate::writer::{Begin, Inbox, Writer};
@@ -78,8 +78,13 @@ impl Collector {
     fn start(config: Config, bound: Option<Bound>) -> Result<Self, Fault> {
         let clock = Clock::system();
         let config = Arc::new(config);
-        let status = Arc::new(Status::new(clock.clone(), config.elastic.is_some()));
-        topics::read_file(&config.genesys.topics_file, config.genesys.topics_file_named).map_err(Fault::Setting)?;
+        let status = Arc::new(Status::new(clock.clone(), config.elastic.is_some()).named(&config.instance));
+        regular::check_replaceable(&config.output.state_file).map_err(|error| {
+            Fault::Setting(format!(
+                "STATE_FILE={}: can be neither replaced nor written: {error}",
+                config.output.state_file.display()
+            ))
+        })?;
         let dialer = Dialer::new(&config.network).map_err(|error| Fault::Setting(error.to_string()))?;
         let dialer = Arc::new(dialer);
         let (news_in, news) = bounded(NEWS_MAX);

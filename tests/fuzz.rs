@@ -14,7 +14,7 @@ use std::net::Shutdown;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use audiohook_collector::config::env_file;
+use audiohook_collector::config::{env_file, topics_file};
 use audiohook_collector::elastic::lines;
 use audiohook_collector::elastic::verdict::{self, Reply, Verdict as BulkVerdict};
 use audiohook_collector::event::{
@@ -341,10 +341,10 @@ fn page(text: &str) {
 }
 
 /// A topics file is read, or refused in one sentence.
-fn topics_file(input: &[u8], folder: &std::path::Path) {
+fn topics(input: &[u8], folder: &std::path::Path) {
     let path = folder.join("topics.json");
     std::fs::write(&path, input).unwrap();
-    match topics::read_file(&path, true) {
+    match topics_file::read(&path, true) {
         Ok(Some(list)) => drop(topics::plan(Some(&list), Some(&topics::built_in()))),
         Ok(None) => {}
         Err(why) => assert!(!why.is_empty() && why.len() < 4_000, "{why}"),
@@ -392,7 +392,7 @@ fn no_input_brings_it_down() {
         let begun = Instant::now();
         let outcome = catch_unwind(AssertUnwindSafe(|| match target {
             Target::Request => request(&input, &stage),
-            Target::Topics => topics_file(&input, &folder),
+            Target::Topics => topics(&input, &folder),
             _ => feed(target, &input, &mut scratch, &redaction),
         }));
         let shown = || format!("case {case} of seed {seed}, {target:?}: {:?}", String::from_utf8_lossy(&input));

@@ -1,13 +1,17 @@
 //! The cluster: reach, login, version, template, and the right to write.
 //!
-//! Must never: leave a document behind, or put the template; that is the collector's business.
+//! Must never: leave a document behind, or put the template.
+
+use ureq::http::Method;
 
 use super::Findings;
+use super::index::{self, Cluster};
 use crate::clock::Clock;
 use crate::config::{Config, Elastic};
 use crate::elastic::carrier::Carrier;
-use crate::elastic::probe::{self, Greeting, Write};
-use crate::elastic::setup::{Found, Setup};
+use crate::elastic::probe::{self, Greeting};
+use crate::elastic::setup::{self, Found, Setup};
+use crate::status::Problem;
 
 pub(super) fn check(config: &Config, clock: &Clock, out: &Findings) {
     let Some(elastic) = &config.elastic else {
@@ -19,49 +23,58 @@ pub(super) fn check(config: &Config, clock: &Clock, out: &Findings) {
             return out.bad(
                 "cluster",
                 error,
-                "set ELASTIC_CA_FILE to a file of CA certificates (PEM), and HTTPS_PROXY right",
+                "Set ELASTIC_CA_FILE to a file of CA certificates (PEM), and check HTTPS_PROXY.",
             );
         }
     };
+    let encoded = setup::encoded(&elastic.index);
     let mut works = None;
     for (node, (shown, greeting)) in probe::reach(&carrier).into_iter().enumerate() {
-        match greeting {
-            Greeting::Alive { server: Some(server) } if is_too_old(&server) => out.bad(
-                "cluster",
-                format_args!("{shown} answers: {server}, which knows no index templates of today's kind"),
-                "update it to Elasticsearch 7.8 or newer, or to OpenSearch",
-            ),
-            Greeting::Alive { server } => {
-                let server = server.unwrap_or_else(|| "it does not tell this login its version".to_owned());
-                let login = if elastic.authorization.is_some() { "the login is taken" } else { "no login is set" };
-                out.ok("cluster", format_args!("{shown} answers: {server}; {login}"));
+        let ask = |method: Method, path: &str, body: Option<&str>| {
+            let answer = carrier.call(node, method, path, body, index::REQUEST_TIME_MAX);
+            answer.map(|reply| (reply.status, reply.body)).map_err(|failure| failure.why)
+        };
+        let cluster = Cluster { ask: &ask, index: &elastic.index, encoded: &encoded };
+        match judge(greeting, elastic.authorization.is_some(), &cluster) {
+            Ok(found) => {
+                out.ok("cluster", format_args!("{shown}: {found}"));
                 works = works.or(Some(node));
             }
-            Greeting::Refused(why) => out.bad(
-                "cluster",
-                format_args!("{shown}: {why}"),
-                "set ELASTIC_AUTH right: user:pass, \"ApiKey …\" or \"Bearer …\"",
-            ),
-            Greeting::Absent(why) => {
-                let (found, cure) = parts(&why);
-                out.bad("cluster", format_args!("{shown}: {found}"), cure);
-            }
+            Err(problem) => out.bad("cluster", format_args!("{shown}: {}", problem.what), problem.cure),
         }
     }
-    if let Some(node) = works {
-        template(elastic, &carrier, node, out);
-        write(elastic, &carrier, node, clock, out);
-    }
+    let Some(node) = works else { return };
+    let ask = |method: Method, path: &str, body: Option<&str>| {
+        let answer = carrier.call(node, method, path, body, index::REQUEST_TIME_MAX);
+        answer.map(|reply| (reply.status, reply.body)).map_err(|failure| failure.why)
+    };
+    let cluster = Cluster { ask: &ask, index: &elastic.index, encoded: &encoded };
+    template(elastic, &carrier, node, out);
+    cluster.check_settings(out);
+    cluster.check_write(clock, out);
 }
 
-/// What is wrong with the way to a node, and one cure: its own where that speaks of the cluster, for a dial's speaks of
-/// any peer.
-fn parts(why: &str) -> (&str, String) {
-    const CURE: &str = "look whether it runs and ELASTIC_URL leads to it";
-    match why.split_once("; ") {
-        Some((found, cure)) if cure.contains("ELASTIC_") => (found, cure.to_owned()),
-        Some((found, cure)) => (found, format!("{CURE}, and {cure}")),
-        None => (why, CURE.to_owned()),
+/// What a node's greeting shows, or what is wrong with it.
+fn judge(greeting: Greeting, has_login: bool, cluster: &Cluster<'_>) -> Result<String, Problem> {
+    const REACH: &str = "Check that the cluster is up and that ELASTIC_URL is right.";
+    match greeting {
+        Greeting::Alive { server: Some(server) } if is_too_old(&server) => Err(Problem::new(
+            format!("{server} has no composable index templates"),
+            "Update it to Elasticsearch 7.8 or newer, or to OpenSearch.",
+        )),
+        Greeting::Alive { server: None } if !cluster.is_one() => Err(Problem::new(
+            "it answers, but not as a cluster",
+            "Check that ELASTIC_URL is the address of Elasticsearch or OpenSearch, with its path prefix if it has one.",
+        )),
+        Greeting::Alive { server } => {
+            let server = server.unwrap_or_else(|| "version not visible for this login".to_owned());
+            Ok(format!("{server}; {}", if has_login { "login accepted" } else { "no login set" }))
+        }
+        Greeting::Refused(why) => {
+            Err(Problem::new(why, "Check ELASTIC_AUTH: user:pass, \"ApiKey …\" or \"Bearer …\"."))
+        }
+        // A dial's cure speaks of any peer.
+        Greeting::Absent(why) => Err(Problem::new(why.split("; ").next().unwrap_or_default(), REACH)),
     }
 }
 
@@ -74,14 +87,14 @@ fn is_too_old(server: &str) -> bool {
 
 fn template(elastic: &Elastic, carrier: &Carrier, node: usize, out: &Findings) {
     const NAME: &str = "cluster template";
-    const CURE: &str = "give the user the right to manage index templates, or put it yourself (audiohook-collector \
-                        template prints it) and set ELASTIC_SETUP=false";
+    const CURE: &str = "Give the user the right to manage index templates, or put what `audiohook-collector template` \
+                        prints yourself and set ELASTIC_SETUP=false.";
     match probe::template(carrier, node, &elastic.index) {
         Ok(Found::Present) => out.ok(NAME, "there"),
-        Ok(Found::Left(why)) => out.ok(NAME, format_args!("left to yours: {why}")),
+        Ok(Found::Left(why)) => out.ok(NAME, format_args!("left to you: {why}")),
         Ok(Found::Absent { decides, .. }) => {
             let next = if elastic.setup {
-                "absent; the collector puts it"
+                "absent; the collector creates it"
             } else {
                 "absent, and ELASTIC_SETUP is false: the cluster guesses each field's type"
             };
@@ -90,40 +103,12 @@ fn template(elastic: &Elastic, carrier: &Carrier, node: usize, out: &Findings) {
         }
         Err(Setup::Refused(why)) if elastic.setup => out.bad(NAME, why, CURE),
         Err(Setup::Refused(why)) => {
-            out.ok(NAME, format_args!("not seen: {why}; ELASTIC_SETUP is false, so it is not needed"))
+            out.ok(NAME, format_args!("not visible: {why}; ELASTIC_SETUP is false, so it is not needed"))
         }
         Err(Setup::Failed(why) | Setup::Busy(why) | Setup::Unreachable(why)) => {
-            out.bad(NAME, why, "look at the cluster's log");
+            out.bad(NAME, why, "Check the cluster's log.");
         }
         Err(other) => out.ok(NAME, format_args!("{other:?}")),
-    }
-}
-
-fn write(elastic: &Elastic, carrier: &Carrier, node: usize, clock: &Clock, out: &Findings) {
-    const NAME: &str = "cluster write";
-    let index = &elastic.index;
-    match probe::write(carrier, node, index, clock) {
-        Write::Allowed => out.ok(NAME, format_args!("a document was made in {index} and deleted again")),
-        Write::NoIndexYet => {
-            out.ok(
-                NAME,
-                format_args!("not tried: {index} is not there yet, the first event makes it, and a try would too"),
-            );
-        }
-        Write::Left { id, why } => out.bad(
-            NAME,
-            format_args!("a document was made in {index}, and could not be deleted again: {why}"),
-            format_args!("delete the document {id} by hand; the collector itself needs no right to delete"),
-        ),
-        Write::Refused(why) => {
-            out.bad(NAME, why, format_args!("give the user the rights to create documents in {index} and to make it"))
-        }
-        Write::ReadOnly(why) => out.bad(
-            NAME,
-            why,
-            format_args!("free room on the cluster's disks, or lift the block of {index} (index.blocks.*)"),
-        ),
-        Write::Failed(why) => out.bad(NAME, why, "look at the cluster's log, and whether the index takes writes"),
     }
 }
 

@@ -188,7 +188,11 @@ impl Carrier {
     fn read(&self, answered: Result<Response<Body>, ureq::Error>) -> Result<Reply, Failure> {
         let response = answered.map_err(|error| failure(&error))?;
         let (parts, body) = response.into_parts();
-        let body = body.into_with_config().limit(ANSWER_BYTES_MAX).read_to_vec().map_err(|error| failure(&error))?;
+        let mut body =
+            body.into_with_config().limit(ANSWER_BYTES_MAX).read_to_vec().map_err(|error| failure(&error))?;
+        if let (Some(secret), Ok(text)) = (&self.authorization, std::str::from_utf8(&body)) {
+            body = crate::secret::hide(text, secret).into_owned().into_bytes();
+        }
         Ok(Reply { status: parts.status.as_u16(), retry_after: self.retry_after(&parts.headers), body })
     }
 

@@ -162,9 +162,9 @@ impl Api {
             return Ok(answer.body);
         }
         let permission = path.starts_with("/api/v2/usage/").then_some(HISTORY_PERMISSION);
-        let token = self.token.as_ref().and_then(|token| token.authorization.expose().split_once(' '));
         let error = judge(what, answer.status, &answer.body, answer.retry_after, permission);
-        Err(error.hide(token.map_or("", |(_, token)| token)).with_correlation(self.correlation()))
+        let sent = self.token.as_ref().map_or("", |token| token.authorization.expose());
+        Err(error.hide(sent).with_correlation(self.correlation()))
     }
 
     /// The elements of a list in an answer, as far as there is one.

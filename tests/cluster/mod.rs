@@ -57,6 +57,7 @@ impl Rig {
                 flush_interval: Duration::from_millis(100),
                 ca_file: None,
                 setup: true,
+                retention: None,
                 backlog_max: 1 << 30,
             },
             status: Arc::new(Status::new(Clock::system(), true)),

@@ -432,8 +432,8 @@ impl Session {
         if self.overdue_at().is_none_or(|at| now < at) {
             return;
         }
-        let Problem { what, cure } = self.call_failed.as_ref().map_or_else(Problem::default, |(_, why)| why.clone());
-        self.reading.why = Some(Problem::new(format!("the history is not read in time: {what}"), cure));
+        let why = self.call_failed.as_ref().map_or_else(Problem::default, |(_, why)| why.clone());
+        self.reading.why = Some(Problem { what: format!("the history is not read in time: {}", why.what), ..why });
         self.reading.state = State::Failing;
     }
 

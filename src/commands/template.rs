@@ -1,0 +1,25 @@
+//! `template`: prints the index template.
+
+use std::process::ExitCode;
+
+use super::{load, log_beside_output, print};
+use crate::cli::{Command, Error, Given};
+use crate::clock::Clock;
+use crate::config::Need;
+use crate::elastic;
+
+pub const COMMAND: Command = Command {
+    name: "template",
+    summary: "print the index template",
+    about: "Prints the index template that the collector creates where there is none.",
+    word: "",
+    options: &[],
+    run,
+};
+
+fn run(given: &Given) -> Result<ExitCode, Error> {
+    let config = load(given, Need::Template)?;
+    let _flush = log_beside_output(&config.log, &config.notices)?;
+    let text = elastic::setup::text_for(config.elastic.as_ref(), &config.network, &Clock::system());
+    print(text.map_err(|error| Error::Failed(format!("cannot make the index template: {error}")))?)
+}
