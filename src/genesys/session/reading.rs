@@ -327,8 +327,8 @@ impl Session {
         let all = Range { from: piece.from, to: until.min(index_since).max(piece.to) };
         let can_be_halved = self.reading.history.can_be_halved();
         let read = |range: Range, is_bounded: bool| {
-            let records = files::index_between(&self.config, range, is_bounded, &|| beat.busy())?;
-            Ok(records.map(|records| (records, range)))
+            let records = files::index_between(&self.config, range, is_bounded, &|| beat.busy());
+            records.map(|records| records.map(|records| (records, range)))
         };
         let records = read(all, true).and_then(|records| match records {
             Some(records) => Ok(Some(records)),
