@@ -43,7 +43,16 @@ pub enum Command {
     Audit(Audit),
     Health,
     Replay,
-    Template,
+    Template(Template),
+}
+
+/// `template`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Template {
+    /// For a data stream.
+    pub data_stream: bool,
+    /// The lifecycle policy of ELASTIC_RETENTION instead.
+    pub lifecycle: bool,
 }
 
 /// `demo`.
@@ -119,6 +128,7 @@ struct Given {
     seed: Option<u64>,
     rate: Option<f64>,
     audit: Audit,
+    template: Template,
     /// Each option that belongs to some commands alone, as it was given.
     options: Vec<&'static str>,
 }
@@ -193,13 +203,15 @@ fn long_option(given: &mut Given, option: &str, parser: &mut Parser) -> Result<(
         "to" => given.audit.to = Some(instant("to", &text()?)?),
         "json" => given.audit.json = true,
         "repair" => given.audit.repair = true,
+        "data-stream" => given.template.data_stream = true,
+        "lifecycle" => given.template.lifecycle = true,
         _ => return Err(format!("unknown option '--{option}'")),
     }
     Ok(())
 }
 
 /// The options that some commands alone have.
-const OPTIONS: [(&str, &[Name]); 9] = [
+const OPTIONS: [(&str, &[Name]); 11] = [
     ("dir", &[Name::Demo]),
     ("for", &[Name::Demo]),
     ("listen", &[Name::Simulate]),
@@ -209,6 +221,8 @@ const OPTIONS: [(&str, &[Name]); 9] = [
     ("to", &[Name::Audit]),
     ("json", &[Name::Check, Name::Audit]),
     ("repair", &[Name::Audit]),
+    ("data-stream", &[Name::Template]),
+    ("lifecycle", &[Name::Template]),
 ];
 
 fn request(given: Given) -> Result<Request, String> {
@@ -244,7 +258,7 @@ fn request(given: Given) -> Result<Request, String> {
         }
         Some(Name::Health) => Command::Health,
         Some(Name::Replay) => Command::Replay,
-        Some(Name::Template) => Command::Template,
+        Some(Name::Template) => Command::Template(given.template),
     };
     Ok(Request::Run(Invocation { env_file: given.env_file, command }))
 }
@@ -298,7 +312,7 @@ mod tests {
         assert_eq!(command(""), Command::Collect);
         assert_eq!(command("health"), Command::Health);
         assert_eq!(command("replay"), Command::Replay);
-        assert_eq!(command("template"), Command::Template);
+        assert_eq!(command("template"), Command::Template(Template::default()));
         assert_eq!(command("check --json"), Command::Check { json: true });
         assert_eq!(
             command("demo --dir /tmp/x --for 2.5"),

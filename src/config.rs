@@ -120,6 +120,8 @@ pub struct Elastic {
     pub setup: bool,
     /// Bytes of backups kept beyond BACKUP_COUNT.
     pub backlog_max: u64,
+    /// How long the cluster keeps what the collector made itself; `None`: no lifecycle policy.
+    pub retention: Option<Duration>,
 }
 
 #[derive(Clone, Debug)]

@@ -78,7 +78,7 @@ fn command(invocation: Invocation) -> ExitCode {
         }
         Command::Audit(options) => tool(load(Need::Credentials), |config| audit(config, options)),
         Command::Replay => tool(load(Need::Cluster), replay),
-        Command::Template => tool(load(Need::Template), template),
+        Command::Template(options) => tool(load(Need::Template), |config| template(config, options)),
         Command::Health => match config::load_http(&environment, env_file) {
             Ok(http) => health_command::run(&http),
             Err(faults) => wrong_use(faults),
@@ -166,8 +166,9 @@ fn replay(config: Config) -> ExitCode {
     }
 }
 
-fn template(config: Config) -> ExitCode {
-    match elastic::setup::text_for(config.elastic.as_ref(), &config.network, &Clock::system()) {
+fn template(config: Config, cli::Template { data_stream, lifecycle }: cli::Template) -> ExitCode {
+    let printed = elastic::setup::Printed { data_stream, lifecycle };
+    match elastic::setup::text_for(config.elastic.as_ref(), &config.network, &Clock::system(), printed) {
         Ok(text) => print(text),
         Err(error) => failure(format_args!("cannot make the index template: {error}")),
     }

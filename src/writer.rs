@@ -23,7 +23,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, after, never, select};
 
 use crate::clock::{Clock, Millis};
 use crate::config::Config;
-use crate::elastic::Sink;
+use crate::elastic::{FileIdentity, IndexerHandle};
 use crate::event::Definitions;
 use crate::logging::Rate;
 use crate::message::{Batch, FromSession, News};
@@ -98,7 +98,9 @@ pub struct Writer {
     held_up_to: Option<Millis>,
     /// When rows that have waited long enough were last sought.
     settled: Instant,
-    sink: Option<Sink>,
+    indexer: Option<IndexerHandle>,
+    /// The file of the cursor for which the backups were trimmed last.
+    trimmed_at: Option<FileIdentity>,
     /// When the cursor was last kept.
     cursor_kept: Instant,
     log_rate: Rate,
@@ -117,7 +119,6 @@ impl Writer {
         self.load()?;
         let _ = self.news.send(News::Loaded { has_receipts: self.intake.window.has_receipts() });
         let (mut frames, mut session) = (inbox.frames.clone(), inbox.session.clone());
-        let answers = self.sink.as_ref().map_or_else(never, |sink| sink.answers().clone());
         loop {
             self.beat.waiting();
             let idle = after(self.idle_for());
@@ -134,9 +135,6 @@ impl Writer {
                     }
                     Err(_) => session = never(),
                 },
-                recv(answers) -> answer => if let (Ok(answer), Some(sink)) = (answer, &mut self.sink) {
-                    sink.answer(answer);
-                },
                 recv(inbox.reopen) -> _ => {
                     self.beat.busy();
                     self.look();
@@ -147,9 +145,6 @@ impl Writer {
             self.beat.busy();
             self.gather(&frames);
             self.settle(self.clock.now(), &inbox.stop)?;
-            if let Some(sink) = &mut self.sink {
-                sink.step();
-            }
             if self.clock.now() - self.ticked >= TICK {
                 self.tick();
                 self.lock.look()?;
@@ -161,9 +156,7 @@ impl Writer {
     /// How long there is nothing to do if nothing comes.
     fn idle_for(&self) -> Duration {
         let now = self.clock.now();
-        let tick = TICK.saturating_sub(now - self.ticked);
-        let sink = self.sink.as_ref().and_then(Sink::wake_at);
-        sink.map_or(tick, |at| at.saturating_duration_since(now).min(tick))
+        TICK.saturating_sub(now - self.ticked)
     }
 
     /// Takes what has gathered in the inbox, without waiting for more.
@@ -254,11 +247,12 @@ impl Writer {
         self.look();
         self.say_held_back(self.ticked);
         self.say_forgotten();
-        let cursor = self.sink.as_ref().and_then(Sink::cursor);
-        let cursor_moved = cursor.is_some() && cursor != self.state.cursor;
+        let progress = self.indexer.as_ref().and_then(IndexerHandle::progress);
+        let cursor_moved = progress.is_some() && progress != self.state.cursor;
         if self.state_dirty || (cursor_moved && self.ticked - self.cursor_kept >= CURSOR_KEPT_EVERY) {
             self.save_state();
         }
+        self.trim();
         if self.unreadable_last.is_some_and(|last| self.ticked - last > UNREADABLE_TOLD) {
             self.unreadable_last = None;
             self.status.clear(Code::UnreadableFrames);
@@ -291,15 +285,10 @@ impl Writer {
 
     /// What the cluster takes quickly it gets before the end; the rest it gets after the next start.
     fn finish_cluster(&mut self) {
-        let Some(sink) = &mut self.sink else { return };
-        let deadline = self.clock.now() + CLUSTER_STOP_MAX;
-        let answers = sink.answers().clone();
-        while sink.pending() {
-            sink.flush();
-            match answers.recv_deadline(deadline) {
-                Ok(answer) => sink.answer(answer),
-                Err(_) => return,
-            }
+        if let Some(indexer) = self.indexer.take() {
+            let (progress, dropped) = indexer.finish(CLUSTER_STOP_MAX);
+            self.state.cursor = progress.or(self.state.cursor);
+            self.state.backlog_dropped = dropped;
         }
     }
 }

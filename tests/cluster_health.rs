@@ -95,7 +95,7 @@ fn message(collector: &Collector, code: &str) -> String {
     let health = collector.health().unwrap();
     let reasons = health["reasons"].as_array().unwrap();
     let reason = reasons.iter().find(|reason| reason["code"] == code);
-    reason.map(|reason| reason["message"].as_str().unwrap().to_owned()).unwrap_or_default()
+    reason.map(|reason| format!("{} {}", reason["message"], reason["cure"])).unwrap_or_default()
 }
 
 /// Waits until the cluster holds so many documents and nothing waits.

@@ -15,8 +15,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use audiohook_collector::config::env_file;
-use audiohook_collector::elastic::lines;
-use audiohook_collector::elastic::verdict::{self, Reply, Verdict as BulkVerdict};
+use audiohook_collector::elastic::document;
+use audiohook_collector::elastic::verdict::{self, Held, Reply, Verdict as BulkVerdict};
 use audiohook_collector::event::{
     Event, Identity, Origin, RecordWriter, Redaction, Stamps, Verdict, judge_frame, judge_row, read_line,
 };
@@ -258,9 +258,9 @@ fn record(event: &Event<'_>, redaction: &Redaction, origin: Origin<'_>, scratch:
     assert!(!text.contains('\n'), "a record is one line");
     let known = read_line(text, scratch).map(|_| ());
     assert!(known.is_ok(), "a record can be read again: {text}");
-    assert!(lines::fields(text.as_bytes()).is_some(), "a record can be sent to a cluster: {text}");
+    assert!(document::fields(text.as_bytes()).is_some(), "a record can be sent to a cluster: {text}");
     let hidden = Redaction::new(&["id".to_owned()]).line(text, &id.to_string()).expect("a record can be hidden");
-    assert!(lines::fields(hidden.as_bytes()).is_some(), "and sent then: {hidden}");
+    assert!(document::fields(hidden.as_bytes()).is_some(), "and sent then: {hidden}");
     let mut compact = Vec::new();
     json::push_compact(&mut compact, event.raw);
 }
@@ -296,10 +296,9 @@ fn feed(target: Target, input: &[u8], scratch: &mut Vec<u8>, redaction: &Redacti
             let verdict = verdict::judge(&Reply { status, retry_after: None, body: input.to_vec() }, documents);
             match verdict {
                 BulkVerdict::Items(items) => assert_eq!(items.len(), documents),
-                BulkVerdict::Failed(why) | BulkVerdict::Malformed(why) | BulkVerdict::Refused(why) => {
+                BulkVerdict::Held(Held { why, .. }) | BulkVerdict::Malformed(why) | BulkVerdict::TooLarge(why) => {
                     assert!(why.len() < 8_000 && !why.contains('\n'), "what is said is one short line: {why:?}");
                 }
-                _ => {}
             }
         }
         Target::State => drop(state::parse(input)),
@@ -309,7 +308,7 @@ fn feed(target: Target, input: &[u8], scratch: &mut Vec<u8>, redaction: &Redacti
         }
         Target::Line => {
             let _ = read_line(&text, scratch).map(|_| ());
-            let _ = lines::fields(input);
+            let _ = document::fields(input);
         }
         Target::Topics | Target::Request => unreachable!("these are slow and go their own way"),
     }

@@ -156,7 +156,7 @@ fn message(collector: &Collector, code: &str) -> String {
     let health = collector.health().unwrap();
     let reasons = health["reasons"].as_array().unwrap();
     let reason = reasons.iter().find(|reason| reason["code"] == code);
-    reason.map(|reason| reason["message"].as_str().unwrap().to_owned()).unwrap_or_default()
+    reason.map(|reason| format!("{} {}", reason["message"], reason["cure"])).unwrap_or_default()
 }
 
 fn what_the_template_command_prints_is_taken(engine: &Engine) {

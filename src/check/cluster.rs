@@ -5,63 +5,46 @@
 use super::Findings;
 use crate::clock::Clock;
 use crate::config::{Config, Elastic};
-use crate::elastic::carrier::Carrier;
-use crate::elastic::probe::{self, Greeting, Write};
-use crate::elastic::setup::{Found, Setup};
+use crate::elastic::probe::{self, Greeting, PROBE_TIMEOUT, Server, Write, greet};
+use crate::elastic::setup::{self, Found, Setup};
+use crate::elastic::transport::Transport;
+use crate::elastic::verdict::Cause;
 
 pub(super) fn check(config: &Config, clock: &Clock, out: &Findings) {
     let Some(elastic) = &config.elastic else {
         return out.ok("cluster", "off: ELASTIC_URL is not set");
     };
-    let carrier = match Carrier::new(elastic, &config.network, clock.clone()) {
-        Ok(carrier) => carrier,
+    let transport = match Transport::new(elastic, &config.network, clock.clone()) {
+        Ok(transport) => transport,
         Err(error) => {
             return out.bad(
                 "cluster",
                 error,
-                "set ELASTIC_CA_FILE to a file of CA certificates (PEM), and HTTPS_PROXY right",
+                "Set ELASTIC_CA_FILE to a file of CA certificates (PEM), and check HTTPS_PROXY.",
             );
         }
     };
     let mut works = None;
-    for (node, (shown, greeting)) in probe::reach(&carrier).into_iter().enumerate() {
-        match greeting {
-            Greeting::Alive { server: Some(server) } if is_too_old(&server) => out.bad(
+    for (node, url) in transport.urls().iter().enumerate() {
+        match greet(&transport, node, 2 * PROBE_TIMEOUT) {
+            Greeting::Alive(Some(Server { name, .. })) if is_too_old(&name) => out.bad(
                 "cluster",
-                format_args!("{shown} answers: {server}, which knows no index templates of today's kind"),
-                "update it to Elasticsearch 7.8 or newer, or to OpenSearch",
+                format_args!("{url} answers: {name}, which has no composable index templates"),
+                "Update it to Elasticsearch 7.8 or newer, or to OpenSearch.",
             ),
-            Greeting::Alive { server } => {
-                let server = server.unwrap_or_else(|| "it does not tell this login its version".to_owned());
-                let login = if elastic.authorization.is_some() { "the login is taken" } else { "no login is set" };
-                out.ok("cluster", format_args!("{shown} answers: {server}; {login}"));
-                works = works.or(Some(node));
+            Greeting::Alive(server) => {
+                let product = server.as_ref().map(|server| server.product).unwrap_or_default();
+                let name = server.map_or_else(|| "it does not show this login its version".to_owned(), |s| s.name);
+                let login = if elastic.authorization.is_some() { "the login is accepted" } else { "no login is set" };
+                out.ok("cluster", format_args!("{url} answers: {name}; {login}"));
+                works = works.or(Some((node, product)));
             }
-            Greeting::Refused(why) => out.bad(
-                "cluster",
-                format_args!("{shown}: {why}"),
-                "set ELASTIC_AUTH right: user:pass, \"ApiKey …\" or \"Bearer …\"",
-            ),
-            Greeting::Absent(why) => {
-                let (found, cure) = parts(&why);
-                out.bad("cluster", format_args!("{shown}: {found}"), cure);
-            }
+            Greeting::Absent(held) => out.bad("cluster", format_args!("{url}: {}", held.why), held.cure()),
         }
     }
-    if let Some(node) = works {
-        template(elastic, &carrier, node, out);
-        write(elastic, &carrier, node, clock, out);
-    }
-}
-
-/// What is wrong with the way to a node, and one cure: its own where that speaks of the cluster, for a dial's speaks of
-/// any peer.
-fn parts(why: &str) -> (&str, String) {
-    const CURE: &str = "look whether it runs and ELASTIC_URL leads to it";
-    match why.split_once("; ") {
-        Some((found, cure)) if cure.contains("ELASTIC_") => (found, cure.to_owned()),
-        Some((found, cure)) => (found, format!("{CURE}, and {cure}")),
-        None => (why, CURE.to_owned()),
+    if let Some((node, product)) = works {
+        template(elastic, &Setup { transport: &transport, node, index: &elastic.index, product }, out);
+        write(elastic, &transport, node, clock, out);
     }
 }
 
@@ -72,37 +55,37 @@ fn is_too_old(server: &str) -> bool {
     numbers.next().is_some_and(|major| (major, numbers.next().unwrap_or(0)) < (7, 8))
 }
 
-fn template(elastic: &Elastic, carrier: &Carrier, node: usize, out: &Findings) {
+fn template(elastic: &Elastic, setup: &Setup<'_>, out: &Findings) {
     const NAME: &str = "cluster template";
-    const CURE: &str = "give the user the right to manage index templates, or put it yourself (audiohook-collector \
-                        template prints it) and set ELASTIC_SETUP=false";
-    match probe::template(carrier, node, &elastic.index) {
-        Ok(Found::Present) => out.ok(NAME, "there"),
-        Ok(Found::Left(why)) => out.ok(NAME, format_args!("left to yours: {why}")),
-        Ok(Found::Absent { decides, .. }) => {
-            let next = if elastic.setup {
-                "absent; the collector puts it"
-            } else {
-                "absent, and ELASTIC_SETUP is false: the cluster guesses each field's type"
-            };
-            let other = decides.map_or_else(String::new, |name| format!("; until then the template {name:?} decides"));
-            out.ok(NAME, format_args!("{next}{other}"));
+    match setup.look() {
+        Ok(Found::Decided { maps_raw_event: true, .. }) => {
+            let problem = setup::dynamic_problem(&elastic.index);
+            out.bad(NAME, problem.what, problem.cure);
         }
-        Err(Setup::Refused(why)) if elastic.setup => out.bad(NAME, why, CURE),
-        Err(Setup::Refused(why)) => {
-            out.ok(NAME, format_args!("not seen: {why}; ELASTIC_SETUP is false, so it is not needed"))
+        Ok(Found::Decided { exists: true, .. }) => out.ok(NAME, format_args!("{} has its mapping", elastic.index)),
+        Ok(Found::Decided { .. }) => out.ok(NAME, "there"),
+        Ok(Found::Left(why)) => out.ok(NAME, format_args!("left to you: {why}")),
+        Ok(Found::Nothing) if elastic.setup => out.ok(NAME, "absent; the collector puts it"),
+        Ok(Found::Nothing) => {
+            out.ok(NAME, "absent, and ELASTIC_SETUP is false: the cluster guesses each field's type");
         }
-        Err(Setup::Failed(why) | Setup::Busy(why) | Setup::Unreachable(why)) => {
-            out.bad(NAME, why, "look at the cluster's log");
+        Err(held) if held.is_refusal() && !elastic.setup => {
+            out.ok(NAME, format_args!("not visible: {}; ELASTIC_SETUP is false, so it is not needed", held.why));
         }
-        Err(other) => out.ok(NAME, format_args!("{other:?}")),
+        Err(held) if held.cause == Cause::Rights => out.bad(
+            NAME,
+            held.why,
+            "Give the user the right to manage index templates, or put what `audiohook-collector template` prints \
+             yourself and set ELASTIC_SETUP=false.",
+        ),
+        Err(held) => out.bad(NAME, &held.why, held.cure()),
     }
 }
 
-fn write(elastic: &Elastic, carrier: &Carrier, node: usize, clock: &Clock, out: &Findings) {
+fn write(elastic: &Elastic, transport: &Transport, node: usize, clock: &Clock, out: &Findings) {
     const NAME: &str = "cluster write";
     let index = &elastic.index;
-    match probe::write(carrier, node, index, clock) {
+    match probe::write(transport, node, index, clock) {
         Write::Allowed => out.ok(NAME, format_args!("a document was made in {index} and deleted again")),
         Write::NoIndexYet => {
             out.ok(
@@ -113,17 +96,9 @@ fn write(elastic: &Elastic, carrier: &Carrier, node: usize, clock: &Clock, out: 
         Write::Left { id, why } => out.bad(
             NAME,
             format_args!("a document was made in {index}, and could not be deleted again: {why}"),
-            format_args!("delete the document {id} by hand; the collector itself needs no right to delete"),
+            format_args!("Delete the document {id} by hand. The collector itself needs no right to delete."),
         ),
-        Write::Refused(why) => {
-            out.bad(NAME, why, format_args!("give the user the rights to create documents in {index} and to make it"))
-        }
-        Write::ReadOnly(why) => out.bad(
-            NAME,
-            why,
-            format_args!("free room on the cluster's disks, or lift the block of {index} (index.blocks.*)"),
-        ),
-        Write::Failed(why) => out.bad(NAME, why, "look at the cluster's log, and whether the index takes writes"),
+        Write::Failed(held) => out.bad(NAME, &held.why, held.cure()),
     }
 }
 

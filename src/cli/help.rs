@@ -93,9 +93,11 @@ Options:";
 const TEMPLATE: &str = "\
 Prints the index template that the collector puts where there is none.
 
-Usage: audiohook-collector template
+Usage: audiohook-collector template [--data-stream] [--lifecycle]
 
-Options:";
+Options:
+  --data-stream      print the template of a data stream
+  --lifecycle        print the lifecycle policy of ELASTIC_RETENTION instead";
 
 /// The help of one command, or of all.
 pub fn text(name: Option<Name>) -> String {

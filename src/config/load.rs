@@ -282,6 +282,7 @@ fn elastic(reader: &mut Reader<'_>, need: Need) -> Option<Option<Elastic>> {
     let ca_file = reader.certificate_file("ELASTIC_CA_FILE");
     let setup = reader.judged("ELASTIC_SETUP", values::boolean);
     let backlog_max = reader.judged("ELASTIC_BACKLOG_MAX", values::size);
+    let retention = reader.judged("ELASTIC_RETENTION", values::retention);
     let mut urls: Vec<String> = addresses?.iter().map(Address::without_user_info).collect();
     let mut known = std::collections::BTreeSet::new();
     urls.retain(|url| known.insert(url.clone()));
@@ -298,6 +299,7 @@ fn elastic(reader: &mut Reader<'_>, need: Need) -> Option<Option<Elastic>> {
         ca_file: ca_file?,
         setup: setup?,
         backlog_max: backlog_max?,
+        retention: retention?,
     };
     Some((!off || need == Need::Template).then_some(elastic))
 }

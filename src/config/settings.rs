@@ -15,7 +15,7 @@ const fn setting(name: &'static str, default: &'static str) -> Setting {
 }
 
 /// Every setting, in the README's order.
-pub const SETTINGS: [Setting; 36] = [
+pub const SETTINGS: [Setting; 37] = [
     setting("GENESYS_ENV", ""),
     setting("GENESYS_CLIENT_ID", ""),
     setting("GENESYS_CLIENT_SECRET", ""),
@@ -44,6 +44,7 @@ pub const SETTINGS: [Setting; 36] = [
     setting("ELASTIC_CA_FILE", ""),
     setting("ELASTIC_SETUP", "true"),
     setting("ELASTIC_BACKLOG_MAX", "1GiB"),
+    setting("ELASTIC_RETENTION", ""),
     setting("REDACT_FIELDS", ""),
     setting("HTTP_HOST", "0.0.0.0"),
     setting("HTTP_PORT", "8077"),

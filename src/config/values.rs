@@ -60,6 +60,26 @@ pub fn size(text: &str) -> Judged<u64> {
     }
 }
 
+/// Whole days or hours, as `90d` and `24h`; empty: none.
+pub fn retention(text: &str) -> Judged<Option<Duration>> {
+    const DAYS_MAX: u64 = 36_500;
+    let wrong = || format!("must be whole days or hours, such as 90d or 24h, at most {DAYS_MAX}d");
+    let text = text.trim();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let (digits, unit) = text.split_at_checked(text.len() - 1).ok_or_else(wrong)?;
+    let seconds = match unit {
+        "d" | "D" => 86_400,
+        "h" | "H" => 3_600,
+        _ => return Err(wrong()),
+    };
+    let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+    let count = digits.parse::<u64>().ok().filter(|count| is_number && *count > 0).ok_or_else(wrong)?;
+    let whole = count.checked_mul(seconds).filter(|whole| *whole <= DAYS_MAX * 86_400).ok_or_else(wrong)?;
+    Ok(Some(Duration::from_secs(whole)))
+}
+
 /// Seconds, with a fraction if need be; more than 0.
 pub fn seconds(text: &str) -> Judged<Duration> {
     seconds_or_zero(text).and_then(|duration| {
@@ -205,6 +225,16 @@ mod tests {
             "é",
         ] {
             assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_retention_is_whole_days_or_hours() {
+        assert_eq!(retention("90d"), Ok(Some(Duration::from_secs(90 * 86_400))));
+        assert_eq!(retention(" 24H "), Ok(Some(Duration::from_secs(86_400))));
+        assert_eq!(retention(""), Ok(None));
+        for text in ["0d", "90", "d", "1.5d", "-1d", "+1d", "90 d", "1w", "99999999999999999999d", "36501d", "9ä"] {
+            assert!(retention(text).is_err(), "{text}");
         }
     }
 

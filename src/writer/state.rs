@@ -23,9 +23,8 @@ use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
 use crate::clock::Millis;
-use crate::elastic::BacklogDropped;
+use crate::elastic::{BacklogDropped, Progress};
 use crate::message::ChannelState;
-use crate::output::identity::Cursor;
 
 /// Only the owner may read a channel's id.
 const MODE: u32 = 0o600;
@@ -45,7 +44,7 @@ pub struct State {
     pub by_wall: bool,
     pub channel: Option<ChannelState>,
     /// What the cluster has: kept as it is while ELASTIC_URL is off.
-    pub cursor: Option<Cursor>,
+    pub cursor: Option<Progress>,
     /// What was deleted before the cluster had it, for the hour that it is said.
     pub backlog_dropped: Option<BacklogDropped>,
 }

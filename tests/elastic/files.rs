@@ -41,6 +41,7 @@ fn files_rotated_moved_deleted_and_cut_are_sent_to_their_end() {
     fs::rename(&rig.output.file, rig.folder.join("elsewhere")).unwrap();
     rig.begin_anew();
     rig.append(&records(300..320));
+    rig.drive(Duration::from_millis(500));
     fs::remove_file(&rig.output.file).unwrap();
     rig.begin_anew();
     rig.append(&records(320..400));

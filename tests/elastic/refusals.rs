@@ -157,7 +157,7 @@ fn one_document_that_is_put_off_while_others_go_is_said_in_time_and_all_the_time
 fn what_is_put_off_for_ever_does_not_keep_others_back_and_is_said() {
     let fake = Fake::start();
     fake.on_item(|id, _| if id.ends_with("00") { 500 } else { 201 });
-    let mut rig = Rig::new("stuck", &[&fake.url]);
+    let mut rig = Rig::new("stuck-many", &[&fake.url]);
     rig.start();
     for begin in (0..3000).step_by(500) {
         rig.append(&records(begin..begin + 500));
