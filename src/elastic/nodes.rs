@@ -35,6 +35,8 @@ pub struct Nodes {
     turn: usize,
     /// Tries without a success, one after the other.
     failures: u32,
+    /// Requests failed as a whole: only a little is sent.
+    trial: bool,
     tried_at: Instant,
     /// No try before this instant.
     hold_until: Instant,
@@ -50,6 +52,7 @@ impl Nodes {
             nodes: (0..count).map(|_| Node { down: false, not_before: now }).collect(),
             turn: 0,
             failures: 0,
+            trial: false,
             tried_at: now,
             hold_until: now,
             slow: 0,
@@ -78,9 +81,9 @@ impl Nodes {
         self.nodes.iter().all(|node| node.down)
     }
 
-    /// Whether the last try failed: then only a little is sent.
+    /// Whether the last requests failed as a whole: then only a little is sent.
     pub fn is_trial(&self) -> bool {
-        self.failures > 0
+        self.trial
     }
 
     /// How long a request may take.
@@ -102,7 +105,7 @@ impl Nodes {
 
     /// Documents were taken or judged for good.
     pub fn succeeded(&mut self, now: Instant) {
-        self.failures = 0;
+        (self.failures, self.trial) = (0, false);
         self.hold_until = now;
         self.steady += 1;
         if self.steady >= STEADY_ANSWERS {
@@ -127,6 +130,7 @@ impl Nodes {
             self.nodes.iter_mut().for_each(|node| node.not_before = node.not_before.min(now));
         }
         self.nodes[node].not_before = now + retry_after.unwrap_or_default();
+        self.trial = true;
         self.back_off(now);
     }
 
@@ -141,6 +145,7 @@ impl Nodes {
     /// Nothing is tried before this wait is over: only a try can tell that the cause is gone.
     pub fn hold(&mut self, wait: Duration, now: Instant) {
         self.failures += 1;
+        self.trial = true;
         self.hold_until = now + self.jittered(wait);
     }
 

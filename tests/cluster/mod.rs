@@ -152,6 +152,12 @@ impl Rig {
         self.wake(0, 0);
     }
 
+    /// What logrotate and the writer do together: the file gets this name, and a new one is begun.
+    pub fn begin_anew_after_rename(&mut self, name: &str) {
+        fs::rename(&self.output.file, self.folder.join(name)).unwrap();
+        self.begin_anew();
+    }
+
     /// Waits until the condition holds; panics when it does not in time.
     pub fn until(&mut self, what: &str, within: Duration, mut holds: impl FnMut(&Self) -> bool) {
         let deadline = Instant::now() + within;
