@@ -272,7 +272,8 @@ mod tests {
     fn a_request_holds_no_more_than_asked_and_one_document_at_least() {
         let batch = batch(&[r#"{"id":"a"}"#; 5]);
         let one = batch.request(1, usize::MAX).1.len();
-        for (documents, bytes, expected) in [(50, usize::MAX, 5), (3, usize::MAX, 3), (50, 2 * one + 1, 2), (50, 1, 1)] {
+        for (documents, bytes, expected) in [(50, usize::MAX, 5), (3, usize::MAX, 3), (50, 2 * one + 1, 2), (50, 1, 1)]
+        {
             let (count, body) = batch.request(documents, bytes);
             assert_eq!((count, body.len()), (expected, expected * one));
         }

@@ -252,7 +252,9 @@ fn push_letter(lines: &mut Vec<u8>, at: Millis, status: u16, reason: &str, recor
     lines.extend_from_slice(format!("\",\"status\":{status},\"reason\":{reason},\"record\":").as_bytes());
     match serde_json::from_slice::<&RawValue>(record) {
         Ok(_) => lines.extend_from_slice(record),
-        Err(_) => lines.extend_from_slice(serde_json::Value::from(String::from_utf8_lossy(record)).to_string().as_bytes()),
+        Err(_) => {
+            lines.extend_from_slice(serde_json::Value::from(String::from_utf8_lossy(record)).to_string().as_bytes())
+        }
     }
     lines.extend_from_slice(b"}\n");
 }

@@ -152,11 +152,7 @@ impl IndexerHandle {
     ///
     /// # Errors
     /// As `rotate` has them.
-    pub fn rotate(
-        &self,
-        saved: Option<Cursor>,
-        rotate: impl FnOnce(Keep) -> io::Result<Dropped>,
-    ) -> io::Result<()> {
+    pub fn rotate(&self, saved: Option<Cursor>, rotate: impl FnOnce(Keep) -> io::Result<Dropped>) -> io::Result<()> {
         let mut published = self.shared.lock();
         let backlog_max = self.backlog_max.saturating_sub(published.letter_bytes);
         let dropped = rotate(Keep { cursor: saved, read: published.read, backlog_max })?;

@@ -267,14 +267,7 @@ impl Indexer {
     }
 
     /// The node did not take the request.
-    fn fail(
-        &mut self,
-        node: usize,
-        held: Held,
-        timed_out: bool,
-        retry_after: Option<Duration>,
-        begun: Instant,
-    ) {
+    fn fail(&mut self, node: usize, held: Held, timed_out: bool, retry_after: Option<Duration>, begun: Instant) {
         let now = self.clock.now();
         log::debug!("{}: {}", self.sender.transport.urls()[node], held.why);
         match held.cause {
@@ -407,7 +400,10 @@ impl Indexer {
         let waiting = self.status.gauges.elastic_backlog_bytes.get().unwrap_or(0);
         let path = self.source.path().display();
         let what = |does: &str| {
-            format!("the cluster {does} ({url}: {}); the events are safe in {path}, {waiting} bytes of them wait", held.why)
+            format!(
+                "the cluster {does} ({url}: {}); the events are safe in {path}, {waiting} bytes of them wait",
+                held.why
+            )
         };
         if held.is_refusal() {
             self.status.clear(Code::ElasticUnreachable);

@@ -247,12 +247,7 @@ impl Replay {
         }
     }
 
-    fn report(
-        &self,
-        given_up: Option<GivenUp>,
-        output: &config::Output,
-        shown: &mut impl Write,
-    ) -> io::Result<bool> {
+    fn report(&self, given_up: Option<GivenUp>, output: &config::Output, shown: &mut impl Write) -> io::Result<bool> {
         let c = &self.counts;
         if c.total > 0 {
             writeln!(shown, "replay: {} sent ({} of them were there already)", c.created + c.exists, c.exists)?;
@@ -260,7 +255,11 @@ impl Replay {
         let left = files(&output.file).pop().unwrap_or_default();
         if c.refused > 0 {
             let path = left.display();
-            writeln!(shown, "replay: {} refused again. Fix the causes that {path} gives, then replay again.", c.refused)?;
+            writeln!(
+                shown,
+                "replay: {} refused again. Fix the causes that {path} gives, then replay again.",
+                c.refused
+            )?;
         }
         if let Some(GivenUp(why)) = given_up {
             writeln!(shown, "replay: {} not sent, and back in {}: {why}", c.left, left.display())?;

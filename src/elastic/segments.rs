@@ -89,7 +89,8 @@ impl Folder {
     pub fn segments(&self, held: &VecDeque<File>) -> io::Result<Vec<Segment>> {
         let mut segments = self.all(held)?;
         if segments.iter().any(|segment| segment.is_foreign) {
-            let ours: Vec<_> = segments.iter().filter(|other| !other.is_foreign).filter_map(Segment::identity).collect();
+            let ours: Vec<_> =
+                segments.iter().filter(|other| !other.is_foreign).filter_map(Segment::identity).collect();
             let is_copy = |segment: &Segment| segment.identity().is_none_or(|identity| ours.contains(&identity));
             segments.retain(|segment| !segment.is_foreign || !is_copy(segment));
         }
@@ -139,7 +140,8 @@ impl Folder {
 
 /// Whether a file of another program's rotation holds records: its first line is an object with a `timestamp`.
 fn is_rotated_output(path: &Path, suffix: &str) -> bool {
-    let is_other = OWN_SUFFIXES.iter().any(|own| suffix.starts_with(own)) || OTHER_ENDS.iter().any(|end| suffix.ends_with(end));
+    let is_other =
+        OWN_SUFFIXES.iter().any(|own| suffix.starts_with(own)) || OTHER_ENDS.iter().any(|end| suffix.ends_with(end));
     let mut head = vec![0; if is_other { 0 } else { LOOK_BYTES }];
     let Ok(length) = File::open(path).and_then(|file| read_at(&file, &mut head, 0)) else { return false };
     let Some(end) = find_line_feed(&head[..length]) else { return false };

@@ -34,7 +34,11 @@ pub enum Attempt {
     /// Nothing was wrong but the request's size: again at once, smaller.
     Smaller,
     /// No document was taken.
-    Failed { held: Held, timed_out: bool, retry_after: Option<Duration> },
+    Failed {
+        held: Held,
+        timed_out: bool,
+        retry_after: Option<Duration>,
+    },
 }
 
 /// What became of the documents of a request.

@@ -18,6 +18,8 @@ use crate::status::Problem;
 
 /// Time for each of the few requests.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
+/// Digits that a rollover gives a name.
+const ROLLOVER_DIGITS: usize = 6;
 /// What ELASTIC_INDEX is unless set.
 const DEFAULT_INDEX: &str = "genesys-audiohook";
 
@@ -224,8 +226,8 @@ fn write_index<'a>(there: &'a Value, name: &str) -> (&'a str, &'a Value) {
 /// The name of the index after this one, where it ends in a number as a rollover makes it.
 fn next_index(index: &str) -> Option<String> {
     let (begin, digits) = index.rsplit_once('-')?;
-    let number: u64 = digits.parse().ok()?;
-    Some(format!("{begin}-{:0width$}", number + 1, width = digits.len()))
+    let number: u64 = digits.parse().ok().filter(|_| digits.len() >= ROLLOVER_DIGITS)?;
+    Some(format!("{begin}-{:0ROLLOVER_DIGITS$}", number + 1))
 }
 
 /// What the `template` command prints.
@@ -293,6 +295,6 @@ mod tests {
         });
         assert_eq!(write_index(&stream, "x").0, ".ds-x-2026.11.20-000002");
         assert_eq!(next_index("x-000009").as_deref(), Some("x-000010"));
-        assert_eq!((next_index("x"), next_index("x-a")), (None, None));
+        assert_eq!((next_index("x"), next_index("x-2")), (None, None));
     }
 }

@@ -241,8 +241,7 @@ fn failure(error: &ureq::Error) -> Failure {
         Error::BodyExceedsLimit(_) => true,
         _ => false,
     };
-    let timed_out =
-        matches!(error, Error::Timeout(of) if !matches!(of, Timeout::Resolve | Timeout::Connect));
+    let timed_out = matches!(error, Error::Timeout(of) if !matches!(of, Timeout::Resolve | Timeout::Connect));
     Failure { why, advice: None, timed_out, broke }
 }
 

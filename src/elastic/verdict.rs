@@ -104,10 +104,14 @@ impl Held {
             Cause::Unreachable => "Check that the cluster is up and that ELASTIC_URL is right.",
             Cause::NotACluster => "Check ELASTIC_URL: it may lead to a proxy's login page, or lack a path.",
             Cause::Redirect => "Set ELASTIC_URL to the address behind the redirect.",
-            Cause::Busy => "Check the cluster's load, its disks and its log.",
+            Cause::Busy => {
+                "Check the cluster's load, disks and log. Where a gateway answers for it, check ELASTIC_URL too."
+            }
             Cause::Index => "Fix the index or its settings as the cluster's reason says.",
             Cause::Login => "Check ELASTIC_AUTH.",
-            Cause::Rights => "Give the user of ELASTIC_AUTH the rights to create documents in the index and to make it.",
+            Cause::Rights => {
+                "Give the user of ELASTIC_AUTH the rights to create documents in the index and to make it."
+            }
             Cause::Blocked => block_cure(&self.why).unwrap_or("Lift the block of the index or the cluster."),
             Cause::Letters => "Free or fix the disk that holds OUTPUT_FILE.",
         }
@@ -190,7 +194,11 @@ pub fn foreign() -> Held {
 /// Status and words of an answer, for a person.
 pub fn told(reply: &Reply) -> String {
     let words = words_of_body(&reply.body);
-    if words.is_empty() { format!("it answers {}", reply.status) } else { format!("it answers {} ({words})", reply.status) }
+    if words.is_empty() {
+        format!("it answers {}", reply.status)
+    } else {
+        format!("it answers {} ({words})", reply.status)
+    }
 }
 
 fn judge_items(body: &[u8], documents: usize) -> Verdict {

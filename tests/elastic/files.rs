@@ -197,7 +197,11 @@ fn what_logrotate_takes_away_while_the_cluster_is_down_is_counted_after_a_restar
     fs::rename(rig.folder.join("events.jsonl.1"), rig.folder.join("events.jsonl.1.gz")).unwrap();
     rig.start();
     rig.until("said", SOON, |rig| rig.is_raised(Code::ElasticBacklogDropped));
-    assert!(rig.message(Code::ElasticBacklogDropped).contains("40 events"), "{}", rig.message(Code::ElasticBacklogDropped));
+    assert!(
+        rig.message(Code::ElasticBacklogDropped).contains("40 events"),
+        "{}",
+        rig.message(Code::ElasticBacklogDropped)
+    );
     fake.behave();
     rig.until("the rest is there", SOON, |_| fake.documents() == 40);
     rig.until("nothing waits", SOON, |rig| rig.backlog() == 0);
