@@ -174,3 +174,18 @@ impl IndexerHandle {
         (shared.progress(), shared.lock().dropped)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_of_an_older_state_is_read_and_a_newer_one_is_read_by_the_older_version() {
+        let older = r#"{"file":"00000000000000000000000000000abc","offset":7}"#;
+        let progress: Progress = serde_json::from_str(older).unwrap();
+        assert_eq!((progress.pending, progress.cursor), (0, serde_json::from_str(older).unwrap()));
+        let text = serde_json::to_string(&Progress { pending: 3, ..progress }).unwrap();
+        assert_eq!(serde_json::from_str::<Cursor>(&text).unwrap(), progress.cursor);
+        assert_eq!(serde_json::from_str::<Progress>(&text).unwrap().pending, 3);
+    }
+}

@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -105,7 +106,7 @@ impl Replay {
     fn run(mut self, elastic: &config::Elastic, output: &config::Output, shown: &mut impl Write) -> io::Result<bool> {
         let taken = patiently(|| self.sender.letters.take_over())?;
         for path in &taken {
-            self.counts.total += Lines::new(&File::open(path)?)?.count()?;
+            self.counts.total += Lines::open(path)?.count()?;
         }
         if self.counts.total == 0 {
             writeln!(shown, "replay: there are no dead letters")?;
@@ -120,10 +121,10 @@ impl Replay {
                 file => file?,
             };
             if given_up.is_none() {
-                given_up = self.replay_file(&file, shown)?;
+                given_up = self.replay_file(&path, &file, shown)?;
             }
             if given_up.is_some() {
-                self.put_back(&file)?;
+                self.put_back(&path, &file)?;
             }
             fs::remove_file(&path)?;
         }
@@ -147,9 +148,9 @@ impl Replay {
     }
 
     /// Sends what is in one file; returns why no more is sent, if so.
-    fn replay_file(&mut self, letters: &File, shown: &mut impl Write) -> io::Result<Option<GivenUp>> {
+    fn replay_file(&mut self, path: &Path, letters: &File, shown: &mut impl Write) -> io::Result<Option<GivenUp>> {
         let Some(file) = identity(letters) else { return Ok(None) };
-        let mut lines = Lines::new(letters)?;
+        let mut lines = Lines::open(path)?;
         while let Some((place, line)) = lines.next()? {
             let is_full = !self.sender.batch.has_room(line.len()) || self.sender.batch.len() >= self.bulk_size;
             if is_full && let Some(given_up) = self.send_all(letters, shown)? {
@@ -228,8 +229,8 @@ impl Replay {
     }
 
     /// Gives back what was not sent.
-    fn put_back(&mut self, letters: &File) -> io::Result<()> {
-        let mut reader = Lines::new(letters)?;
+    fn put_back(&mut self, path: &Path, letters: &File) -> io::Result<()> {
+        let mut reader = Lines::open(path)?;
         let (mut lines, mut places) = (Vec::new(), Vec::new());
         loop {
             let next = reader.next()?;
@@ -278,29 +279,14 @@ fn mark(letters: &File, places: &[u64]) -> io::Result<()> {
 
 /// The letters that are not done, and where each begins.
 struct Lines {
-    reader: BufReader<Reading>,
+    reader: BufReader<File>,
     line: Vec<u8>,
     at: u64,
 }
 
-/// Reads at its own place: the file's is shared with who appends.
-struct Reading {
-    file: File,
-    at: u64,
-}
-
-impl io::Read for Reading {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read_at(buffer, self.at)?;
-        self.at += read as u64;
-        Ok(read)
-    }
-}
-
 impl Lines {
-    fn new(letters: &File) -> io::Result<Self> {
-        let reading = Reading { file: letters.try_clone()?, at: 0 };
-        Ok(Self { reader: BufReader::new(reading), line: Vec::new(), at: 0 })
+    fn open(letters: &Path) -> io::Result<Self> {
+        Ok(Self { reader: BufReader::new(File::open(letters)?), line: Vec::new(), at: 0 })
     }
 
     fn next(&mut self) -> io::Result<Option<(u64, &[u8])>> {

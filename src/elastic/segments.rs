@@ -175,7 +175,9 @@ pub fn count_lines(file: &File, mut offset: u64, end: u64) -> io::Result<u64> {
         match read_at(file, &mut buffer[..wanted], offset)? {
             0 => return Ok(lines),
             read => {
-                lines += buffer[..read].iter().filter(|byte| **byte == b'\n').count() as u64;
+                // In sums of a byte, which the compiler makes fast.
+                let in_few = |few: &[u8]| few.iter().map(|byte| u8::from(*byte == b'\n')).sum::<u8>();
+                lines += buffer[..read].chunks(255).map(|few| u64::from(in_few(few))).sum::<u64>();
                 offset += read as u64;
             }
         }

@@ -7,39 +7,12 @@ use serde_json::{Value, json};
 /// The lowest there is: no other template is outranked.
 const PRIORITY: u64 = 0;
 
-/// Keywords beyond this are stored and not indexed: Lucene takes 32,766 bytes, and a character has four at most.
-const KEYWORD_CHARACTERS_MAX: u32 = 8191;
+const DESCRIPTION: &str = "AudioHook operational events; put by audiohook-collector where it is absent";
 
-/// Fields whose value is one of a kind, in the record's order.
-const KEYWORDS: [&str; 14] = [
-    "event_type",
-    "event_id",
-    "conversation_id",
-    "entity_type",
-    "entity_id",
-    "entity_name",
-    "version",
-    "topic",
-    "channel",
-    "error_code",
-    "previous_value",
-    "current_value",
-    "source",
-    "id",
-];
-/// Fields that are searched by their words too.
-const TEXTS: [&str; 2] = ["event_name", "description"];
-/// A malformed one (a record of old may hold anything) is stored and not indexed.
-const DATES: [&str; 2] = ["timestamp", "received_at"];
-/// Names of the Elastic Common Schema for fields that have one: object, field, the record's field.
-const ALIASES: [(&str, &str, &str); 6] = [
-    ("event", "code", "event_id"),
-    ("event", "action", "event_name"),
-    ("event", "dataset", "event_type"),
-    ("event", "id", "id"),
-    ("event", "created", "received_at"),
-    ("error", "code", "error_code"),
-];
+/// What the fields of a record are to the cluster, in the record's order, and their names in the Elastic Common Schema.
+/// Keywords of more than 8,191 characters are stored and not indexed: Lucene takes 32,766 bytes, and a character has four
+/// at most. A malformed date (a record of old may hold anything) is stored and not indexed.
+const MAPPING: &str = include_str!("mapping.json");
 
 /// What writes go to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,46 +44,24 @@ pub fn first_index(alias: &str) -> String {
 
 /// The template's text, ready to be put; `retention`: with the settings that attach the lifecycle policy.
 pub fn text(index: &str, target: Target, retention: Option<(Product, Duration)>) -> String {
-    let mut properties = vec![r#""@timestamp": { "type": "date" }"#.to_owned()];
-    properties.extend(DATES.map(|name| format!(r#""{name}": {{ "type": "date", "ignore_malformed": true }}"#)));
-    let keyword = format!(r#""type": "keyword", "ignore_above": {KEYWORD_CHARACTERS_MAX}"#);
-    properties.extend(KEYWORDS.map(|name| format!(r#""{name}": {{ {keyword} }}"#)));
-    properties.extend(
-        TEXTS.map(|name| format!(r#""{name}": {{ {keyword}, "fields": {{ "text": {{ "type": "text" }} }} }}"#)),
-    );
-    properties.push(r#""raw_event": { "type": "object", "enabled": false }"#.to_owned());
-    for object in ["event", "error"] {
-        let aliases: Vec<String> = ALIASES
-            .iter()
-            .filter(|(of, _, _)| *of == object)
-            .map(|(_, field, path)| format!(r#""{field}": {{ "type": "alias", "path": "{path}" }}"#))
-            .collect();
-        properties.push(format!(r#""{object}": {{ "properties": {{ {} }} }}"#, aliases.join(", ")));
-    }
-    properties.push(r#""message": { "type": "alias", "path": "description" }"#.to_owned());
-    let stream = if target == Target::DataStream { "\n  \"data_stream\": {}," } else { "" };
     let patterns = match target {
         Target::Rollover => json!([index, format!("{index}-0*")]),
         _ => json!([index]),
     };
+    let stream = if target == Target::DataStream { "\"data_stream\": {},\n  " } else { "" };
     let lifecycle = retention.map(|(product, retention)| lifecycle_settings(index, target, product, retention));
     format!(
         r#"{{
   "index_patterns": {patterns},
-  "priority": {PRIORITY},{stream}
-  "template": {{{lifecycle}
-    "mappings": {{
-      "dynamic": false,
-      "properties": {{
-        {properties}
-      }}
-    }}
+  "priority": {PRIORITY},
+  {stream}"template": {{
+    {lifecycle}"mappings": {mapping}
   }},
-  "_meta": {{ "description": "AudioHook operational events; put by audiohook-collector where it is absent" }}
+  "_meta": {{ "description": "{DESCRIPTION}" }}
 }}
 "#,
         lifecycle = lifecycle.unwrap_or_default(),
-        properties = properties.join(",\n        ")
+        mapping = MAPPING.trim_end().replace('\n', "\n    ")
     )
 }
 
@@ -118,7 +69,7 @@ pub fn text(index: &str, target: Target, retention: Option<(Product, Duration)>)
 fn lifecycle_settings(index: &str, target: Target, product: Product, retention: Duration) -> String {
     let settings = match (product, target) {
         (Product::Serverless, _) => {
-            return format!("\n    \"lifecycle\": {},", json!({ "data_retention": span(retention) }));
+            return format!("\"lifecycle\": {},\n    ", json!({ "data_retention": span(retention) }));
         }
         (Product::Elasticsearch, Target::Rollover) => {
             json!({ "index.lifecycle.name": name(index), "index.lifecycle.rollover_alias": index })
@@ -127,7 +78,7 @@ fn lifecycle_settings(index: &str, target: Target, product: Product, retention: 
         (Product::OpenSearch, Target::Rollover) => json!({ "plugins.index_state_management.rollover_alias": index }),
         (Product::OpenSearch, _) => return String::new(),
     };
-    format!("\n    \"settings\": {settings},")
+    format!("\"settings\": {settings},\n    ")
 }
 
 /// Where the lifecycle policy is put; `None` where there are none.
@@ -148,7 +99,7 @@ pub fn policy(index: &str, product: Product, retention: Duration) -> String {
     let (rollover, retention) = (span((retention / 10).clamp(ROLLOVER_MIN, ROLLOVER_MAX)), span(retention));
     let policy = match product {
         Product::OpenSearch => json!({ "policy": {
-            "description": "AudioHook operational events; put by audiohook-collector where it is absent",
+            "description": DESCRIPTION,
             "default_state": "write",
             "states": [
                 {
@@ -161,7 +112,7 @@ pub fn policy(index: &str, product: Product, retention: Duration) -> String {
             "ism_template": [{ "index_patterns": [index, format!("{index}-0*")], "priority": PRIORITY }],
         } }),
         _ => json!({ "policy": {
-            "_meta": { "description": "AudioHook operational events; put by audiohook-collector where it is absent" },
+            "_meta": { "description": DESCRIPTION },
             "phases": {
                 "hot": { "actions": { "rollover": { "max_age": rollover } } },
                 "delete": { "min_age": retention, "actions": { "delete": {} } },
