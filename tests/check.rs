@@ -542,14 +542,14 @@ fn the_cluster_is_reached_named_and_written_to_without_a_trace() {
     check(&sim, &folder, &on).assert_wrong("cluster", "7.8");
     fake.script(|_| Act::Answer(302, ""));
     let said = check(&sim, &folder, &on);
-    said.assert_wrong("cluster", "set ELASTIC_URL to the address behind the redirect");
-    assert!(!said.found("cluster").contains("set ELASTIC_URL"), "one cure: {}", said.text);
+    said.assert_wrong("cluster", "Set ELASTIC_URL to the address behind the redirect");
+    assert!(!said.found("cluster").contains("Set ELASTIC_URL"), "one cure: {}", said.text);
     fake.script(|_| Act::Answer(401, "{}"));
     check(&sim, &folder, &on).assert_wrong("cluster", "ELASTIC_AUTH");
     fake.script(|_| Act::Close);
     check(&sim, &folder, &on).assert_wrong("cluster", "ELASTIC_URL");
     let nobody = format!("http://127.0.0.1:{}", support::free_port());
     let said = check(&sim, &folder, &[("ELASTIC_URL", &nobody)]);
-    said.assert_wrong("cluster", "look whether it runs and ELASTIC_URL leads to it, and check the firewall");
+    said.assert_wrong("cluster", "Check that the cluster is up and that ELASTIC_URL is right.");
     assert!(!said.found("cluster").contains("firewall"), "one cure: {}", said.text);
 }

@@ -407,10 +407,8 @@ impl Indexer {
         };
         if held.is_refusal() {
             self.status.clear(Code::ElasticUnreachable);
-            let does = match held.cause {
-                Cause::Blocked => format!("takes no writes to {:?}, which is read-only", self.settings.index),
-                _ => format!("refuses us {:?}", self.settings.index),
-            };
+            let does = if held.cause == Cause::Blocked { "blocks writes to" } else { "refuses us writes to" };
+            let does = format!("{does} {:?}", self.settings.index);
             self.status.raise(Code::ElasticRefused, Problem::new(what(&does), held.cure()));
             return later;
         }

@@ -83,7 +83,8 @@ struct Limits {
 struct Refusals {
     reason: String,
     documents: usize,
-    since: Instant,
+    /// Since when they are enough for the index to be at fault.
+    enough_since: Option<Instant>,
 }
 
 impl Sender {
@@ -249,13 +250,13 @@ impl Sender {
             self.refusals = None;
             return false;
         };
-        let refusals = match self.refusals.take() {
-            Some(refusals) if refusals.reason == reason => {
-                Refusals { documents: refusals.documents + documents, ..refusals }
-            }
-            _ => Refusals { reason, documents, since: now },
+        let mut refusals = match self.refusals.take() {
+            Some(refusals) if refusals.reason == reason => refusals,
+            _ => Refusals { reason, documents: 0, enough_since: None },
         };
-        let is_index = refusals.documents >= REFUSED_ALIKE_MIN && now < refusals.since + self.alike_wait;
+        refusals.documents += documents;
+        let is_index = refusals.documents >= REFUSED_ALIKE_MIN
+            && now < *refusals.enough_since.get_or_insert(now) + self.alike_wait;
         self.refusals = Some(refusals);
         is_index
     }
