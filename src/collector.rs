@@ -104,10 +104,12 @@ impl Collector {
         let (reopen, reopened) = bounded(1);
         let (frames_in, frames) = bounded(BATCHES_MAX);
         let (pages_in, pages) = bounded(PAGES_MAX);
-        let (ended_in, ended) = bounded(3);
+        let (ended_in, ended) = bounded(4);
         let refused = |stage: &str, error| Fault::Other(format!("cannot start the {stage} thread: {error}"));
 
-        writer.fill_cluster().map_err(Fault::Other)?;
+        if let Some(thread) = writer.start_indexer().map_err(Fault::Other)? {
+            watch("indexer", thread, ended_in.clone()).map_err(|e| refused("indexer", e))?;
+        }
         let inbox = Inbox { frames, session: pages, reopen: reopened, stop: stopped.clone() };
         let handle = thread::spawn("writer", move || writer.run(inbox)).map_err(|e| refused("writer", e))?;
         watch("writer", handle, ended_in.clone()).map_err(|e| refused("writer", e))?;

@@ -50,6 +50,13 @@ impl Gauge {
         self.0.store(value, Ordering::Relaxed);
     }
 
+    /// Adds to a value that is set.
+    pub fn add(&self, n: i64) {
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |value| {
+            (value != i64::MIN).then(|| value.saturating_add(n))
+        });
+    }
+
     pub fn get(&self) -> Option<i64> {
         Some(self.0.load(Ordering::Relaxed)).filter(|value| *value != i64::MIN)
     }

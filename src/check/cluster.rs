@@ -8,17 +8,18 @@ use super::Findings;
 use super::index::{self, Cluster};
 use crate::clock::Clock;
 use crate::config::{Config, Elastic};
-use crate::elastic::carrier::Carrier;
-use crate::elastic::probe::{self, Greeting};
+use crate::elastic::probe::{Greeting, PROBE_TIMEOUT, Server, greet};
 use crate::elastic::setup::{self, Found, Setup};
+use crate::elastic::transport::{Transport, percent_encoded};
+use crate::elastic::verdict::Cause;
 use crate::status::Problem;
 
 pub(super) fn check(config: &Config, clock: &Clock, out: &Findings) {
     let Some(elastic) = &config.elastic else {
         return out.ok("cluster", "off: ELASTIC_URL is not set");
     };
-    let carrier = match Carrier::new(elastic, &config.network, clock.clone()) {
-        Ok(carrier) => carrier,
+    let transport = match Transport::new(elastic, &config.network, clock.clone()) {
+        Ok(transport) => transport,
         Err(error) => {
             return out.bad(
                 "cluster",
@@ -27,88 +28,86 @@ pub(super) fn check(config: &Config, clock: &Clock, out: &Findings) {
             );
         }
     };
-    let encoded = setup::encoded(&elastic.index);
+    let encoded = percent_encoded(&elastic.index);
     let mut works = None;
-    for (node, (shown, greeting)) in probe::reach(&carrier).into_iter().enumerate() {
-        let ask = |method: Method, path: &str, body: Option<&str>| {
-            let answer = carrier.call(node, method, path, body, index::REQUEST_TIME_MAX);
-            answer.map(|reply| (reply.status, reply.body)).map_err(|failure| failure.why)
-        };
+    for (node, url) in transport.urls().iter().enumerate() {
+        let ask = |method: Method, path: &str, body: Option<&str>| ask(&transport, node, method, path, body);
         let cluster = Cluster { ask: &ask, index: &elastic.index, encoded: &encoded };
-        match judge(greeting, elastic.authorization.is_some(), &cluster) {
-            Ok(found) => {
-                out.ok("cluster", format_args!("{shown}: {found}"));
-                works = works.or(Some(node));
+        match judge(greet(&transport, node, 2 * PROBE_TIMEOUT), &cluster) {
+            Ok(server) => {
+                let login = if elastic.authorization.is_some() { "login accepted" } else { "no login set" };
+                let name = server.as_ref().map_or("version not visible for this login", |server| &server.name);
+                out.ok("cluster", format_args!("{url}: {name}; {login}"));
+                works = works.or(Some((node, server.map(|server| server.product).unwrap_or_default())));
             }
-            Err(problem) => out.bad("cluster", format_args!("{shown}: {}", problem.what), problem.cure),
+            Err(problem) => out.bad("cluster", format_args!("{url}: {}", problem.what), problem.cure),
         }
     }
-    let Some(node) = works else { return };
-    let ask = |method: Method, path: &str, body: Option<&str>| {
-        let answer = carrier.call(node, method, path, body, index::REQUEST_TIME_MAX);
-        answer.map(|reply| (reply.status, reply.body)).map_err(|failure| failure.why)
-    };
+    let Some((node, product)) = works else { return };
+    let ask = |method: Method, path: &str, body: Option<&str>| ask(&transport, node, method, path, body);
     let cluster = Cluster { ask: &ask, index: &elastic.index, encoded: &encoded };
-    template(elastic, &carrier, node, out);
+    template(elastic, &Setup { transport: &transport, node, index: &elastic.index, product }, out);
     cluster.check_settings(out);
     cluster.check_write(clock, out);
 }
 
-/// What a node's greeting shows, or what is wrong with it.
-fn judge(greeting: Greeting, has_login: bool, cluster: &Cluster<'_>) -> Result<String, Problem> {
-    const REACH: &str = "Check that the cluster is up and that ELASTIC_URL is right.";
-    match greeting {
-        Greeting::Alive { server: Some(server) } if is_too_old(&server) => Err(Problem::new(
-            format!("{server} has no composable index templates"),
-            "Update it to Elasticsearch 7.8 or newer, or to OpenSearch.",
-        )),
-        Greeting::Alive { server: None } if !cluster.is_one() => Err(Problem::new(
-            "it answers, but not as a cluster",
-            "Check that ELASTIC_URL is the address of Elasticsearch or OpenSearch, with its path prefix if it has one.",
-        )),
-        Greeting::Alive { server } => {
-            let server = server.unwrap_or_else(|| "version not visible for this login".to_owned());
-            Ok(format!("{server}; {}", if has_login { "login accepted" } else { "no login set" }))
+/// Asks a node; what it repeats of the login is masked.
+fn ask(transport: &Transport, node: usize, method: Method, path: &str, body: Option<&str>) -> index::Answer {
+    match transport.call(node, method, path, body.unwrap_or(""), index::REQUEST_TIME_MAX) {
+        Ok(reply) => {
+            let mut text = String::from_utf8_lossy(&reply.body).into_owned();
+            transport.mask(&mut text);
+            Ok((reply.status, text.into_bytes()))
         }
-        Greeting::Refused(why) => {
-            Err(Problem::new(why, "Check ELASTIC_AUTH: user:pass, \"ApiKey …\" or \"Bearer …\"."))
-        }
-        // A dial's cure speaks of any peer.
-        Greeting::Absent(why) => Err(Problem::new(why.split("; ").next().unwrap_or_default(), REACH)),
+        Err(failure) => Err(failure.why),
     }
 }
 
-/// Whether this server, as its greeting names it, lacks the index templates that came with Elasticsearch 7.8.
+/// What a node's greeting shows, or what is wrong with it.
+fn judge(greeting: Greeting, cluster: &Cluster<'_>) -> Result<Option<Server>, Problem> {
+    match greeting {
+        Greeting::Alive(Some(Server { name, .. })) if is_too_old(&name) => Err(Problem::new(
+            format!("{name} has no composable index templates"),
+            "Update it to Elasticsearch 7.8 or newer, or to OpenSearch.",
+        )),
+        Greeting::Alive(None) if !cluster.is_one() => Err(Problem::new(
+            "it answers, but not as a cluster",
+            "Check that ELASTIC_URL is the address of Elasticsearch or OpenSearch, with its path prefix if it has one.",
+        )),
+        Greeting::Alive(server) => Ok(server),
+        Greeting::Absent(held) => Err(Problem::new(held.why.clone(), held.cure())),
+    }
+}
+
 fn is_too_old(server: &str) -> bool {
     let Some(version) = server.strip_prefix("Elasticsearch ") else { return false };
     let mut numbers = version.split('.').map_while(|number| number.parse::<u32>().ok());
     numbers.next().is_some_and(|major| (major, numbers.next().unwrap_or(0)) < (7, 8))
 }
 
-fn template(elastic: &Elastic, carrier: &Carrier, node: usize, out: &Findings) {
+fn template(elastic: &Elastic, setup: &Setup<'_>, out: &Findings) {
     const NAME: &str = "cluster template";
-    const CURE: &str = "Give the user the right to manage index templates, or put what `audiohook-collector template` \
-                        prints yourself and set ELASTIC_SETUP=false.";
-    match probe::template(carrier, node, &elastic.index) {
-        Ok(Found::Present) => out.ok(NAME, "there"),
+    match setup.look() {
+        Ok(Found::Decided { maps_raw_event: true, .. }) => {
+            out.problem(NAME, &setup::dynamic_problem(&elastic.index));
+        }
+        Ok(Found::Decided { exists: true, .. }) => out.ok(NAME, format_args!("{} has its mapping", elastic.index)),
+        Ok(Found::Decided { .. }) => out.ok(NAME, "there"),
         Ok(Found::Left(why)) => out.ok(NAME, format_args!("left to you: {why}")),
-        Ok(Found::Absent { decides, .. }) => {
-            let next = if elastic.setup {
-                "absent; the collector creates it"
-            } else {
-                "absent, and ELASTIC_SETUP is false: the cluster guesses each field's type"
-            };
-            let other = decides.map_or_else(String::new, |name| format!("; until then the template {name:?} decides"));
-            out.ok(NAME, format_args!("{next}{other}"));
+        Ok(Found::Nothing) if elastic.setup => out.ok(NAME, "absent; the collector creates it"),
+        Ok(Found::Nothing) => {
+            out.ok(NAME, "absent, and ELASTIC_SETUP is false: the cluster guesses each field's type");
         }
-        Err(Setup::Refused(why)) if elastic.setup => out.bad(NAME, why, CURE),
-        Err(Setup::Refused(why)) => {
-            out.ok(NAME, format_args!("not visible: {why}; ELASTIC_SETUP is false, so it is not needed"))
+        Err(held) if held.is_refusal() && !elastic.setup => {
+            out.ok(NAME, format_args!("not visible: {}; ELASTIC_SETUP is false, so it is not needed", held.why));
         }
-        Err(Setup::Failed(why) | Setup::Busy(why) | Setup::Unreachable(why)) => {
-            out.bad(NAME, why, "Check the cluster's log.");
-        }
-        Err(other) => out.ok(NAME, format_args!("{other:?}")),
+        Err(held) if held.cause == Cause::Rights => out.bad(
+            NAME,
+            held.why,
+            "Give the user the right to manage index templates, or put what `audiohook-collector template` prints \
+             yourself and set ELASTIC_SETUP=false.",
+        ),
+        Err(held) => out.bad(NAME, &held.why, held.cure()),
     }
 }
 

@@ -25,9 +25,8 @@ use twox_hash::XxHash3_64;
 
 use crate::clock::Millis;
 use crate::config::files::with_suffix;
-use crate::elastic::BacklogDropped;
+use crate::elastic::{BacklogDropped, Progress};
 use crate::message::{ChannelState, Definition};
-use crate::output::identity::Cursor;
 use crate::output::regular;
 
 /// Only the owner may read a channel's id.
@@ -52,7 +51,7 @@ pub struct State {
     pub definitions: Vec<Definition>,
     pub channel: Option<ChannelState>,
     /// What the cluster has: kept as it is while ELASTIC_URL is off.
-    pub cursor: Option<Cursor>,
+    pub cursor: Option<Progress>,
     /// What was deleted before the cluster had it, for the hour that it is said.
     pub backlog_dropped: Option<BacklogDropped>,
 }

@@ -322,7 +322,10 @@ impl Session {
         if is_known || index_since <= piece.from - 2 * MARGIN_MS {
             return true;
         }
-        log::debug!("the index does not reach back to {}: reading the records from the files", format_millis(piece.from));
+        log::debug!(
+            "the index does not reach back to {}: reading the records from the files",
+            format_millis(piece.from)
+        );
         let beat = &self.beat;
         let all = Range { from: piece.from, to: until.min(index_since).max(piece.to) };
         let can_be_halved = self.reading.history.can_be_halved();
