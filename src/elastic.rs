@@ -20,7 +20,6 @@ pub mod template;
 pub mod transport;
 pub mod verdict;
 
-pub use crate::output::backups::{Dropped, Keep};
 pub use crate::output::identity::{Cursor, FileIdentity};
 pub use handle::{BacklogDropped, IndexerHandle, Progress};
 pub use indexer::Indexer;

@@ -23,6 +23,8 @@ pub struct Source {
     ahead: i64,
     /// Where the last run was, until the files were counted.
     previous: Option<Progress>,
+    /// Whether the cursor's file was found.
+    found: bool,
     is_at_end: bool,
     /// The cursor while the file that comes next has no line yet.
     passed: Option<Cursor>,
@@ -51,6 +53,7 @@ impl Source {
             redaction: Redaction::new(&output.redact_fields),
             ahead: 0,
             previous,
+            found,
             is_at_end: false,
             passed: None,
             deletions: 0,
@@ -71,9 +74,14 @@ impl Source {
         self.reader.unread_bytes()
     }
 
-    /// Counts what is in the files. What the last run left behind and is not there any more, is lost.
+    /// Counts what is in the files, unless the state says it. What the last run left behind and is not there any more, is
+    /// lost: behind a cursor whose file is there, the end of the files shows it.
     pub fn count(&mut self, shared: &Shared) {
         let pending = self.previous.take().map_or(0, |progress| progress.pending);
+        if self.found && pending > 0 {
+            self.ahead += pending as i64;
+            return;
+        }
         match self.reader.count_unread() {
             Ok(lines) => {
                 shared.report_dropped(&mut shared.lock(), pending.saturating_sub(lines));
