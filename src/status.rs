@@ -173,8 +173,12 @@ impl Status {
 
     /// Says that a problem is gone; logged if its beginning was.
     pub fn clear(&self, code: Code) {
-        let since = lock(&self.reasons).clear(code);
-        if let Some(since) = since {
+        let (since, is_derived) = {
+            let mut reasons = lock(&self.reasons);
+            (reasons.clear(code), code.is_derived(&reasons.codes()))
+        };
+        // A start that ends because its cause is known by now is not ready.
+        if let Some(since) = since.filter(|_| !is_derived) {
             log_resolved(code, self.clock.wall() - since);
         }
     }

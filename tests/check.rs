@@ -495,7 +495,7 @@ fn a_proxy_that_refuses_the_connection_is_told_as_the_proxy() {
     let said = check(&sim, &folder, &[("GENESYS_LOGIN_URL", "https://login.invalid"), ("HTTPS_PROXY", &proxy)]);
     assert_eq!(said.wrong(), ["time", "login host", "token"], "{}", said.text);
     let cure = said.check("login host")["cure"].as_str().unwrap();
-    assert!(cure.starts_with("Check that HTTPS_PROXY names the proxy"), "{cure}");
+    assert!(cure.starts_with("Check that the proxy runs at the host and port in HTTPS_PROXY"), "{cure}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use super::service::{DIAL_LIMIT, a_few, host};
 use super::{Findings, api_facts};
 use crate::config::{Config, Delivery};
 use crate::genesys::api::{Api, Channels};
+use crate::genesys::channel::{Cause, Rejection};
 use crate::genesys::error::{ApiError, Kind};
 use crate::genesys::topics::{self, Plan};
 use crate::message::{ChannelState, Closed};
@@ -22,15 +23,15 @@ use crate::writer::state;
 /// Channels of one client, at most: one more pushes another out.
 const CHANNELS_MAX: usize = 20;
 
-/// `tried`: the streaming host that was looked at already.
-pub(super) fn check(
-    config: &Config,
-    api: &mut Api,
-    plan: &Plan,
-    tried: Option<&str>,
-    dialer: &Arc<Dialer>,
-    out: &Findings,
-) {
+/// What earlier checks found out.
+pub(super) struct Tried {
+    /// The definitions are the service's own: of the built-in list some may not exist.
+    pub is_confirmed: bool,
+    /// The streaming host that was looked at already.
+    pub streaming: Option<String>,
+}
+
+pub(super) fn check(config: &Config, api: &mut Api, plan: &Plan, tried: &Tried, dialer: &Arc<Dialer>, out: &Findings) {
     transport(config, api, out);
     let (channel, is_new) = match channel(config, api) {
         Ok(Some(found)) => found,
@@ -48,10 +49,10 @@ pub(super) fn check(
     let how = if is_new { "created" } else { "an empty one is used again" };
     out.ok("channel", format_args!("{how}: {}, for {hours:.1} h", mask(&channel.id)));
     let place = |address: &str| Target::parse(address).ok().map(|target| (target.host, target.port));
-    if tried.is_none_or(|tried| place(tried) != place(&channel.connect_uri)) {
+    if tried.streaming.as_ref().is_none_or(|tried| place(tried) != place(&channel.connect_uri)) {
         host("streaming host", &channel.connect_uri, dialer, out);
     }
-    let is_subscribed = subscriptions(api, plan, &channel, out);
+    let is_subscribed = subscriptions(api, plan, &channel, tried.is_confirmed, out);
     let uri = Secret::new(channel.connect_uri.clone());
     match reader::ping(&uri, dialer, DIAL_LIMIT) {
         Ok(time) => out.ok("socket", format_args!("open; a ping was answered in {} ms", time.as_millis())),
@@ -111,7 +112,7 @@ fn channel(config: &Config, api: &mut Api) -> Result<Option<(ChannelState, bool)
 }
 
 /// Subscribes to every topic and reports which were rejected and why; whether the service took any.
-fn subscriptions(api: &mut Api, plan: &Plan, channel: &ChannelState, out: &Findings) -> bool {
+fn subscriptions(api: &mut Api, plan: &Plan, channel: &ChannelState, is_confirmed: bool, out: &Findings) -> bool {
     let found = match api.subscribe(&channel.id, &plan.topics, Method::PUT) {
         Ok(found) => found,
         Err(error) => {
@@ -119,24 +120,31 @@ fn subscriptions(api: &mut Api, plan: &Plan, channel: &ChannelState, out: &Findi
             return false;
         }
     };
-    let rejected: Vec<String> =
-        found.iter().filter_map(|one| one.rejected.as_ref().map(|why| format!("{} ({why})", one.topic))).collect();
-    let taken = found.len() - rejected.len();
-    if rejected.is_empty() {
-        out.ok("subscriptions", format_args!("all {taken} topics are permitted"));
-    } else {
-        let names: Vec<&str> = rejected.iter().map(String::as_str).collect();
-        out.bad(
-            "subscriptions",
-            format_args!(
-                "{} of {} topics were rejected ({}); their events come from the history alone, up to CATCH_UP_INTERVAL late",
-                rejected.len(),
-                found.len(),
-                a_few(&names)
-            ),
-            "Give the OAuth client a role with the missing permission (Admin > Integrations > OAuth > the client > Roles).",
-        );
+    let rejections = found.iter().filter_map(|one| one.rejected.as_ref().map(|why| (&one.topic, why)));
+    let taken = found.len() - rejections.clone().count();
+    let is_wrong = |why: &Rejection| is_confirmed || why.cause == Cause::Permission;
+    let wrong: Vec<(&String, &Rejection)> = rejections.filter(|(_, why)| is_wrong(why)).collect();
+    if wrong.is_empty() {
+        out.ok("subscriptions", format_args!("{taken} topics are permitted"));
+        return taken > 0;
     }
+    let names: Vec<String> = wrong.iter().map(|(topic, why)| format!("{topic} ({why})")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let cure = if wrong.iter().any(|(_, why)| why.cause == Cause::Permission) {
+        "Give the OAuth client a role with the missing permission (Admin > Integrations > OAuth > the client > Roles)."
+    } else {
+        "Check the reason, and that TOPICS_FILE names topics that exist."
+    };
+    out.bad(
+        "subscriptions",
+        format_args!(
+            "{} of {} topics were rejected ({}); their events come from the history alone, up to CATCH_UP_INTERVAL late",
+            wrong.len(),
+            found.len(),
+            a_few(&names)
+        ),
+        cure,
+    );
     taken > 0
 }
 

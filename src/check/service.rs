@@ -20,6 +20,8 @@ pub(super) const DIAL_LIMIT: Duration = Duration::from_secs(5);
 /// A clock that differs from the service's by more is wrong: receipt times are off by as much.
 const CLOCK_TOLERANCE_MS: i64 = 60_000;
 const HOUR_MS: Millis = 3_600_000;
+/// Answers until the service's time is known, at most.
+const ANSWERS_MAX: u32 = 4;
 /// Names that are listed, at most.
 const NAMED_MAX: usize = 12;
 
@@ -27,8 +29,18 @@ const NAMED_MAX: usize = 12;
 pub(super) fn check(config: &Config, dialer: &Arc<Dialer>, clock: &Clock, out: &Findings) {
     let genesys = &config.genesys;
     let mut api = Api::new(genesys, dialer.clone(), clock.clone());
-    // The first answer shows the service's time.
     let login = api.log_in();
+    let mut listed = None;
+    for _ in 0..ANSWERS_MAX {
+        // Several answers must agree before the service's time is known.
+        if login.is_err() || listed.is_some() && api.service().is_known() {
+            break;
+        }
+        listed = Some(api.definitions());
+        if matches!(&listed, Some(Err(error)) if error.kind == Kind::Network) {
+            break;
+        }
+    }
     time(&api, login.is_ok(), out);
     host("login host", &genesys.login_url, dialer, out);
     host("api host", &genesys.api_url, dialer, out);
@@ -44,7 +56,7 @@ pub(super) fn check(config: &Config, dialer: &Arc<Dialer>, clock: &Clock, out: &
     }
     let hours = api.token().map_or(0, |token| token.life.as_secs().div_ceil(3600));
     out.ok("token", format_args!("logged in; token valid for {hours} h"));
-    let definitions = definitions(&mut api, out);
+    let definitions = listed.and_then(|listed| definitions(listed, out));
     let plan = topics::plan(genesys.topics.as_deref(), definitions.as_deref());
     if !topics(&plan, genesys.topics.is_some(), definitions.as_deref(), out) {
         return;
@@ -56,7 +68,8 @@ pub(super) fn check(config: &Config, dialer: &Arc<Dialer>, clock: &Clock, out: &
         return out.ok("subscriptions", "not needed: GENESYS_DELIVERY is history, so no socket is opened");
     }
     let tried = is_streaming_known.then_some(streaming);
-    notifications::check(config, &mut api, &plan, tried.as_deref(), dialer, out);
+    let tried = notifications::Tried { is_confirmed: definitions.is_some(), streaming: tried };
+    notifications::check(config, &mut api, &plan, &tried, dialer, out);
 }
 
 fn time(api: &Api, is_logged_in: bool, out: &Findings) {
@@ -105,8 +118,8 @@ pub(super) fn host(name: &'static str, url: &str, dialer: &Dialer, out: &Finding
     out.ok(name, format_args!("{} reached {way} in {ms} ms; {trust}", target.host));
 }
 
-fn definitions(api: &mut Api, out: &Findings) -> Option<Vec<Definition>> {
-    let all = match api.definitions() {
+fn definitions(listed: Result<Vec<Definition>, ApiError>, out: &Findings) -> Option<Vec<Definition>> {
+    let all = match listed {
         Ok(all) => all,
         Err(error) => {
             out.problem("definitions", &error.problem());

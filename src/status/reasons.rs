@@ -73,7 +73,8 @@ impl Reasons {
         self.raised.remove(&code).filter(|raised| raised.is_logged).map(|raised| raised.reason.since)
     }
 
-    fn codes(&self) -> Vec<Code> {
+    /// The codes that are raised.
+    pub fn codes(&self) -> Vec<Code> {
         self.raised.keys().copied().collect()
     }
 
