@@ -186,12 +186,15 @@ impl Simulator {
 
     /// Adds a definition, or replaces the one with its id.
     pub fn define(&self, definition: Definition) {
-        self.shared.change(|state| state.definitions.insert(definition.id.clone(), Arc::new(definition)));
+        self.shared.change(|state| {
+            state.gone.remove(&definition.id);
+            state.definitions.insert(definition.id.clone(), definition);
+        });
     }
 
     /// Takes a definition away; its events stay in the history.
     pub fn undefine(&self, id: &str) {
-        self.shared.change(|state| state.definitions.remove(id));
+        self.shared.change(|state| state.gone.insert(id.to_owned()));
     }
 
     /// Milliseconds since 1970 by the service's clock.

@@ -48,7 +48,7 @@ pub(super) fn answer(shared: &Shared, request: &Request) -> Answer {
 fn authorized(shared: &Shared, state: &mut State, call: Call, request: &Request) -> Answered {
     let client = authorize(state, request)?;
     match call {
-        Call::Definitions => Ok(Answer::json(200, list_json(&state.definitions))),
+        Call::Definitions => Ok(Answer::json(200, list_json(&state.definitions, &state.gone))),
         Call::History => history_page(shared, state, request).map_err(|message| bad(&message)),
         Call::Counts => counts(shared, state, request).map_err(|message| bad(&message)),
         Call::AvailableTopics => Ok(topics::available(state, &request.values("expand").collect::<Vec<_>>().join(","))),

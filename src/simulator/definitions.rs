@@ -1,7 +1,6 @@
 //! The event definitions that the service offers: `GET /api/v2/usage/events/definitions`, all or one.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -38,15 +37,18 @@ const CATALOGUE: [(&str, &str, &str); 10] = [
 ];
 
 /// All definitions, by id.
-pub(super) type Definitions = BTreeMap<String, Arc<Definition>>;
+pub(super) type Definitions = BTreeMap<String, Definition>;
 
 pub(super) fn catalogue() -> Definitions {
-    CATALOGUE.iter().map(|(id, name, text)| ((*id).to_owned(), Arc::new(Definition::new(id, name, text)))).collect()
+    CATALOGUE.iter().map(|(id, name, text)| ((*id).to_owned(), Definition::new(id, name, text))).collect()
 }
 
-/// The answer with all of them.
-pub(super) fn list_json(definitions: &Definitions) -> Value {
-    let to_json = |(id, of): (&String, &Arc<Definition>)| json!({"id": id, "name": of.name, "description": of.description, "selfUri": self_uri(id)});
-    let entities: Vec<Value> = definitions.iter().map(to_json).collect();
+/// The answer with all of them, those that are gone left out.
+pub(super) fn list_json(definitions: &Definitions, gone: &BTreeSet<String>) -> Value {
+    let listed = definitions.iter().filter(|(id, _)| !gone.contains(*id));
+    let to_json = |(id, of): (&String, &Definition)| {
+        json!({"id": id, "name": of.name, "description": of.description, "selfUri": self_uri(id)})
+    };
+    let entities: Vec<Value> = listed.map(to_json).collect();
     json!({"entities": entities, "selfUri": "/api/v2/usage/events/definitions"})
 }

@@ -3,7 +3,7 @@
 //! One lock over everything, and one condition that each change notifies. Must never be held over a read or a write of a
 //! connection.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -25,6 +25,8 @@ pub(super) struct State {
     pub tokens: Tokens,
     pub channels: Channels,
     pub definitions: Definitions,
+    /// Those that are not listed any more.
+    pub gone: BTreeSet<String>,
     pub history: History,
     pub rules: Vec<Rule>,
     /// Raised by each healing, so that what hangs notices the end of its fault.
@@ -114,7 +116,7 @@ impl Shared {
     pub fn template(&self, event: Event) -> Arc<Template> {
         self.change(|state| {
             let id = &event.definition;
-            let new = || Arc::new(Definition::new(id, "New event", ""));
+            let new = || Definition::new(id, "New event", "");
             let definition = state.definitions.entry(id.clone()).or_insert_with(new).clone();
             Arc::new(Template::new(event, &definition))
         })
