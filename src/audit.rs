@@ -1,466 +1,328 @@
-//! The audit: are the files and Genesys's own counts of one mind?
+//! The command `audit`: are the files and Genesys Cloud's own counts in agreement?
 //!
-//! Deals with: one settled interval, piece by piece. The service's counts per definition are held against the files;
-//! where they differ, that piece's history is read and matched with the records by the rules of the window. So an
-//! operator can prove that nothing is missing. One request a step, so that the session has time for its other duties.
-//! Must never: write; what is missing is handed, a page at a time, to whoever does.
+//! One settled interval, piece by piece. The service's counts per definition are compared with the files; where they
+//! differ, or where events are equal but for their time, the rows of that piece are read and judged by
+//! [`reconcile`]: the function by which the collector decides what to append. On request missing rows are appended.
 //!
-//! Pieces hold so many records at most, and the rows of what is missing are read a second time rather than kept: memory
-//! stays at a few MiB, whatever an hour holds.
-//!
-//! Source: `POST /api/v2/usage/events/aggregates/query`. Whether an interval's end is included is not documented, and
-//! rows that are equal in every field are one event: so counts that differ prove nothing yet, only the rows do.
+//! Source of the counts: `POST /api/v2/usage/events/aggregates/query`. Whether an interval's end is included is not
+//! documented, so counts that differ prove nothing yet; only the rows do.
 
 mod command;
-mod files;
-mod matching;
+pub mod files;
 mod report;
-#[cfg(test)]
-mod tests;
 
-use std::collections::{HashMap, HashSet};
-use std::time::{Duration, Instant};
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
-use self::files::{Extra, Files, Loaded, extra, take_repeated};
-use self::matching::{Row, unmatched};
+use crossbeam_channel::never;
+
 use self::report::{entry, record_entry};
 use crate::clock::{Clock, Millis, format_millis};
 use crate::config::Config;
+use crate::dedup::reconcile::reconcile;
+use crate::dedup::rows::Span;
+use crate::dedup::{MARGIN_MS, Range, Record};
 use crate::event::{Definitions, Identity, Redaction};
 use crate::genesys::api::Api;
 use crate::genesys::error::{ApiError, Kind};
-use crate::genesys::history::{History, Next};
-use crate::message::{Definition, Page};
+use crate::genesys::history::{History, Next, Read};
+use crate::message::{Definition, Page, Purpose};
 use crate::output::Flow;
-use crate::window::{RECEIPT_DELAY_MS, Sighting, TOLERANCE_MS};
 
 pub use command::run;
 pub use report::{Counted, Entry, Report};
 
-/// Records of a piece, about; so many times as many rows or records, and the piece is halved.
-const RECORDS_MAX: usize = 10_000;
-const CROWDED: usize = 4;
+/// Records or rows of a piece, at most; where there are more, it is halved.
+const PIECE_EVENTS_MAX: usize = 20_000;
 
-/// Lines of the files that are looked through where other duties wait, at most: more than a hundred a second for an hour.
-pub const LINES_MAX: usize = 400_000;
-
-/// Records are counted by the minute before pieces are cut.
-const MINUTE_MS: i64 = 60_000;
-/// No piece is cut shorter because of what it holds.
+/// No piece is halved below this, in milliseconds.
 const PIECE_MS_MIN: i64 = 1_000;
-/// No piece is cut shorter because the service refuses to count longer ones.
-const COUNTED_MS_MIN: i64 = MINUTE_MS;
-
-/// How far beyond a piece rows and records are looked at: a pair may stand on both sides of an edge.
-const MARGIN_MS: i64 = 2 * TOLERANCE_MS;
 
 /// Missing and extra events that are listed, at most; what is beyond is only counted.
 const LISTED_MAX: usize = 5_000;
 
-/// What a step brought.
-pub enum Step {
-    /// The rate allows the next request after this.
-    Wait(Duration),
-    More,
-    /// These rows are missing in the files. Whoever appends them does so before the next step.
-    Missing(Page),
-    Done(Report),
-}
-
-/// Why an audit could not go on.
-#[derive(Debug)]
-pub enum Failed {
-    Api(ApiError),
-    Files(std::io::Error),
-}
-
-impl std::fmt::Display for Failed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Api(error) => error.fmt(f),
-            Self::Files(error) => write!(f, "cannot read the files: {error}"),
-        }
-    }
-}
+/// How often a request that failed is tried again.
+const TRIES: u32 = 5;
+const RETRY: Duration = Duration::from_secs(2);
 
 /// An audit under way.
-pub struct Audit {
-    files: Files,
-    redaction: Redaction,
-    definitions: Definitions,
-    from: Millis,
-    to: Millis,
+struct Audit<'a> {
+    config: &'a Config,
+    api: &'a mut Api,
+    clock: &'a Clock,
     history: History,
-    records_max: usize,
-    lines_max: usize,
-    /// What the files may have lost is not missing.
-    only_held: bool,
-    /// The service does not count: each definition's rows are read.
-    is_uncounted: bool,
-    begins_later: bool,
-    /// Records of each minute since `from`; `None`: they were not counted yet.
-    minutes: Option<Vec<u32>>,
-    /// How long a piece may be now, and the longest that the service counts.
-    piece_ms: i64,
-    piece_ms_max: i64,
-    piece: Option<Piece>,
-    /// From here on everything before this was compared: the files may have lost what is older.
-    begun: Millis,
-    compared: Millis,
+    ids: Vec<String>,
+    definitions: Definitions,
+    redaction: Redaction,
     counted: Vec<Counted>,
-    missing: Vec<Entry>,
-    missing_count: u64,
-    extra: Vec<Entry>,
-    extra_count: u64,
+    missing: Found,
+    extra: Found,
 }
 
-/// The piece that is being compared: its counts differ.
-struct Piece {
-    from: Millis,
-    to: Millis,
-    records: Vec<Sighting>,
-    differing: Vec<String>,
-    /// Where its rows may stand, and those of its records that have no time of their own.
-    rows_from: Millis,
-    rows_to: Millis,
-    /// What each definition has, there and here.
-    counts: Vec<(u64, u64)>,
-    extras: Vec<Extra>,
-    stage: Stage,
+/// Events that one side has and the other has not.
+#[derive(Default)]
+struct Found {
+    entries: Vec<Entry>,
+    count: u64,
 }
 
-enum Stage {
-    /// Its rows are read.
-    Compare(Vec<Row>),
-    /// They are read again, for these that have no record.
-    Fetch(HashSet<Row>),
+impl Found {
+    fn add(&mut self, entry: Entry) {
+        self.count += 1;
+        if self.entries.len() < LISTED_MAX {
+            self.entries.push(entry);
+        }
+    }
 }
 
-impl Audit {
-    /// Of the interval from `from` up to `to`, which must be settled, for these definitions, but for those whose rows the
-    /// writer filters; `known` is what it knows of each. `history` is read with nobody else.
-    pub fn new(
-        config: &Config,
-        history: History,
-        mut ids: Vec<String>,
-        known: &[Definition],
-        (from, to): (Millis, Millis),
-    ) -> Self {
+/// A row of a piece.
+struct Row {
+    time: Range,
+    received: Millis,
+    text: String,
+}
+
+/// What both sides have of one content, in a piece and its margins.
+#[derive(Default)]
+struct Content {
+    /// The place of its definition among those that are audited.
+    definition: usize,
+    rows: Vec<Row>,
+    /// The records, and how often the line of each stands in the files.
+    records: Vec<(Record, usize)>,
+}
+
+type Contents = HashMap<u64, Content>;
+
+impl<'a> Audit<'a> {
+    /// Of these definitions, but for those whose rows are not AudioHook's; `known` is what the collector knows of each.
+    fn new(config: &'a Config, api: &'a mut Api, clock: &'a Clock, mut ids: Vec<String>, known: &[Definition]) -> Self {
         let definitions = Definitions::new(known);
         ids.retain(|id| definitions.is_audiohook(id));
+        let history = History::new(api.api_url(), config.catch_up.rate);
         let counted = ids.iter().map(|id| Counted { id: id.clone(), genesys: 0, file: 0 }).collect();
-        Self {
-            files: Files {
-                output: config.output.clone(),
-                ids,
-                row_delay_ms: config.catch_up.overlap.as_millis() as i64 + RECEIPT_DELAY_MS,
-            },
-            redaction: Redaction::new(&config.output.redact_fields),
-            definitions,
-            from,
-            to,
-            history,
-            records_max: RECORDS_MAX,
-            lines_max: usize::MAX,
-            only_held: true,
-            is_uncounted: false,
-            begins_later: false,
-            minutes: None,
-            piece_ms: to - from,
-            piece_ms_max: to - from,
-            piece: None,
-            begun: from,
-            compared: from,
-            counted,
-            missing: Vec::new(),
-            missing_count: 0,
-            extra: Vec::new(),
-            extra_count: 0,
-        }
+        let redaction = Redaction::new(&config.output.redact_fields);
+        let (missing, extra) = Default::default();
+        Self { config, api, clock, history, ids, definitions, redaction, counted, missing, extra }
     }
 
-    /// Looks through no more than so many lines of the files: with more of them it begins later.
-    pub fn within(self, lines_max: usize) -> Self {
-        Self { lines_max, ..self }
-    }
-
-    /// What the files no longer hold is missing as well, and a service that does not count hinders nothing.
-    pub fn of_all(self) -> Self {
-        Self { only_held: false, ..self }
-    }
-
-    /// One step: a request at most. `pulse` is called while files are read.
-    ///
-    /// # Errors
-    /// When the service or a file cannot be read; the step may be tried again.
-    pub fn step(&mut self, api: &mut Api, clock: &Clock, pulse: &dyn Fn()) -> Result<Step, Failed> {
-        if self.minutes.is_none() {
-            self.minutes = Some(self.count_minutes(pulse).map_err(Failed::Files)?);
-            return Ok(Step::More);
-        }
-        if self.piece.is_none() {
-            if self.compared >= self.to {
-                return Ok(Step::Done(self.report()));
+    /// Compares the interval; `take_missing` is handed the rows that are missing.
+    fn run(
+        mut self,
+        from: Millis,
+        to: Millis,
+        take_missing: &mut dyn FnMut(Page) -> Result<(), String>,
+    ) -> Result<Report, String> {
+        let (mut at, mut piece_ms) = (from, to - from);
+        while at < to {
+            let end = (at + piece_ms).min(to);
+            if self.piece(at, end, take_missing)? {
+                at = end;
+                piece_ms *= 2;
+            } else {
+                piece_ms = (end - at) / 2;
             }
-            return self.count_piece(api, clock.now(), pulse);
         }
-        match self.history.next(clock.now(), api.service().now()) {
-            Next::Wait(wait) => Ok(Step::Wait(wait)),
-            Next::Idle => {
-                self.end_stage(clock.now(), pulse).map_err(Failed::Files)?;
-                Ok(Step::More)
+        Ok(self.report(from, to))
+    }
+
+    /// Compares a piece. Whether it was short enough.
+    fn piece(
+        &mut self,
+        from: Millis,
+        to: Millis,
+        take_missing: &mut dyn FnMut(Page) -> Result<(), String>,
+    ) -> Result<bool, String> {
+        let is_shortest = to - from < 2 * PIECE_MS_MIN;
+        let Some(genesys) = self.counts(from, to, is_shortest)? else { return Ok(false) };
+        let cannot_read = |error| format!("cannot read the output files: {error}");
+        let counts = files::count_between(self.config, &self.ids, from, to, &|| ()).map_err(cannot_read)?;
+        if counts.by_definition.iter().sum::<u64>() > PIECE_EVENTS_MAX as u64 && !is_shortest {
+            return Ok(false);
+        }
+        let count_of = |id: &String| genesys.get(id).copied().unwrap_or(0);
+        if self.ids.iter().map(count_of).eq(counts.by_definition.iter().copied()) && !counts.has_like_events {
+            for (counted, count) in self.counted.iter_mut().zip(counts.by_definition) {
+                counted.genesys += count;
+                counted.file += count;
             }
-            Next::Ask { cursor, page_size, body } => {
-                let answer = api.query_page(cursor.as_deref(), page_size, &body);
-                let taken = self.history.take(answer, clock.wall());
-                if let Some(error) = taken.failed {
-                    return Err(Failed::Api(error));
+            return Ok(true);
+        }
+        let Some(mut contents) = self.rows(from, to, is_shortest)? else { return Ok(false) };
+        self.add_records(from, to, &mut contents).map_err(cannot_read)?;
+        let (missing, extras) = self.compare(Range { from, to: to - 1 }, &contents);
+        if !missing.rows.is_empty() {
+            take_missing(missing)?;
+        }
+        self.list_extras(Range { from, to: to - 1 }, extras).map_err(cannot_read)?;
+        Ok(true)
+    }
+
+    /// The service's counts per definition; none where it refuses to count so long a piece.
+    fn counts(&mut self, from: Millis, to: Millis, is_shortest: bool) -> Result<Option<BTreeMap<String, u64>>, String> {
+        let mut tries = 0;
+        loop {
+            while let Some(wait) = self.history.ask_other(self.clock.now()) {
+                wait_for(wait);
+            }
+            match self.api.aggregates(from, to) {
+                Ok(counts) => return Ok(Some(counts)),
+                Err(error) if matches!(error.kind, Kind::Refused(_)) && !is_shortest => return Ok(None),
+                Err(error) => retry(&mut tries, &error)?,
+            }
+        }
+    }
+
+    /// The rows of a piece and its margins, by content; none where there are too many.
+    fn rows(&mut self, from: Millis, to: Millis, is_shortest: bool) -> Result<Option<Contents>, String> {
+        let span = Span { from, to };
+        let read = Read { ids: self.ids.as_slice().into(), span, until: to + MARGIN_MS, purpose: Purpose::Repair };
+        self.history.clear();
+        self.history.add(read, self.clock.now());
+        let (mut contents, mut count, mut tries): (Contents, usize, u32) = Default::default();
+        loop {
+            let (cursor, page_size, body) = match self.history.next(self.clock.now(), self.api.service().now()) {
+                Next::Idle => return Ok(Some(contents)),
+                Next::Wait(wait) => {
+                    wait_for(wait);
+                    continue;
                 }
-                Ok(taken.page.and_then(|page| self.take_page(page)).map_or(Step::More, Step::Missing))
-            }
-        }
-    }
-
-    /// How many records each minute has; where the lines are too many, the older minutes are left out of the audit.
-    fn count_minutes(&mut self, pulse: &dyn Fn()) -> std::io::Result<Vec<u32>> {
-        let (from, to) = (self.from, self.to);
-        let mut minutes = vec![0; ((to - from) as usize).div_ceil(MINUTE_MS as usize)];
-        let minute_of = |at: Millis| ((at.clamp(from, to - 1) - from) / MINUTE_MS) as usize;
-        let (mut lines, mut reached) = (0, None);
-        self.files.each_record(from, to, pulse, |record, _| {
-            lines += 1;
-            let at = record.sighting.moment.nominal();
-            if (from..to).contains(&at) {
-                minutes[minute_of(at)] += 1;
-            }
-            if lines < self.lines_max {
-                return Flow::On;
-            }
-            reached = Some(at);
-            Flow::Stop
-        })?;
-        if let Some(at) = reached {
-            // A minute more: records stand in the files in the order of time only nearly.
-            self.begun = (from + (minute_of(at) as i64 + 2) * MINUTE_MS).min(to);
-            self.compared = self.begun;
-            self.begins_later = true;
-        }
-        Ok(minutes)
-    }
-
-    /// Where the next piece ends: it holds as few records as fit into memory.
-    fn piece_end(&self) -> Millis {
-        let minutes = self.minutes.as_deref().unwrap_or_default();
-        let (mut end, mut records) = (self.compared, 0);
-        for minute in minutes.iter().skip(((end - self.from) / MINUTE_MS) as usize) {
-            records += *minute as usize;
-            if records > self.records_max {
-                break;
-            }
-            end = self.from + ((end - self.from) / MINUTE_MS + 1) * MINUTE_MS;
-        }
-        if end == self.compared {
-            let share = MINUTE_MS * self.records_max as i64 / records.max(1) as i64;
-            end += share.clamp(PIECE_MS_MIN, MINUTE_MS);
-        }
-        end.min(self.compared + self.piece_ms).min(self.to)
-    }
-
-    /// Compares the counts of the next piece; where they differ, its rows are read next.
-    fn count_piece(&mut self, api: &mut Api, now: Instant, pulse: &dyn Fn()) -> Result<Step, Failed> {
-        if !self.is_uncounted
-            && let Some(wait) = self.history.ask_other(now)
-        {
-            return Ok(Step::Wait(wait));
-        }
-        let (from, to) = (self.compared, self.piece_end());
-        let genesys = if self.is_uncounted { Ok(None) } else { api.aggregates(from, to).map(Some) };
-        let genesys = match genesys {
-            Ok(counts) => counts,
-            Err(error) if matches!(error.kind, Kind::Refused(_)) && to - from >= 2 * COUNTED_MS_MIN => {
-                self.piece_ms = (to - from) / 2;
-                self.piece_ms_max = self.piece_ms;
-                return Ok(Step::More);
-            }
-            Err(error)
-                if !self.only_held
-                    && !matches!(error.kind, Kind::Throttled(_) | Kind::Credentials | Kind::Unauthorized) =>
-            {
-                log::debug!("{error}; the rows are compared instead");
-                self.is_uncounted = true;
-                return Ok(Step::More);
-            }
-            Err(error) => return Err(Failed::Api(error)),
-        };
-        let max = self.records_at_once(from, to);
-        let within = |s: &Sighting| (from..to).contains(&s.moment.nominal());
-        // Those beyond the edges are wanted only where the counts differ.
-        let Some(mut records) = self.files.load_between(from, to, max, within, pulse).map_err(Failed::Files)? else {
-            self.piece_ms = (to - from) / 2;
-            return Ok(Step::More);
-        };
-        if !self.is_held(from) {
-            return Ok(Step::More);
-        }
-        let repeated = take_repeated(&mut records);
-        let count_of = |id: &String| genesys.as_ref().and_then(|counts| counts.get(id)).copied().unwrap_or(0);
-        let mut counts: Vec<(u64, u64)> = self.files.ids.iter().map(|id| (count_of(id), 0)).collect();
-        records.iter().for_each(|record| counts[record.definition].1 += 1);
-        drop(records);
-        let differs = |definition: usize| genesys.is_none() || counts[definition].0 != counts[definition].1;
-        let differing = (0..self.files.ids.len()).filter(|definition| differs(*definition));
-        let differing: Vec<String> = differing.map(|definition| self.files.ids[definition].clone()).collect();
-        let (mut records, mut rows_from, mut rows_to) = (Vec::new(), from, to);
-        if !differing.is_empty() {
-            let Some(loaded) = self.files.load(from, to, max, pulse).map_err(Failed::Files)? else {
-                self.piece_ms = (to - from) / 2;
-                return Ok(Step::More);
+                Next::Ask { cursor, page_size, body } => (cursor, page_size, body),
             };
-            Loaded { records, rows_from, rows_to } = loaded;
-            take_repeated(&mut records);
-            records.retain(|record| differs(record.definition));
-        }
-        let records = records.into_iter().map(|record| record.sighting).collect();
-        let stage = Stage::Compare(Vec::new());
-        let piece = Piece { from, to, records, differing, rows_from, rows_to, counts, extras: repeated, stage };
-        if piece.differing.is_empty() {
-            self.end_piece(piece, pulse).map_err(Failed::Files)?;
-        } else {
-            self.history.add(piece.differing.clone(), rows_from, rows_to, true, now);
-            self.piece = Some(piece);
-        }
-        Ok(Step::More)
-    }
-
-    /// How many records of a piece are taken; one that cannot be cut any more has as many as it has.
-    fn records_at_once(&self, from: Millis, to: Millis) -> usize {
-        if to - from < 2 * PIECE_MS_MIN { usize::MAX } else { CROWDED.saturating_mul(self.records_max) }
-    }
-
-    /// Whether the files still hold what they ever held since then; if not, the audit goes on where they do.
-    fn is_held(&mut self, since: Millis) -> bool {
-        if !self.only_held {
-            return true;
-        }
-        let from = self.files.held_from(since, self.to);
-        if from == since {
-            return true;
-        }
-        if self.compared == self.begun {
-            self.begun = from;
-        }
-        self.compared = from;
-        self.piece = None;
-        self.history.clear();
-        false
-    }
-
-    /// Takes a page of the piece's rows; gives those that are missing, once that is known.
-    fn take_page(&mut self, page: Page) -> Option<Page> {
-        let piece = self.piece.as_mut()?;
-        let mut scratch = Vec::new();
-        let mut missing = Vec::new();
-        for range in &page.rows {
-            let Ok(Some(event)) = self.definitions.judge(&page.body[range.clone()]) else { continue };
-            let identity = Identity::of(&event, &mut scratch);
-            let row = Row { content: identity.content, time: event.time };
-            match &mut piece.stage {
-                Stage::Compare(rows) => rows.push(row),
-                Stage::Fetch(wanted) => {
-                    if wanted.remove(&row) {
-                        missing.push(range.clone());
-                        self.missing_count += 1;
-                        if self.missing.len() < LISTED_MAX {
-                            self.missing.push(entry(&event, identity, page.received));
-                        }
-                    }
-                }
+            let answer = self.api.query_page(cursor.as_deref(), page_size, &body);
+            let taken = self.history.take(answer, self.clock.wall());
+            match taken.failed {
+                Some(error) => retry(&mut tries, &error)?,
+                None => tries = 0,
+            }
+            if let Some(page) = taken.page {
+                count += self.take_page(&page, &mut contents);
+            }
+            if count > 2 * PIECE_EVENTS_MAX && !is_shortest {
+                return Ok(None);
             }
         }
-        if let Stage::Compare(rows) = &piece.stage
-            && rows.len() > CROWDED.saturating_mul(self.records_max)
-            && piece.to - piece.from >= 2 * PIECE_MS_MIN
-        {
-            self.halve();
-        }
-        (!missing.is_empty()).then_some(Page { rows: missing, ..page })
     }
 
-    /// The piece has too many rows: a shorter one is compared instead.
-    fn halve(&mut self) {
-        let Some(piece) = self.piece.take() else { return };
-        self.history.clear();
-        self.piece_ms = (piece.to - piece.from) / 2;
+    fn definition_of(&self, id: &str) -> Option<usize> {
+        self.ids.iter().position(|known| known.eq_ignore_ascii_case(id))
     }
 
-    /// All rows of the piece were seen: what has no counterpart?
-    fn end_stage(&mut self, now: Instant, pulse: &dyn Fn()) -> std::io::Result<()> {
-        let Some(mut piece) = self.piece.take() else { return Ok(()) };
-        let Stage::Compare(rows) = &mut piece.stage else { return self.end_piece(piece, pulse) };
-        let mut rows = std::mem::take(rows);
-        rows.sort_unstable();
-        rows.dedup();
-        let (missing, extras) = unmatched(&mut rows, &mut piece.records);
-        let within = |at: Millis| (piece.from..piece.to).contains(&at);
-        let missing: HashSet<Row> = missing.into_iter().filter(|row| row.time.is_none_or(within)).collect();
-        piece.extras.extend(extras.iter().map(extra).filter(|(_, _, at)| within(*at)));
-        if missing.is_empty() {
-            return self.end_piece(piece, pulse);
+    /// Takes a page; how many rows are new.
+    fn take_page(&self, page: &Page, contents: &mut Contents) -> usize {
+        let mut scratch = Vec::new();
+        let mut count = 0;
+        for range in &page.rows {
+            let text = &page.body[range.clone()];
+            let Ok(Some(event)) = self.definitions.judge(text) else { continue };
+            let Some(definition) = self.definition_of(&event.definition.decoded()) else { continue };
+            let time = event.time.map_or(page.asked, Range::at);
+            let content = contents.entry(Identity::of(&event, &mut scratch).content).or_default();
+            content.definition = definition;
+            // Rows that are equal in content and time are one event; of those without a time, the text tells.
+            if !content.rows.iter().any(|row| row.time == time && (event.time.is_some() || row.text == text)) {
+                content.rows.push(Row { time, received: page.received, text: text.to_owned() });
+                count += 1;
+            }
         }
-        if self.is_held(piece.from) {
-            self.history.add(piece.differing.clone(), piece.rows_from, piece.rows_to, true, now);
-            self.piece = Some(Piece { records: Vec::new(), stage: Stage::Fetch(missing), ..piece });
-        }
-        Ok(())
+        count
     }
 
-    fn end_piece(&mut self, piece: Piece, pulse: &dyn Fn()) -> std::io::Result<()> {
-        for (counted, (genesys, file)) in self.counted.iter_mut().zip(piece.counts) {
+    /// Adds the records of a piece and its margins.
+    fn add_records(&self, from: Millis, to: Millis, contents: &mut Contents) -> std::io::Result<()> {
+        let span = Range { from: from - MARGIN_MS, to: to + MARGIN_MS };
+        files::each_between(self.config, span, &|| (), |content, record, line, _| {
+            if let Some(definition) = self.definition_of(&line.event_id.decoded()) {
+                let content = contents.entry(content).or_default();
+                content.definition = definition;
+                match content.records.iter_mut().find(|(other, _)| *other == record) {
+                    Some((_, times)) => *times += 1,
+                    None => content.records.push((record, 1)),
+                }
+            }
+            Flow::On
+        })
+    }
+
+    /// Judges the rows of a piece: those that are missing, and the records that no row stands for, with how many there
+    /// are of each.
+    fn compare(&mut self, piece: Range, contents: &Contents) -> (Page, HashMap<(u64, Record), usize>) {
+        let within = |at: Millis| (piece.from..=piece.to).contains(&at);
+        let is_judged = |row: &Row| row.time.from != row.time.to || within(row.time.from);
+        let row_delay_ms = files::row_delay_ms(self.config);
+        let (mut missing, mut extras) = (Page::of_rows(piece), HashMap::new());
+        for (key, content) in contents {
+            let records: Vec<Record> = content.records.iter().map(|(record, _)| *record).collect();
+            let times: Vec<Range> = content.rows.iter().map(|row| row.time).collect();
+            let found = reconcile(&times, &records, row_delay_ms);
+            let genesys = content.rows.iter().filter(|row| is_judged(row)).count() as u64;
+            let (mut absent, mut surplus) = (0, 0);
+            for row in found.missing.iter().map(|place| &content.rows[*place]).filter(|row| is_judged(row)) {
+                absent += 1;
+                missing.push_row(&row.text, row.received);
+                if let Ok(Some(event)) = self.definitions.judge(&row.text) {
+                    self.missing.add(entry(&event, Identity::of(&event, &mut Vec::new()), row.received));
+                }
+            }
+            for (place, (record, times)) in content.records.iter().enumerate().filter(|(_, (r, _))| within(r.at)) {
+                let count = times - 1 + usize::from(found.extra.contains(&place));
+                if count > 0 {
+                    surplus += count as u64;
+                    extras.insert((*key, *record), count);
+                }
+            }
+            let counted = &mut self.counted[content.definition];
             counted.genesys += genesys;
-            counted.file += file;
+            counted.file += genesys - absent + surplus;
         }
-        self.tell_extra(piece.from, piece.to, piece.extras, pulse)?;
-        self.compared = piece.to;
-        self.piece_ms = self.piece_ms.saturating_mul(2).min(self.piece_ms_max);
-        Ok(())
+        (missing, extras)
     }
 
-    /// Counts what stands in the files and not in the history, and lists it as far as there is room.
-    fn tell_extra(&mut self, from: Millis, to: Millis, extras: Vec<Extra>, pulse: &dyn Fn()) -> std::io::Result<()> {
-        self.extra_count += extras.len() as u64;
-        let room = LISTED_MAX - self.extra.len();
-        if extras.is_empty() || room == 0 {
+    /// Lists the records that no row stands for.
+    fn list_extras(&mut self, piece: Range, mut extras: HashMap<(u64, Record), usize>) -> std::io::Result<()> {
+        if extras.is_empty() {
             return Ok(());
         }
-        let mut wanted: HashMap<Extra, usize> = HashMap::new();
-        extras.into_iter().for_each(|extra| *wanted.entry(extra).or_default() += 1);
         let mut found = Vec::new();
-        self.files.each_record(from, to, pulse, |record, text| {
-            if let Some(times) = wanted.get_mut(&extra(&record.sighting)).filter(|times| **times > 0) {
+        files::each_between(self.config, piece, &|| (), |content, record, _, text| {
+            if let Some(times) = extras.get_mut(&(content, record)).filter(|times| **times > 0) {
                 *times -= 1;
                 found.push(record_entry(text));
             }
-            if found.len() < room { Flow::On } else { Flow::Stop }
+            Flow::On
         })?;
-        self.extra.append(&mut found);
+        found.into_iter().for_each(|entry| self.extra.add(entry));
         Ok(())
     }
 
-    fn report(&mut self) -> Report {
-        let (mut missing, mut extra) = (std::mem::take(&mut self.missing), std::mem::take(&mut self.extra));
-        missing.iter_mut().chain(&mut extra).for_each(|entry| entry.hide(&self.redaction));
+    fn report(self, from: Millis, to: Millis) -> Report {
+        let (mut missing, mut extra) = (self.missing, self.extra);
+        missing.entries.iter_mut().chain(&mut extra.entries).for_each(|entry| entry.hide(&self.redaction));
         Report {
-            from: format_millis(self.begun),
-            to: format_millis(self.to),
-            complete: self.missing_count == 0,
-            definitions: std::mem::take(&mut self.counted),
-            missing_unlisted: self.missing_count - missing.len() as u64,
-            extra_unlisted: self.extra_count - extra.len() as u64,
-            begins_later: self.begins_later,
-            missing,
-            extra,
-            missing_count: self.missing_count,
-            extra_count: self.extra_count,
+            from: format_millis(from),
+            to: format_millis(to),
+            complete: missing.count == 0,
+            definitions: self.counted,
+            missing_unlisted: missing.count - missing.entries.len() as u64,
+            extra_unlisted: extra.count - extra.entries.len() as u64,
+            missing: missing.entries,
+            extra: extra.entries,
+            missing_count: missing.count,
+            extra_count: extra.count,
         }
     }
+}
+
+/// Waits before another try, or gives up.
+fn retry(tries: &mut u32, error: &ApiError) -> Result<(), String> {
+    *tries += 1;
+    if *tries >= TRIES {
+        return Err(error.to_string());
+    }
+    wait_for(RETRY);
+    Ok(())
+}
+
+fn wait_for(wait: Duration) {
+    let _ = never::<()>().recv_timeout(wait);
 }

@@ -24,6 +24,7 @@ use crate::config::{Config, Faults};
 use crate::genesys::error::{ApiError, Kind};
 use crate::genesys::topics;
 use crate::net::{DialError, Dialer};
+use crate::status::Problem;
 use crate::thread;
 
 /// The whole run, at most, even where every peer hangs; each step has a shorter limit of its own.
@@ -68,7 +69,8 @@ impl Findings {
 
     /// An error that brings its cure along.
     fn api_error(&self, name: &'static str, error: &ApiError) {
-        self.bad(name, error.parts().0, api_cure(error));
+        let Problem { what, cure } = error.problem();
+        self.bad(name, what, api_cure(error.kind, &cure));
     }
 
     fn dial_error(&self, name: &'static str, error: &DialError) {
@@ -89,14 +91,15 @@ impl Findings {
 }
 
 /// What to do about an error of the API, said to a person who runs a check: it waits for nothing and tries nothing again.
-fn api_cure(error: &ApiError) -> &str {
-    match error.kind {
+fn api_cure(kind: Kind, cure: &str) -> &str {
+    match kind {
         Kind::Throttled(_) => {
             "check again in a minute; if it lasts, see what else uses this OAuth client, for all of its programs share \
              one allowance"
         }
-        Kind::Unavailable => "check again in a few minutes; if it lasts, look at Genesys Cloud's status page",
-        _ => error.parts().1.unwrap_or("check again; if it lasts, look at the network and the proxy"),
+        Kind::Unavailable(_) => "check again in a few minutes; if it lasts, look at Genesys Cloud's status page",
+        _ if cure.is_empty() => "check again; if it lasts, look at the network and the proxy",
+        _ => cure,
     }
 }
 

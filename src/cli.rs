@@ -73,6 +73,7 @@ pub struct Audit {
     pub to: Option<Millis>,
     pub json: bool,
     pub repair: bool,
+    pub all: bool,
 }
 
 /// The commands by their names.
@@ -193,13 +194,14 @@ fn long_option(given: &mut Given, option: &str, parser: &mut Parser) -> Result<(
         "to" => given.audit.to = Some(instant("to", &text()?)?),
         "json" => given.audit.json = true,
         "repair" => given.audit.repair = true,
+        "all" => given.audit.all = true,
         _ => return Err(format!("unknown option '--{option}'")),
     }
     Ok(())
 }
 
 /// The options that some commands alone have.
-const OPTIONS: [(&str, &[Name]); 9] = [
+const OPTIONS: [(&str, &[Name]); 10] = [
     ("dir", &[Name::Demo]),
     ("for", &[Name::Demo]),
     ("listen", &[Name::Simulate]),
@@ -209,6 +211,7 @@ const OPTIONS: [(&str, &[Name]); 9] = [
     ("to", &[Name::Audit]),
     ("json", &[Name::Check, Name::Audit]),
     ("repair", &[Name::Audit]),
+    ("all", &[Name::Audit]),
 ];
 
 fn request(given: Given) -> Result<Request, String> {
@@ -314,7 +317,8 @@ mod tests {
                 from: parse_rfc3339("2026-11-23T10:00:00Z"),
                 to: parse_rfc3339("2026-11-23T11:00:00Z"),
                 json: false,
-                repair: true
+                repair: true,
+                all: false,
             })
         );
     }

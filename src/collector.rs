@@ -114,7 +114,7 @@ impl Collector {
         let open = {
             let (dialer, news, status, clock, stop) =
                 (dialer.clone(), news_in, status.clone(), clock.clone(), stopped.clone());
-            move |address: Address| {
+            Box::new(move |address: Address| {
                 reader::start(
                     address,
                     dialer.clone(),
@@ -124,13 +124,21 @@ impl Collector {
                     clock.clone(),
                     stop.clone(),
                 )
-            }
+            })
         };
-        let Begin { checkpoint, origin, by_wall, channel } = begin;
-        let begin = session::Start { checkpoint, origin, by_wall, channel };
-        let handle =
-            session::start(config.clone(), begin, dialer, pages_in, news, open, status.clone(), clock, stopped)
-                .map_err(|e| refused("session", e))?;
+        let Begin { checkpoint, origin, by_wall, covered, definitions, channel } = begin;
+        let handle = session::start(session::Setup {
+            config: config.clone(),
+            start: session::Start { checkpoint, origin, by_wall, covered, definitions, channel },
+            dialer,
+            to_writer: pages_in,
+            news,
+            open,
+            status: status.clone(),
+            clock,
+            stop: stopped,
+        })
+        .map_err(|e| refused("session", e))?;
         watch("session", handle, ended_in).map_err(|e| refused("session", e))?;
 
         log::info!(

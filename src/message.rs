@@ -2,19 +2,22 @@
 //!
 //! ```text
 //! session ──Order──▶ reader ──Batch──▶ writer ──▶ file ──▶ cluster
-//!    ▲  └─────────────FromSession──────▲  │
-//!    └────────────────News────────────────┘   (and from the reader)
+//!    ▲  └─────────────WriterCommand──────▲  │
+//!    └──────────SessionEvent──────────────┘   (and from the reader)
 //! ```
 //!
-//! Every channel is bounded. Data goes one way; `News` is small, and its senders never wait for room.
+//! Every channel is bounded. Data goes one way; `SessionEvent` is small, and its senders never wait for room.
 
-use std::ops::Range;
+use std::ops::Range as ByteRange;
 use std::sync::Arc;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Millis, ServiceTime};
+use crate::dedup::Range;
+use crate::dedup::index::Index;
+use crate::dedup::rows::Span;
 use crate::secret::Secret;
 
 /// Which socket a thing came from; counts up from 1 in each run.
@@ -113,25 +116,44 @@ impl Frames {
 }
 
 /// What the session thread gives to the writer, in order.
-#[derive(Debug)]
-pub enum FromSession {
-    /// A page of the history.
+pub enum WriterCommand {
+    /// A read of the history begins: its pages follow, then its end. What was held of another read is dropped.
+    Begin {
+        span: Span,
+        /// What the checkpoint covers from now on; none where it stays as it is.
+        covered: Option<Arc<[String]>>,
+    },
+    /// Records from the files, for rows that are older than the writer's index reaches.
+    Records(Box<Index>),
     Page(Page),
-    /// All pages of the history up to this instant (the service's clock) were given: the checkpoint may move there
-    /// once they are on the disk.
+    /// All rows of the read up to this instant (the service's clock) were given.
     ReadUpTo(Millis),
+    /// The read is done: all its rows were given.
+    End {
+        /// What the checkpoint covers in addition from now on.
+        ids: Arc<[String]>,
+        up_to: Millis,
+        purpose: Purpose,
+    },
     /// Where the very first start begins, by the service's clock: until it was heard, the machine's stood for it.
     Origin(Millis),
-    /// What is known of the definitions: names and descriptions for the rows of the history.
-    Definitions(Arc<Vec<Definition>>),
+    /// The definitions: names and descriptions for rows, and what a later start uses until it has fetched them.
+    Definitions(Arc<[Definition]>),
     /// The channel to be remembered across a restart, or none.
     Channel(Option<ChannelState>),
-    /// Records that an audit found missing: rows of the history, appended without a look at the window.
-    Repair(Page),
-    /// Rows of which the writer was [unsure](News::Unsure), and which the file does not hold.
-    Missing(Page),
-    /// All rows of which the writer was unsure, from the one instant to the other, were looked for in the file.
-    Compared(Millis, Millis),
+    /// Whether the history can be read: while it cannot, no frame is held back for a row.
+    HistoryWorks(bool),
+}
+
+/// What a read of the history is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// The definitions that the checkpoint covers, from the checkpoint on: its end is the next checkpoint.
+    CatchUp,
+    /// Definitions that the checkpoint does not cover, up to the checkpoint: at its end it covers them.
+    Coverage,
+    /// A span that an audit found to differ.
+    Repair,
 }
 
 /// A page of the history as it came.
@@ -139,9 +161,33 @@ pub enum FromSession {
 pub struct Page {
     pub body: String,
     /// Where each of its rows stands in `body`.
-    pub rows: Vec<Range<usize>>,
+    pub rows: Vec<ByteRange<usize>>,
     /// When it was read.
     pub received: Millis,
+    /// The definitions that were asked for: no other row is taken.
+    pub ids: Arc<[String]>,
+    /// The span that the read asks for: a row without a time of its own happened in it.
+    pub asked: Range,
+    /// The first page of a piece: rows begin anew.
+    pub is_first: bool,
+    /// `ids` are all definitions of the read.
+    pub is_all: bool,
+}
+
+impl Page {
+    /// A page without rows, to which rows are added that were read before.
+    pub fn of_rows(asked: Range) -> Self {
+        let (body, rows) = Default::default();
+        Self { body, rows, received: 0, ids: Arc::from([]), asked, is_first: true, is_all: true }
+    }
+
+    /// Adds a row that was received then.
+    pub fn push_row(&mut self, text: &str, received: Millis) {
+        let from = self.body.len();
+        self.body.push_str(text);
+        self.rows.push(from..self.body.len());
+        self.received = received;
+    }
 }
 
 /// A channel that a later start may take up again.
@@ -156,7 +202,7 @@ pub struct ChannelState {
 }
 
 /// An event definition: `GET /api/v2/usage/events/definitions`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Definition {
     pub id: String,
     #[serde(default)]
@@ -165,9 +211,9 @@ pub struct Definition {
     pub description: Option<String>,
 }
 
-/// What the session thread hears.
+/// What the session thread is sent.
 #[derive(Debug)]
-pub enum News {
+pub enum SessionEvent {
     /// The socket is open: what comes now is received.
     Opened(Connection),
     /// The socket is closed, or could not be opened; since when, for the session may be busy.
@@ -176,14 +222,19 @@ pub enum News {
     Control { connection: Connection, control: Control },
     /// The channel that was last given to the writer is on the disk.
     ChannelKept,
-    /// What the files show is known; whether there are records without a time of their own among it. Before this the
-    /// history need not be read: nobody could take it.
-    Loaded { has_receipts: bool },
+    /// The index is filled from the files. Before this the history is not read: its rows could not be judged.
+    Loaded,
     /// The checkpoint, after the writer moved it and it is on the disk.
     Checkpoint(Millis),
-    /// Instead of the checkpoint: all that was given up to `up_to` is in the file, but for rows from `from` to `to` (both
-    /// included), which may stand there already: the window has forgotten what happened then.
-    Unsure { from: Millis, to: Millis, up_to: Millis },
+    /// A read is done, and what it brought is on the disk.
+    ReadDone {
+        purpose: Purpose,
+        /// Rows that were appended.
+        appended: u64,
+        /// From here on records were not known, so that rows could not be judged: they are to be read again, with the
+        /// records from the files.
+        unjudged_since: Option<Millis>,
+    },
 }
 
 /// Why a socket is closed.

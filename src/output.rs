@@ -9,6 +9,7 @@ pub mod identity;
 mod lines;
 mod lock;
 pub mod owner;
+pub mod records;
 #[cfg(test)]
 mod tests;
 

@@ -23,7 +23,7 @@ use self::handshake::{Failed, shake_hands};
 use self::link::{ABNORMAL, Incoming, Link};
 pub use self::trial::ping;
 use crate::clock::Clock;
-use crate::message::{Address, Batch, Closed, Frames, News};
+use crate::message::{Address, Batch, Closed, Frames, SessionEvent};
 use crate::net::{Dialer, Target};
 use crate::status::{Beat, Status};
 
@@ -85,7 +85,7 @@ impl Drop for ReaderHandle {
     }
 }
 
-/// Starts a reader for this address. It says [`News::Opened`] once it is open, and [`News::Closed`] exactly once.
+/// Starts a reader for this address. It says [`SessionEvent::Opened`] once it is open, and [`SessionEvent::Closed`] exactly once.
 ///
 /// # Errors
 /// When the system refuses one more thread.
@@ -93,7 +93,7 @@ pub fn start(
     address: Address,
     dialer: Arc<Dialer>,
     out: Sender<Batch>,
-    news: Sender<News>,
+    news: Sender<SessionEvent>,
     status: Arc<Status>,
     clock: Clock,
     stop: Receiver<()>,
@@ -125,7 +125,7 @@ struct Reader {
     channel: Arc<str>,
     dialer: Arc<Dialer>,
     out: Sender<Batch>,
-    news: Sender<News>,
+    news: Sender<SessionEvent>,
     status: Arc<Status>,
     clock: Clock,
     stop: Receiver<()>,
@@ -154,7 +154,7 @@ impl Reader {
             Ok(link) => {
                 self.status.counters.socket_connects.add(1);
                 self.status.gauges.socket_connected.set(1);
-                self.tell(News::Opened(self.address.connection));
+                self.tell(SessionEvent::Opened(self.address.connection));
                 let why = self.read(link);
                 // A socket that was given up has a successor, whose state the gauge shows.
                 if !self.is_retired() {
@@ -165,11 +165,11 @@ impl Reader {
             Err(why) => why,
         };
         self.beat.waiting();
-        self.tell(News::Closed { connection: self.address.connection, why, at: self.clock.now() });
+        self.tell(SessionEvent::Closed { connection: self.address.connection, why, at: self.clock.now() });
     }
 
     /// Says it, unless everything stops.
-    fn tell(&self, news: News) {
+    fn tell(&self, news: SessionEvent) {
         select! {
             send(self.news, news) -> _ => {}
             recv(self.stop) -> _ => {}

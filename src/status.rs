@@ -82,6 +82,10 @@ pub struct Gauges {
     /// The newest event's own time.
     pub last_event: Gauge,
     pub elastic_backlog_bytes: Gauge,
+    /// Every record of the files from this instant on is in the writer's index.
+    pub index_since: Gauge,
+    /// 1 while the list of definitions is the service's own.
+    pub definitions_confirmed: Gauge,
 }
 
 /// What the session thread knows and the page shows.

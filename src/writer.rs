@@ -1,11 +1,8 @@
-//! The writer: the only thread that knows what an event is, and the only one that touches the file.
+//! The writer thread: frames and rows in, lines in the file out.
 //!
-//! Deals with: taking what the reader and the session bring, writing what is new, moving the checkpoint over what is
-//! synced, keeping the state, and deciding every batch for the cluster. Must never: wait for the network, throw away
-//! what it has accepted, or move the checkpoint over what is not durable.
-//!
-//! While the disk refuses, the writer holds what it has and takes nothing more: its inboxes fill to their limits, the
-//! reader stops reading, and the history brings later what the full queues kept out.
+//! Must never: wait for the network, drop what it has accepted, or move the checkpoint over what is not durable. While the
+//! disk refuses, it keeps what it has and takes nothing more: its queues fill to their limits, the reader stops reading,
+//! and the history brings later what the full queues kept out.
 
 mod begin;
 mod disk;
@@ -16,28 +13,25 @@ pub mod state;
 mod tests;
 mod unreadable;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, after, never, select};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, after, never, select};
 
 use crate::clock::{Clock, Millis};
 use crate::config::Config;
 use crate::elastic::Sink;
 use crate::event::Definitions;
 use crate::logging::Rate;
-use crate::message::{Batch, FromSession, News};
+use crate::message::{Batch, Purpose, SessionEvent, WriterCommand};
 use crate::output::{Lock, OutputFile};
 use crate::status::{Beat, Code, Status};
-use crate::window::WAIT;
 
-pub use begin::{Begin, repair};
+pub use begin::{Appender, Begin};
 use intake::Intake;
 use state::State;
 use unreadable::Unreadable;
-
-/// Genesys keeps ten days of history. Source: the vendor's help page on operational event queries.
-const HISTORY_KEPT_MS: i64 = 10 * 86_400_000;
 
 /// Bytes of lines gathered for one write, about: gathering never waits.
 const GATHER_BYTES: usize = 128 * 1024;
@@ -61,16 +55,13 @@ const CLUSTER_STOP_MAX: Duration = Duration::from_secs(1);
 /// How long the last unreadable frame is told of in `/health`.
 const UNREADABLE_TOLD: Duration = Duration::from_secs(3600);
 
-/// Rows that wait are judged again no more often than this.
-const SETTLE_EVERY: Duration = Duration::from_millis(500);
-
 /// Events named in the log in a second, at most; the others are counted.
 const LOGGED_EVENTS_MAX: u32 = 20;
 
 /// What comes in.
 pub struct Inbox {
     pub frames: Receiver<Batch>,
-    pub session: Receiver<FromSession>,
+    pub session: Receiver<WriterCommand>,
     /// SIGHUP: look at the file now.
     pub reopen: Receiver<()>,
     pub stop: Receiver<()>,
@@ -81,7 +72,9 @@ pub struct Writer {
     config: Arc<Config>,
     status: Arc<Status>,
     clock: Clock,
-    news: Sender<News>,
+    session: Sender<SessionEvent>,
+    /// What the session's queue had no room for yet.
+    outbox: VecDeque<SessionEvent>,
     output: OutputFile,
     lock: Lock,
     state: State,
@@ -91,19 +84,13 @@ pub struct Writer {
     file_refuses: bool,
     unreadable: Unreadable,
     unreadable_last: Option<Instant>,
-    /// Whether it was logged that frames cannot be kept aside.
-    aside_failed: bool,
+    /// Whether it was logged that frames cannot be quarantined.
+    quarantine_failed: bool,
     intake: Intake,
-    /// What was given up to here is written but for rows that wait.
-    held_up_to: Option<Millis>,
-    /// When rows that have waited long enough were last sought.
-    settled: Instant,
     sink: Option<Sink>,
     /// When the cursor was last kept.
     cursor_kept: Instant,
     log_rate: Rate,
-    /// What the window forgot at a bound, as far as the log tells.
-    forgotten_told: u64,
     beat: Beat,
     ticked: Instant,
 }
@@ -115,7 +102,7 @@ impl Writer {
     /// When it cannot go on: the program is to end, and be started again.
     pub fn run(mut self, inbox: Inbox) -> Result<(), String> {
         self.load()?;
-        let _ = self.news.send(News::Loaded { has_receipts: self.intake.window.has_receipts() });
+        self.send(SessionEvent::Loaded);
         let (mut frames, mut session) = (inbox.frames.clone(), inbox.session.clone());
         let answers = self.sink.as_ref().map_or_else(never, |sink| sink.answers().clone());
         loop {
@@ -146,7 +133,8 @@ impl Writer {
             }
             self.beat.busy();
             self.gather(&frames);
-            self.settle(self.clock.now(), &inbox.stop)?;
+            self.flush(&inbox.stop)?;
+            self.deliver();
             if let Some(sink) = &mut self.sink {
                 sink.step();
             }
@@ -181,79 +169,106 @@ impl Writer {
     }
 
     fn take_batch(&mut self, batch: &Batch) {
-        self.want_mentions();
+        self.want_log_samples();
         self.intake.batch(batch);
     }
 
-    /// In a flood nobody takes the names of events that the log has no room for.
-    fn want_mentions(&mut self) {
-        self.intake.mentions_wanted = self.log_rate.left(self.clock.now()) as usize;
+    /// In a flood the log has no room for each event.
+    fn want_log_samples(&mut self) {
+        self.intake.log_samples_wanted = self.log_rate.left(self.clock.now()) as usize;
     }
 
-    fn take(&mut self, given: FromSession, stop: &Receiver<()>) -> Result<(), String> {
-        self.want_mentions();
-        match given {
-            FromSession::Page(page) => self.intake.page(&page, self.clock.now()),
-            FromSession::Repair(page) => self.intake.repair(&page),
-            FromSession::Missing(page) => self.intake.missing(&page),
-            FromSession::Compared(from, to) => {
-                self.intake.unsure.take_if(|(first, last)| from <= *first && *last <= to);
+    fn take(&mut self, command: WriterCommand, stop: &Receiver<()>) -> Result<(), String> {
+        self.want_log_samples();
+        match command {
+            WriterCommand::Begin { span, covered } => {
+                self.intake.begin_read(span);
+                if let Some(covered) = covered.filter(|covered| **covered != *self.state.covered) {
+                    self.state.covered = covered.to_vec();
+                    self.save_state();
+                }
             }
-            FromSession::Origin(at) => {
+            WriterCommand::Records(records) => self.intake.from_files = Some(records),
+            WriterCommand::Page(page) => self.intake.page(&page),
+            WriterCommand::ReadUpTo(instant) => {
+                self.flush(stop)?;
+                self.read_up_to(instant, stop)?;
+            }
+            WriterCommand::End { ids, up_to, purpose } => self.end_read(&ids, up_to, purpose, stop)?,
+            WriterCommand::Origin(at) => {
                 (self.state.checkpoint_ms, self.state.origin_ms, self.state.by_wall) = (Some(at), Some(at), false);
                 self.save_state();
             }
-            FromSession::Definitions(definitions) => self.intake.definitions = Definitions::new(&definitions),
-            FromSession::Channel(channel) => {
+            WriterCommand::Definitions(definitions) => {
+                self.intake.definitions = Definitions::new(&definitions);
+                if *self.state.definitions != *definitions {
+                    self.state.definitions = definitions.to_vec();
+                    self.save_state();
+                }
+            }
+            WriterCommand::Channel(channel) => {
                 self.state.channel = channel;
                 self.save_state();
                 if !self.state_dirty {
-                    let _ = self.news.try_send(News::ChannelKept);
+                    self.send(SessionEvent::ChannelKept);
                 }
             }
-            FromSession::ReadUpTo(instant) => {
-                self.flush(stop)?;
-                match self.intake.unsure {
-                    None => self.read_up_to(instant, stop)?,
-                    Some((from, to)) => {
-                        let _ = self.news.try_send(News::Unsure { from, to, up_to: instant });
-                    }
-                }
-            }
+            WriterCommand::HistoryWorks(works) => self.intake.history_works = works,
         }
         Ok(())
     }
 
-    /// Everything before this instant was given and written. Rows that wait are not yet: the checkpoint passes none.
+    /// Every row of the read up to this instant was given. The checkpoint passes no row that still waits for others.
     fn read_up_to(&mut self, instant: Millis, stop: &Receiver<()>) -> Result<(), String> {
-        let oldest = self.intake.window.oldest_waiting();
-        self.held_up_to = oldest.map(|_| instant);
-        let up_to = oldest.map_or(instant, |oldest| instant.min(oldest));
-        if oldest.is_some() && self.state.checkpoint_ms.is_some_and(|checkpoint| up_to <= checkpoint) {
-            return Ok(());
+        let bounds = self.intake.rows.oldest().into_iter().chain(self.intake.unjudged_since);
+        let up_to = bounds.fold(instant, Millis::min);
+        if self.state.checkpoint_ms.is_none_or(|checkpoint| up_to > checkpoint) {
+            self.move_checkpoint(up_to, stop)?;
         }
-        self.move_checkpoint(up_to, stop)
+        Ok(())
     }
 
-    /// Writes what there is to be written, rows among it that waited for long enough.
-    fn settle(&mut self, now: Instant, stop: &Receiver<()>) -> Result<(), String> {
-        if now - self.settled >= SETTLE_EVERY {
-            self.settled = now;
-            self.intake.settle(now, self.clock.wall());
-        }
+    /// The read is done: what it brought is written, and remembered once it is durable.
+    fn end_read(&mut self, ids: &[String], up_to: Millis, purpose: Purpose, stop: &Receiver<()>) -> Result<(), String> {
+        self.intake.end_read();
         self.flush(stop)?;
-        match self.held_up_to.filter(|_| self.intake.window.oldest_waiting().is_none()) {
-            Some(instant) => self.read_up_to(instant, stop),
-            None => Ok(()),
+        let (appended, unjudged_since) = (self.intake.appended, self.intake.unjudged_since);
+        self.intake.drop_read();
+        match (purpose, unjudged_since) {
+            (Purpose::CatchUp, None) => self.move_checkpoint(up_to, stop)?,
+            (Purpose::Coverage, None) => {
+                self.sync(stop)?;
+                let covered = &mut self.state.covered;
+                covered.extend(ids.iter().filter(|id| !covered.contains(id)).cloned().collect::<Vec<_>>());
+                self.save_state();
+            }
+            _ => self.sync(stop)?,
+        }
+        self.send(SessionEvent::ReadDone { purpose, appended, unjudged_since });
+        Ok(())
+    }
+
+    /// Sends the session something, without waiting for room.
+    fn send(&mut self, event: SessionEvent) {
+        self.outbox.push_back(event);
+        self.deliver();
+    }
+
+    fn deliver(&mut self) {
+        while let Some(event) = self.outbox.pop_front() {
+            if let Err(TrySendError::Full(event)) = self.session.try_send(event) {
+                self.outbox.push_front(event);
+                return;
+            }
         }
     }
 
-    /// What time brings.
+    /// What is done once a second.
     fn tick(&mut self) {
         self.ticked = self.clock.now();
         self.look();
-        self.say_held_back(self.ticked);
-        self.say_forgotten();
+        self.log_suppressed(self.ticked);
+        self.publish_index();
         let cursor = self.sink.as_ref().and_then(Sink::cursor);
         let cursor_moved = cursor.is_some() && cursor != self.state.cursor;
         if self.state_dirty || (cursor_moved && self.ticked - self.cursor_kept >= CURSOR_KEPT_EVERY) {
@@ -281,8 +296,6 @@ impl Writer {
             self.take(given, &inbox.stop)?;
             self.flush(&inbox.stop)?;
         }
-        // Frames come no more.
-        self.settle(self.clock.now() + WAIT, &inbox.stop)?;
         self.finish_cluster();
         self.output.sync().map_err(|error| format!("cannot sync {}: {error}", self.output.path().display()))?;
         self.save_state();

@@ -24,10 +24,10 @@ fn wait_line(collector: &Collector, parts: &[&str]) -> String {
 fn each_error_carries_the_correlation_id_and_its_cure() {
     let body = |text: &str| Action::Body(text.to_owned());
     let cases: [(Call, Action, &[&str]); 16] = [
-        (Call::Token, Action::status(401), &["cannot log in: 401", "check GENESYS_CLIENT_ID"]),
+        (Call::Token, Action::status(401), &["cannot log in: 401", "Check GENESYS_CLIENT_ID"]),
         (Call::Token, Action::status(400), &["cannot log in: 400", "GENESYS_ENV is the organisation's region"]),
-        (Call::Token, Action::status(403), &["cannot log in: 403", "check GENESYS_CLIENT_ID"]),
-        (Call::Token, Action::status(502), &["cannot log in: 502", "trying again"]),
+        (Call::Token, Action::status(403), &["cannot log in: 403", "Check GENESYS_CLIENT_ID"]),
+        (Call::Token, Action::status(502), &["cannot log in: 502", "retrying"]),
         (Call::Token, Action::status(307), &["cannot log in: 307", "redirect", "HTTPS_PROXY"]),
         (Call::Token, Action::Nonsense, &["cannot log in", "holds no token", "HTTPS_PROXY"]),
         (Call::Definitions, Action::status(403), &["cannot ask for the event definitions: 403", "usage:events:view"]),
@@ -39,7 +39,7 @@ fn each_error_carries_the_correlation_id_and_its_cure() {
         (Call::Subscriptions, Action::status(400), &["cannot subscribe: 400", "report it"]),
         (Call::History, Action::status(403), &["cannot read the history: 403", "usage:events:view"]),
         (Call::History, Action::status(429), &["cannot read the history: 429", "too many requests"]),
-        (Call::History, Action::Nonsense, &["cannot read the history", "no page of events", "HTTPS_PROXY"]),
+        (Call::History, Action::Nonsense, &["cannot read the history", "is not a page of events", "HTTPS_PROXY"]),
     ];
     let (_, secret) = credentials();
     for (call, action, parts) in cases {
@@ -70,6 +70,6 @@ fn an_organisation_without_audiohook_and_a_clock_that_is_off_are_told_with_the_c
     let (sim, folder) = (simulator(|knobs| knobs.clock_offset_ms = 600_000), Folder::new("errors-none"));
     sim.faults().fail(Call::Definitions, Action::Body("{\"entities\":[{\"id\":\"BOTS-0001\"}]}".to_owned()));
     let collector = Collector::start(&sim, &folder, &[]);
-    wait_line(&collector, &["matches no definition", "AudioHook integration"]);
+    wait_line(&collector, &["the list has no AudioHook definition", "AudioHook integration"]);
     wait_line(&collector, &["behind Genesys Cloud's", "time service"]);
 }

@@ -157,7 +157,9 @@ fn topics_that_are_rejected_are_told_with_reason_and_permission() {
     // All of them.
     sim.faults().permit_topics();
     sim.faults().reject_topics("v2.operations", "the topic is not for this client", &["usage:events:view"]);
-    collector.wait_log("every topic was rejected", SOON);
+    let told =
+        poll(SOON, || Some(collector.health()?["reasons"].to_string()).filter(|told| told.contains("rejected all ")));
+    assert!(told.is_some(), "{:?}", collector.health());
     let health = collector.health().unwrap();
     let told = health["reasons"].to_string();
     assert!(told.contains("not for this client") && told.contains("usage:events:view"), "{told}");
@@ -175,14 +177,15 @@ fn the_definitions_make_the_topics_and_a_built_in_list_stands_in_for_them() {
     let subscribed = sim.view(|view| view.subscribed());
     assert!(subscribed.contains(&"v2.operations.events.AUDIOHOOK-0815".to_owned()), "{subscribed:?}");
     assert!(subscribed.iter().all(|topic| topic.starts_with("v2.operations.events.AUDIOHOOK-")), "{subscribed:?}");
-    collector.wait_log("operational events may be delivered by All", SOON);
+    collector.wait_log("WebSocket delivery is allowed (transports: All)", SOON);
     drop(collector);
     let (sim, folder) = (simulator(|_| ()), Folder::new("built-in"));
     sim.faults().fail(Call::Definitions, Action::status(403));
     let collector = Collector::start(&sim, &folder, &[]);
     assert!(sim.wait_until(SOON, |view| view.sockets_open() == 1), "{}", collector.log_text());
     let ids: Vec<String> = ["0001", "0002", "0003"].map(|n| format!("v2.operations.events.AUDIOHOOK-{n}")).to_vec();
-    assert_eq!(sim.view(|view| view.subscribed()), ids);
+    let subscribed = sim.view(|view| view.subscribed());
+    assert!(ids.iter().all(|id| subscribed.contains(id)), "{subscribed:?}");
     sim.issue(Event::numbered("AUDIOHOOK-0003"));
     collector.wait_lines(1, SOON);
     // A user's own topics: those alone, on both ways.
@@ -265,6 +268,6 @@ fn a_service_that_refuses_every_socket_is_not_given_channel_after_channel() {
         assert!((1..=5).contains(&made), "{made} channels in six seconds");
         sim.faults().heal_all();
         sim.issue(Event::numbered("AUDIOHOOK-0001"));
-        assert!(poll(SOON, || (collector.records().len() == 1).then_some(())).is_some(), "the history brings it");
+        assert!(poll(SOON * 3, || (collector.records().len() == 1).then_some(())).is_some(), "the history brings it");
     });
 }

@@ -1,31 +1,26 @@
 //! The command `audit`: one audit from beginning to end, told to a person or a machine, and repaired on request.
 
-use std::io::{self, Write};
-use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Duration;
-
-use crossbeam_channel::never;
-
-use super::{Audit, Report, Step};
+use super::{Audit, Report};
 use crate::cli;
 use crate::clock::{Clock, Millis, format_millis};
 use crate::config::Config;
 use crate::genesys::api::Api;
-use crate::genesys::history::{History, REACH_MS};
+use crate::genesys::history::REACH_MS;
 use crate::genesys::topics;
 use crate::message::Page;
 use crate::net::Dialer;
 use crate::output::Lock;
-use crate::records::Held;
-use crate::writer;
+use crate::output::records::Held;
+use crate::writer::Appender;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
 
 /// What is looked at when nothing is said: a day.
 const SPAN_MS: i64 = 24 * 3_600_000;
 
-/// How often a request that failed is tried again.
-const TRIES: u32 = 5;
-const TRY_AGAIN: Duration = Duration::from_secs(2);
+/// Missing and extra events that are printed, at most, without --all.
+const LISTED_MAX: usize = 20;
 
 /// Runs the audit; 0 when nothing is missing (any more), else 1.
 pub fn run(config: &Config, options: &cli::Audit) -> ExitCode {
@@ -53,57 +48,21 @@ fn audit(config: &Config, options: &cli::Audit, clock: &Clock) -> Result<bool, S
     let definitions = api.definitions().map_err(|error| error.to_string())?;
     let ids = topics::plan(file.as_deref(), Some(&definitions)).ids;
     let (from, to) = interval(config, options, api.service().now())?;
-    let history = History::new(api.api_url(), config.catch_up.rate);
-    let new = || Audit::new(config, history.beside(), ids.clone(), &definitions, (from, to));
-    let mut appended = 0;
-    let mut report = run_one(new(), &mut api, clock, &mut |rows| {
-        if lock.is_some() {
-            appended += writer::repair(config, &definitions, &rows)?;
-        }
-        Ok(())
-    })?;
-    if appended > 0 {
-        say(&format!("{appended} missing events were appended to {}", config.output.file.display()));
-        report = run_one(new(), &mut api, clock, &mut |_| Ok(()))?;
+    let audit = |api: &mut Api, take_missing: &mut dyn FnMut(Page) -> Result<(), String>| {
+        Audit::new(config, api, clock, ids.clone(), &definitions).run(from, to, take_missing)
+    };
+    let mut appender = match lock {
+        Some(_) => Some(Appender::open(config, &definitions, clock.wall())?),
+        None => None,
+    };
+    let mut report = audit(&mut api, &mut |rows| appender.as_mut().map_or(Ok(()), |appender| appender.append(&rows)))?;
+    if appender.is_some() && !report.complete {
+        say(&format!("{} missing events were appended to {}", report.missing_count, config.output.file.display()));
+        report = audit(&mut api, &mut |_| Ok(()))?;
     }
-    if report.from == report.to {
-        return Err(format!("there is nothing to compare before {}: the files hold nothing older", report.to));
-    }
-    let text = if options.json { json(&report) } else { prose(&report) };
+    let text = if options.json { json(&report) } else { prose(&report, options.all) };
     writeln!(io::stdout(), "{text}").map_err(|error| format!("cannot print the report: {error}"))?;
     Ok(report.complete)
-}
-
-/// One audit from beginning to end; `take_missing` is handed the rows that are missing.
-fn run_one(
-    mut audit: Audit,
-    api: &mut Api,
-    clock: &Clock,
-    take_missing: &mut dyn FnMut(Page) -> Result<(), String>,
-) -> Result<Report, String> {
-    let mut failures = 0;
-    loop {
-        let wait = match audit.step(api, clock, &|| ()) {
-            Ok(Step::Done(report)) => return Ok(report),
-            Ok(Step::More) => {
-                failures = 0;
-                continue;
-            }
-            Ok(Step::Missing(rows)) => {
-                take_missing(rows)?;
-                continue;
-            }
-            Ok(Step::Wait(wait)) => wait,
-            Err(error) => {
-                failures += 1;
-                if failures >= TRIES {
-                    return Err(error.to_string());
-                }
-                TRY_AGAIN
-            }
-        };
-        let _ = never::<()>().recv_timeout(wait);
-    }
 }
 
 /// The interval that was asked for, cut to what is settled, what Genesys keeps, and what the files still hold.
@@ -134,28 +93,37 @@ fn json(report: &Report) -> String {
     serde_json::to_string(report).unwrap_or_default()
 }
 
-fn prose(report: &Report) -> String {
-    let mut text = format!("from {} to {}\n", report.from, report.to);
+/// The verdict and the counts first, then the events.
+fn prose(report: &Report, all: bool) -> String {
+    let verdict = match (report.missing_count, report.extra_count) {
+        (0, 0) => "complete: the files have every event that Genesys Cloud has".to_owned(),
+        (0, extra) => {
+            format!("complete: nothing is missing; {extra} events are in the files but not in Genesys Cloud's history")
+        }
+        (missing, _) => format!(
+            "INCOMPLETE: {missing} events are missing in the files; a running collector appends them within the hour, or stop it and run audit --repair"
+        ),
+    };
+    let mut text = format!("{verdict}\nfrom {} to {}\n", report.from, report.to);
     for counted in &report.definitions {
-        text.push_str(&format!("  {:<20} Genesys {:>9}   file {:>9}\n", counted.id, counted.genesys, counted.file));
+        text.push_str(&format!("  {:<20} Genesys {:>9}   files {:>9}\n", counted.id, counted.genesys, counted.file));
     }
+    let listed = if all { usize::MAX } else { LISTED_MAX };
     let found = [("missing", &report.missing, report.missing_count), ("extra", &report.extra, report.extra_count)];
     for (what, entries, count) in found {
-        for e in entries {
+        for e in entries.iter().take(listed) {
             text.push_str(&format!(
                 "  {what}: {} {} conversation {} entity {}\n",
                 e.timestamp, e.event_id, e.conversation_id, e.entity_id
             ));
         }
-        if count > entries.len() as u64 {
-            text.push_str(&format!("  {what}: {} more\n", count - entries.len() as u64));
+        let shown = entries.len().min(listed) as u64;
+        if count > shown {
+            let cure = if all { "" } else { " (--all lists them)" };
+            text.push_str(&format!("  {what}: {} more{cure}\n", count - shown));
         }
     }
-    text.push_str(&match (report.missing_count, report.extra_count) {
-        (0, 0) => "nothing is missing: every event that Genesys has stands in the files".to_owned(),
-        (0, extra) => format!("nothing is missing; {extra} events stand in the files and not in Genesys's history"),
-        (missing, _) => format!("{missing} events are missing in the files; stop the collector and run audit --repair, or let it repair by itself"),
-    });
+    text.truncate(text.trim_end().len());
     text
 }
 

@@ -62,9 +62,6 @@ pub struct Report {
     pub missing_unlisted: u64,
     #[serde(skip_serializing_if = "is_zero")]
     pub extra_unlisted: u64,
-    /// More lines than it was to look through: it begins later than asked for.
-    #[serde(skip)]
-    pub begins_later: bool,
 }
 
 fn is_zero(count: &u64) -> bool {

@@ -18,7 +18,7 @@ use crate::genesys::error::{ApiError, Kind};
 use crate::genesys::history::KEPT_MS;
 use crate::genesys::topics::Plan;
 use crate::message::{ChannelState, Definition};
-use crate::records;
+use crate::output::records;
 
 const MINUTE_MS: Millis = 60_000;
 const HOUR_MS: Millis = 60 * MINUTE_MS;
@@ -96,7 +96,7 @@ fn longest_span(api: &mut Api, plan: &Plan, now: Millis, out: &Findings) -> Opti
 }
 
 fn not_settled(name: &'static str, error: &ApiError, out: &Findings) {
-    out.ok(name, format_args!("not settled: {}", error.parts().0));
+    out.ok(name, format_args!("not settled: {}", error.problem().what));
 }
 
 fn ids_at_once(api: &mut Api, known: &[Definition], now: Millis, out: &Findings) {

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use super::Findings;
 use crate::config::Config;
 use crate::health_command;
+use crate::http;
 use crate::output::Lock;
-use crate::{http, records};
+use crate::output::records;
 
 const MIB: u64 = 1024 * 1024;
 

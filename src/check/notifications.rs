@@ -4,11 +4,13 @@
 
 use std::sync::Arc;
 
+use ureq::http::Method;
+
 use super::service::{DIAL_LIMIT, a_few, host};
 use super::{Findings, guesses};
 use crate::clock::Millis;
 use crate::config::{Config, Delivery};
-use crate::genesys::api::Api;
+use crate::genesys::api::{Api, Channels};
 use crate::genesys::error::{ApiError, Kind};
 use crate::genesys::topics::{self, Plan};
 use crate::message::{ChannelState, Closed};
@@ -55,10 +57,9 @@ pub(super) fn check(
         Ok(()) => {}
         Err(error) if error.kind == Kind::Gone => {}
         Err(error) if subscribed => {
-            let (found, _) = error.parts();
             out.bad(
                 "channel left behind",
-                found,
+                error.problem().what,
                 "nothing: the channel has no socket, and ends within a day by itself",
             );
         }
@@ -112,13 +113,13 @@ enum NoChannel {
 /// A channel to try on, and whether it was made: an empty one that an earlier check left is taken first.
 fn channel(config: &Config, api: &mut Api) -> Result<(ChannelState, bool), NoChannel> {
     // A service that does not list its channels is asked for one all the same.
-    let there = api.channels().unwrap_or_default();
+    let Channels { count, usable } = api.channels().unwrap_or_default();
     let remembered = remembered(config);
-    let mut others = there.iter().filter(|one| remembered.as_deref() != Some(one.id.as_str()));
+    let mut others = usable.iter().filter(|one| remembered.as_deref() != Some(one.id.as_str()));
     let empty = others.find(|one| api.subscription_count(&one.id).is_ok_and(|count| count == 0));
     match empty {
         Some(empty) => Ok((empty.clone(), false)),
-        None if there.len() >= CHANNELS_MAX => Err(NoChannel::Full),
+        None if count >= CHANNELS_MAX => Err(NoChannel::Full),
         None => api.create_channel().map(|made| (made, true)).map_err(NoChannel::Api),
     }
 }
@@ -131,7 +132,7 @@ fn remembered(config: &Config) -> Option<String> {
 
 /// Subscribes to every topic, and says what was rejected and why; whether the service took any.
 fn subscriptions(api: &mut Api, plan: &Plan, channel: &ChannelState, out: &Findings) -> bool {
-    let found = match api.subscribe(&channel.id, &plan.topics) {
+    let found = match api.subscribe(&channel.id, &plan.topics, Method::PUT) {
         Ok(found) => found,
         Err(error) => {
             out.api_error("subscriptions", &error);

@@ -111,8 +111,8 @@ pub(super) fn host(name: &'static str, url: &str, dialer: &Dialer, out: &Finding
 
 fn token(api: &Api, login: Result<(), ApiError>, out: &Findings) -> bool {
     if let Err(error) = login {
-        let found = format!("{}; definitions, history, channel and socket were not tried", error.parts().0);
-        out.bad("token", found, api_cure(&error));
+        let found = format!("{}; definitions, history, channel and socket were not tried", error.problem().what);
+        out.bad("token", found, api_cure(error.kind, &error.problem().cure));
         return false;
     }
     let life = api.token().map_or(0, |token| token.life.as_secs());

@@ -66,11 +66,12 @@ Options:
 const AUDIT: &str = "\
 Compares the collected files with Genesys Cloud's own counts, and lists what is missing or extra. Status 1 if anything is.
 
-Usage: audiohook-collector audit [--from T] [--to T] [--repair] [--json]
+Usage: audiohook-collector audit [--from T] [--to T] [--repair] [--all] [--json]
 
 Options:
       --from T          the beginning, such as 2026-11-23T10:00:00Z; 24 hours before the end otherwise
       --to T            the end; otherwise, and at most, the latest instant that the history has settled for
+      --all             list every missing and extra event
       --repair          append what is missing; refused while a collector runs on the file
       --json            print one JSON document instead of lines";
 

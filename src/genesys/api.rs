@@ -3,11 +3,12 @@
 //! Deals with: login and renewal around each call, and the shape of each answer. Must never: retry beyond the one repeat
 //! after a 401, or send a token to another host than the API's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::json;
 use serde_json::value::RawValue;
 use ureq::http::Method;
@@ -31,6 +32,16 @@ pub const PAGE_SIZE: u32 = 200;
 const REFUSED_LOGIN_WAIT: Duration = Duration::from_secs(30);
 
 const JSON: &str = "application/json";
+const CHANNELS: &str = "/api/v2/notifications/channels";
+
+/// The channels of a client.
+#[derive(Debug, Default)]
+pub struct Channels {
+    /// All that are listed; other tokens' channels are listed without their ids.
+    pub count: usize,
+    /// Those that can be connected to.
+    pub usable: Vec<ChannelState>,
+}
 
 /// The API, with the token of one client.
 pub struct Api {
@@ -38,6 +49,8 @@ pub struct Api {
     genesys: Genesys,
     clock: Clock,
     token: Option<Token>,
+    /// How many tokens there were.
+    tokens: u64,
     /// A login was refused: none is tried before this.
     refused: Option<(Instant, ApiError)>,
     /// The correlation id of the last answer.
@@ -51,6 +64,7 @@ impl Api {
             genesys: genesys.clone(),
             clock,
             token: None,
+            tokens: 0,
             refused: None,
             correlation: None,
         }
@@ -71,6 +85,11 @@ impl Api {
         self.token.as_ref().filter(|token| token.expires_at() > self.clock.now())
     }
 
+    /// Which token it is: 1, 2, 3, … A channel belongs to the token that it was last subscribed with.
+    pub fn token_number(&self) -> u64 {
+        self.tokens
+    }
+
     /// Gets a new token; the old one stays until then.
     ///
     /// # Errors
@@ -84,6 +103,7 @@ impl Api {
             Ok(token) => {
                 self.refused = None;
                 self.token = Some(token);
+                self.tokens += 1;
                 Ok(())
             }
             Err(error) => {
@@ -119,6 +139,7 @@ impl Api {
         if answer.status != 401 {
             return Ok(answer);
         }
+        self.token = None;
         self.log_in()?;
         self.send_once(what, &method, path, body)
     }
@@ -133,24 +154,23 @@ impl Api {
     }
 
     /// The answer's body where it is a success.
-    fn ask(
-        &mut self,
-        what: &str,
-        method: Method,
-        path: &str,
-        body: Option<&[u8]>,
-        permission: Option<&str>,
-    ) -> Result<String, ApiError> {
+    fn ask(&mut self, what: &str, method: Method, path: &str, body: Option<&[u8]>) -> Result<String, ApiError> {
         self.correlation = None;
         let answer = self.send(what, method, path, body)?;
         self.correlation.clone_from(&answer.correlation);
         if answer.is_success() {
             return Ok(answer.body);
         }
-        let error =
-            judge(what, answer.status, &answer.body, answer.retry_after, self.correlation.as_deref(), permission);
+        let permission = path.starts_with("/api/v2/usage/").then_some(HISTORY_PERMISSION);
         let token = self.token.as_ref().and_then(|token| token.authorization.expose().split_once(' '));
-        Err(error.hide(token.map_or("", |(_, token)| token)))
+        let error = judge(what, answer.status, &answer.body, answer.retry_after, permission);
+        Err(error.hide(token.map_or("", |(_, token)| token)).with_correlation(self.correlation()))
+    }
+
+    /// The elements of a list in an answer, as far as there is one.
+    fn elements<T: DeserializeOwned>(&self, what: &str, answer: &str, list: &str) -> Result<Vec<T>, ApiError> {
+        // The parser's message could quote a channel's id.
+        elements(answer, list).map_err(|_| self.nonsense(what, "the answer is not the API's"))
     }
 
     /// The vendor's correlation id of the last answer: for errors about what it held.
@@ -163,20 +183,26 @@ impl Api {
         ApiError::nonsense(what, cause).with_correlation(self.correlation())
     }
 
-    /// All event definitions: `GET /api/v2/usage/events/definitions`.
+    /// All event definitions, at least one: `GET /api/v2/usage/events/definitions`.
     ///
     /// # Errors
-    /// As the service says; [`Kind::Forbidden`] without [`HISTORY_PERMISSION`].
+    /// As the service says; [`Kind::Forbidden`] without [`HISTORY_PERMISSION`]; [`Kind::Nonsense`] for an answer without
+    /// definitions.
     pub fn definitions(&mut self) -> Result<Vec<Definition>, ApiError> {
         const WHAT: &str = "ask for the event definitions";
-        let path = "/api/v2/usage/events/definitions";
-        let body = self.ask(WHAT, Method::GET, path, None, Some(HISTORY_PERMISSION))?;
-        let (definitions, odd) = understand_definitions(&body)
-            .map_err(|error| self.nonsense(WHAT, format_args!("the answer lists no definitions ({error})")))?;
-        if odd > 0 {
-            log::warn!("{odd} of the event definitions have no id and are left out; the others are taken");
+        let body = self.ask(WHAT, Method::GET, "/api/v2/usage/events/definitions", None)?;
+        let definitions = understand_definitions(&body);
+        if definitions.is_empty() {
+            return Err(self.nonsense(WHAT, "the answer lists no definitions"));
         }
         Ok(definitions)
+    }
+
+    /// The answer lists definitions, and none of AudioHook's.
+    pub fn no_audiohook_definitions(&self) -> ApiError {
+        ApiError::new(Kind::Nonsense, "ask for the event definitions", "the list has no AudioHook definition")
+            .with_cure("Check that the organization has an AudioHook integration (Admin > Integrations).")
+            .with_correlation(self.correlation())
     }
 
     /// How operational events may be delivered: `GET /api/v2/notifications/availabletopics`; none when it is not said.
@@ -186,7 +212,7 @@ impl Api {
     pub fn transports(&mut self) -> Result<Option<Vec<String>>, ApiError> {
         const WHAT: &str = "ask for the topics' transports";
         let path = "/api/v2/notifications/availabletopics?expand=transports,requiresPermissions,permissionDetails,topicParameters";
-        let body = self.ask(WHAT, Method::GET, path, None, None)?;
+        let body = self.ask(WHAT, Method::GET, path, None)?;
         topics::understand_transports(&body).map_err(|error| self.nonsense(WHAT, error))
     }
 
@@ -195,53 +221,46 @@ impl Api {
     /// # Errors
     /// As the service says.
     pub fn create_channel(&mut self) -> Result<ChannelState, ApiError> {
-        let body = self.ask("make a channel", Method::POST, "/api/v2/notifications/channels", Some(b""), None)?;
+        let body = self.ask("make a channel", Method::POST, CHANNELS, Some(b""))?;
         channel::understand(&body, channel::owner(&self.genesys), self.service().now())
             .map_err(|error| error.with_correlation(self.correlation()))
     }
 
-    /// The client's channels: `GET /api/v2/notifications/channels`. One that cannot be connected to is left out.
+    /// The client's channels: `GET /api/v2/notifications/channels`.
     ///
     /// # Errors
     /// As the service says.
-    pub fn channels(&mut self) -> Result<Vec<ChannelState>, ApiError> {
-        #[derive(Deserialize)]
-        struct Listed {
-            entities: Vec<Box<RawValue>>,
-        }
+    pub fn channels(&mut self) -> Result<Channels, ApiError> {
         const WHAT: &str = "list the channels";
-        let path = "/api/v2/notifications/channels?includechannels=oauthclient";
-        let body = self.ask(WHAT, Method::GET, path, None, None)?;
-        // The parser's message could quote an id: only the fact is told.
-        let listed: Listed =
-            serde_json::from_str(&body).map_err(|_| self.nonsense(WHAT, "the answer lists no channels"))?;
+        let body = self.ask(WHAT, Method::GET, &format!("{CHANNELS}?includechannels=oauthclient"), None)?;
+        let listed: Vec<Box<RawValue>> = self.elements(WHAT, &body, "entities")?;
         let (owner, now) = (channel::owner(&self.genesys), self.service().now());
-        let understood =
-            listed.entities.iter().filter_map(|one| channel::understand(one.get(), owner.clone(), now).ok());
-        Ok(understood.collect())
+        let usable = listed.iter().filter_map(|one| channel::understand(one.get(), owner.clone(), now).ok());
+        Ok(Channels { count: listed.len(), usable: usable.collect() })
     }
 
-    /// Whether a channel still stands: `HEAD /api/v2/notifications/channels/{id}`.
+    /// Whether a channel still exists: `HEAD /api/v2/notifications/channels/{id}`.
     ///
     /// # Errors
     /// [`Kind::Gone`] when it does not; else as the service says.
     pub fn check_channel(&mut self, id: &str) -> Result<(), ApiError> {
-        let path = format!("/api/v2/notifications/channels/{}", encode(id));
-        self.ask("look for the channel", Method::HEAD, &path, None, None).map(drop).map_err(|error| error.hide(id))
+        let path = format!("{CHANNELS}/{}", encode(id));
+        self.ask("look for the channel", Method::HEAD, &path, None).map(drop).map_err(|error| error.hide(id))
     }
 
-    /// Replaces a channel's subscriptions: `PUT /api/v2/notifications/channels/{id}/subscriptions`.
+    /// Subscribes a channel to these topics instead of what it had (PUT), or to them as well (POST):
+    /// `/api/v2/notifications/channels/{id}/subscriptions`.
     ///
     /// # Errors
-    /// As the service says; a topic that is rejected is no error, but told in the answer.
-    pub fn subscribe(&mut self, id: &str, topics: &[String]) -> Result<Vec<Subscription>, ApiError> {
-        let path = format!("/api/v2/notifications/channels/{}/subscriptions?ignoreErrors=true", encode(id));
+    /// As the service says. A topic that is rejected or not confirmed is no error, but one of the answers.
+    pub fn subscribe(&mut self, id: &str, topics: &[String], method: Method) -> Result<Vec<Subscription>, ApiError> {
+        const WHAT: &str = "subscribe";
+        let path = format!("{}?ignoreErrors=true", subscriptions_of(id));
         let body = channel::subscription_body(topics);
-        let answer = self.ask("subscribe", Method::PUT, &path, Some(body.as_bytes()), None);
-        let answer = answer.map_err(|error| error.hide(id))?;
+        let answer = self.ask(WHAT, method, &path, Some(body.as_bytes())).map_err(|error| error.hide(id))?;
         // The reason for a rejection may name the channel.
-        let answer = crate::secret::hide(&answer, id);
-        channel::understand_subscriptions(&answer, topics).map_err(|error| error.with_correlation(self.correlation()))
+        let answer = self.elements(WHAT, &crate::secret::hide(&answer, id), "entities")?;
+        Ok(channel::judge_subscriptions(&answer, topics))
     }
 
     /// How many topics a channel has: `GET /api/v2/notifications/channels/{id}/subscriptions`.
@@ -249,16 +268,9 @@ impl Api {
     /// # Errors
     /// As the service says.
     pub fn subscription_count(&mut self, id: &str) -> Result<usize, ApiError> {
-        #[derive(Deserialize)]
-        struct Listed {
-            entities: Vec<serde::de::IgnoredAny>,
-        }
         const WHAT: &str = "look at the subscriptions";
-        let path = format!("/api/v2/notifications/channels/{}/subscriptions", encode(id));
-        let body = self.ask(WHAT, Method::GET, &path, None, None).map_err(|error| error.hide(id))?;
-        let listed: Listed =
-            serde_json::from_str(&body).map_err(|_| self.nonsense(WHAT, "the answer lists no subscriptions"))?;
-        Ok(listed.entities.len())
+        let body = self.ask(WHAT, Method::GET, &subscriptions_of(id), None).map_err(|error| error.hide(id))?;
+        Ok(self.elements::<IgnoredAny>(WHAT, &body, "entities")?.len())
     }
 
     /// Takes a channel's subscriptions away: `DELETE /api/v2/notifications/channels/{id}/subscriptions`.
@@ -266,8 +278,7 @@ impl Api {
     /// # Errors
     /// As the service says.
     pub fn unsubscribe(&mut self, id: &str) -> Result<(), ApiError> {
-        let path = format!("/api/v2/notifications/channels/{}/subscriptions", encode(id));
-        let answer = self.ask("take the subscriptions away", Method::DELETE, &path, None, None);
+        let answer = self.ask("take the subscriptions away", Method::DELETE, &subscriptions_of(id), None);
         answer.map(drop).map_err(|error| error.hide(id))
     }
 
@@ -280,7 +291,7 @@ impl Api {
     pub fn query_page(&mut self, cursor: Option<&str>, page_size: u32, body: &str) -> Result<String, ApiError> {
         let first = format!("/api/v2/usage/events/query?pageSize={page_size}");
         let path = cursor.unwrap_or(&first);
-        self.ask("read the history", Method::POST, path, Some(body.as_bytes()), Some(HISTORY_PERMISSION))
+        self.ask("read the history", Method::POST, path, Some(body.as_bytes()))
     }
 
     /// The service's own counts per definition: `POST /api/v2/usage/events/aggregates/query`.
@@ -291,8 +302,8 @@ impl Api {
         const WHAT: &str = "ask for the counts of the history";
         let body = json!({ "interval": interval(from, to) }).to_string();
         let path = "/api/v2/usage/events/aggregates/query";
-        let answer = self.ask(WHAT, Method::POST, path, Some(body.as_bytes()), Some(HISTORY_PERMISSION))?;
-        understand_aggregates(&answer).map_err(|error| self.nonsense(WHAT, error))
+        let answer = self.ask(WHAT, Method::POST, path, Some(body.as_bytes()))?;
+        Ok(sum(self.elements(WHAT, &answer, "eventDefinitionAggregates")?))
     }
 
     /// The address that a `nextUri` must not leave.
@@ -318,52 +329,61 @@ fn encode(id: &str) -> String {
     })
 }
 
-/// The definitions that are listed, and how many others are none: one that is odd must not cost the rest.
-fn understand_definitions(body: &str) -> serde_json::Result<(Vec<Definition>, usize)> {
-    #[derive(Deserialize)]
-    struct Listed {
-        entities: Vec<Box<RawValue>>,
+fn subscriptions_of(id: &str) -> String {
+    format!("{CHANNELS}/{}/subscriptions", encode(id))
+}
+
+/// The elements of a list in an answer. Everything in an answer is optional: no list is an empty one, and an element that
+/// is of another form is left out.
+fn elements<T: DeserializeOwned>(body: &str, name: &str) -> serde_json::Result<Vec<T>> {
+    if body.trim().is_empty() {
+        return Ok(Vec::new());
     }
+    let fields: HashMap<String, Box<RawValue>> = serde_json::from_str(body)?;
+    let list = fields.get(name).and_then(|list| serde_json::from_str::<Vec<Box<RawValue>>>(list.get()).ok());
+    Ok(list.unwrap_or_default().iter().filter_map(|one| serde_json::from_str(one.get()).ok()).collect())
+}
+
+/// The definitions of an answer; one that is odd costs none of the others.
+fn understand_definitions(body: &str) -> Vec<Definition> {
     #[derive(Deserialize)]
     struct One {
         id: String,
         name: Option<Box<RawValue>>,
         description: Option<Box<RawValue>>,
     }
-    let listed: Listed = serde_json::from_str(body)?;
     let text = |value: Option<Box<RawValue>>| serde_json::from_str::<String>(value?.get()).ok();
-    let understood = listed.entities.iter().filter_map(|entity| serde_json::from_str::<One>(entity.get()).ok());
-    let definitions: Vec<Definition> = understood
+    let listed: Vec<One> = elements(body, "entities").unwrap_or_default();
+    listed
+        .into_iter()
+        .map(|one| Definition {
+            id: one.id.trim().to_owned(),
+            name: text(one.name),
+            description: text(one.description),
+        })
         .filter(|one| !one.id.is_empty())
-        .map(|one| Definition { id: one.id, name: text(one.name), description: text(one.description) })
-        .collect();
-    let odd = listed.entities.len() - definitions.len();
-    Ok((definitions, odd))
+        .collect()
 }
 
-fn understand_aggregates(body: &str) -> Result<BTreeMap<String, u64>, String> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Counts {
-        event_definition_aggregates: Vec<Count>,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Count {
-        event_definition: Reference,
-        #[serde(default)]
-        event_count: u64,
-    }
-    #[derive(Deserialize)]
-    struct Reference {
-        id: String,
-    }
-    let counts: Counts = serde_json::from_str(body).map_err(|error| format!("the answer holds no counts ({error})"))?;
+/// One count of the service.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Count {
+    event_definition: Reference,
+    event_count: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Reference {
+    id: String,
+}
+
+fn sum(counts: Vec<Count>) -> BTreeMap<String, u64> {
     let mut sums = BTreeMap::new();
-    for count in counts.event_definition_aggregates {
-        *sums.entry(count.event_definition.id).or_insert(0) += count.event_count;
+    for count in counts {
+        *sums.entry(count.event_definition.id).or_insert(0) += count.event_count.unwrap_or(0);
     }
-    Ok(sums)
+    sums
 }
 
 #[cfg(test)]
@@ -380,27 +400,34 @@ mod tests {
     fn an_odd_definition_costs_none_of_the_others() {
         let body = r#"{"entities":[{"name":"no id"},{"id":"AUDIOHOOK-0001","name":7,"description":"d","x":1e400},
             null,{"id":""},{"id":5},{"id":"AUDIOHOOK-0002","name":"N","description":null}]}"#;
-        let (definitions, odd) = understand_definitions(body).unwrap();
         let of = |id: &str, name: Option<&str>, description: Option<&str>| Definition {
             id: id.to_owned(),
             name: name.map(str::to_owned),
             description: description.map(str::to_owned),
         };
-        assert_eq!(definitions, [of("AUDIOHOOK-0001", None, Some("d")), of("AUDIOHOOK-0002", Some("N"), None)]);
-        assert_eq!(odd, 4);
-        assert!(understand_definitions(r#"{"entities":{}}"#).is_err());
+        assert_eq!(
+            understand_definitions(body),
+            [of("AUDIOHOOK-0001", None, Some("d")), of("AUDIOHOOK-0002", Some("N"), None)]
+        );
+        for none in ["", "<html>", "[]", "null", "{}", r#"{"entities":{}}"#, r#"{"entities":null}"#] {
+            assert_eq!(understand_definitions(none), [], "{none}");
+        }
     }
 
     #[test]
     fn counts_are_summed_per_definition() {
         let body = r#"{"interval":"a/b","eventDefinitionAggregates":[
-            {"eventDefinition":{"id":"AUDIOHOOK-0001"},"eventCount":3},
-            {"eventDefinition":{"id":"AUDIOHOOK-0002"}}]}"#;
-        let counts = understand_aggregates(body).unwrap();
+            {"eventDefinition":{"id":"AUDIOHOOK-0001"},"eventCount":3},{"eventCount":9},null,
+            {"eventDefinition":{"id":"AUDIOHOOK-0001"},"eventCount":1},
+            {"eventDefinition":{"id":"AUDIOHOOK-0002"},"eventCount":null}]}"#;
+        let counts = |body| elements(body, "eventDefinitionAggregates").map(sum);
         assert_eq!(
-            counts.into_iter().collect::<Vec<_>>(),
-            [("AUDIOHOOK-0001".into(), 3), ("AUDIOHOOK-0002".into(), 0)]
+            counts(body).unwrap().into_iter().collect::<Vec<_>>(),
+            [("AUDIOHOOK-0001".into(), 4), ("AUDIOHOOK-0002".into(), 0)]
         );
-        assert!(understand_aggregates("{}").is_err());
+        for none in ["{}", r#"{"eventDefinitionAggregates":null}"#, r#"{"eventDefinitionAggregates":[]}"#] {
+            assert_eq!(counts(none).unwrap(), BTreeMap::new(), "{none}");
+        }
+        assert!(counts("<html>").is_err());
     }
 }

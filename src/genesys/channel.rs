@@ -29,8 +29,7 @@ const HANDOVER_BEFORE_MAX: Duration = Duration::from_secs(3600);
 struct Created {
     id: String,
     connect_uri: String,
-    #[serde(default)]
-    expires: Option<String>,
+    expires: Option<serde_json::Value>,
 }
 
 /// Whose channel it is: another client's, or another region's, is never taken up.
@@ -44,13 +43,13 @@ pub fn owner(genesys: &Genesys) -> String {
 /// When the answer is none, or its address cannot be connected to.
 pub fn understand(body: &str, owner: String, now: Millis) -> Result<ChannelState, ApiError> {
     const WHAT: &str = "make a channel";
-    // The parser's message could quote the id: only the fact is told.
+    // The parser's message could quote the id.
     let created: Created =
         serde_json::from_str(body).map_err(|_| ApiError::nonsense(WHAT, "the answer holds no channel"))?;
     if !is_connectable(&created.connect_uri) {
         return Err(ApiError::nonsense(WHAT, "the channel's address is no wss address"));
     }
-    let told = created.expires.as_deref().and_then(parse_instant).filter(|expires| *expires > now);
+    let told = created.expires.as_ref().and_then(|text| parse_instant(text.as_str()?)).filter(|expires| *expires > now);
     Ok(ChannelState {
         id: created.id,
         connect_uri: created.connect_uri,
@@ -90,13 +89,32 @@ pub struct Subscription {
     pub rejected: Option<Rejection>,
 }
 
-/// Why the service does not push a topic.
+/// Why a topic is not known to be pushed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
+    pub cause: Cause,
     /// In the service's words, with the missing permissions.
-    why: String,
-    /// Whether permissions are what is missing.
-    pub lacks_permission: bool,
+    pub why: String,
+}
+
+/// What kept a topic from being subscribed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The service rejects it until the client has another permission.
+    Permission,
+    /// The service rejects it.
+    Rejected,
+    /// A request that asks for it is refused as a whole.
+    BadRequest,
+    /// The service did not say that it is permitted: it may be.
+    Unconfirmed,
+}
+
+impl Rejection {
+    /// A request for this topic was refused as a whole.
+    pub fn bad_request(error: &ApiError) -> Self {
+        Self { cause: Cause::BadRequest, why: error.problem().what }
+    }
 }
 
 impl fmt::Display for Rejection {
@@ -105,45 +123,40 @@ impl fmt::Display for Rejection {
     }
 }
 
-#[derive(Deserialize)]
-struct Subscribed {
-    entities: Vec<Entity>,
-}
-
+/// One entry of the answer to a subscription.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Entity {
+pub struct Entity {
     id: String,
-    #[serde(default)]
     state: Option<String>,
-    #[serde(default)]
     rejection_reason: Option<String>,
-    #[serde(default)]
     missing_permissions: Option<Vec<String>>,
 }
 
-/// The answer to a subscription. A topic that the answer does not name counts as permitted: the service took it.
-///
-/// # Errors
-/// When it is no such answer.
-pub fn understand_subscriptions(body: &str, asked: &[String]) -> Result<Vec<Subscription>, ApiError> {
-    let answer: Subscribed = serde_json::from_str(body)
-        .map_err(|error| ApiError::nonsense("subscribe", format!("the answer lists no subscriptions ({error})")))?;
-    let state_of = |topic: &String| answer.entities.iter().find(|entity| entity.id == *topic);
-    Ok(asked
-        .iter()
-        .map(|topic| Subscription { topic: topic.clone(), rejected: state_of(topic).and_then(rejection) })
-        .collect())
+/// The verdict on each topic that was asked for: only what the answer calls `Permitted` is.
+pub fn judge_subscriptions(answer: &[Entity], asked: &[String]) -> Vec<Subscription> {
+    let of = |topic: &String| answer.iter().find(|entity| entity.id.eq_ignore_ascii_case(topic));
+    asked.iter().map(|topic| Subscription { topic: topic.clone(), rejected: rejection(of(topic)) }).collect()
 }
 
-fn rejection(entity: &Entity) -> Option<Rejection> {
-    entity.state.as_deref().filter(|state| state.eq_ignore_ascii_case("rejected"))?;
-    let mut why = entity.rejection_reason.as_deref().map_or_else(|| "no reason given".to_owned(), shorten);
+fn rejection(entity: Option<&Entity>) -> Option<Rejection> {
+    let unconfirmed = |why: &str| Some(Rejection { cause: Cause::Unconfirmed, why: why.to_owned() });
+    let Some(entity) = entity else { return unconfirmed("the answer does not name it") };
+    let state = entity.state.as_deref().unwrap_or_default();
+    if state.eq_ignore_ascii_case("permitted") {
+        return None;
+    }
     let missing = entity.missing_permissions.as_ref().filter(|missing| !missing.is_empty());
+    let is_rejected = state.eq_ignore_ascii_case("rejected") || entity.rejection_reason.is_some() || missing.is_some();
+    if !is_rejected {
+        return unconfirmed(&format!("its state is {:?}", shorten(state)));
+    }
+    let mut why = entity.rejection_reason.as_deref().map_or_else(|| "no reason given".to_owned(), shorten);
     if let Some(missing) = missing {
         why.push_str(&format!("; missing permissions: {}", shorten(&missing.join(", "))));
     }
-    Some(Rejection { why, lacks_permission: missing.is_some() })
+    let cause = if missing.is_some() { Cause::Permission } else { Cause::Rejected };
+    Some(Rejection { cause, why })
 }
 
 #[cfg(test)]
@@ -178,14 +191,19 @@ mod tests {
     }
 
     #[test]
-    fn rejected_topics_are_told_with_what_is_missing() {
-        let asked = ["a".to_owned(), "b".to_owned(), "c".to_owned()];
-        let body = r#"{"entities":[{"id":"a","state":"Permitted"},{"id":"b","state":"Rejected",
-            "rejectionReason":"no","missingPermissions":["x:y:view"]}]}"#;
-        let found = understand_subscriptions(body, &asked).unwrap();
-        let rejected: Vec<_> = found.into_iter().map(|s| s.rejected.map(|why| why.to_string())).collect();
-        assert_eq!(rejected, [None, Some("no; missing permissions: x:y:view".to_owned()), None]);
-        assert!(understand_subscriptions("<html>", &asked).is_err());
-        assert_eq!(subscription_body(&asked[..2]), r#"[{"id":"a"},{"id":"b"}]"#);
+    fn only_what_the_answer_calls_permitted_is() {
+        let asked: Vec<String> = ["a", "B", "c", "d", "e", "f"].map(str::to_owned).to_vec();
+        let answer = r#"[{"id":"a","state":"Permitted"},{"id":"b","state":"PERMITTED"},{"id":"c","state":"Rejected",
+            "rejectionReason":"no","missingPermissions":["x:y:view"]},{"id":"d","state":"Pending"},{"id":"e"}]"#;
+        let answer: Vec<Entity> = serde_json::from_str(answer).unwrap();
+        let found = judge_subscriptions(&answer, &asked);
+        let found: Vec<_> = found.into_iter().map(|one| one.rejected.map(|no| (no.cause, no.to_string()))).collect();
+        let no = |cause, why: &str| Some((cause, why.to_owned()));
+        assert_eq!(found[..2], [None, None]);
+        assert_eq!(found[2], no(Cause::Permission, "no; missing permissions: x:y:view"));
+        assert_eq!(found[3], no(Cause::Unconfirmed, "its state is \"Pending\""));
+        assert_eq!(found[4], no(Cause::Unconfirmed, "its state is \"\""));
+        assert_eq!(found[5], no(Cause::Unconfirmed, "the answer does not name it"));
+        assert_eq!(subscription_body(&asked[..2]), r#"[{"id":"a"},{"id":"B"}]"#);
     }
 }

@@ -1,63 +1,78 @@
-//! Reading the history: spans cut into pieces, pieces into groups of definitions, groups into pages.
+//! Reading the history: a read is cut into pieces of time, a piece into groups of definitions, a group into pages.
 //!
 //! One request a step, so that whoever drives it has time for other duties. Pure: it says what to ask and takes the
-//! answer. Must never: say that a span was read before every page of it was given; follow a page that leads nowhere.
+//! answer. Must never: state that a span was read before every page of it was given.
 
 mod order;
 mod page;
 mod rate;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashSet, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use twox_hash::XxHash3_64;
 
 use self::order::Order;
 pub use self::rate::Rate;
 use super::api::{PAGE_SIZE, interval};
 use super::error::{ApiError, Kind};
 use crate::clock::{Millis, format_millis};
-use crate::message::Page;
+use crate::dedup::rows::Span;
+use crate::dedup::{MARGIN_MS, Range};
+use crate::message::{Page, Purpose};
 
 /// How far back the service keeps the history.
 pub const KEPT_MS: Millis = 10 * 24 * 3600 * 1000;
+/// What the service is about to forget is not asked for: when the request arrives, it may be too old to be taken.
+const EDGE_MS: Millis = 60 * 1000;
 /// How far back it is asked for.
 pub const REACH_MS: Millis = KEPT_MS - EDGE_MS;
-
-/// The longest piece that is asked for at once; the service's own limit is learned from its refusals.
-const PIECE_MS_MAX: Millis = 24 * 3600 * 1000;
-/// A refused piece is first halved down to this, before the definitions are.
-const PIECE_MS_ENOUGH: Millis = 3600 * 1000;
-/// No piece is shorter.
-const PIECE_MS_MIN: Millis = 60 * 1000;
-/// How often a piece is begun anew at once (an expired cursor, a repeated page) before it counts as failing.
-const RESTARTS_MAX: u32 = 3;
-/// Pages without rows that still name a next one, in a row: each with a cursor of its own is no loop, only slow.
-const EMPTY_PAGES_MAX: u32 = 2_000;
-/// What the service is about to forget is not asked for: until the request is there, it may be too old to be taken.
-const EDGE_MS: Millis = 60 * 1000;
-/// Nearer to what the service forgets than this, a piece that is refused however short it is may be too old.
+/// Nearer to the end of what the service keeps than this, a piece that is refused may be too old.
 const EDGE_ZONE_MS: Millis = 24 * 3600 * 1000;
-/// A failing page is asked for so many times before the piece is begun anew: its cursor may be what fails.
+/// So much is passed over there at once.
+const SKIP_MS: Millis = 10 * 60 * 1000;
+/// The longest piece that is asked for at once.
+const PIECE_MS_MAX: Millis = 24 * 3600 * 1000;
+/// A refused or slow piece is halved down to this, before its definitions are.
+const PIECE_MS_ENOUGH: Millis = 3600 * 1000;
+/// No piece is halved below this because of what it holds.
+const PIECE_MS_MIN: Millis = 1000;
+/// How often a group is begun anew at once (an expired cursor) before it counts as failing.
+const RESTARTS_MAX: u32 = 3;
+/// A failing page is asked for so many times before its group is begun anew: its cursor may be what fails.
 const CURSOR_FAILURES_MAX: u32 = 3;
-/// A page is asked for in such a number of rows that it has about so many bytes, at most: several wait for the writer.
-const PAGE_BYTES: usize = 1024 * 1024;
+/// Pages without rows, or with a cursor that was followed before, in a row.
+const PAGES_WITHOUT_PROGRESS_MAX: u32 = 2_000;
+/// Bytes of rows of a piece that do not come in the order of time, at most: all of them are held until its end.
+const UNORDERED_BYTES_MAX: usize = 3 * 1024 * 1024;
 /// A long read shows its progress this often.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
 const WHAT: &str = "read the history";
 
-/// A span to be read.
+/// A read: these definitions over a span. The rows of the span are judged; those around it are context.
+#[derive(Clone, Debug)]
+pub struct Read {
+    pub ids: Arc<[String]>,
+    pub span: Span,
+    /// Rows up to here are asked for: the span's end where it is read again, else a margin more. What is younger than
+    /// the span may still wait for its frame, and must not be given another's.
+    pub until: Millis,
+    pub purpose: Purpose,
+}
+
+/// A read under way.
 #[derive(Debug)]
 struct Job {
-    ids: Vec<String>,
+    read: Read,
+    /// Rows from here on are asked for.
     from: Millis,
-    to: Millis,
     /// Everything before this was given.
     at: Millis,
-    /// Whether its end is a checkpoint, or only some definitions are read again.
-    is_whole: bool,
     started: Instant,
     shown: Instant,
     events: u64,
@@ -69,23 +84,31 @@ struct Job {
 struct Piece {
     from: Millis,
     to: Millis,
-    /// Which ids are asked for now: `ids[start..start + len]`.
-    start: usize,
-    len: usize,
-    cursor: Option<String>,
-    /// The cursors that were followed, hashed: one that comes again is a loop.
-    followed: HashSet<u64>,
-    empty_pages: u32,
-    /// Pages of this group since it was begun, and the most that any attempt came to.
-    pages: u32,
-    pages_most: u32,
-    restarts: u32,
-    failures: u32,
-    /// Ids that were refused alone, and whether any other was not.
-    suspects: Vec<String>,
+    /// The definitions that are asked for now, and those that are asked for afterwards.
+    groups: VecDeque<Vec<String>>,
+    is_one_group: bool,
+    /// Those that were refused alone, and whether any other was not.
+    refused: Vec<String>,
     any_taken: bool,
-    body: String,
+    group: Group,
+    failures: u32,
+    restarts: u32,
+    unordered_bytes: usize,
     order: Order,
+}
+
+/// How far the pages of a group of definitions were read.
+#[derive(Debug, Default)]
+struct Group {
+    cursor: Option<String>,
+    /// Hashes of the cursors that were followed, and of the pages that came.
+    followed: HashSet<u64>,
+    seen: HashSet<u64>,
+    /// The rows of the fullest page.
+    fullest: usize,
+    without_progress: u32,
+    /// A full page that came again under its own cursor: where it does so twice, it is the last one.
+    suspected_end: Option<u64>,
 }
 
 /// What to do next.
@@ -109,15 +132,15 @@ pub enum Next {
 #[derive(Debug, Default)]
 pub struct Taken {
     pub page: Option<Page>,
-    /// All events up to here were given.
+    /// All events of the span up to here were given.
     pub read_up_to: Option<Millis>,
-    /// The span is read to its end.
-    pub done: bool,
-    /// It came further than ever before: a page that was not given yet, or the end of a piece.
+    /// The read is done.
+    pub done: Option<Read>,
+    /// It came further: a page, or the end of a piece.
     pub progressed: bool,
-    /// What lies between was passed over: the service no longer takes a request for it, however short.
+    /// What lies between was passed over: the service no longer takes a request for it.
     pub skipped: Option<(Millis, Millis)>,
-    /// The request failed for a reason that only time can cure: wait before the next.
+    /// The request failed: wait before the next.
     pub failed: Option<ApiError>,
     pub notices: Vec<String>,
     /// The sum of a long read, at its end.
@@ -131,22 +154,16 @@ pub struct History {
     rate: Rate,
     jobs: VecDeque<Job>,
     piece: Option<Piece>,
-    /// How long a piece is now, and the most that the service is known to take.
+    /// How long a piece is now.
     piece_ms: Millis,
-    piece_ms_max: Millis,
     /// How many ids are asked for at once.
     group_max: usize,
-    /// How many rows a page has: fewer where they are large.
+    /// How many rows a page has: fewer where answers were too long.
     page_size: u32,
-    /// Fewer ids were asked for since the spans were shortened: those may not have been the reason.
-    span_in_doubt: bool,
-    /// Where the reading is tried instead, because from where it stands every request is refused, and the next step.
-    instead: Option<Millis>,
-    step_ms: Millis,
+    /// Ids that the service does not take.
+    unknown_ids: HashSet<String>,
     /// What is older than this the service keeps no longer.
     oldest: Millis,
-    /// Ids that the service does not take.
-    refused_ids: Vec<String>,
 }
 
 impl History {
@@ -157,26 +174,10 @@ impl History {
             jobs: VecDeque::new(),
             piece: None,
             piece_ms: PIECE_MS_MAX,
-            piece_ms_max: PIECE_MS_MAX,
             group_max: usize::MAX,
             page_size: PAGE_SIZE,
-            span_in_doubt: false,
-            instead: None,
-            step_ms: PIECE_MS_MIN,
+            unknown_ids: HashSet::new(),
             oldest: Millis::MIN,
-            refused_ids: Vec::new(),
-        }
-    }
-
-    /// Another reader of the same history: the two together keep to the rate, and it knows what this one has learned.
-    pub fn beside(&self) -> Self {
-        Self {
-            rate: self.rate.clone(),
-            piece_ms: self.piece_ms_max,
-            piece_ms_max: self.piece_ms_max,
-            group_max: self.group_max,
-            refused_ids: self.refused_ids.clone(),
-            ..Self::new(&self.api_url, 1)
         }
     }
 
@@ -190,71 +191,78 @@ impl History {
         Some(wait)
     }
 
-    /// Whether a span is being read, or waits to be.
     pub fn is_idle(&self) -> bool {
         self.jobs.is_empty()
     }
 
-    /// Whether a whole span is being read.
-    pub fn has_whole(&self) -> bool {
-        self.jobs.iter().any(|job| job.is_whole)
+    /// Whether a read of this purpose is under way, or waits to be.
+    pub fn has(&self, purpose: Purpose) -> bool {
+        self.jobs.iter().any(|job| job.read.purpose == purpose)
     }
 
-    /// Adds a span; `is_whole` when its end is a checkpoint.
-    pub fn add(&mut self, ids: Vec<String>, from: Millis, to: Millis, is_whole: bool, now: Instant) {
-        if ids.is_empty() || from >= to {
+    /// Adds a read; one without definitions or of an empty span is none.
+    pub fn add(&mut self, read: Read, now: Instant) {
+        if read.ids.is_empty() || read.span.from >= read.span.to {
             return;
         }
-        let job = Job { ids, from, to, at: from, is_whole, started: now, shown: now, events: 0, requests: 0 };
-        self.jobs.push_back(job);
+        let from = read.span.from - MARGIN_MS;
+        self.jobs.push_back(Job { from, at: from, read, started: now, shown: now, events: 0, requests: 0 });
     }
 
     /// Gives up what was to be read: it will be asked for anew.
     pub fn clear(&mut self) {
-        self.instead = None;
         self.jobs.clear();
         self.piece = None;
     }
 
     /// The definitions changed: those that were refused may be taken now.
-    pub fn forget_refusals(&mut self) {
-        self.refused_ids.clear();
+    pub fn forget_unknown_ids(&mut self) {
+        self.unknown_ids.clear();
+    }
+
+    /// The piece that begins with the next request; none in the middle of a piece.
+    pub fn next_piece(&self) -> Option<Range> {
+        let job = self.jobs.front().filter(|_| self.piece.is_none())?;
+        Some(Range { from: job.at - 1, to: (job.at + self.piece_ms).min(job.read.until) })
+    }
+
+    /// Whether pieces can be shorter than they are now.
+    pub fn can_be_halved(&self) -> bool {
+        self.piece_ms > PIECE_MS_MIN
+    }
+
+    /// Asks for half the span at once from now on: it holds too much.
+    pub fn halve_next_piece(&mut self) {
+        self.piece_ms = (self.piece_ms / 2).max(PIECE_MS_MIN);
     }
 
     /// What to ask for next; `service_now` is the service's clock.
     pub fn next(&mut self, now: Instant, service_now: Millis) -> Next {
-        let Some(job) = self.jobs.front() else { return Next::Idle };
+        let Some(job) = self.jobs.front_mut() else { return Next::Idle };
         let wait = self.rate.wait(now);
         if !wait.is_zero() {
             return Next::Wait(wait);
         }
+        self.rate.take();
         self.oldest = service_now - KEPT_MS;
-        let (group_max, piece_ms, instead) = (self.group_max, self.piece_ms, self.instead);
-        let refused = &self.refused_ids;
-        let ids: Vec<String> = job.ids.iter().filter(|id| !refused.contains(id)).cloned().collect();
         let piece = self.piece.get_or_insert_with(|| {
             // A millisecond more, wherever the service's intervals end: what comes twice is dropped.
             let begin = if job.at > job.from { job.at - 1 } else { job.at };
-            let from = instead.unwrap_or(begin).max(service_now - REACH_MS).min(job.to);
-            Piece::new(from, (from + piece_ms).min(job.to), ids.len().min(group_max))
+            let from = begin.max(service_now - REACH_MS).min(job.read.until);
+            let known: Vec<String> =
+                job.read.ids.iter().filter(|id| !self.unknown_ids.contains(*id)).cloned().collect();
+            let ids = if known.is_empty() { job.read.ids.to_vec() } else { known };
+            Piece::new(from, (from + self.piece_ms).min(job.read.until), &ids, self.group_max)
         });
-        if piece.body.is_empty() {
-            let end = (piece.start + piece.len).min(ids.len());
-            piece.body = json!({
-                "interval": interval(piece.from, piece.to),
-                "eventDefinitionIds": ids[piece.start.min(end)..end],
-                "sortOrder": "ASC",
-            })
-            .to_string();
-        }
-        self.rate.take();
+        let body = json!({
+            "interval": interval(piece.from, piece.to),
+            "eventDefinitionIds": piece.groups.front(),
+            "sortOrder": "ASC",
+        });
+        job.requests += 1;
         let page_size = self.page_size;
-        let cursor = piece.cursor.as_deref().map(|cursor| page::with_size(cursor, page_size));
-        let ask = Next::Ask { cursor, page_size, body: piece.body.clone() };
-        if let Some(job) = self.jobs.front_mut() {
-            job.requests += 1;
-        }
-        ask
+        let cursor = piece.group.cursor.as_deref().map(|cursor| page::with_size(cursor, page_size));
+        Next::Ask { cursor, page_size, body: body.to_string() }
     }
 
     /// Takes the answer to what [`History::next`] asked for; `received` is the wall clock.
@@ -278,119 +286,100 @@ impl History {
         let (Some(piece), Some(job)) = (self.piece.as_mut(), self.jobs.front_mut()) else { return };
         piece.failures = 0;
         piece.any_taken = true;
-        piece.pages += 1;
-        taken.progressed = piece.pages > piece.pages_most;
-        piece.pages_most = piece.pages_most.max(piece.pages);
-        if self.instead.take().is_some() {
-            taken.skipped = Some((job.at, piece.from));
-            job.at = piece.from;
-            // What was learned by the refusals before was not about spans or ids.
-            self.step_ms = PIECE_MS_MIN;
-            (self.group_max, self.piece_ms_max, self.piece_ms) = (usize::MAX, PIECE_MS_MAX, PIECE_MS_MAX);
-            self.span_in_doubt = false;
-        }
+        taken.progressed = true;
         job.events += parsed.rows.len() as u64;
-        if parsed.rows.is_empty() {
-            piece.empty_pages += 1;
-        } else {
-            piece.empty_pages = 0;
+        let rows = parsed.rows.len();
+        let hash = match (parsed.rows.first(), parsed.rows.last()) {
+            (Some(first), Some(last)) => XxHash3_64::oneshot(&body.as_bytes()[first.start..last.end]),
+            _ => 0,
+        };
+        let is_new = piece.group.seen.insert(hash) && rows > 0;
+        if rows > 0 {
             piece.order.look(&body, &parsed.rows);
-            self.page_size = fitting(self.page_size, body.len() / parsed.rows.len());
-            taken.page = Some(Page { body, rows: parsed.rows, received });
+            if piece.order.newest().is_none() || !piece.is_one_group {
+                piece.unordered_bytes += body.len();
+            }
+            taken.page = Some(Page {
+                body,
+                rows: parsed.rows,
+                received,
+                ids: piece.groups.front().cloned().unwrap_or_default().into(),
+                asked: Range { from: job.read.span.from, to: job.read.span.to },
+                is_first: piece.group.cursor.is_none(),
+                is_all: piece.is_one_group,
+            });
         }
-        match parsed.next {
-            Some(next) if piece.empty_pages > EMPTY_PAGES_MAX || !piece.followed.insert(hash(&next)) => {
+        if piece.unordered_bytes > UNORDERED_BYTES_MAX && piece.to - piece.from > 2 * PIECE_MS_MIN {
+            self.halve(PIECE_MS_MIN);
+            return;
+        }
+        match piece.group.judge_next(parsed.next, rows, is_new, hash) {
+            Following::Page => {
+                let passed = piece.order.worth_a_checkpoint().filter(|_| piece.is_one_group);
+                taken.read_up_to = passed.filter(|at| *at > job.at && *at <= job.read.span.to);
+            }
+            Following::Nothing => self.end_group(taken),
+            Following::Again => {
                 taken.progressed = false;
-                self.restart(ApiError::new(Kind::Nonsense, WHAT, "its pages repeat and have no end"), taken);
+                self.restart(ApiError::nonsense(WHAT, "its pages repeat and have no end"), taken);
             }
-            Some(next) => {
-                piece.cursor = Some(next);
-                // A long piece is not begun from its start again by a crash in its middle.
-                let is_all = piece.start == 0 && piece.len + self.refused_ids.len() >= job.ids.len();
-                if job.is_whole && is_all {
-                    taken.read_up_to = piece.order.up_to().filter(|ms| *ms > job.at && *ms <= job.to);
-                }
-            }
-            None => self.end_group(taken),
         }
     }
 
-    /// The pages of a group of ids are read: on to the next group, or to the next piece.
+    /// The pages of a group are read: on to the next group, or to the next piece.
     fn end_group(&mut self, taken: &mut Taken) {
-        let (Some(piece), Some(job)) = (self.piece.as_mut(), self.jobs.front_mut()) else { return };
-        let count = job.ids.iter().filter(|id| !self.refused_ids.contains(id)).count();
-        piece.start += piece.len;
-        piece.begin();
-        piece.pages_most = 0;
-        if piece.start < count {
-            return;
+        let Some(piece) = self.piece.as_mut() else { return };
+        piece.groups.pop_front();
+        piece.begin_group();
+        if piece.groups.is_empty() {
+            self.end_piece(taken);
         }
-        if !piece.suspects.is_empty() {
-            if !piece.any_taken {
-                // All were refused: it was not the ids.
-                piece.suspects.clear();
-                self.shorten(taken);
-                return;
-            }
-            let named = piece.suspects.join(", ");
-            taken
-                .notices
-                .push(format!("the history knows no definition {named}: left out until the definitions change"));
-            self.refused_ids.append(&mut piece.suspects);
-            // What was learned by their refusals was not about spans.
-            (self.group_max, self.piece_ms_max, self.piece_ms) = (usize::MAX, PIECE_MS_MAX, PIECE_MS_MAX);
+    }
+
+    fn end_piece(&mut self, taken: &mut Taken) {
+        let (Some(piece), Some(job)) = (self.piece.take(), self.jobs.front_mut()) else { return };
+        if !piece.refused.is_empty() {
+            let names = piece.refused.join(", ");
+            taken.notices.push(format!("Genesys Cloud does not know {names}; its history is asked for the others"));
+            self.unknown_ids.extend(piece.refused);
+            // What was learned by their refusals was not about the number of definitions.
+            self.group_max = usize::MAX;
         }
         job.at = piece.to;
-        self.piece = None;
-        if std::mem::take(&mut self.span_in_doubt) {
-            // There were too many ids: the spans get back what they were cut to before that was known.
-            self.piece_ms_max = PIECE_MS_MAX;
-        }
-        self.piece_ms = (self.piece_ms * 2).min(self.piece_ms_max);
+        self.piece_ms = (2 * (piece.to - piece.from)).max(self.piece_ms).min(PIECE_MS_MAX);
         taken.progressed = true;
-        if job.is_whole {
-            taken.read_up_to = Some(job.at);
-        }
-        if job.at >= job.to {
-            taken.done = job.is_whole;
+        taken.read_up_to = Some(job.at.min(job.read.span.to)).filter(|at| *at > job.read.span.from);
+        if job.at >= job.read.until {
             taken.summary = (job.shown > job.started).then(|| {
-                let (from, to) = (format_millis(job.from), format_millis(job.to));
+                let (from, to) = (format_millis(job.from), format_millis(job.read.until));
                 format!("read the history from {from} to {to}: {} events in {} requests", job.events, job.requests)
             });
-            self.jobs.pop_front();
+            taken.done = self.jobs.pop_front().map(|job| job.read);
+            self.page_size = PAGE_SIZE;
         }
     }
 
     fn take_failure(&mut self, error: ApiError, taken: &mut Taken) {
         let Some(piece) = self.piece.as_mut() else { return };
         piece.failures += 1;
+        let has_cursor = piece.group.cursor.is_some();
         match error.kind {
-            Kind::Refused(_) | Kind::Gone if piece.cursor.is_some() => self.restart(error, taken),
-            Kind::Refused(400 | 413 | 414 | 422) => self.shrink(error, taken),
+            Kind::Refused(_) | Kind::Gone if has_cursor => self.restart(error, taken),
+            Kind::Refused(400 | 413 | 414 | 422) => self.ask_for_less(error, taken),
             Kind::TooLong if self.page_size > 1 => {
-                piece.failures -= 1;
                 self.page_size /= 2;
                 log::debug!("{error}: asking for {} events at once", self.page_size);
+                // The cursor may hold to the size that it was begun with.
+                if has_cursor {
+                    piece.begin_group();
+                }
             }
-            // The cursor may hold to the size with which it was begun.
-            Kind::TooLong if piece.cursor.is_some() => self.restart(error, taken),
-            Kind::TooLong => {
-                let cause = "a single event is longer than what is read of an answer; report it";
-                taken.failed = Some(ApiError::new(Kind::TooLong, WHAT, cause));
-            }
-            // Long spans take long: shorter ones may be answered in time. They grow again with each success.
-            Kind::Network | Kind::Unavailable | Kind::Nonsense => {
-                if piece.cursor.is_some() {
-                    if piece.failures >= CURSOR_FAILURES_MAX {
-                        piece.restart();
-                    }
-                } else if piece.failures >= 2 && self.piece_ms > PIECE_MS_ENOUGH {
-                    self.piece_ms = (self.piece_ms / 2).max(PIECE_MS_ENOUGH);
-                    let failures = piece.failures;
-                    self.cut();
-                    if let Some(piece) = self.piece.as_mut() {
-                        piece.failures = failures;
-                    }
+            // Long spans take long: shorter ones may be answered in time.
+            Kind::Network | Kind::Unavailable(_) | Kind::Nonsense => {
+                if has_cursor && piece.failures >= CURSOR_FAILURES_MAX {
+                    piece.begin_group();
+                } else if !has_cursor && piece.failures >= 2 {
+                    self.halve(PIECE_MS_ENOUGH);
                 }
                 taken.failed = Some(error);
             }
@@ -398,86 +387,69 @@ impl History {
         }
     }
 
-    /// The service refuses this piece as it stands: asks for less.
-    fn shrink(&mut self, error: ApiError, taken: &mut Taken) {
-        let Some(piece) = self.piece.as_mut() else { return };
-        let span = piece.to - piece.from;
-        if span > PIECE_MS_ENOUGH {
-            self.piece_ms = (span / 2).max(PIECE_MS_ENOUGH);
-            self.piece_ms_max = self.piece_ms;
+    /// The service refuses this piece: half the span is asked for, then half the definitions, down to each alone.
+    fn ask_for_less(&mut self, error: ApiError, taken: &mut Taken) {
+        if self.halve(PIECE_MS_ENOUGH) {
             taken.notices.push(format!("{error}: asking for {} min at once", self.piece_ms / 60_000));
-            self.cut();
-        } else if piece.len > 1 {
-            self.group_max = piece.len / 2;
-            self.span_in_doubt = true;
-            taken.notices.push(format!("{error}: asking for {} definitions at once", self.group_max));
-            piece.len = self.group_max;
-            piece.begin();
+            return;
+        }
+        let (Some(piece), Some(job)) = (self.piece.as_mut(), self.jobs.front_mut()) else { return };
+        let Some(mut ids) = piece.groups.pop_front() else { return };
+        if ids.len() > 1 {
+            let rest = ids.split_off(ids.len() / 2);
+            self.group_max = ids.len();
+            taken.notices.push(format!("{error}: asking for {} definitions at once", ids.len()));
+            piece.groups.push_front(rest);
+            piece.groups.push_front(ids);
+            piece.is_one_group = false;
+            return;
+        }
+        piece.refused.append(&mut ids);
+        if !piece.groups.is_empty() {
+            return;
+        }
+        if piece.any_taken {
+            self.end_piece(taken);
+            return;
+        }
+        // Every definition alone was refused, so it is not the definitions: it may be too old.
+        let next = piece.from + SKIP_MS;
+        if piece.from < self.oldest + EDGE_ZONE_MS && next < job.read.until {
+            taken.skipped = Some((piece.from, next));
+            job.at = next;
         } else {
-            let ids = self.jobs.front().map(|job| &job.ids);
-            let refused = &self.refused_ids;
-            let suspect = ids.and_then(|ids| ids.iter().filter(|id| !refused.contains(id)).nth(piece.start)).cloned();
-            piece.suspects.extend(suspect);
-            let too_short = span <= PIECE_MS_MIN;
-            let last = ids.is_none_or(|ids| piece.start + 1 >= ids.len() - refused.len().min(ids.len()));
-            if last && !piece.any_taken && too_short {
-                let from = piece.from;
-                self.piece = None;
-                if self.jobs.front().is_some_and(|job| !job.is_whole) {
-                    // New definitions that the history does not know: the next whole read finds that out by itself.
-                    self.jobs.pop_front();
-                } else if !self.step_forward(from) {
-                    taken.failed = Some(error);
-                }
-                return;
-            }
-            self.end_group(taken);
+            taken.failed = Some(error);
         }
+        self.piece = None;
+        self.group_max = usize::MAX;
     }
 
-    /// Every request from here on was refused, however short. Near the end of what the service keeps it may be too old
-    /// for it: the reading is tried ever farther on, and goes on where a request is taken. If none is, it was not that.
-    fn step_forward(&mut self, from: Millis) -> bool {
-        let next = from + self.step_ms;
-        self.step_ms *= 2;
-        let is_old = next < self.oldest + EDGE_ZONE_MS && self.jobs.front().is_some_and(|job| next < job.to);
-        if !is_old {
-            self.step_ms = PIECE_MS_MIN;
+    /// Begins the piece anew with half its span, and no less than `least`; whether it was longer.
+    fn halve(&mut self, least: Millis) -> bool {
+        let Some(piece) = self.piece.as_ref() else { return false };
+        let span = piece.to - piece.from;
+        if span <= least {
+            return false;
         }
-        self.instead = is_old.then_some(next);
-        is_old
-    }
-
-    /// Every definition alone was refused: shorter pieces are tried.
-    fn shorten(&mut self, taken: &mut Taken) {
-        let Some(piece) = self.piece.as_ref() else { return };
-        self.piece_ms = ((piece.to - piece.from) / 2).max(PIECE_MS_MIN);
-        self.piece_ms_max = self.piece_ms;
-        self.span_in_doubt = false;
-        taken.notices.push(format!("the history refuses longer spans: asking for {} s at once", self.piece_ms / 1000));
-        self.cut();
-    }
-
-    /// Begins the piece anew with the span that is allowed now; what was given of it comes twice and is dropped.
-    fn cut(&mut self) {
-        let Some(piece) = self.piece.as_ref() else { return };
-        let to = piece.to.min(piece.from + self.piece_ms);
-        self.piece = Some(Piece::new(piece.from, to, piece.len.min(self.group_max)));
+        self.piece_ms = (span / 2).max(least);
+        let failures = piece.failures;
+        let ids: Vec<String> = piece.groups.iter().flatten().chain(&piece.refused).cloned().collect();
+        let mut shorter = Piece::new(piece.from, piece.from + self.piece_ms, &ids, self.group_max);
+        shorter.failures = failures;
+        self.piece = Some(shorter);
+        true
     }
 
     /// Begins the group anew: its cursor leads nowhere.
     fn restart(&mut self, error: ApiError, taken: &mut Taken) {
         let Some(piece) = self.piece.as_mut() else { return };
-        piece.restart();
+        piece.begin_group();
+        piece.restarts += 1;
         if piece.restarts > RESTARTS_MAX {
             piece.restarts = 0;
             taken.failed = Some(error);
-            // A shorter piece has fewer pages; it grows again once it is read.
-            let half = (piece.to - piece.from) / 2;
-            if half >= PIECE_MS_MIN {
-                self.piece_ms = half;
-                self.cut();
-            }
+            // A shorter piece has fewer pages.
+            self.halve(PIECE_MS_MIN);
         }
     }
 
@@ -486,73 +458,88 @@ impl History {
         let job = self.jobs.front_mut().filter(|job| now.duration_since(job.shown) >= PROGRESS_INTERVAL)?;
         job.shown = now;
         let spent = now.duration_since(job.started).as_secs_f64().max(0.001);
-        let percent = 100.0 * (job.at - job.from) as f64 / (job.to - job.from).max(1) as f64;
         Some(format!(
-            "reading the history: {percent:.0} % of {} to {} done, {} events, {:.0} events/s, {:.0} requests a minute",
+            "reading the history: {} % of {} to {} done, {} events, {:.0} events/s, {:.0} requests a minute",
+            job.percent(),
             format_millis(job.from),
-            format_millis(job.to),
+            format_millis(job.read.until),
             job.events,
             job.events as f64 / spent,
             job.requests as f64 * 60.0 / spent.max(60.0),
         ))
     }
 
-    /// How far the span that is being read has come, in percent.
+    /// How far the read under way has come, in percent.
     pub fn percent(&self) -> Option<i64> {
-        self.jobs.front().map(|job| 100 * (job.at - job.from) / (job.to - job.from).max(1))
+        self.jobs.front().map(Job::percent)
+    }
+}
+
+impl Job {
+    fn percent(&self) -> i64 {
+        100 * (self.at - self.from) / (self.read.until - self.from).max(1)
     }
 }
 
 impl Piece {
-    fn new(from: Millis, to: Millis, len: usize) -> Self {
+    fn new(from: Millis, to: Millis, ids: &[String], group_max: usize) -> Self {
+        let groups: VecDeque<Vec<String>> =
+            ids.chunks(group_max.min(ids.len()).max(1)).map(<[String]>::to_vec).collect();
         Self {
             from,
             to,
-            start: 0,
-            len,
-            cursor: None,
-            followed: HashSet::new(),
-            empty_pages: 0,
-            pages: 0,
-            pages_most: 0,
-            restarts: 0,
-            failures: 0,
-            suspects: Vec::new(),
+            is_one_group: groups.len() <= 1,
+            groups,
+            refused: Vec::new(),
             any_taken: false,
-            body: String::new(),
+            group: Group::default(),
+            failures: 0,
+            restarts: 0,
+            unordered_bytes: 0,
             order: Order::default(),
         }
     }
 
     /// The group's first page is next.
-    fn begin(&mut self) {
-        self.cursor = None;
-        self.followed.clear();
-        self.empty_pages = 0;
-        self.pages = 0;
-        self.body.clear();
+    fn begin_group(&mut self) {
+        let suspected_end = self.group.suspected_end.take();
+        self.group = Group { suspected_end, ..Group::default() };
         self.order = Order::default();
-    }
-
-    fn restart(&mut self) {
-        self.begin();
-        self.restarts += 1;
         self.failures = 0;
     }
 }
 
-/// How many rows are asked for after a page of `page_size` whose rows had so many bytes each: what fits, and no more
-/// than twice as many as went well.
-fn fitting(page_size: u32, row_bytes: usize) -> u32 {
-    let fitting = u32::try_from(PAGE_BYTES / row_bytes.max(1)).unwrap_or(PAGE_SIZE);
-    fitting.min(2 * page_size).clamp(1, PAGE_SIZE)
+/// What follows a page.
+enum Following {
+    Page,
+    Nothing,
+    /// The pages lead in a circle: the group is to be read anew.
+    Again,
 }
 
-fn hash(cursor: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    cursor.hash(&mut hasher);
-    hasher.finish()
+impl Group {
+    /// Whether another page follows one with so many rows, which has this hash and was not seen before if `is_new`.
+    ///
+    /// Some services name a cursor on the last page too: the one that was just asked for, or one that was used before.
+    /// Where the page is empty or shorter than others, it is the last; where it is full and has new rows, more may follow.
+    /// A full page that brings nothing new is read again from the start once, for a page may have been repeated by
+    /// mistake; where that ends at the same page, it is the last.
+    fn judge_next(&mut self, next: Option<String>, rows: usize, is_new: bool, hash: u64) -> Following {
+        let Some(next) = next else { return Following::Nothing };
+        let is_repeated = !self.followed.insert(XxHash3_64::oneshot(next.as_bytes()));
+        let is_short = rows < self.fullest;
+        self.fullest = self.fullest.max(rows);
+        if is_repeated && (rows == 0 || is_short) {
+            return Following::Nothing;
+        }
+        if is_repeated && !is_new {
+            return if self.suspected_end.replace(hash) == Some(hash) { Following::Nothing } else { Following::Again };
+        }
+        self.without_progress = if is_repeated || rows == 0 { self.without_progress + 1 } else { 0 };
+        if self.without_progress > PAGES_WITHOUT_PROGRESS_MAX {
+            return Following::Again;
+        }
+        self.cursor = Some(next);
+        Following::Page
+    }
 }
-
-#[cfg(test)]
-mod tests;

@@ -3,49 +3,56 @@
 //! Deals with: what is due next (login, definitions, channel, subscriptions, socket, history), one request at a time.
 //! Must never: sleep, wait for room in a queue, hold a duty up for longer than one request, look into an event.
 //!
-//! It is a scheduler. Each duty has an instant from which it is due; the loop runs the first that is, in the order of
-//! `Session::work`, and otherwise waits for news, for room in the writer's queue, or for the next instant.
+//! It is a scheduler over a few parts, each of which owns its state and says when it is due. The loop runs the first that
+//! is, in the order of [`Session::work`], and otherwise waits for news, for room in the writer's queue, or for the next
+//! instant. The parts do not know each other: what one of them means for another is decided here.
 
 mod auditing;
-mod comparing;
+mod connections;
+mod definitions;
 mod health;
 mod login;
+mod outbox;
 mod reading;
-mod socket;
-mod subscribing;
+mod subscription;
 #[cfg(test)]
 mod tests;
+mod transport;
 
-use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, TrySendError};
+use crossbeam_channel::{Receiver, Select, Sender, TryRecvError};
 
+use self::connections::{Connections, Next};
+use self::definitions::Definitions;
+use self::login::Login;
+use self::outbox::Outbox;
+use self::reading::Reading;
+use self::subscription::{Change, Failure, Subscription};
+use self::transport::Transport;
 use super::api::Api;
 use super::backoff::Backoff;
-use super::channel::Rejection;
+use super::channel;
 use super::error::{ApiError, Kind};
 use super::history::History;
 use super::topics::{self, Plan};
 use crate::clock::{Clock, Millis, ServiceTime};
 use crate::config::{Config, Delivery};
-use crate::message::{Address, ChannelState, Connection, Definition, FromSession, News};
+use crate::message::{Address, ChannelState, Connection, Control, Definition, SessionEvent, WriterCommand};
 use crate::net::Dialer;
 use crate::reader::ReaderHandle;
-use crate::status::{Beat, Status};
-
-use self::reading::Reading;
-use self::socket::Socket;
+use crate::secret::Secret;
+use crate::status::{Beat, Problem, Status};
 
 /// The definitions are asked for, and the topics subscribed anew, this often: a new id is found within a day.
 const DEFINITIONS_INTERVAL: Duration = Duration::from_secs(6 * 3600);
 /// What the scheduler waits at most, so that a clock that a test moves is noticed, and the page's state is fresh.
 const WAIT_MAX: Duration = Duration::from_secs(30);
-/// A wall clock that differs from the service's by more is said.
-const CLOCK_TOLERANCE_MS: i64 = 300_000;
+/// How long the first socket of a channel waits for the channel to be on the disk, which may be full.
+const REMEMBER_MAX: Duration = Duration::from_secs(2);
 
 /// Where the last run ended.
 #[derive(Clone, Debug)]
@@ -56,6 +63,10 @@ pub struct Start {
     pub origin: Millis,
     /// Both are this machine's time: the service's was never heard.
     pub by_wall: bool,
+    /// The definitions that were read up to the checkpoint.
+    pub covered: Vec<String>,
+    /// The definitions that were fetched last.
+    pub definitions: Vec<Definition>,
     /// The channel that the last run remembered.
     pub channel: Option<ChannelState>,
 }
@@ -63,132 +74,107 @@ pub struct Start {
 /// Opens a socket: [`crate::reader::start`] with what it needs, or a test's own.
 pub type Open = Box<dyn FnMut(Address) -> io::Result<ReaderHandle> + Send>;
 
-/// Starts the session thread. It ends when `stop` is disconnected.
+/// What the session is made of.
+pub struct Setup {
+    pub config: Arc<Config>,
+    pub start: Start,
+    pub dialer: Arc<Dialer>,
+    pub to_writer: Sender<WriterCommand>,
+    pub news: Receiver<SessionEvent>,
+    pub open: Open,
+    pub status: Arc<Status>,
+    pub clock: Clock,
+    /// The session ends when it is disconnected.
+    pub stop: Receiver<()>,
+}
+
+/// Starts the session thread.
 ///
 /// # Errors
 /// When the system refuses one more thread.
-#[expect(clippy::too_many_arguments, reason = "the one place that joins the session to the rest")]
-pub fn start(
-    config: Arc<Config>,
-    start: Start,
-    dialer: Arc<Dialer>,
-    to_writer: Sender<FromSession>,
-    news: Receiver<News>,
-    open: impl FnMut(Address) -> io::Result<ReaderHandle> + Send + 'static,
-    status: Arc<Status>,
-    clock: Clock,
-    stop: Receiver<()>,
-) -> io::Result<JoinHandle<()>> {
-    let open: Open = Box::new(open);
-    crate::thread::spawn("session", move || {
-        let mut session = Session::new(config, start, dialer, to_writer, news, open, status, clock, stop);
-        session.run();
-    })
+pub fn start(setup: Setup) -> io::Result<JoinHandle<()>> {
+    crate::thread::spawn("session", move || Session::new(setup).run())
 }
 
 struct Session {
     config: Arc<Config>,
     api: Api,
     service_time: ServiceTime,
-    to_writer: Sender<FromSession>,
-    /// What the writer's queue had no room for yet.
-    outbox: VecDeque<FromSession>,
-    news: Receiver<News>,
+    outbox: Outbox,
+    news: Receiver<SessionEvent>,
     open: Open,
     status: Arc<Status>,
     clock: Clock,
     stop: Receiver<()>,
     beat: Arc<Beat>,
     started: Instant,
-    /// What TOPICS_FILE names.
-    file: Option<Vec<String>>,
-    definitions: Option<Vec<Definition>>,
-    /// The service's time when the definitions were last asked for with success.
-    definitions_known: Option<Millis>,
-    definitions_at: Instant,
-    definitions_backoff: Backoff,
-    plan: Plan,
-    /// Whether a socket may carry the topics, as far as is known; asked for again at the instant.
-    transport_allowed: bool,
-    /// How the service says that it delivers operational events; empty where it does not say.
-    transports: Vec<String>,
-    transports_at: Option<Instant>,
-    login_at: Instant,
-    login_backoff: Backoff,
     /// 429: no API call before this.
     throttled_until: Instant,
-    throttled_backoff: Backoff,
-    /// The last API call that failed: when, and why.
-    call_failed: Option<(Instant, String)>,
-    clock_told: bool,
-    socket: Socket,
+    throttle_backoff: Backoff,
+    /// The last API call that failed.
+    call_failed: Option<(Instant, Problem)>,
+    login: Login,
+    definitions: Definitions,
+    plan: Plan,
+    transport: Transport,
+    subscription: Subscription,
+    /// Whether the writer has put the newest channel on the disk.
+    is_channel_kept: bool,
+    connections: Connections,
     reading: Reading,
-    comparing: comparing::Comparing,
     auditing: auditing::Auditing,
+    health: health::Health,
 }
 
 impl Session {
-    #[expect(clippy::too_many_arguments, reason = "the one place that joins the session to the rest")]
-    fn new(
-        config: Arc<Config>,
-        start: Start,
-        dialer: Arc<Dialer>,
-        to_writer: Sender<FromSession>,
-        news: Receiver<News>,
-        open: Open,
-        status: Arc<Status>,
-        clock: Clock,
-        stop: Receiver<()>,
-    ) -> Self {
+    fn new(setup: Setup) -> Self {
+        let Setup { config, start, dialer, to_writer, news, open, status, clock, stop } = setup;
         let now = clock.now();
+        let genesys = &config.genesys;
         let backoff = Backoff::new(&config.reconnect);
         let beat = Arc::new(status.beats.register("session"));
-        let mut api = Api::new(&config.genesys, dialer, clock.clone());
+        let mut api = Api::new(genesys, dialer, clock.clone());
         api.watch(beat.clone());
-        let file = topics::read_file(&config.genesys.topics_file, config.genesys.topics_file_named);
-        let file = file.unwrap_or_else(|error| {
+        let file = topics::read_file(&genesys.topics_file, genesys.topics_file_named).unwrap_or_else(|error| {
             // The start looks at the file first and stops where it is broken: it was changed since.
-            log::error!("{error}; the AudioHook definitions are taken instead");
+            log::error!("{error}; using the AudioHook definitions instead");
             None
         });
-        let history = History::new(&config.genesys.api_url, config.catch_up.rate);
+        let definitions = Definitions::new(file, start.definitions.clone(), backoff.clone(), now);
+        let history = History::new(&genesys.api_url, config.catch_up.rate);
+        let owner = channel::owner(genesys);
+        let is_usable = |state: &ChannelState| channel::is_usable(state, &owner, api.service().now());
+        let remembered = start.channel.clone().filter(is_usable);
         Self {
-            beat,
-            outbox: VecDeque::new(),
-            started: now,
-            plan: topics::plan(file.as_deref(), None),
-            file,
-            definitions: None,
-            definitions_known: None,
-            definitions_at: now,
-            definitions_backoff: backoff.clone(),
-            transport_allowed: true,
-            transports: Vec::new(),
-            transports_at: (config.genesys.delivery != Delivery::History).then_some(now),
-            login_at: now,
-            login_backoff: backoff.clone(),
-            throttled_until: now,
-            throttled_backoff: backoff.clone(),
-            call_failed: None,
-            clock_told: false,
-            socket: Socket::new(start.channel.clone(), backoff.clone(), now),
-            reading: Reading::new(history, &start, backoff, now),
-            comparing: comparing::Comparing::default(),
-            auditing: auditing::Auditing::default(),
-            config,
-            api,
             service_time: ServiceTime::default(),
-            to_writer,
+            outbox: Outbox::new(to_writer),
+            started: now,
+            throttled_until: now,
+            throttle_backoff: backoff.clone(),
+            call_failed: None,
+            login: Login::new(backoff.clone(), now),
+            plan: definitions.plan(),
+            definitions,
+            transport: Transport::new(genesys.delivery, now),
+            subscription: Subscription::new(remembered, backoff.clone(), now),
+            is_channel_kept: true,
+            connections: Connections::new(backoff.clone(), config.reconnect.delay, now),
+            reading: Reading::new(history, &start, backoff, now),
+            auditing: auditing::Auditing::default(),
+            health: health::Health::default(),
+            api,
+            config,
             news,
             open,
             status,
             clock,
             stop,
+            beat,
         }
     }
 
     fn run(&mut self) {
-        self.say_once();
+        self.warn_of_settings();
         self.status.gauges.socket_connected.set(0);
         self.assess();
         loop {
@@ -205,9 +191,10 @@ impl Session {
                 // The next request may take its time.
                 self.assess();
             }
-            self.deliver();
+            self.outbox.deliver();
             let worked = self.work();
             self.publish_service_time();
+            self.send_whether_history_works();
             self.assess();
             if !worked {
                 self.beat.waiting();
@@ -216,14 +203,13 @@ impl Session {
         }
     }
 
-    fn say_once(&self) {
+    fn warn_of_settings(&self) {
         if self.config.genesys.delivery == Delivery::Websocket {
             log::warn!(
-                "GENESYS_DELIVERY is websocket: the history is not read, so whatever comes while the socket is down is lost"
+                "GENESYS_DELIVERY=websocket reads no history: events that occur while the socket is down are lost"
             );
-        }
-        if self.plan.ids.is_empty() && self.config.genesys.delivery != Delivery::Websocket {
-            log::warn!("the topics name no event definition: the history has nothing to be asked for");
+        } else if self.plan.ids.is_empty() {
+            log::warn!("TOPICS_FILE names no event definition: there is no history to read");
         }
     }
 
@@ -234,10 +220,7 @@ impl Session {
     /// Runs the first duty that is due, and says whether there was one.
     fn work(&mut self) -> bool {
         let now = self.clock.now();
-        if self.open_if_due(now) {
-            return true;
-        }
-        if self.log_in_if_due(now) {
+        if self.open_if_due(now) || self.log_in_if_due(now) {
             return true;
         }
         if now < self.throttled_until || self.api.token().is_none() {
@@ -245,10 +228,8 @@ impl Session {
         }
         self.ask_definitions_if_due(now)
             || self.ask_transports_if_due(now)
-            || self.prepare_if_due(now)
-            || self.resubscribe_if_due(now)
+            || self.subscribe_if_due(now)
             || self.read_if_due(now)
-            || self.compare_if_due(now)
             || self.audit_if_due(now)
     }
 
@@ -259,26 +240,21 @@ impl Session {
         let mut select = Select::new();
         select.recv(&self.stop);
         select.recv(&self.news);
-        if !self.outbox.is_empty() {
-            select.send(&self.to_writer);
-        }
+        self.outbox.select(&mut select);
         // Which of them it is, or that it is none, shows when the loop looks at each.
         let _ = select.ready_timeout(until.saturating_duration_since(now).min(WAIT_MAX));
     }
 
     fn next_due(&self, now: Instant) -> Instant {
-        let mut due = vec![now + WAIT_MAX];
-        due.extend(self.socket_due());
+        let mut due = vec![now + WAIT_MAX, self.login.due(&self.api)];
+        due.extend(self.connections.due());
         due.extend(self.health_due(now));
-        due.push(self.login_due());
         if self.api.token().is_some() {
             let calls = [
-                Some(self.definitions_at),
-                self.transports_at,
-                self.prepare_due(),
-                self.resubscribe_due(),
+                Some(self.definitions.at),
+                self.transport.due(),
+                self.subscription_due(),
                 self.reading_due(),
-                self.comparing_due(),
                 self.auditing_due(),
             ];
             due.extend(calls.into_iter().flatten().map(|at| at.max(self.throttled_until)));
@@ -288,139 +264,203 @@ impl Session {
     }
 
     /// Gives the writer something, in order; what finds no room waits, and the history with it.
-    fn tell(&mut self, message: FromSession) {
-        self.outbox.push_back(message);
-        self.deliver();
+    fn send(&mut self, message: WriterCommand) {
+        self.outbox.send(message);
     }
 
-    fn deliver(&mut self) {
-        while let Some(message) = self.outbox.pop_front() {
-            match self.to_writer.try_send(message) {
-                Ok(()) => {}
-                Err(TrySendError::Full(message)) => {
-                    self.outbox.push_front(message);
-                    return;
-                }
-                // The writer is gone: the program is about to stop.
-                Err(TrySendError::Disconnected(_)) => return,
-            }
-        }
-    }
+    // ----- the duties -----
 
-    /// Asks for the definitions at the start and every few hours, and makes the plan from them.
-    fn ask_definitions_if_due(&mut self, now: Instant) -> bool {
-        if now < self.definitions_at {
+    fn open_if_due(&mut self, now: Instant) -> bool {
+        if self.connections.due().is_none_or(|due| now < due) {
             return false;
         }
-        match self.api.definitions() {
-            Ok(definitions) => {
-                self.definitions_backoff.reset();
-                self.throttled_backoff.reset();
-                self.definitions_at = self.clock.now() + DEFINITIONS_INTERVAL;
-                self.take_definitions(definitions);
-            }
-            Err(error) => {
-                let wait = self.failed(&error).unwrap_or_else(|| {
-                    if error.kind == Kind::Forbidden {
-                        self.config.catch_up.interval.max(Duration::from_secs(60))
-                    } else {
-                        self.definitions_backoff.next(draw())
-                    }
-                });
-                if self.definitions.is_none() && self.definitions_backoff.failures() <= 1 {
-                    log::warn!("{error}; going on with the built-in ones");
-                }
-                self.definitions_at = self.clock.now() + wait;
-                if self.definitions.is_none() {
-                    self.tell_definitions();
-                }
-            }
+        if self.connections.open(&mut self.open, &self.service_time, now).is_err() {
+            self.status.counters.errors.add(1);
         }
         true
     }
 
-    fn take_definitions(&mut self, definitions: Vec<Definition>) {
-        let plan = topics::plan(self.file.as_deref(), Some(&definitions));
-        let first = self.definitions.is_none();
-        self.definitions = Some(definitions);
-        self.tell_definitions();
-        let known_before = self.definitions_known.replace(self.api.service().now());
-        if first || plan.notices != self.plan.notices {
-            for notice in &plan.notices {
-                log::warn!("{notice}");
+    fn log_in_if_due(&mut self, now: Instant) -> bool {
+        if now < self.login.due(&self.api) {
+            return false;
+        }
+        if let Err(error) = self.login.run(&mut self.api) {
+            if error.kind == Kind::Credentials {
+                self.status.counters.errors.add(1);
+            } else {
+                let wait = self.login.failed(&error, self.clock.now());
+                self.warn_of_retry(&error, wait);
+            }
+            self.connections.set_cause(error.problem());
+            self.cannot_read(&error);
+        }
+        true
+    }
+
+    fn ask_transports_if_due(&mut self, now: Instant) -> bool {
+        if self.transport.due().is_none_or(|at| now < at) {
+            return false;
+        }
+        let retry = self.retry_interval() * 10;
+        if let Err(error) = self.transport.run(&mut self.api, &self.clock, retry) {
+            let wait = self.failed(&error).unwrap_or(retry);
+            let Problem { what, cure } = error.problem();
+            log::warn!("{what}; trying the socket all the same. {cure}");
+            self.transport.retry_at(self.clock.now() + wait);
+        }
+        true
+    }
+
+    fn subscription_due(&self) -> Option<Instant> {
+        self.may_subscribe().then(|| self.subscription.due(&self.api, &self.plan.topics))
+    }
+
+    /// Takes the next step towards a subscribed channel, or renews its subscriptions.
+    fn subscribe_if_due(&mut self, now: Instant) -> bool {
+        if self.subscription_due().is_none_or(|due| now < due) {
+            return false;
+        }
+        let retry = self.retry_interval();
+        match self.subscription.run(&mut self.api, &self.plan.topics, &self.clock, retry) {
+            Ok(Change::Nothing) => {}
+            Ok(Change::Made(channel)) => {
+                self.is_channel_kept = false;
+                self.send(WriterCommand::Channel(Some(channel)));
+            }
+            Ok(Change::Subscribed) => self.subscribed(),
+            Err(error) => self.subscription_failed(&error),
+        }
+        true
+    }
+
+    fn subscribed(&mut self) {
+        if self.subscription.all_rejected() {
+            self.connections.close();
+        } else if let Some(channel) = self.subscription.channel() {
+            // A channel that is not remembered yet would be made again by the next start of a crash loop.
+            let wait = if self.is_channel_kept { Duration::ZERO } else { REMEMBER_MAX };
+            self.connections.aim_at(channel, self.clock.now() + wait);
+        }
+        self.publish();
+    }
+
+    fn subscription_failed(&mut self, error: &ApiError) {
+        let asked = self.failed(error);
+        match self.subscription.failed(error, asked, self.clock.now()) {
+            Failure::Retry(wait) => {
+                if !matches!(error.kind, Kind::Throttled(_) | Kind::Credentials) {
+                    self.warn_of_retry(error, wait);
+                }
+                self.connections.set_cause(error.problem());
+            }
+            Failure::Replaced => {
+                self.connections.channel_lost(error.problem(), self.clock.now());
+                self.read_instead();
             }
         }
-        if plan == self.plan {
+    }
+
+    /// The channel is gone, and its socket stays open until another one's is.
+    fn channel_lost(&mut self, what: &str) {
+        log::warn!("{what}: making a new channel");
+        let now = self.clock.now();
+        self.connections.channel_lost(Problem::new(what, "Wait for the new channel."), now);
+        self.subscription.replace(now);
+        self.read_instead();
+    }
+
+    fn renew_token_and_channel(&mut self, what: &str) {
+        self.api.forget_token();
+        self.login.renew(self.clock.now());
+        self.channel_lost(what);
+    }
+
+    /// After a suspend nothing that was agreed before it can be relied on: the token, the channel and the socket may be
+    /// gone, and events were missed. All of them are looked at now.
+    fn resumed(&mut self) {
+        log::info!("the machine was suspended: reconnecting and reading what was missed");
+        let now = self.clock.now();
+        self.throttled_until = now;
+        self.login.renew(now);
+        self.subscription.renew(now);
+        self.connections.reopen(now);
+        self.definitions.at = now;
+        self.read_again();
+    }
+
+    // ----- news -----
+
+    fn hear(&mut self, news: SessionEvent) {
+        let now = self.clock.now();
+        match news {
+            SessionEvent::Opened(connection) => {
+                if self.connections.opened(connection, now) {
+                    // What occurred while no socket was open is in the history.
+                    self.read_again();
+                    self.publish();
+                }
+            }
+            SessionEvent::Closed { connection, why, at } => {
+                if self.connections.is_current(connection) {
+                    self.read_instead();
+                } else if self.connections.is_opening(connection) {
+                    self.status.counters.errors.add(1);
+                }
+                match self.connections.closed(connection, &why, at, now) {
+                    Next::Nothing => {}
+                    Next::Check(at) => self.subscription.renew(at),
+                    Next::Replace => self.subscription.replace(now),
+                    Next::Renew => self.renew_token_and_channel("the server closed the socket because of its token"),
+                }
+            }
+            SessionEvent::Control { connection, control } => self.control(connection, control),
+            SessionEvent::ChannelKept => {
+                self.is_channel_kept = true;
+                self.connections.remembered(now);
+            }
+            SessionEvent::Loaded => self.reading.is_loaded = true,
+            SessionEvent::Checkpoint(ms) => self.reading.checkpoint = ms,
+            SessionEvent::ReadDone { purpose, appended, unjudged_since } => {
+                self.read_done(purpose, appended, unjudged_since);
+            }
+        }
+        self.status.gauges.socket_connected.set(i64::from(self.connections.has_socket()));
+    }
+
+    fn control(&mut self, connection: Connection, control: Control) {
+        if !self.connections.is_current(connection) {
             return;
         }
-        let new_ids: Vec<String> = plan.ids.iter().filter(|id| !self.plan.ids.contains(id)).cloned().collect();
-        log::info!("collecting {} topics: {}", plan.topics.len(), shorten(&plan.topics));
-        let had_none = self.plan.topics.is_empty();
-        self.plan = plan;
-        self.reading.history.forget_refusals();
-        self.resubscribe_now();
-        if had_none {
-            self.socket_is_wanted();
-        }
-        if let Some(known_before) = known_before {
-            // The new ids may have had events since the definitions were last looked at.
-            let from = known_before - self.overlap_ms();
-            let to = self.api.service().now();
-            self.reading.history.add(new_ids, from, to, false, self.clock.now());
+        match control {
+            Control::SocketClosing => {
+                log::info!("the server is about to close the socket: opening another one to the same channel");
+                self.connections.reopen(self.clock.now());
+            }
+            Control::Revoked => self.renew_token_and_channel("the server ended the subscription or the token"),
+            Control::ChannelGone => self.channel_lost("the server reports that the channel is gone"),
         }
     }
 
-    fn tell_definitions(&mut self) {
-        let known = self.known_definitions();
-        self.tell(FromSession::Definitions(Arc::new(known)));
+    // ----- what the parts share -----
+
+    /// Whether a subscription is to be tried: the transports allow it, or a topic is none of theirs.
+    fn may_subscribe(&self) -> bool {
+        let may = match self.config.genesys.delivery {
+            Delivery::History => false,
+            Delivery::Websocket => true,
+            Delivery::Auto => self.transport.is_allowed || self.has_other_topics(),
+        };
+        may && !self.plan.topics.is_empty()
     }
 
-    /// What the writer is told of the definitions.
-    fn known_definitions(&self) -> Vec<Definition> {
-        self.definitions.clone().unwrap_or_else(topics::built_in)
+    /// Whether a topic is none of the operational events'.
+    fn has_other_topics(&self) -> bool {
+        self.plan.ids.len() < self.plan.topics.len()
     }
 
-    /// Asks whether a socket may carry the topics at all.
-    fn ask_transports_if_due(&mut self, now: Instant) -> bool {
-        if self.transports_at.is_none_or(|at| now < at) {
-            return false;
-        }
-        let outcome = self.api.transports();
-        let now = self.clock.now();
-        match outcome {
-            Ok(Some(found)) => {
-                let allowed = topics::allow_socket(&found);
-                if allowed != self.transport_allowed || self.socket.channel.is_none() {
-                    log::info!(
-                        "operational events may be delivered by {}: the socket is {}",
-                        found.join(", "),
-                        if allowed { "allowed" } else { "not allowed" }
-                    );
-                }
-                if allowed && !self.transport_allowed {
-                    self.socket_is_wanted();
-                }
-                if !allowed && self.config.genesys.delivery == Delivery::Websocket {
-                    log::warn!(
-                        "GENESYS_DELIVERY is websocket, and no socket delivers operational events: it is tried all the same"
-                    );
-                }
-                self.transport_allowed = allowed;
-                self.transports = found;
-                let again = if allowed { DEFINITIONS_INTERVAL } else { self.retry_interval() * 10 };
-                self.transports_at = Some(now + again);
-            }
-            Ok(None) => {
-                log::info!("whether a socket may carry operational events is not said: it is tried");
-                self.transports_at = Some(now + DEFINITIONS_INTERVAL);
-            }
-            Err(error) => {
-                let wait = self.failed(&error);
-                log::warn!("{error}; the socket is tried all the same");
-                self.transports_at = Some(now + wait.unwrap_or(self.retry_interval() * 10));
-            }
-        }
-        true
+    /// Whether a socket is to be open.
+    fn wants_socket(&self) -> bool {
+        self.may_subscribe() && !self.subscription.all_rejected()
     }
 
     /// How often what only a try can tell is tried.
@@ -428,7 +468,7 @@ impl Session {
         self.config.catch_up.interval
     }
 
-    /// Passes on what the last answer told of the service's time.
+    /// Passes on the service's time.
     fn publish_service_time(&self) {
         let service = self.api.service();
         if service.is_known() {
@@ -440,28 +480,44 @@ impl Session {
         self.config.catch_up.overlap.as_millis() as Millis
     }
 
-    /// What any failure of an API call means for the others; the wait that the service asked for, if it did.
+    /// What the failure of an API call means for the others; the wait that is asked for, if one is.
     fn failed(&mut self, error: &ApiError) -> Option<Duration> {
-        self.call_failed = Some((self.clock.now(), error.to_string()));
+        let now = self.clock.now();
+        self.call_failed = Some((now, error.problem()));
         match error.kind {
             Kind::Throttled(asked) => {
-                let wait = asked.unwrap_or_else(|| self.throttled_backoff.next(draw()));
-                self.throttled_until = self.throttled_until.max(self.clock.now() + wait);
-                log::warn!("{error}; trying again {}", in_a_while(wait));
+                let wait = asked.unwrap_or_else(|| self.throttle_backoff.next(draw()));
+                self.throttled_until = self.throttled_until.max(now + wait);
+                log::warn!("{}; retrying {}. {}", error.problem().what, in_a_while(wait), error.problem().cure);
                 Some(wait)
             }
+            Kind::Unavailable(asked) => asked,
             Kind::Credentials => {
-                self.login_refused(error);
-                // Whatever waits for a login is tried with the next one.
-                self.api.refused_until().map(|until| until.saturating_duration_since(self.clock.now()))
+                // A call met a dead token, and the login that followed was refused.
+                self.status.counters.errors.add(1);
+                self.connections.set_cause(error.problem());
+                self.cannot_read(error);
+                self.api.refused_until().map(|until| until.saturating_duration_since(now))
             }
             _ => None,
         }
     }
 
-    fn next_connection(&mut self) -> Connection {
-        self.socket.connections += 1;
-        self.socket.connections
+    fn warn_of_retry(&self, error: &ApiError, wait: Duration) {
+        self.status.counters.errors.add(1);
+        let Problem { what, cure } = error.problem();
+        log::warn!("{what}; retrying {}. {cure}", in_a_while(wait));
+    }
+
+    /// Shows the channel and what is collected.
+    fn publish(&self) {
+        let channel = self.subscription.channel().map(|channel| Secret::new(channel.id.clone()));
+        let permitted = self.subscription.permitted();
+        let topics = if permitted.is_empty() { self.plan.topics.clone() } else { permitted.to_vec() };
+        self.status.update_session(|view| {
+            view.channel = channel;
+            view.topics = topics;
+        });
     }
 }
 
@@ -487,6 +543,3 @@ fn in_a_while(wait: Duration) -> String {
 fn draw() -> u64 {
     crate::reader::random()
 }
-
-/// Why topics were rejected, by topic.
-type Rejections = BTreeMap<String, Rejection>;

@@ -58,19 +58,19 @@ pub fn log_in(rest: &Rest, genesys: &Genesys, now: Instant) -> Result<Token, Api
         authorization: &authorization,
         body: Some(("application/x-www-form-urlencoded", b"grant_type=client_credentials")),
     };
-    understand(&rest.send(&call)?, now).map_err(|error| error.hide(genesys.client_secret.expose()))
+    let answer = rest.send(&call)?;
+    understand(&answer, now)
+        .map_err(|error| error.hide(genesys.client_secret.expose()).with_correlation(answer.correlation.as_deref()))
 }
 
 /// The token in the login's answer.
 fn understand(answer: &Answer, now: Instant) -> Result<Token, ApiError> {
     if !answer.is_success() {
-        return Err(judge_login(answer.status, &answer.body, answer.retry_after, answer.correlation.as_deref()));
+        return Err(judge_login(answer.status, &answer.body, answer.retry_after));
     }
-    // The parser's own message could quote the token: only the fact is told.
-    let granted: Granted = serde_json::from_str(&answer.body).map_err(|_| {
-        ApiError::nonsense("log in", "the answer holds no token: a proxy's page or a wrong address is in the way")
-            .with_correlation(answer.correlation.as_deref())
-    })?;
+    // The parser's own message could quote the token.
+    let granted: Granted =
+        serde_json::from_str(&answer.body).map_err(|_| ApiError::nonsense("log in", "the answer holds no token"))?;
     let told = &granted.expires_in;
     let seconds = told.as_f64().or_else(|| told.as_str()?.trim().parse().ok());
     let life = seconds.filter(|seconds| *seconds >= 1.0 && seconds.is_finite());
@@ -107,6 +107,6 @@ mod tests {
     fn a_page_of_a_proxy_is_no_token_and_is_not_quoted() {
         let error = understand(&answer(200, "<html>hunter2</html>"), Instant::now()).unwrap_err();
         assert_eq!(error.kind, Kind::Nonsense);
-        assert!(!error.to_string().contains("hunter2") && error.to_string().contains("proxy"), "{error}");
+        assert!(!error.to_string().contains("hunter2") && error.problem().cure.contains("proxy"), "{error}");
     }
 }

@@ -21,19 +21,31 @@ pub const ID_PREFIX: &str = "AUDIOHOOK-";
 const FORMER_TOPICS: [&str; 3] =
     ["platform.integration.audiohook", "platform.operations.audiohook", "v2.auditing.integration.audiohook"];
 
-/// The definitions that are known without asking, for when they cannot be asked for.
-const BUILT_IN: [(&str, &str); 3] = [
-    ("AUDIOHOOK-0001", "AudioHook integration error"),
-    ("AUDIOHOOK-0002", "AudioHook connection time-out"),
-    ("AUDIOHOOK-0003", "AudioHook authentication error"),
-];
+/// The built-in list reaches up to AUDIOHOOK-0032. Ids that do not exist are rejected by the service and cost nothing.
+const BUILT_IN_MAX: u32 = 32;
 
-/// The built-in definitions.
+/// The names of those that are known.
+const BUILT_IN_NAMES: [&str; 3] =
+    ["AudioHook integration error", "AudioHook connection time-out", "AudioHook authentication error"];
+
+/// The definitions that stand in while none were ever fetched.
 pub fn built_in() -> Vec<Definition> {
-    BUILT_IN
-        .iter()
-        .map(|(id, name)| Definition { id: (*id).to_owned(), name: Some((*name).to_owned()), description: None })
+    (1..=BUILT_IN_MAX)
+        .map(|number| Definition {
+            id: format!("{ID_PREFIX}{number:04}"),
+            name: BUILT_IN_NAMES.get(number as usize - 1).map(|name| (*name).to_owned()),
+            description: None,
+        })
         .collect()
+}
+
+/// Whether the id is of an AudioHook definition, whatever its case.
+pub fn is_audiohook_id(id: &str) -> bool {
+    starts_with_ignoring_case(id, ID_PREFIX)
+}
+
+fn starts_with_ignoring_case(text: &str, prefix: &str) -> bool {
+    text.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix))
 }
 
 /// What a fault ends with.
@@ -118,11 +130,17 @@ pub fn plan(file: Option<&[String]>, definitions: Option<&[Definition]>) -> Plan
     }
     for entry in taken {
         match entry.strip_suffix('*') {
-            None => _ = topics.insert(entry),
+            // As the service spells it.
+            None => {
+                let is_it = |topic: &String| topic.eq_ignore_ascii_case(&entry);
+                let known = definitions.unwrap_or_default().iter().map(|one| format!("{TOPIC_PREFIX}{}", one.id));
+                let spelled = known.into_iter().find(is_it).unwrap_or(entry);
+                topics.insert(spelled);
+            }
             Some(prefix) => {
                 let matching = |known: &[Definition]| -> Vec<String> {
                     let named = known.iter().map(|definition| format!("{TOPIC_PREFIX}{}", definition.id));
-                    named.filter(|topic| topic.starts_with(prefix)).collect()
+                    named.filter(|topic| starts_with_ignoring_case(topic, prefix)).collect()
                 };
                 let mut found = definitions.map(matching).unwrap_or_default();
                 if found.is_empty() {
@@ -199,7 +217,8 @@ mod tests {
         assert_eq!(from_file, plan(None, Some(&known)));
         let all = plan(Some(&entries(&["v2.operations.events.*"])), Some(&known));
         assert_eq!(all.ids, ["AUDIOHOOK-0001", "AUDIOHOOK-0042", "BOTS-0001"]);
-        assert_eq!(plan(None, None).ids, ["AUDIOHOOK-0001", "AUDIOHOOK-0002", "AUDIOHOOK-0003"]);
+        let built_in = plan(None, None).ids;
+        assert_eq!((built_in.len(), built_in[31].as_str()), (32, "AUDIOHOOK-0032"));
     }
 
     #[test]

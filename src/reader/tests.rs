@@ -18,7 +18,7 @@ const SOON: Duration = Duration::from_secs(10);
 struct Stage {
     peer: TcpStream,
     frames: Receiver<Batch>,
-    news: Receiver<News>,
+    news: Receiver<SessionEvent>,
     status: Arc<Status>,
     hand: ManualClock,
     handle: Option<ReaderHandle>,
@@ -46,7 +46,7 @@ impl Stage {
         // The first event comes in one piece with the handshake's answer.
         peer.write_all(&[answer.as_bytes(), &frame::text("first")].concat()).unwrap();
         stage.peer = peer;
-        assert!(matches!(stage.news.recv_timeout(SOON), Ok(News::Opened(7))));
+        assert!(matches!(stage.news.recv_timeout(SOON), Ok(SessionEvent::Opened(7))));
         assert_eq!(stage.texts(1), ["first"]);
         stage
     }
@@ -91,7 +91,7 @@ impl Stage {
 
     fn closed(&self) -> Closed {
         match self.news.recv_timeout(SOON).unwrap() {
-            News::Closed { connection: 7, why, .. } => why,
+            SessionEvent::Closed { connection: 7, why, .. } => why,
             other => panic!("{other:?}"),
         }
     }

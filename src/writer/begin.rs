@@ -1,31 +1,35 @@
-//! The start: the lock, the file, the state, and what the files show of the events that may come again.
+//! The start: the lock, the file, the state, and the index filled from the files.
 //!
-//! Must never: take long before the program is ready; what the files hold is read afterwards.
+//! Must never: take long before the program is ready; the files are read afterwards.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
-use super::HISTORY_KEPT_MS;
 use super::intake::Intake;
 use super::state::{self, State};
 use super::unreadable::Unreadable;
 use super::{LOGGED_EVENTS_MAX, Writer};
 use crate::clock::{Clock, Millis, format_millis};
 use crate::config::{Config, Delivery};
+use crate::dedup::RECEIPT_DELAY_MS;
 use crate::elastic::Sink;
 use crate::event::{Definitions, Line, Redaction};
 use crate::logging::Rate;
-use crate::message::{ChannelState, Definition, News, Page};
+use crate::message::{ChannelState, Definition, Page, SessionEvent};
 use crate::output::backups::{self, Keep};
+use crate::output::records::{self, Held};
 use crate::output::{Lock, OutputFile, Stopped};
-use crate::records::{self, Held};
 use crate::status::{self, Status};
 
-/// Why a torn last line is kept aside.
+/// Genesys keeps ten days of history. Source: the vendor's help page on operational event queries.
+const HISTORY_KEPT_MS: i64 = 10 * 86_400_000;
+
+/// Why a torn last line is quarantined.
 const TORN: &str = "the last line of the output file was torn";
 
 /// How far a very first start reads its predecessor's file back beyond where it begins by this machine's clock.
@@ -39,6 +43,10 @@ pub struct Begin {
     pub origin: Millis,
     /// Both are this machine's time: the service's was never heard.
     pub by_wall: bool,
+    /// The definitions that were read up to the checkpoint.
+    pub covered: Vec<String>,
+    /// The definitions as they were last fetched; none before the first time.
+    pub definitions: Vec<Definition>,
     pub channel: Option<ChannelState>,
 }
 
@@ -52,7 +60,7 @@ impl Writer {
         config: Arc<Config>,
         status: Arc<Status>,
         clock: Clock,
-        news: Sender<News>,
+        session: Sender<SessionEvent>,
     ) -> Result<(Self, Begin), String> {
         let path = &config.output.file;
         make_folder("OUTPUT_FILE", path)?;
@@ -70,15 +78,25 @@ impl Writer {
         let mut unreadable = Unreadable::new(path, !redaction.is_on());
         let wall = clock.wall();
         if let Some(torn) = torn {
-            log::warn!("the last line of {} was torn and is moved aside; its event is fetched again", path.display());
+            log::warn!(
+                "the last line of {} was incomplete and is quarantined; its event is read from the history again",
+                path.display()
+            );
             if let Err(error) = unreadable.keep(wall, TORN, &torn) {
-                log::error!("cannot keep a torn line aside: {error}");
+                log::error!("cannot quarantine an incomplete line: {error}");
             }
         }
         let state = begin_state(&config, wall)?;
         let checkpoint = state.checkpoint_ms.unwrap_or(wall);
         let origin = state.origin_ms.unwrap_or(checkpoint);
-        let begin = Begin { checkpoint, origin, by_wall: state.by_wall, channel: state.channel.clone() };
+        let begin = Begin {
+            checkpoint,
+            origin,
+            by_wall: state.by_wall,
+            covered: state.covered.clone(),
+            definitions: state.definitions.clone(),
+            channel: state.channel.clone(),
+        };
         let beat = status.beats.register("writer");
         let overlap_ms = config.catch_up.overlap.as_millis() as i64;
         if config.genesys.delivery != Delivery::Websocket {
@@ -87,12 +105,11 @@ impl Writer {
         let now = clock.now();
         let writer = Self {
             intake: Intake::new(redaction, overlap_ms),
-            held_up_to: None,
-            settled: clock.now(),
             config,
             status,
             clock,
-            news,
+            session,
+            outbox: VecDeque::new(),
             output,
             lock,
             state,
@@ -100,11 +117,10 @@ impl Writer {
             file_refuses: false,
             unreadable,
             unreadable_last: None,
-            aside_failed: false,
+            quarantine_failed: false,
             sink: None,
             cursor_kept: now,
             log_rate: Rate::new(LOGGED_EVENTS_MAX, Duration::from_secs(1)),
-            forgotten_told: 0,
             beat,
             ticked: now,
         };
@@ -124,17 +140,19 @@ impl Writer {
         Ok(())
     }
 
-    /// Reads what the files show: the window, and the newest records.
+    /// Reads what the files show: the index, and the newest records.
     pub(super) fn load(&mut self) -> Result<(), String> {
         self.beat.busy();
         // The service's clock may turn out to be behind this one.
         let slack = if self.state.by_wall { CLOCK_SLACK_MS } else { 0 };
-        let horizon = Cell::new(self.state.checkpoint_ms.unwrap_or(0) - self.reach_ms() - slack);
-        let row_delay_ms = self.intake.row_delay_ms;
+        let horizon = self.state.checkpoint_ms.unwrap_or(0) - self.reach_ms() - slack;
         let begun = self.clock.now();
+        let index = RefCell::new(&mut self.intake.index);
+        let row_delay_ms = self.config.catch_up.overlap.as_millis() as i64 + RECEIPT_DELAY_MS;
         let (newest, newest_bytes) = (RefCell::new(Vec::new()), Cell::new(0));
         let full = || status::is_full(newest.borrow().len(), newest_bytes.get());
-        let (window, redaction) = (&mut self.intake.window, &self.intake.redaction);
+        let redaction = &self.intake.redaction;
+        let horizon_now = || horizon.max(index.borrow().complete_since());
         let record = |text: &str, line: &Line<'_>| {
             if !full()
                 && let Some(shown) = redaction.line(text, &line.id.to_string())
@@ -142,62 +160,91 @@ impl Writer {
                 newest_bytes.set(newest_bytes.get() + shown.len());
                 newest.borrow_mut().push(shown.into_owned().into_bytes());
             }
-            let sighting = records::sighting(line, row_delay_ms);
-            if sighting.moment.nominal() >= horizon.get() {
-                window.note(sighting);
-                horizon.set(horizon.get().max(window.forgotten_before()));
+            let (content, record) = records::observation(line, row_delay_ms);
+            if record.at >= horizon_now() {
+                index.borrow_mut().insert(content, record);
+            } else {
+                // Older records may be in the files, and are not looked for.
+                index.borrow_mut().filled_since(horizon);
             }
         };
         let files = records::files(self.output.path());
-        records::each_since(&files, || horizon.get(), record, || !full(), || self.beat.busy())
+        records::each_since(&files, horizon_now, record, || !full(), || self.beat.busy())
             .map_err(|error| format!("cannot read {} and its backups: {error}", self.output.path().display()))?;
         self.status.recent.extend(newest.borrow().iter().rev().map(Vec::as_slice));
-        let known = self.intake.window.len();
+        let known = self.intake.index.len();
         if known > 0 {
             let ms = (self.clock.now() - begun).as_millis();
-            log::info!("{known} events of the files may come again and are known, read in {ms} ms");
+            log::info!("indexed the {known} newest events of the files in {ms} ms");
         }
+        self.intake.definitions = Definitions::new(&self.state.definitions);
+        self.publish_index();
         Ok(())
     }
 }
 
-/// Appends rows that an audit found missing, while no collector runs: the caller holds the lock. Returns how many.
-///
-/// # Errors
-/// When the file cannot be opened, written, rotated or synced.
-pub fn repair(config: &Config, definitions: &[Definition], page: &Page) -> Result<u64, String> {
-    let path = &config.output.file;
-    let cannot = |error: std::io::Error| format!("cannot append to {}: {error}", path.display());
-    let max_size = (config.output.backup_count > 0).then_some(config.output.max_file_size);
-    let (mut output, torn) = OutputFile::open(path, max_size).map_err(cannot)?;
-    output.give_to_folders_owner();
-    let redaction = Redaction::new(&config.output.redact_fields);
-    if let Some(torn) = torn {
-        let mut unreadable = Unreadable::new(path, !redaction.is_on());
-        unreadable
-            .keep(page.received, TORN, &torn)
-            .map_err(|error| format!("cannot keep the torn last line of {} aside: {error}", path.display()))?;
+/// Appends rows to the output file while no collector runs: the caller holds the lock.
+pub struct Appender<'c> {
+    config: &'c Config,
+    output: OutputFile,
+    intake: Intake,
+}
+
+impl<'c> Appender<'c> {
+    /// Opens the output file.
+    ///
+    /// # Errors
+    /// When the file cannot be opened, or its incomplete last line cannot be quarantined.
+    pub fn open(config: &'c Config, definitions: &[Definition], now: Millis) -> Result<Self, String> {
+        let path = &config.output.file;
+        let max_size = (config.output.backup_count > 0).then_some(config.output.max_file_size);
+        let (output, torn) = OutputFile::open(path, max_size).map_err(|error| cannot_append(config, &error))?;
+        output.give_to_folders_owner();
+        let redaction = Redaction::new(&config.output.redact_fields);
+        if let Some(torn) = torn {
+            let mut unreadable = Unreadable::new(path, !redaction.is_on());
+            unreadable.keep(now, TORN, &torn).map_err(|error| {
+                format!("cannot quarantine the incomplete last line of {}: {error}", path.display())
+            })?;
+        }
+        let mut intake = Intake::new(redaction, config.catch_up.overlap.as_millis() as i64);
+        intake.definitions = Definitions::new(definitions);
+        Ok(Self { config, output, intake })
     }
-    let mut intake = Intake::new(redaction, config.catch_up.overlap.as_millis() as i64);
-    intake.definitions = Definitions::new(definitions);
-    intake.repair(page);
-    let mut lines = intake.lines.as_slice();
-    loop {
-        let appended = output.append(lines);
-        lines = &lines[appended.bytes..];
-        match appended.stopped {
-            None => break,
-            Some(Stopped::Error(error)) => return Err(cannot(error)),
-            Some(Stopped::Full) => {
-                backups::rotate(path, config.output.backup_count, backlog(config))
-                    .map_err(|error| format!("cannot rotate {}: {error}", path.display()))?;
-                output.rotated();
-                output.give_to_folders_owner();
+
+    /// Appends these rows of a page, whatever the file holds, and makes them durable.
+    ///
+    /// # Errors
+    /// When the file cannot be written, rotated or synced.
+    pub fn append(&mut self, page: &Page) -> Result<(), String> {
+        self.intake.append_all(page);
+        let lines = std::mem::take(&mut self.intake.lines);
+        self.intake.ends.clear();
+        let mut rest = lines.as_slice();
+        loop {
+            let appended = self.output.append(rest);
+            rest = &rest[appended.bytes..];
+            match appended.stopped {
+                None => break,
+                Some(Stopped::Error(error)) => return Err(cannot_append(self.config, &error)),
+                Some(Stopped::Full) => self.rotate()?,
             }
         }
+        self.output.sync().map_err(|error| cannot_append(self.config, &error))
     }
-    output.sync().map_err(cannot)?;
-    Ok(intake.tally.written)
+
+    fn rotate(&mut self) -> Result<(), String> {
+        let path = &self.config.output.file;
+        backups::rotate(path, self.config.output.backup_count, backlog(self.config))
+            .map_err(|error| format!("cannot rotate {}: {error}", path.display()))?;
+        self.output.rotated();
+        self.output.give_to_folders_owner();
+        Ok(())
+    }
+}
+
+fn cannot_append(config: &Config, error: &std::io::Error) -> String {
+    format!("cannot append to {}: {error}", config.output.file.display())
 }
 
 /// Makes the folder of this setting's file, where it is not there yet.
@@ -225,7 +272,7 @@ fn begin_state(config: &Config, wall: Millis) -> Result<State, String> {
         state::Found::Absent => State::default(),
         state::Found::Damaged { aside, why } => {
             log::warn!(
-                "STATE_FILE {} was damaged ({why}) and is put aside as {}; the output file shows where to begin",
+                "STATE_FILE {} is damaged ({why}) and was renamed to {}; the output file shows where to begin",
                 path.display(),
                 aside.display()
             );
@@ -243,7 +290,7 @@ fn begin_state(config: &Config, wall: Millis) -> Result<State, String> {
         Some(oldest) => {
             let begin = oldest - config.catch_up.overlap.as_millis() as i64;
             log::warn!(
-                "no checkpoint is known: the history is read from {} on, CATCH_UP_OVERLAP before where the files begin; what is older may have been collected and moved away, and is not read again",
+                "there is no checkpoint: the history is read from {} on, CATCH_UP_OVERLAP before the oldest record of the files; older events may have been collected and moved away, and are not read again",
                 format_millis(begin)
             );
             begin

@@ -11,11 +11,11 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, never};
 
 use super::{STOP_MAX, Writer, state};
 use crate::clock::Millis;
+use crate::dedup::RECEIPT_DELAY_MS;
 use crate::elastic::Sink;
-use crate::message::News;
+use crate::message::SessionEvent;
 use crate::output::{Change, Stopped, backups};
-use crate::status::{Code, RECENT_MAX};
-use crate::window::RECEIPT_DELAY_MS;
+use crate::status::{Code, Problem, RECENT_MAX};
 
 /// How long after a refusal the disk is tried again.
 const DISK_RETRY: Duration = Duration::from_millis(500);
@@ -35,7 +35,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Says that the disk refuses, and waits until it is to be tried again; an error once a stop can wait no longer.
+    /// Reports that the disk refuses, and waits until it is to be tried again; an error once a stop can wait no longer.
     fn wait_for_disk(
         &mut self,
         verb: &str,
@@ -48,8 +48,9 @@ impl Writer {
         self.status.counters.errors.add(1);
         self.status.raise(
             Code::DiskWriteFailed,
-            format!(
-                "{what}; events wait in memory, then in Genesys's history for ten days: free or mend the disk, and it goes on by itself"
+            Problem::new(
+                format!("{what}; events wait in memory; Genesys keeps them for ten days"),
+                "Free space on the disk or repair it. Collecting resumes by itself.",
             ),
         );
         self.beat.waiting();
@@ -62,7 +63,9 @@ impl Writer {
         };
         self.beat.busy();
         if stopping && self.clock.now() > *gives_up.get_or_insert(self.clock.now() + STOP_MAX) {
-            return Err(format!("{what}; what waited in memory comes again from the history"));
+            return Err(format!(
+                "{what}; the events that waited in memory are read from the history after the next start"
+            ));
         }
         Ok(())
     }
@@ -75,7 +78,7 @@ impl Writer {
             let from = done;
             done += appended.bytes;
             let lines = self.intake.ends[lines_done..].iter().take_while(|end| **end <= done).count();
-            self.tell_recent(from, lines_done..lines_done + lines);
+            self.publish_recent(from, lines_done..lines_done + lines);
             lines_done += lines;
             if let Some(sink) = &mut self.sink {
                 sink.appended(self.output.len(), lines as u64);
@@ -98,7 +101,7 @@ impl Writer {
     }
 
     /// Publishes the newest of the lines that went; the first of them begins at `from`.
-    pub(super) fn tell_recent(&self, from: usize, lines: Range<usize>) {
+    pub(super) fn publish_recent(&self, from: usize, lines: Range<usize>) {
         let first = lines.start.max(lines.end.saturating_sub(RECENT_MAX));
         let start = |line: usize| if line == lines.start { from } else { self.intake.ends[line - 1] };
         self.status
@@ -119,7 +122,10 @@ impl Writer {
             Err(error) if error.kind() == ErrorKind::NotFound => self.look(),
             Err(error) => {
                 self.status.counters.errors.add(1);
-                log::error!("cannot rotate {}: {error}; it grows until that is mended", self.output.path().display());
+                log::error!(
+                    "cannot rotate {}: {error}; the file grows until that is fixed",
+                    self.output.path().display()
+                );
                 self.output.not_rotated();
             }
         }
@@ -127,9 +133,22 @@ impl Writer {
 
     /// Everything before this instant was given and is written: makes it durable and remembers it.
     pub(super) fn move_checkpoint(&mut self, instant: Millis, stop: &Receiver<()>) -> Result<(), String> {
+        self.sync(stop)?;
+        self.state.checkpoint_ms = Some(instant);
+        self.state.by_wall = false;
+        self.save_state();
+        self.status.gauges.checkpoint.set(instant);
+        self.intake.index.forget_before(instant - self.reach_ms());
+        self.publish_index();
+        self.send(SessionEvent::Checkpoint(instant));
+        Ok(())
+    }
+
+    /// Makes what was written durable. While the disk refuses, it is tried again and again.
+    pub(super) fn sync(&mut self, stop: &Receiver<()>) -> Result<(), String> {
         let (mut gives_up, mut refused) = (None, false);
         while let Err(error) = self.output.sync() {
-            // Only reading the file anew tells then what is in it.
+            // Only reading the file anew shows what is in it then.
             if error.kind() == ErrorKind::InvalidData {
                 return Err(format!("cannot sync {}: {error}; starting again", self.output.path().display()));
             }
@@ -140,16 +159,10 @@ impl Writer {
             self.status.clear(Code::DiskWriteFailed);
         }
         self.file_takes();
-        self.state.checkpoint_ms = Some(instant);
-        self.state.by_wall = false;
-        self.save_state();
-        self.status.gauges.checkpoint.set(instant);
-        self.intake.window.sweep(instant - self.reach_ms());
-        let _ = self.news.try_send(News::Checkpoint(instant));
         Ok(())
     }
 
-    /// How far before the checkpoint an event may be that comes again.
+    /// How far before the checkpoint an event may be that is read again, in milliseconds.
     pub(super) fn reach_ms(&self) -> i64 {
         self.config.catch_up.overlap.as_millis() as i64 + 2 * RECEIPT_DELAY_MS
     }
@@ -173,10 +186,13 @@ impl Writer {
         if !self.file_refuses {
             self.status.raise(
                 Code::DiskWriteFailed,
-                format!(
-                    "cannot write STATE_FILE {}: {error}; events are in {}, but the checkpoint stands still, and after a restart more of the history is read again: free or mend the disk, and it goes on by itself",
-                    self.config.output.state_file.display(),
-                    self.output.path().display()
+                Problem::new(
+                    format!(
+                        "cannot write STATE_FILE {}: {error}; events are written to {}, but the checkpoint stays where it is, so that a restart reads more of the history again",
+                        self.config.output.state_file.display(),
+                        self.output.path().display()
+                    ),
+                    "Free space on its disk or repair it. Collecting resumes by itself.",
                 ),
             );
         }
@@ -194,9 +210,9 @@ impl Writer {
                 match change {
                     Change::None => {}
                     Change::Replaced => {
-                        log::info!("{} was moved or deleted: a new one is begun", self.output.path().display())
+                        log::info!("{} was moved or deleted; a new file is created", self.output.path().display())
                     }
-                    Change::Cut => log::info!("{} was cut by someone else", self.output.path().display()),
+                    Change::Cut => log::info!("{} was truncated by another program", self.output.path().display()),
                 }
                 if self.intake.lines.is_empty() {
                     self.file_takes();
@@ -206,9 +222,12 @@ impl Writer {
                 self.file_refuses = true;
                 self.status.raise(
                     Code::DiskWriteFailed,
-                    format!(
-                        "{} is gone and cannot be begun anew: {error}; events wait in memory, then in Genesys's history for ten days: bring the folder back, and it goes on by itself",
-                        self.output.path().display()
+                    Problem::new(
+                        format!(
+                            "{} is gone and cannot be created again: {error}; events wait in memory; Genesys keeps them for ten days",
+                            self.output.path().display()
+                        ),
+                        "Restore its folder. Collecting resumes by itself.",
                     ),
                 );
             }

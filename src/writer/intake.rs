@@ -1,18 +1,18 @@
-//! From what came to the lines that are to be written.
+//! From frames and rows to the lines that are to be written: judging, deduplication, redaction, formatting, counting.
 //!
-//! Deals with: judging frames and rows, dropping doubles, hiding what is to be hidden, formatting, counting. Must never:
-//! touch a file, a channel or a clock; it is handed bytes and fills buffers, so that it can be tested with nothing else.
+//! Must never: touch a file, a channel or a clock; it is handed bytes and fills buffers, so that it can be tested with
+//! nothing else.
 
 use std::collections::VecDeque;
-use std::time::Instant;
 
 use twox_hash::XxHash3_64;
 
-use super::HISTORY_KEPT_MS;
 use crate::clock::Millis;
+use crate::dedup::index::{Index, RECORDS_MAX, Records};
+use crate::dedup::rows::{Rows, Span, Verdict as RowVerdict};
+use crate::dedup::{RECEIPT_DELAY_MS, Range, Record, Source};
 use crate::event::{Definitions, Event, Identity, Origin, RecordWriter, Redaction, Stamps, Verdict, judge_frame};
 use crate::message::{Batch, Connection, Control, Frame, Page};
-use crate::window::{Moment, Outcome, RECEIPT_DELAY_MS, Sighting, Way, Window};
 
 /// What was met since the last flush: published once the lines are in the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,77 +27,88 @@ pub struct Tally {
     pub newest: Option<Millis>,
 }
 
-/// An event to be named in the log.
+/// An event that the log names.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Mention {
+pub struct LogSample {
     pub event_id: String,
     pub event_name: String,
     pub conversation_id: String,
 }
 
-/// A frame that is no event, to be kept aside.
+/// A frame or row that is not an event.
 #[derive(Debug)]
-pub struct Aside {
+pub struct Quarantined {
     pub at: Millis,
     pub reason: String,
     pub frame: Vec<u8>,
 }
 
-const DAY_MS: i64 = 24 * 3_600_000;
-
-/// Rows that were put aside are remembered, so many of them: each read of the overlap brings them again.
-const ODD_ROWS_MAX: usize = 4096;
+/// Rows that were quarantined are remembered, so many of them: each read of the overlap brings them again.
+const SEEN_REJECTS_MAX: usize = 4096;
 
 /// All that is known while judging, and the buffers that are filled.
 pub struct Intake {
-    pub window: Window,
+    pub index: Index,
+    /// Records of the files for the read under way, where it is older than the index reaches.
+    pub from_files: Option<Box<Index>>,
+    /// The rows of the read under way that wait for others.
+    pub rows: Rows,
+    /// Rows that the read under way appended.
+    pub appended: u64,
+    /// From here on rows could not be judged, because records were not known.
+    pub unjudged_since: Option<Millis>,
+    /// While the history cannot be read, no frame is held back for a row.
+    pub history_works: bool,
     pub definitions: Definitions,
     pub redaction: Redaction,
-    /// How long before its receipt a row without a time may have happened.
-    pub row_delay_ms: i64,
     scratch: Vec<u8>,
     stamps: Stamps,
-    /// The newest rows of the history that were put aside, hashed.
-    odd_rows: VecDeque<u64>,
-    /// When the first and the last row happened that may stand in the file already, and were not judged for that.
-    pub unsure: Option<(Millis, Millis)>,
+    /// The newest rows of the history that were quarantined, hashed.
+    seen_rejects: VecDeque<u64>,
     /// Whole lines, in order.
     pub lines: Vec<u8>,
     /// Where each of them ends in `lines`.
     pub ends: Vec<usize>,
     pub tally: Tally,
-    pub asides: Vec<Aside>,
+    pub quarantine: Vec<Quarantined>,
     pub controls: Vec<(Connection, Control)>,
-    pub mentions: Vec<Mention>,
+    pub log_samples: Vec<LogSample>,
     /// So many more are wanted; the others are only counted.
-    pub mentions_wanted: usize,
+    pub log_samples_wanted: usize,
 }
 
 impl Intake {
     /// `overlap_ms`: how far each read of the history goes back.
     pub fn new(redaction: Redaction, overlap_ms: i64) -> Self {
         Self {
-            window: Window::default(),
+            index: Index::new(RECORDS_MAX, overlap_ms + RECEIPT_DELAY_MS),
+            from_files: None,
+            rows: Rows::default(),
+            appended: 0,
+            unjudged_since: None,
+            history_works: true,
             definitions: Definitions::default(),
             redaction,
-            row_delay_ms: overlap_ms + RECEIPT_DELAY_MS,
             scratch: Vec::new(),
             stamps: Stamps::default(),
-            odd_rows: VecDeque::new(),
-            unsure: None,
+            seen_rejects: VecDeque::new(),
             lines: Vec::new(),
             ends: Vec::new(),
             tally: Tally::default(),
-            asides: Vec::new(),
+            quarantine: Vec::new(),
             controls: Vec::new(),
-            mentions: Vec::new(),
-            mentions_wanted: 0,
+            log_samples: Vec::new(),
+            log_samples_wanted: 0,
         }
     }
 
-    /// Bytes that wait to be written, here and aside.
+    /// Bytes that wait to be written, here and in quarantine.
     pub fn bytes(&self) -> usize {
-        self.lines.len() + self.asides.iter().map(|aside| aside.frame.len()).sum::<usize>()
+        self.lines.len() + self.quarantine.iter().map(|rejected| rejected.frame.len()).sum::<usize>()
+    }
+
+    fn records(&self) -> Records<'_> {
+        Records { index: &self.index, from_files: self.from_files.as_deref() }
     }
 
     /// Takes what one read of the socket brought.
@@ -107,7 +118,7 @@ impl Intake {
                 Frame::Text(text) => self.frame(text, batch),
                 Frame::Unreadable { reason, head } => {
                     self.tally.received_websocket += 1;
-                    self.aside(batch.received, reason.to_owned(), head);
+                    self.quarantine(batch.received, reason.to_owned(), head);
                 }
             }
         }
@@ -127,140 +138,130 @@ impl Intake {
             Verdict::Control(Some(control)) => self.controls.push((batch.connection, control)),
             Verdict::Unreadable(reason) => {
                 self.tally.received_websocket += 1;
-                self.aside(batch.received, reason, text.as_bytes());
+                self.quarantine(batch.received, reason, text.as_bytes());
             }
         }
     }
 
     fn socket_event(&mut self, event: &Event<'_>, batch: &Batch) {
         let identity = Identity::of(event, &mut self.scratch);
+        let records = Records { index: &self.index, from_files: None };
         let mut received = batch.received;
-        let moment = match event.time {
-            Some(time) => Moment::Own(time),
-            None => {
-                // Two events without a time in one millisecond are two, and so are their ids.
-                while self.window.has_receipt(identity.content, received) {
-                    received += 1;
-                }
-                Moment::Receipt { at: received, delay: RECEIPT_DELAY_MS }
-            }
-        };
-        match self.window.offer(Sighting { content: identity.content, way: Way::Socket, moment }) {
-            Outcome::New => self.write(event, identity, Origin::Websocket { channel: &batch.channel }, received),
-            // The history brings what it displaces.
-            Outcome::Duplicate | Outcome::Displaces { .. } | Outcome::Waits => self.tally.duplicate += 1,
+        while event.time.is_none() && records.has_receipt(identity.content, received) {
+            received += 1;
         }
+        let (at, timed) = event.time.map_or((received, false), |time| (time, true));
+        let record = Record { at, timed, source: Source::Socket };
+        let time = if timed { Range::at(at) } else { record.range(records.row_delay_ms()) };
+        if records.has_frame(identity.content, time, timed, self.history_works) {
+            self.tally.duplicate += 1;
+            return;
+        }
+        self.index.insert(identity.content, record);
+        self.write(event, identity, Origin::Websocket { channel: &batch.channel }, received);
+    }
+
+    /// A read of the history begins.
+    pub fn begin_read(&mut self, span: Span) {
+        self.drop_read();
+        self.rows = Rows::new(span);
+    }
+
+    /// What is held of the read under way comes again with another.
+    pub fn drop_read(&mut self) {
+        self.tally.duplicate += self.rows.clear();
+        self.from_files = None;
+        self.appended = 0;
+        self.unjudged_since = None;
     }
 
     /// Takes a page of the history.
-    pub fn page(&mut self, page: &Page, now: Instant) {
+    pub fn page(&mut self, page: &Page) {
+        if page.is_first {
+            self.rows.begin_piece(page.is_all);
+        }
         let definitions = std::mem::take(&mut self.definitions);
-        for row in self.rows(page, &definitions) {
-            if self.is_unsure(&row, page.received) {
-                // It is one, or comes again.
-                self.tally.duplicate += 1;
-                continue;
-            }
-            match self.window.offer_row(row.sighting, row.event.raw, now) {
-                Outcome::New => self.write(&row.event, row.identity, Origin::History, page.received),
-                Outcome::Duplicate | Outcome::Displaces { row: None, .. } => self.tally.duplicate += 1,
-                // The one is a duplicate for the other, which was counted as one before.
-                Outcome::Displaces { moment, row: Some(text) } => {
-                    self.write_row(moment, &text, page.received, &definitions);
-                }
-                // It is counted when it is decided; if it is the other that waits, this one is a duplicate for it.
-                Outcome::Waits => {}
-            }
-        }
-        self.definitions = definitions;
-    }
-
-    /// Whether the window has forgotten too much to judge this row.
-    fn is_unsure(&mut self, row: &Row<'_>, received: Millis) -> bool {
-        let Moment::Own(at) = row.sighting.moment else { return false };
-        // A time beyond what the service keeps is none to be looked for.
-        let is_kept = (received - HISTORY_KEPT_MS - DAY_MS..=received + DAY_MS).contains(&at);
-        let is_unsure = is_kept && self.window.may_have_forgotten(row.sighting.moment);
-        if is_unsure {
-            self.unsure = Some(self.unsure.map_or((at, at), |(first, last)| (first.min(at), last.max(at))));
-        }
-        is_unsure
-    }
-
-    /// Judges again the rows that wait for their like.
-    pub fn settle(&mut self, now: Instant, received: Millis) {
-        if self.window.oldest_waiting().is_none() {
-            return;
-        }
-        let settled = self.window.settle(now);
-        self.tally.duplicate += settled.duplicates;
-        let definitions = std::mem::take(&mut self.definitions);
-        settled.new.iter().for_each(|(row, text)| self.write_row(row.moment, text, received, &definitions));
-        self.definitions = definitions;
-    }
-
-    /// Writes a row that was not written when it came: it looked like a record's twin, or waited.
-    fn write_row(&mut self, moment: Moment, text: &str, received: Millis, definitions: &Definitions) {
-        let received = if let Moment::Receipt { at, .. } = moment { at } else { received };
-        // It was judged when it came.
-        let Ok(Some(event)) = definitions.judge(text) else { return };
-        let identity = Identity::of(&event, &mut self.scratch);
-        self.write(&event, identity, Origin::History, received);
-    }
-
-    /// Takes rows that an audit found missing: they are written whatever the window says, which no longer reaches back
-    /// that far.
-    pub fn repair(&mut self, page: &Page) {
-        self.append(page, |_, _| false);
-    }
-
-    /// Takes rows that were not judged and that the file does not hold. Only what came since it was read may be one of
-    /// them.
-    pub fn missing(&mut self, page: &Page) {
-        self.append(page, Window::has_record_of);
-    }
-
-    /// Writes the rows of a page, but for those that are there.
-    fn append(&mut self, page: &Page, is_there: impl Fn(&Window, Sighting) -> bool) {
-        let definitions = std::mem::take(&mut self.definitions);
-        for row in self.rows(page, &definitions) {
-            if is_there(&self.window, row.sighting) {
-                self.tally.duplicate += 1;
-                continue;
-            }
-            self.window.note(row.sighting);
-            self.write(&row.event, row.identity, Origin::History, page.received);
-        }
-        self.definitions = definitions;
-    }
-
-    fn rows<'a>(&mut self, page: &'a Page, definitions: &'a Definitions) -> Vec<Row<'a>> {
-        let mut rows = Vec::with_capacity(page.rows.len());
         for range in &page.rows {
-            let text = &page.body[range.clone()];
-            self.tally.received_history += 1;
-            let event = match definitions.judge(text) {
-                Ok(Some(event)) => event,
-                Ok(None) => {
-                    self.tally.filtered += 1;
-                    continue;
-                }
-                Err(_) if self.was_put_aside(text) => {
-                    self.tally.duplicate += 1;
-                    continue;
-                }
-                Err(fault) => {
-                    self.aside(page.received, format!("a row of the history is no event: {fault}"), text.as_bytes());
-                    continue;
-                }
-            };
-            let identity = Identity::of(&event, &mut self.scratch);
-            let moment =
-                event.time.map_or(Moment::Receipt { at: page.received, delay: self.row_delay_ms }, Moment::Own);
-            let sighting = Sighting { content: identity.content, way: Way::History, moment };
-            rows.push(Row { event, identity, sighting });
+            self.row(&page.body[range.clone()], page, &definitions);
         }
-        rows
+        self.definitions = definitions;
+        self.judge_rows(self.rows.complete_to());
+    }
+
+    fn row(&mut self, text: &str, page: &Page, definitions: &Definitions) {
+        self.tally.received_history += 1;
+        let event = match definitions.judge(text) {
+            Ok(Some(event)) if is_asked_for(&event, &page.ids) => event,
+            Ok(_) => {
+                self.tally.filtered += 1;
+                return;
+            }
+            Err(_) if self.was_quarantined(text) => {
+                self.tally.duplicate += 1;
+                return;
+            }
+            Err(error) => {
+                let reason = format!("a row of the history is not an event: {error}");
+                self.quarantine(page.received, reason, text.as_bytes());
+                return;
+            }
+        };
+        let identity = Identity::of(&event, &mut self.scratch);
+        let time = event.time.map_or(page.asked, Range::at);
+        let records = Records { index: &self.index, from_files: self.from_files.as_deref() };
+        match self.rows.offer(identity.content, time, page.received, text, records) {
+            RowVerdict::Missing => self.append_row(&event, identity, page.received),
+            RowVerdict::Duplicate => self.tally.duplicate += 1,
+            RowVerdict::Held => {}
+        }
+    }
+
+    /// Judges the held rows that no row before `complete_to` can compete with any more.
+    fn judge_rows(&mut self, complete_to: Millis) {
+        let mut rows = std::mem::take(&mut self.rows);
+        let judged = rows.judge(complete_to, self.records());
+        self.rows = rows;
+        self.unjudged_since = judged.unjudged_since;
+        self.tally.duplicate += judged.duplicates;
+        let definitions = std::mem::take(&mut self.definitions);
+        for row in &judged.missing {
+            // It was judged when it came.
+            let Ok(Some(event)) = definitions.judge(&row.text) else { continue };
+            let identity = Identity::of(&event, &mut self.scratch);
+            self.append_row(&event, identity, row.received);
+        }
+        self.definitions = definitions;
+    }
+
+    /// All rows of the read were given.
+    pub fn end_read(&mut self) {
+        self.judge_rows(Millis::MAX);
+    }
+
+    /// Appends every row of a page, whatever the file holds.
+    pub fn append_all(&mut self, page: &Page) {
+        let definitions = std::mem::take(&mut self.definitions);
+        for range in &page.rows {
+            if let Ok(Some(event)) = definitions.judge(&page.body[range.clone()]) {
+                let identity = Identity::of(&event, &mut self.scratch);
+                self.append_row(&event, identity, page.received);
+            }
+        }
+        self.definitions = definitions;
+    }
+
+    fn append_row(&mut self, event: &Event<'_>, identity: Identity, mut received: Millis) {
+        let untimed = |at| Record { at, timed: false, source: Source::History };
+        while event.time.is_none() && self.index.has(identity.content, untimed(received)) {
+            received += 1;
+        }
+        let record = match event.time {
+            Some(at) => Record { at, timed: true, source: Source::History },
+            None => untimed(received),
+        };
+        self.index.insert(identity.content, record);
+        self.appended += 1;
+        self.write(event, identity, Origin::History, received);
     }
 
     fn write(&mut self, event: &Event<'_>, identity: Identity, origin: Origin<'_>, received: Millis) {
@@ -278,9 +279,9 @@ impl Intake {
         self.tally.written += 1;
         let time = event.time.unwrap_or(received);
         self.tally.newest = Some(self.tally.newest.map_or(time, |newest| newest.max(time)));
-        if self.mentions.len() < self.mentions_wanted {
+        if self.log_samples.len() < self.log_samples_wanted {
             let text = |name, field| self.redaction.shown(name, field).decoded().into_owned();
-            self.mentions.push(Mention {
+            self.log_samples.push(LogSample {
                 event_id: text("event_id", event.definition),
                 event_name: text("event_name", event.name),
                 conversation_id: text("conversation_id", event.conversation_id),
@@ -288,36 +289,37 @@ impl Intake {
         }
     }
 
-    /// Whether this very row was put aside before; from now on it was.
-    fn was_put_aside(&mut self, row: &str) -> bool {
+    /// Whether this very row was quarantined before; from now on it was.
+    fn was_quarantined(&mut self, row: &str) -> bool {
         let row = XxHash3_64::oneshot(row.as_bytes());
-        if self.odd_rows.contains(&row) {
+        if self.seen_rejects.contains(&row) {
             return true;
         }
-        if self.odd_rows.len() == ODD_ROWS_MAX {
-            self.odd_rows.pop_front();
+        if self.seen_rejects.len() == SEEN_REJECTS_MAX {
+            self.seen_rejects.pop_front();
         }
-        self.odd_rows.push_back(row);
+        self.seen_rejects.push_back(row);
         false
     }
 
-    fn aside(&mut self, at: Millis, reason: String, frame: &[u8]) {
+    fn quarantine(&mut self, at: Millis, reason: String, frame: &[u8]) {
         self.tally.unreadable += 1;
-        self.asides.push(Aside { at, reason, frame: frame.to_vec() });
+        self.quarantine.push(Quarantined { at, reason, frame: frame.to_vec() });
     }
 }
 
-struct Row<'a> {
-    event: Event<'a>,
-    identity: Identity,
-    sighting: Sighting,
+/// Whether the row is of a definition that was asked for.
+fn is_asked_for(event: &Event<'_>, ids: &[String]) -> bool {
+    let definition = event.definition.decoded();
+    ids.iter().any(|id| id.eq_ignore_ascii_case(&definition))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::message::Frames;
-    use crate::window::{EVENTS_MAX, WAIT};
 
     fn batch(frames: &[&str]) -> Batch {
         let mut all = Frames::default();
@@ -332,7 +334,23 @@ mod tests {
             body.push_str(row);
             ranges.push(from..body.len());
         }
-        Page { body, rows: ranges, received: 1_795_430_700_000 }
+        Page {
+            body,
+            rows: ranges,
+            received: 1_795_430_700_000,
+            ids: Arc::from(["AUDIOHOOK-0001".to_owned()]),
+            asked: Range { from: 1_795_430_000_000, to: 1_795_431_000_000 },
+            is_first: true,
+            is_all: true,
+        }
+    }
+
+    /// A read of the history that brings these rows, once.
+    fn read(intake: &mut Intake, rows: &[String]) {
+        intake.begin_read(Span { from: 1_795_430_000_000, to: 1_795_431_000_000 });
+        intake.page(&page(rows));
+        intake.end_read();
+        intake.drop_read();
     }
 
     fn row(time: &str) -> String {
@@ -363,63 +381,63 @@ mod tests {
             r#"{"result":"200"}"#,
             r#"{"topicName":"v2.system.socket_closing"}"#,
         ]));
-        intake.page(
-            &page(&[row("2026-11-23T10:44:05.500Z"), row("2026-11-23T10:44:15.123Z"), "5".into(), "{}".into()]),
-            Instant::now(),
-        );
+        let foreign = row("2026-11-23T10:44:25.123Z").replace("AUDIOHOOK-0001", "AUDIOHOOK-0002");
+        let rows = [row("2026-11-23T10:44:05.500Z"), row("2026-11-23T10:44:15.123Z"), "5".into(), "{}".into(), foreign];
+        read(&mut intake, &rows);
         let t = &intake.tally;
-        assert_eq!((t.received_websocket, t.received_history), (4, 4));
-        assert_eq!((t.written, t.duplicate, t.filtered, t.unreadable), (2, 2, 2, 2));
+        assert_eq!((t.received_websocket, t.received_history), (4, 5));
+        assert_eq!((t.written, t.duplicate, t.filtered, t.unreadable), (2, 2, 3, 2));
         assert_eq!(intake.controls, [(1, Control::SocketClosing)]);
         assert_eq!(records(&intake).len(), 2);
         assert_eq!(intake.ends.last(), Some(&intake.lines.len()));
     }
 
     #[test]
-    fn a_row_that_is_no_event_is_put_aside_once_however_often_it_is_read() {
+    fn a_row_that_is_not_an_event_is_quarantined_once_however_often_it_is_read() {
         let mut intake = Intake::new(Redaction::default(), 900_000);
         for _ in 0..3 {
-            intake.page(&page(&["5".into(), row("2026-11-23T10:44:05.500Z"), "[6]".into()]), Instant::now());
+            read(&mut intake, &["5".into(), row("2026-11-23T10:44:05.500Z"), "[6]".into()]);
         }
         let t = &intake.tally;
         assert_eq!((t.received_history, t.written, t.duplicate, t.unreadable), (9, 1, 6, 2));
-        assert_eq!(intake.asides.len(), 2);
+        assert_eq!(intake.quarantine.len(), 2);
     }
 
     #[test]
-    fn a_row_that_may_have_been_forgotten_is_not_judged_until_the_file_was_looked_at() {
+    fn rows_older_than_the_index_reaches_are_judged_with_the_records_from_the_files() {
         let mut intake = Intake::new(Redaction::default(), 900_000);
-        let forgotten = crate::clock::parse_instant("2026-11-23T10:40:00Z").unwrap();
-        for n in 0..=EVENTS_MAX as u64 {
-            let moment = Moment::Own(forgotten + n as i64 / 1_000);
-            let content = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            intake.window.note(Sighting { content, way: Way::Socket, moment });
-        }
-        let rows = [row("2026-11-23T10:39:00.000Z"), row("2026-11-23T10:40:01.000Z"), row("2026-11-23T10:44:05.500Z")];
-        // The service keeps nothing that is as old.
-        let absurd = row("1970-01-01T00:00:01.000Z");
-        intake.page(&page(&[&rows[..], &[absurd]].concat()), Instant::now());
-        assert_eq!(intake.unsure, Some((forgotten - 60_000, forgotten + 1_000)));
-        assert_eq!((intake.tally.written, intake.tally.duplicate), (2, 2));
-        // One of them came on the socket while the file was read.
-        intake.batch(&batch(&[&FRAME.replace("1795430645123", &(forgotten + 1_000).to_string())]));
-        intake.missing(&page(&rows[..2]));
-        assert_eq!((intake.tally.written, intake.tally.duplicate, intake.tally.received_history), (4, 3, 6));
+        let at = crate::clock::parse_instant("2026-11-23T10:44:05.500Z").unwrap();
+        intake.index.filled_since(at + 60_000);
+        read(&mut intake, &[row("2026-11-23T10:44:05.500Z")]);
+        assert_eq!((intake.tally.written, intake.tally.duplicate), (0, 1));
+        intake.begin_read(Span { from: at - 1_000, to: at + 1_000 });
+        let mut records = Index::new(10, 1_020_000);
+        records.filled_since(at - 100_000);
+        intake.from_files = Some(Box::new(records));
+        intake.page(&page(&[row("2026-11-23T10:44:05.500Z"), row("2026-11-23T10:44:05.500Z")]));
+        intake.end_read();
+        assert_eq!((intake.appended, intake.unjudged_since), (1, None));
+        assert_eq!((intake.tally.written, intake.tally.duplicate), (1, 2));
     }
 
     #[test]
-    fn a_row_that_only_looked_like_the_twin_is_written_when_it_has_waited() {
-        let (mut intake, now) = (Intake::new(Redaction::default(), 900_000), Instant::now());
+    fn of_two_rows_near_one_frame_the_farther_one_is_written() {
+        let mut intake = Intake::new(Redaction::default(), 900_000);
         intake.batch(&batch(&[FRAME]));
-        intake.page(&page(&[row("2026-11-23T10:44:04.123Z"), row("2026-11-23T10:44:05.124Z")]), now);
-        // One of the rows is a duplicate; the other is nothing yet.
-        assert_eq!((intake.tally.written, intake.tally.duplicate), (1, 1));
-        intake.settle(now, 1_795_430_700_000);
-        assert_eq!(intake.tally.written, 1);
-        intake.settle(now + WAIT, 1_795_430_705_000);
+        read(&mut intake, &[row("2026-11-23T10:44:04.123Z"), row("2026-11-23T10:44:05.124Z")]);
         let times: Vec<String> = records(&intake).iter().map(|r| r["timestamp"].as_str().unwrap().to_owned()).collect();
         assert_eq!(times, ["2026-11-23T10:44:05.123Z", "2026-11-23T10:44:04.123Z"]);
         assert_eq!((intake.tally.written, intake.tally.duplicate), (2, 1));
+    }
+
+    #[test]
+    fn a_row_without_a_time_is_written_once_however_often_it_is_read() {
+        let mut intake = Intake::new(Redaction::default(), 900_000);
+        let untimed = row("").replace(r#""dateCreated":"","#, "");
+        for _ in 0..3 {
+            read(&mut intake, std::slice::from_ref(&untimed));
+        }
+        assert_eq!((intake.tally.written, intake.tally.duplicate), (1, 2));
     }
 
     #[test]
@@ -431,7 +449,7 @@ mod tests {
             description: None,
         };
         intake.definitions = Definitions::new(&[definition]);
-        intake.page(&page(&[row("2026-11-23T10:44:04.123Z")]), Instant::now());
+        read(&mut intake, &[row("2026-11-23T10:44:04.123Z")]);
         let record = &records(&intake)[0];
         assert_eq!(record["event_name"], "A \"name\"");
         assert_eq!(record["topic"], "v2.operations.events.AUDIOHOOK-0001");
@@ -447,7 +465,7 @@ mod tests {
         open.batch(&batch(&[FRAME]));
         let names = ["phoneNumber".to_owned(), "conversationId".to_owned(), "name".to_owned()];
         let mut hiding = Intake::new(Redaction::new(&names), 900_000);
-        hiding.mentions_wanted = 1;
+        hiding.log_samples_wanted = 1;
         hiding.batch(&batch(&[FRAME]));
         let (open, hidden) = (&records(&open)[0], &records(&hiding)[0]);
         assert_eq!(open["id"], hidden["id"]);
@@ -455,7 +473,7 @@ mod tests {
         assert_eq!(hidden["raw_event"]["phoneNumber"], "[redacted]");
         assert_eq!(hidden["raw_event"]["eventEntity"]["name"], "[redacted]");
         assert_eq!(hidden["entity_id"], "e");
-        assert_eq!(hiding.mentions[0].conversation_id, "[redacted]");
+        assert_eq!(hiding.log_samples[0].conversation_id, "[redacted]");
     }
 
     #[test]

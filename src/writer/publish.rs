@@ -1,21 +1,26 @@
-//! What the others are told once the lines are in the file: counts, control frames, frames kept aside, the log.
+//! What is published once the lines are in the file: counts, control frames, quarantined frames, the log.
 
 use std::time::Instant;
 
 use super::{Writer, intake};
-use crate::message::News;
-use crate::status::Code;
+use crate::message::SessionEvent;
+use crate::status::{Code, Problem};
+
+/// Control frames that wait for the session, at most.
+const CONTROLS_MAX: usize = 64;
 
 impl Writer {
-    /// Tells the others what was met, once it is in the file.
+    /// Publishes what was met, once it is in the file.
     pub(super) fn publish(&mut self) {
-        for (connection, control) in self.intake.controls.drain(..) {
-            // The session may be busy: then it learns from the socket's end.
-            let _ = self.news.try_send(News::Control { connection, control });
+        for (connection, control) in std::mem::take(&mut self.intake.controls) {
+            // A session that is too busy learns from the socket's end.
+            if self.outbox.len() < CONTROLS_MAX {
+                self.send(SessionEvent::Control { connection, control });
+            }
         }
-        let asides = std::mem::take(&mut self.intake.asides);
-        if !asides.is_empty() {
-            self.keep_aside(&asides);
+        let rejected = std::mem::take(&mut self.intake.quarantine);
+        if !rejected.is_empty() {
+            self.quarantine(&rejected);
         }
         let tally = std::mem::take(&mut self.intake.tally);
         let c = &self.status.counters;
@@ -34,71 +39,70 @@ impl Writer {
         }
     }
 
-    pub(super) fn keep_aside(&mut self, asides: &[intake::Aside]) {
+    pub(super) fn quarantine(&mut self, rejected: &[intake::Quarantined]) {
         let channel = self.state.channel.as_ref().map_or("", |channel| channel.id.as_str());
         let mut failed = None;
-        for aside in asides {
-            // What the service says about a channel may name it, and the state file alone holds what a mask hides.
-            let frame = String::from_utf8_lossy(&aside.frame);
+        for one in rejected {
+            // What the service says about a channel may name it, and only the state file holds what a mask hides.
+            let frame = String::from_utf8_lossy(&one.frame);
             let frame = crate::secret::hide(&frame, channel);
-            if let Err(error) = self.unreadable.keep(aside.at, &aside.reason, frame.as_bytes()) {
-                if !std::mem::replace(&mut self.aside_failed, true) {
+            if let Err(error) = self.unreadable.keep(one.at, &one.reason, frame.as_bytes()) {
+                if !std::mem::replace(&mut self.quarantine_failed, true) {
                     log::error!(
-                        "cannot keep a frame aside: {error}; those that follow are counted alone until that is mended"
+                        "cannot quarantine a frame: {error}; further ones are only counted until that is fixed"
                     );
                 }
                 failed = Some(error);
                 break;
             }
-            self.aside_failed = false;
+            self.quarantine_failed = false;
         }
         self.unreadable_last = Some(self.clock.now());
-        let total = self.status.counters.unreadable.get() + asides.len() as u64;
-        let last = asides.last().map_or("", |aside| aside.reason.as_str());
+        let total = self.status.counters.unreadable.get() + rejected.len() as u64;
+        let last = rejected.last().map_or("", |one| one.reason.as_str());
         let what = match total {
-            1 => format!("one frame since the start was no event ({last})"),
-            _ => format!("{total} frames since the start were no events (the last: {last})"),
+            1 => format!("1 frame since the start is not a readable event ({last})"),
+            _ => format!("{total} frames since the start are not readable events (the last: {last})"),
         };
         let path = self.unreadable.path().display();
-        let kept = match failed {
-            Some(error) => format!("only counted, for {path} cannot be written ({error}): mend that"),
-            None if !self.unreadable.keeps_frames() => {
-                format!("only the reason is kept in {path}, as REDACT_FIELDS is set: report it")
+        let (kept, cure) = match failed {
+            Some(error) => (
+                format!("it is only counted, because {path} cannot be written ({error})"),
+                format!("Make {path} writable."),
+            ),
+            None if !self.unreadable.keeps_frames() => (
+                format!("only the reason is kept in {path}, because REDACT_FIELDS is set"),
+                "Report the reason.".to_owned(),
+            ),
+            None => {
+                (format!("it is kept in {path}"), format!("Check in {path} whether it was an event, and report it."))
             }
-            None => format!("kept in {path}: look whether an event is there, and report it"),
         };
-        let means = "what was an event is missing unless the history brings it";
-        self.status.raise(Code::UnreadableFrames, format!("{what}; {means}; {kept}"));
+        let what = format!("{what}; an event in it is missing unless the history brings it; {kept}");
+        self.status.raise(Code::UnreadableFrames, Problem::new(what, cure));
     }
 
     pub(super) fn log_events(&mut self, written: u64) {
         let now = self.clock.now();
-        self.say_held_back(now);
-        self.log_rate.hold_back(written.saturating_sub(self.intake.mentions.len() as u64));
-        for mention in self.intake.mentions.drain(..) {
+        self.log_suppressed(now);
+        self.log_rate.hold_back(written.saturating_sub(self.intake.log_samples.len() as u64));
+        for sample in self.intake.log_samples.drain(..) {
             if self.log_rate.allow(now) {
-                let (event_name, conversation_id) = (or_null(&mention.event_name), or_null(&mention.conversation_id));
+                let (event_name, conversation_id) = (or_null(&sample.event_name), or_null(&sample.conversation_id));
                 log::info!(
-                    event_id = mention.event_id, event_name = event_name, conversation_id = conversation_id;
+                    event_id = sample.event_id, event_name = event_name, conversation_id = conversation_id;
                     "AudioHook event processed"
                 );
             }
         }
     }
 
-    /// What is remembered has bounds: beyond them the file is looked at, or a double may follow.
-    pub(super) fn say_forgotten(&mut self) {
-        let forgotten = self.intake.window.forgotten();
-        let count = forgotten - std::mem::replace(&mut self.forgotten_told, forgotten);
-        if count > 0 {
-            log::warn!(
-                count;
-                "{count} events of late are more than can be remembered: what the history brings again of them is looked for in the file, what the socket brings again is written twice; an audit lists what is extra"
-            );
-        }
+    /// How far back the index reaches: the session reads the records of what is older from the files.
+    pub(super) fn publish_index(&self) {
+        self.status.gauges.index_since.set(self.intake.index.complete_since().max(i64::MIN + 1));
     }
 
-    pub(super) fn say_held_back(&mut self, now: Instant) {
+    pub(super) fn log_suppressed(&mut self, now: Instant) {
         if let Some(count) = self.log_rate.take_held_back(now) {
             log::info!(count; "{count} more AudioHook events processed");
         }

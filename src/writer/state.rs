@@ -5,8 +5,8 @@
 //! included, one whole state stands there, this one or the one before. Either is right, only more or less of the
 //! history is read again:
 //!
-//! - `checkpoint_ms` moves only over events that are in the output file *and* synced. It may stand too early; never too
-//!   late.
+//! - `checkpoint_ms` moves only over events that are in the output file *and* synced, and speaks for the definitions in
+//!   `covered` alone. It may stand too early; never too late.
 //! - `cursor` says what the cluster has. It may stand too early: `create` with the record's id makes a second sending
 //!   harmless.
 //! - `channel` is used again by the next start, so that a crash loop makes no channels; it is a secret, hence mode 0600.
@@ -24,14 +24,14 @@ use twox_hash::XxHash3_64;
 
 use crate::clock::Millis;
 use crate::elastic::BacklogDropped;
-use crate::message::ChannelState;
+use crate::message::{ChannelState, Definition};
 use crate::output::identity::Cursor;
 
 /// Only the owner may read a channel's id.
 const MODE: u32 = 0o600;
 
 /// The format this version writes; it reads this and all before.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -43,6 +43,10 @@ pub struct State {
     pub origin_ms: Option<Millis>,
     /// Both are this machine's time: the very first start has not heard the service's yet.
     pub by_wall: bool,
+    /// The definitions that were read up to the checkpoint. None in a state of format 1: they are read again.
+    pub covered: Vec<String>,
+    /// The definitions as they were last fetched; none before the first time.
+    pub definitions: Vec<Definition>,
     pub channel: Option<ChannelState>,
     /// What the cluster has: kept as it is while ELASTIC_URL is off.
     pub cursor: Option<Cursor>,

@@ -6,6 +6,8 @@ use crossbeam_channel::bounded;
 use super::*;
 use crate::clock::ManualClock;
 use crate::config::Need;
+use crate::dedup::Range;
+use crate::dedup::rows::Span;
 use crate::message::{Frames, Page};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -13,7 +15,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const NOW: Millis = 1_795_430_645_000;
 
 /// A writer whose hand is on its clock.
-fn stage(name: &str) -> (Writer, ManualClock, Arc<Status>, Receiver<News>, PathBuf) {
+fn stage(name: &str) -> (Writer, ManualClock, Arc<Status>, Receiver<SessionEvent>, PathBuf) {
     let folder = std::env::temp_dir().join(format!("audiohook-writer-{name}-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let (settings, output) = (folder.join("empty.env"), folder.join("events.jsonl"));
@@ -22,19 +24,19 @@ fn stage(name: &str) -> (Writer, ManualClock, Arc<Status>, Receiver<News>, PathB
     let config = Arc::new(Config::load_for(Need::Nothing, &environment, Some(&settings)).unwrap());
     let (clock, hand) = Clock::manual(NOW);
     let status = Arc::new(Status::new(clock.clone(), false));
-    let (news, heard) = bounded(8);
+    let (news, heard) = bounded(16);
     let (writer, _) = Writer::open(config, status.clone(), clock, news).unwrap();
     (writer, hand, status, heard, folder)
 }
 
 #[test]
-fn frames_that_are_no_events_are_told_for_an_hour_after_the_last() {
+fn frames_that_are_not_events_are_reported_for_an_hour_after_the_last() {
     let (mut writer, hand, status, _heard, folder) = stage("frames");
-    let aside = || intake::Aside { at: 0, reason: "it is not JSON".to_owned(), frame: b"{".to_vec() };
+    let rejected = || intake::Quarantined { at: 0, reason: "it is not JSON".to_owned(), frame: b"{".to_vec() };
 
-    writer.keep_aside(&[aside()]);
+    writer.quarantine(&[rejected()]);
     hand.advance(HOUR / 2);
-    writer.keep_aside(&[aside()]);
+    writer.quarantine(&[rejected()]);
     hand.advance(HOUR);
     writer.tick();
     assert!(status.is_raised(Code::UnreadableFrames));
@@ -45,8 +47,8 @@ fn frames_that_are_no_events_are_told_for_an_hour_after_the_last() {
 }
 
 #[test]
-fn the_checkpoint_passes_no_row_that_waits() {
-    let (mut writer, hand, _status, heard, folder) = stage("waits");
+fn the_checkpoint_passes_no_row_that_waits_for_others() {
+    let (mut writer, _hand, _status, heard, folder) = stage("waits");
     let (_keep, stop) = bounded(0);
     let rows = [NOW + 1_100, NOW + 1_300].map(|time| {
         let time = crate::clock::format_millis(time);
@@ -59,23 +61,31 @@ fn the_checkpoint_passes_no_row_that_waits() {
     ));
     writer.take_batch(&Batch { connection: 1, channel: "…abcd".into(), received: NOW + 1_050, frames });
     let (body, first) = (rows.concat(), rows[0].len());
-    let page = Page { rows: vec![0..first, first..body.len()], body, received: NOW + 60_000 };
-    writer.take(FromSession::Page(page), &stop).unwrap();
-    writer.take(FromSession::ReadUpTo(NOW + 60_000), &stop).unwrap();
+    let ids: Arc<[String]> = Arc::from(["AUDIOHOOK-0001".to_owned()]);
+    let span = Span { from: NOW - 60_000, to: NOW + 60_000 };
+    let page = Page {
+        rows: vec![0..first, first..body.len()],
+        body,
+        received: NOW + 60_000,
+        ids: ids.clone(),
+        asked: Range { from: span.from, to: span.to },
+        is_first: true,
+        is_all: true,
+    };
+    writer.take(WriterCommand::Begin { span, covered: Some(ids) }, &stop).unwrap();
+    writer.take(WriterCommand::Page(page), &stop).unwrap();
+    // A third row could still claim the frame's record.
+    writer.take(WriterCommand::ReadUpTo(NOW + 1_300), &stop).unwrap();
     let records = || std::fs::read_to_string(folder.join("events.jsonl")).unwrap().lines().count();
-    let mut checkpoints = heard.try_iter().filter_map(|news| match news {
-        News::Checkpoint(at) => Some(at),
+    assert_eq!((records(), writer.state.checkpoint_ms), (1, Some(NOW + 1_100)));
+    let end = WriterCommand::End { ids: Arc::from([]), up_to: span.to, purpose: Purpose::CatchUp };
+    writer.take(end, &stop).unwrap();
+    assert_eq!((records(), writer.state.checkpoint_ms), (2, Some(span.to)));
+    assert_eq!(writer.state.covered, ["AUDIOHOOK-0001"]);
+    let done = heard.try_iter().find_map(|event| match event {
+        SessionEvent::ReadDone { appended, unjudged_since, .. } => Some((appended, unjudged_since)),
         _ => None,
     });
-    assert_eq!((records(), checkpoints.next(), writer.state.checkpoint_ms), (1, Some(NOW + 1_300), Some(NOW + 1_300)));
-    writer.settle(writer.clock.now(), &stop).unwrap();
-    assert_eq!((records(), checkpoints.next()), (1, None));
-
-    hand.advance(WAIT);
-    writer.settle(writer.clock.now(), &stop).unwrap();
-    assert_eq!(
-        (records(), checkpoints.next(), writer.state.checkpoint_ms),
-        (2, Some(NOW + 60_000), Some(NOW + 60_000))
-    );
+    assert_eq!(done, Some((1, None)));
     std::fs::remove_dir_all(folder).unwrap();
 }

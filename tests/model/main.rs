@@ -5,8 +5,8 @@
 
 mod checkpoint;
 mod cursor;
+mod dedup;
 mod verdicts;
-mod window;
 
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, TestCaseResult, TestRunner};

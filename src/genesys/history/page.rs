@@ -19,8 +19,8 @@ pub struct Parsed {
 
 #[derive(Deserialize)]
 struct Wire<'a> {
-    #[serde(borrow)]
-    entities: Vec<&'a RawValue>,
+    #[serde(borrow, default)]
+    entities: Option<Vec<&'a RawValue>>,
     #[serde(borrow, default, rename = "nextUri")]
     next_uri: Option<Cow<'a, str>>,
 }
@@ -31,9 +31,9 @@ struct Wire<'a> {
 /// When it is none, or its `nextUri` leads to another host: a token must not go there.
 pub fn parse(body: &str, api_url: &str) -> Result<Parsed, String> {
     let wire: Wire =
-        serde_json::from_str(body).map_err(|error| format!("the answer is no page of events ({error})"))?;
+        serde_json::from_str(body).map_err(|error| format!("the answer is not a page of events ({error})"))?;
     let start = body.as_ptr() as usize;
-    let rows = wire.entities.iter().map(|row| {
+    let rows = wire.entities.unwrap_or_default().into_iter().map(|row| {
         let from = row.get().as_ptr() as usize - start;
         from..from + row.get().len()
     });
@@ -119,8 +119,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_page_is_an_error() {
-        for body in ["", "<html>", "{}", r#"{"entities":{}}"#, r#"{"entities":[{"a":1}"#] {
+    fn a_page_without_entities_has_no_rows() {
+        for body in ["{}", r#"{"entities":null}"#] {
+            assert_eq!(parse(body, API), Ok(Parsed { rows: Vec::new(), next: None }), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_page_is_an_error() {
+        for body in ["", "<html>", "[]", r#"{"entities":{}}"#, r#"{"entities":[{"a":1}"#] {
             assert!(parse(body, API).is_err(), "{body}");
         }
     }

@@ -9,23 +9,32 @@ fn ids(count: usize) -> Vec<String> {
     (1..=count).map(|n| format!("AUDIOHOOK-{n:04}")).collect()
 }
 
-fn history(span: Millis, ids: Vec<String>) -> History {
+fn read(span: Millis, ids: &[String]) -> Read {
+    // The margin makes it a round number of hours.
+    let span = Span { from: NOW - span + MARGIN_MS, to: NOW };
+    Read { ids: ids.into(), span, until: NOW, purpose: Purpose::CatchUp }
+}
+
+fn history(span: Millis, ids: &[String]) -> History {
     let mut history = History::new("https://api.example", 1_000_000);
-    history.add(ids, NOW - span, NOW, true, Instant::now());
+    history.add(read(span, ids), Instant::now());
     history
 }
 
-/// The next request: its cursor, the hours and the number of ids it asks for.
-fn ask(history: &mut History) -> (Option<String>, Millis, usize) {
+/// The next request: its cursor, the hours and the ids it asks for.
+fn ask(history: &mut History) -> (Option<String>, Millis, Vec<String>) {
     let Next::Ask { cursor, body, .. } = history.next(Instant::now(), NOW) else { panic!("nothing is asked for") };
     let body: serde_json::Value = serde_json::from_str(&body).unwrap();
     let (from, to) = body["interval"].as_str().unwrap().split_once('/').unwrap();
     let ms = |text| crate::clock::parse_instant(text).unwrap();
-    (cursor, (ms(to) - ms(from)) / HOUR, body["eventDefinitionIds"].as_array().unwrap().len())
+    let ids = body["eventDefinitionIds"].as_array().unwrap().iter().map(|id| id.as_str().unwrap().to_owned());
+    (cursor, (ms(to) - ms(from)) / HOUR, ids.collect())
 }
 
-fn page(rows: usize, next: Option<&str>) -> Result<String, ApiError> {
-    let rows = vec![serde_json::json!({"a": 1}); rows];
+/// A page of rows with these numbers, all of one time.
+fn page(rows: impl IntoIterator<Item = u32>, next: Option<&str>) -> Result<String, ApiError> {
+    let row = |n| serde_json::json!({ "dateCreated": format_millis(NOW - HOUR), "n": n });
+    let rows: Vec<serde_json::Value> = rows.into_iter().map(row).collect();
     Ok(serde_json::json!({ "entities": rows, "nextUri": next }).to_string())
 }
 
@@ -34,241 +43,166 @@ fn failure(kind: Kind) -> Result<String, ApiError> {
 }
 
 #[test]
-fn a_long_span_is_read_in_pieces_and_each_end_is_told_after_its_last_page() {
-    let mut history = history(30 * HOUR, ids(2));
-    assert_eq!(ask(&mut history), (None, 24, 2));
-    let taken = history.take(page(2, Some("/next?after=1")), 0);
-    assert_eq!((taken.page.unwrap().rows.len(), taken.read_up_to, taken.done), (2, None, false));
+fn a_long_span_is_read_in_pieces_and_each_end_is_stated_after_its_last_page() {
+    let mut history = history(30 * HOUR, &ids(2));
+    assert_eq!(ask(&mut history), (None, 24, ids(2)));
+    let taken = history.take(page(0..2, Some("/next?after=1")), 0);
+    assert_eq!((taken.page.unwrap().rows.len(), taken.read_up_to), (2, None));
+    assert!(taken.done.is_none());
     assert_eq!(ask(&mut history).0.as_deref(), Some("/next?after=1"));
-    let taken = history.take(page(0, None), 0);
-    assert_eq!((taken.read_up_to, taken.done), (Some(NOW - 6 * HOUR), false));
-    assert_eq!(ask(&mut history), (None, 6, 2));
-    let taken = history.take(page(1, None), 0);
-    assert_eq!((taken.read_up_to, taken.done), (Some(NOW), true));
+    let taken = history.take(page([], None), 0);
+    assert_eq!(taken.read_up_to, Some(NOW - 6 * HOUR));
+    assert_eq!(ask(&mut history).1, 6);
+    let taken = history.take(page(0..1, None), 0);
+    assert_eq!(taken.read_up_to, Some(NOW));
+    assert!(taken.done.is_some());
     assert_eq!(history.next(Instant::now(), NOW), Next::Idle);
 }
 
 #[test]
 fn nothing_is_asked_for_that_the_service_no_longer_keeps() {
-    let mut history = history(12 * 24 * HOUR, ids(1));
+    let mut history = history(12 * 24 * HOUR, &ids(1));
     let Next::Ask { body, .. } = history.next(Instant::now(), NOW) else { panic!() };
-    // Nor what it keeps no longer when the request is there.
+    // Nor what it keeps no longer when the request arrives.
     assert!(body.contains(&format_millis(NOW - REACH_MS)), "{body}");
 }
 
 #[test]
-fn a_page_that_is_too_long_is_asked_for_in_less_and_what_was_small_grows_again() {
-    let mut history = history(HOUR, ids(1));
-    let size = |history: &mut History| match history.next(Instant::now(), NOW) {
-        Next::Ask { page_size, .. } => page_size,
-        other => panic!("{other:?}"),
-    };
-    for expected in [200, 100, 50] {
-        assert_eq!(size(&mut history), expected);
-        let taken = history.take(failure(Kind::TooLong), 0);
-        assert!(taken.failed.is_none() && taken.page.is_none());
-    }
-    assert_eq!(size(&mut history), 25);
-    let rows = vec![serde_json::json!({"a": "x".repeat(100_000)}); 25];
-    let large = serde_json::json!({ "entities": rows, "nextUri": "/next?pageSize=25&after=1" }).to_string();
-    assert_eq!(history.take(Ok(large), 0).page.unwrap().rows.len(), 25);
-    let Next::Ask { cursor, .. } = history.next(Instant::now(), NOW) else { panic!() };
-    assert_eq!(cursor.as_deref(), Some("/next?pageSize=10&after=1"), "about a mebibyte");
-    let mut sizes = Vec::new();
-    for number in 2..8 {
-        let next = format!("/next?after={number}");
-        history.take(page(10, Some(&next)), 0);
-        sizes.push(size(&mut history));
-    }
-    assert_eq!(sizes, [20, 40, 80, 160, 200, 200]);
-    // An event that no page is large enough for is told, and asked for again.
-    let mut failed = false;
-    for _ in 0..100 {
-        failed |= history.take(failure(Kind::TooLong), 0).failed.is_some();
-        size(&mut history);
-    }
-    assert!(failed);
+fn no_request_carries_an_empty_list_of_definitions() {
+    assert_eq!(history(HOUR, &[]).next(Instant::now(), NOW), Next::Idle);
 }
 
 #[test]
-fn an_expired_cursor_begins_the_piece_anew_and_is_no_failure() {
-    let mut history = history(HOUR, ids(1));
+fn a_page_that_is_too_long_is_asked_for_in_smaller_ones() {
+    let mut history = history(HOUR, &ids(1));
+    for expected in [200, 100, 50, 25, 12, 6, 3, 1] {
+        let Next::Ask { page_size, .. } = history.next(Instant::now(), NOW) else { panic!() };
+        assert_eq!(page_size, expected);
+        let taken = history.take(failure(Kind::TooLong), 0);
+        assert_eq!(taken.failed.is_some(), expected == 1);
+    }
+}
+
+#[test]
+fn an_expired_cursor_begins_the_group_anew_and_is_no_failure() {
+    let mut history = history(HOUR, &ids(1));
     ask(&mut history);
-    history.take(page(1, Some("/next?after=1")), 0);
+    history.take(page(0..1, Some("/next?after=1")), 0);
     ask(&mut history);
     let taken = history.take(failure(Kind::Refused(400)), 0);
     assert!(taken.failed.is_none() && taken.read_up_to.is_none());
-    assert_eq!(ask(&mut history), (None, 1, 1));
-    assert!(history.take(page(1, None), 0).done);
+    assert_eq!(ask(&mut history).0, None);
+    assert!(history.take(page(0..1, None), 0).done.is_some());
+}
+
+/// How many requests a read takes that is answered so; none where it does not end.
+fn requests(answers: impl Fn(Option<&str>, usize) -> Result<String, ApiError>) -> Option<usize> {
+    let mut history = history(HOUR, &ids(1));
+    (1..50).find(|number| {
+        let cursor = ask(&mut history).0;
+        history.take(answers(cursor.as_deref(), *number), 0).done.is_some()
+    })
 }
 
 #[test]
-fn pages_that_lead_in_a_circle_end_as_a_failure_and_never_as_a_span_that_was_read() {
-    let mut history = history(HOUR, ids(1));
-    let mut failed = false;
-    for _ in 0..20 {
-        ask(&mut history);
-        let taken = history.take(page(1, Some("/next?after=1")), 0);
-        assert_eq!(taken.read_up_to, None);
-        failed |= taken.failed.is_some();
-    }
-    assert!(failed);
+fn an_empty_or_short_page_that_names_its_own_cursor_is_the_last() {
+    let rest = |cursor: Option<&str>, rest: std::ops::Range<u32>| match cursor {
+        None => page(0..3, Some("/next?after=3")),
+        Some(_) => page(rest, Some("/next?after=3")),
+    };
+    assert_eq!(requests(|cursor, _| rest(cursor, 0..0)), Some(2));
+    assert_eq!(requests(|cursor, _| rest(cursor, 3..5)), Some(2));
+    assert_eq!(requests(|_, _| Ok("{}".to_owned())), Some(1), "a page without entities has no rows");
+    assert_eq!(requests(|_, _| Ok(r#"{"entities":null,"nextUri":null}"#.to_owned())), Some(1));
 }
 
 #[test]
-fn what_is_refused_is_asked_for_in_less() {
-    let mut history = history(24 * HOUR, ids(4));
+fn a_cursor_that_returns_with_new_rows_goes_on() {
+    let answers = |_: Option<&str>, number: usize| {
+        let first = 3 * number as u32;
+        let next = if number < 5 { Some("/next?after=x") } else { None };
+        page(first..first + 3, next)
+    };
+    assert_eq!(requests(answers), Some(5));
+}
+
+#[test]
+fn a_full_page_that_repeats_under_its_own_cursor_is_the_last_only_if_it_does_so_again() {
+    // The second page is repeated by mistake, once.
+    let once = |cursor: Option<&str>, number: usize| match (cursor, number) {
+        (None, _) => page(0..3, Some("/next?after=3")),
+        (Some("/next?after=3"), 2) => page(0..3, Some("/next?after=3")),
+        (Some("/next?after=3"), _) => page(3..6, Some("/next?after=6")),
+        _ => page(6..7, None),
+    };
+    assert_eq!(requests(once), Some(5));
+    let always = |cursor: Option<&str>, _: usize| match cursor {
+        None => page(0..3, Some("/next?after=3")),
+        Some(_) => page(3..6, Some("/next?after=3")),
+    };
+    assert!(requests(always).is_some());
+}
+
+#[test]
+fn a_span_that_is_refused_is_halved_and_grows_again() {
+    let mut history = history(24 * HOUR, &ids(4));
+    assert_eq!(ask(&mut history).1, 24);
+    history.take(failure(Kind::Refused(400)), 0);
+    assert_eq!(ask(&mut history).1, 12);
+    history.take(failure(Kind::Refused(400)), 0);
+    assert_eq!(ask(&mut history), (None, 6, ids(4)));
+    history.take(page([], None), 0);
+    assert_eq!(ask(&mut history).1, 12);
+}
+
+#[test]
+fn a_definition_that_the_service_does_not_know_is_left_out_and_the_others_are_read() {
+    let mut history = history(HOUR, &ids(4));
     let mut asked = Vec::new();
-    loop {
-        let (_, hours, count) = ask(&mut history);
-        asked.push((hours, count));
-        let taken = if hours > 3 || count > 1 {
-            history.take(failure(Kind::Refused(400)), 0)
-        } else {
-            history.take(page(0, None), 0)
-        };
-        assert!(taken.failed.is_none());
-        if taken.read_up_to.is_some() {
+    for _ in 0..30 {
+        let (_, _, ids) = ask(&mut history);
+        let is_refused = ids.contains(&"AUDIOHOOK-0003".to_owned());
+        asked.push(ids);
+        let answer = if is_refused { failure(Kind::Refused(400)) } else { page([], None) };
+        if history.take(answer, 0).done.is_some() {
             break;
         }
     }
-    assert_eq!(asked.last(), Some(&(1, 1)), "{asked:?}");
-    assert!(asked.len() < 14, "{asked:?}");
+    let is_read =
+        |id: &str| asked.iter().any(|ids| ids.contains(&id.to_owned()) && !ids.contains(&"AUDIOHOOK-0003".to_owned()));
+    assert!(["AUDIOHOOK-0001", "AUDIOHOOK-0002", "AUDIOHOOK-0004"].into_iter().all(is_read), "{asked:?}");
+    history.add(read(HOUR, &ids(4)), Instant::now());
+    assert_eq!(ask(&mut history).2, ["AUDIOHOOK-0001", "AUDIOHOOK-0002", "AUDIOHOOK-0004"]);
 }
 
 #[test]
-fn a_failing_service_shortens_the_piece_and_its_return_lets_it_grow() {
-    let mut history = history(48 * HOUR, ids(1));
-    for _ in 0..4 {
-        ask(&mut history);
-        assert!(history.take(failure(Kind::Unavailable), 0).failed.is_some());
+fn where_every_request_is_refused_only_the_oldest_is_skipped() {
+    for (span, may_skip) in [(2 * HOUR, false), (REACH_MS, true)] {
+        let mut history = history(span, &ids(2));
+        let (mut skipped, mut failed) = (0, 0);
+        for _ in 0..60 {
+            ask(&mut history);
+            let taken = history.take(failure(Kind::Refused(400)), 0);
+            skipped += usize::from(taken.skipped.is_some());
+            failed += usize::from(taken.failed.is_some());
+            assert!(taken.read_up_to.is_none() && taken.done.is_none());
+        }
+        assert_eq!((skipped > 0, failed > 0), (may_skip, !may_skip));
     }
-    let mut hours = Vec::new();
-    while !history.is_idle() {
-        hours.push(ask(&mut history).1);
-        history.take(page(0, None), 0);
-    }
-    assert!(hours[0] < 24 && hours.windows(2).take(2).all(|pair| pair[1] > pair[0]), "{hours:?}");
 }
 
 #[test]
-fn half_an_answer_is_asked_for_again() {
-    let mut history = history(HOUR, ids(1));
+fn a_piece_that_is_not_answered_in_time_is_asked_for_in_half() {
+    let mut history = history(24 * HOUR, &ids(1));
+    for expected in [24, 24, 12, 6, 3, 1, 1] {
+        assert_eq!(ask(&mut history).1, expected);
+        assert!(history.take(failure(Kind::Network), 0).failed.is_some());
+    }
+}
+
+#[test]
+fn a_next_page_on_another_host_is_not_followed() {
+    let mut history = history(HOUR, &ids(1));
     ask(&mut history);
-    assert!(history.take(Ok(r#"{"entities":[{"a":1}"#.to_owned()), 0).failed.is_some());
-    assert_eq!(ask(&mut history), (None, 1, 1));
-    assert!(history.take(page(1, None), 0).done);
-}
-
-/// The beginning of the interval that is asked for.
-fn asked_from(history: &mut History) -> Millis {
-    let Next::Ask { body, .. } = history.next(Instant::now(), NOW) else { panic!("nothing is asked for") };
-    let body: serde_json::Value = serde_json::from_str(&body).unwrap();
-    crate::clock::parse_instant(body["interval"].as_str().unwrap().split_once('/').unwrap().0).unwrap()
-}
-
-#[test]
-fn what_is_too_old_for_the_service_is_passed_over_and_said() {
-    let mut history = history(KEPT_MS, ids(2));
-    // It takes nothing that begins more than two hours inside of what it keeps.
-    let limit = NOW - KEPT_MS + 2 * HOUR;
-    let mut skipped = None;
-    for _ in 0..1_000 {
-        if history.is_idle() {
-            break;
-        }
-        let answer = if asked_from(&mut history) < limit { failure(Kind::Refused(400)) } else { page(1, None) };
-        let taken = history.take(answer, 0);
-        assert!(taken.failed.is_none());
-        skipped = skipped.or(taken.skipped);
-    }
-    let (from, to) = skipped.unwrap();
-    assert_eq!(from, NOW - KEPT_MS);
-    assert!(history.is_idle() && (limit..limit + 3 * HOUR).contains(&to), "{}", (to - limit) / 60_000);
-}
-
-#[test]
-fn a_service_that_refuses_everything_takes_nothing_away() {
-    let mut history = history(KEPT_MS, ids(2));
-    let mut failures = 0;
-    for _ in 0..500 {
-        assert!(asked_from(&mut history) < NOW - KEPT_MS + EDGE_ZONE_MS);
-        let taken = history.take(failure(Kind::Refused(400)), 0);
-        assert!(taken.skipped.is_none() && taken.read_up_to.is_none() && !taken.progressed);
-        failures += u32::from(taken.failed.is_some());
-    }
-    assert!(failures >= 3);
-    // It was not the age: from where it stood the reading goes on.
-    while asked_from(&mut history) > NOW - REACH_MS {
-        history.take(failure(Kind::Refused(400)), 0);
-    }
-    let taken = history.take(page(1, None), 0);
-    assert!(taken.skipped.is_none() && taken.progressed);
-}
-
-#[test]
-fn a_hundred_empty_pages_with_cursors_of_their_own_are_passed() {
-    let mut history = history(HOUR, ids(1));
-    for n in 0..100 {
-        ask(&mut history);
-        assert!(history.take(page(0, Some(&format!("/next?after={n}"))), 0).failed.is_none());
-    }
-    ask(&mut history);
-    let taken = history.take(page(1, None), 0);
-    assert!(taken.done && taken.page.is_some());
-}
-
-#[test]
-fn a_piece_that_does_not_come_to_its_end_is_shortened() {
-    let mut history = history(2 * HOUR, ids(1));
-    let mut hours = Vec::new();
-    for _ in 0..100 {
-        let (cursor, span, _) = ask(&mut history);
-        hours.push(span);
-        // Whatever is longer than an hour has a second page, which is refused.
-        let is_long = span > 1;
-        let answer =
-            if cursor.is_some() { failure(Kind::Refused(400)) } else { page(1, is_long.then_some("/next?a=1")) };
-        if history.take(answer, 0).done {
-            break;
-        }
-    }
-    assert!(history.is_idle(), "{hours:?}");
-}
-
-#[test]
-fn only_what_was_not_given_before_is_progress() {
-    let mut history = history(HOUR, ids(1));
-    let mut progress = Vec::new();
-    // Its second page is refused, again and again.
-    for _ in 0..3 {
-        ask(&mut history);
-        progress.push(history.take(page(1, Some("/next?after=1")), 0).progressed);
-        ask(&mut history);
-        progress.push(history.take(failure(Kind::Refused(400)), 0).progressed);
-    }
-    assert_eq!(progress, [true, false, false, false, false, false]);
-}
-
-#[test]
-fn a_limit_on_the_definitions_costs_no_span() {
-    let mut history = history(6 * 24 * HOUR, ids(4));
-    let mut spans = Vec::new();
-    while !history.is_idle() {
-        let (_, hours, count) = ask(&mut history);
-        let answer = if count > 2 { failure(Kind::Refused(400)) } else { page(0, None) };
-        spans.push(hours);
-        assert!(history.take(answer, 0).failed.is_none());
-    }
-    assert!(spans.contains(&24) && spans.len() < 40, "{spans:?}");
-}
-
-#[test]
-fn two_readers_of_one_history_keep_to_one_rate() {
-    let mut one = History::new("https://api.example", 20);
-    let mut other = one.beside();
-    let now = Instant::now();
-    let sent =
-        (0..100).filter(|n| if n % 2 == 0 { one.ask_other(now) } else { other.ask_other(now) }.is_none()).count();
-    assert_eq!(sent, 2, "a tenth of the rate at once");
+    assert!(history.take(page(0..1, Some("https://elsewhere.example/next")), 0).failed.is_some());
 }

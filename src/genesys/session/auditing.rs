@@ -1,4 +1,5 @@
-//! Once an hour: is the hour that has settled complete? What is missing is handed to the writer, and looked for again.
+//! Once an hour: is the hour that has settled complete? The counts of Genesys Cloud and of the files are compared; where
+//! they differ, or where only the rows can tell, that hour is read again and judged with the records from the files.
 //!
 //! Must never: run before the history was read once; take what was there before the very first start for missing.
 
@@ -6,16 +7,20 @@ use std::time::{Duration, Instant};
 
 use super::Session;
 use super::reading::State;
-use crate::audit::{Audit, Failed, LINES_MAX, Report, Step};
+use crate::audit::files::{self, Counts};
 use crate::clock::{Millis, format_millis};
-use crate::message::{FromSession, Page};
-use crate::records::Held;
-use crate::status::Code;
+use crate::dedup::MARGIN_MS;
+use crate::dedup::rows::Span;
+use crate::genesys::error::ApiError;
+use crate::genesys::history::Read;
+use crate::message::Purpose;
+use crate::output::records::Held;
+use crate::status::{Code, Problem};
 
 /// What is compared at once, and how often.
 const SPAN_MS: Millis = 3_600_000;
 const INTERVAL: Duration = Duration::from_secs(3600);
-/// Repairs of one span before it is said that it cannot be repaired.
+/// Repairs of one span before it is reported that it cannot be repaired.
 const REPAIRS_MAX: u32 = 2;
 /// After a request that failed.
 const RETRY: Duration = Duration::from_secs(30);
@@ -23,131 +28,99 @@ const RETRY: Duration = Duration::from_secs(30);
 /// What is known of the audits.
 #[derive(Default)]
 pub(super) struct Auditing {
-    running: Option<Audit>,
     at: Option<Instant>,
+    /// The span that is audited, or repaired.
+    span: Option<(Millis, Millis)>,
     repairs: u32,
-    /// Rows were given to the writer, which has not said yet that they are written.
-    is_repairing: bool,
-    /// Where a span begins that could not be repaired: the next audit looks at it again.
-    unrepaired: Option<Millis>,
 }
 
 impl Session {
     pub(super) fn auditing_due(&self) -> Option<Instant> {
         let reading = &self.reading;
-        let can = self.wants_history() && reading.state == State::Works && reading.history.is_idle();
-        // What the writer was given and has not written yet is not missing.
-        let is_written = reading.given == Some(reading.checkpoint);
-        let is_written = is_written && !self.auditing.is_repairing;
-        (can && is_written && self.outbox.is_empty()).then(|| self.auditing.at.unwrap_or(self.started))
+        let can = self.wants_history() && reading.state == State::Works && reading.is_idle() && reading.has_caught_up;
+        (can && self.outbox.is_empty()).then(|| self.auditing.at.unwrap_or(self.started))
     }
 
-    /// The writer has written all that it was given.
-    pub(super) fn repair_is_written(&mut self) {
-        self.auditing.is_repairing = false;
-    }
-
-    /// One step of an audit: a request at most.
+    /// Compares the counts of an hour: one request.
     pub(super) fn audit_if_due(&mut self, now: Instant) -> bool {
         if self.auditing_due().is_none_or(|due| now < due) {
             return false;
         }
-        let mut audit = match self.auditing.running.take() {
-            Some(audit) => audit,
-            None => {
-                let Some(audit) = self.begin_audit() else {
-                    self.auditing.at = Some(now + INTERVAL);
-                    return false;
-                };
-                audit
-            }
+        let Some((from, to)) = self.auditing.span.or_else(|| self.settled_hour()) else {
+            self.auditing.at = Some(now + INTERVAL);
+            return false;
         };
-        let beat = &self.beat;
-        match audit.step(&mut self.api, &self.clock, &|| beat.busy()) {
-            Ok(Step::Done(report)) => self.take_report(&report),
-            Ok(Step::Missing(rows)) => {
-                self.auditing.at = Some(now);
-                self.auditing.running = Some(audit);
-                self.repair(rows);
+        if let Some(wait) = self.reading.history.ask_other(now) {
+            self.auditing.at = Some(now + wait);
+            return false;
+        }
+        self.auditing.span = Some((from, to));
+        match self.compare_counts(from, to) {
+            Ok(true) => self.hour_is_complete(),
+            Ok(false) => {
+                let span = Span { from, to };
+                let ids = self.plan.ids.as_slice().into();
+                self.begin(Read { ids, span, until: to + MARGIN_MS, purpose: Purpose::Repair }, now);
             }
-            Ok(Step::More) => {
-                self.auditing.at = Some(now);
-                self.auditing.running = Some(audit);
-            }
-            Ok(Step::Wait(wait)) => {
-                self.auditing.at = Some(now + wait);
-                self.auditing.running = Some(audit);
-                return false;
-            }
-            Err(failed) => {
-                if let Failed::Api(error) = &failed {
-                    self.failed(error);
-                }
-                log::info!("cannot audit the last hour yet: {failed}");
+            Err(error) => {
+                self.failed(&error);
+                log::info!("cannot audit the last hour yet: {}", error.problem().what);
                 self.auditing.at = Some(self.clock.now() + RETRY);
             }
         }
         true
     }
 
-    fn begin_audit(&mut self) -> Option<Audit> {
+    fn settled_hour(&self) -> Option<(Millis, Millis)> {
         let to = self.api.service().now() - self.overlap_ms();
-        let from = self.auditing.unrepaired.map_or(to - SPAN_MS, |from| from.min(to - SPAN_MS));
-        let (from, to) = Held::of(&self.config.output).cut(from.max(self.reading.origin), to)?;
-        let known = self.known_definitions();
-        Some(
-            Audit::new(&self.config, self.reading.history.beside(), self.plan.ids.clone(), &known, (from, to))
-                .within(LINES_MAX),
-        )
+        Held::of(&self.config.output).cut((to - SPAN_MS).max(self.reading.origin), to)
     }
 
-    /// Has missing rows appended; the audit goes on when the writer has said that they are.
-    fn repair(&mut self, rows: Page) {
-        if self.auditing.repairs >= REPAIRS_MAX {
+    /// Whether the counts prove that nothing is missing.
+    fn compare_counts(&mut self, from: Millis, to: Millis) -> Result<bool, ApiError> {
+        let counts = self.api.aggregates(from, to)?;
+        let (beat, ids) = (&self.beat, &self.plan.ids);
+        match files::count_between(&self.config, ids, from, to, &|| beat.busy()) {
+            Ok(Counts { by_definition, has_like_events }) => {
+                let are_equal = ids.iter().zip(by_definition).all(|(id, n)| counts.get(id).copied().unwrap_or(0) == n);
+                Ok(are_equal && !has_like_events)
+            }
+            Err(error) => {
+                log::warn!("cannot read the output files for an audit: {error}");
+                Ok(true)
+            }
+        }
+    }
+
+    /// The writer has appended what was missing.
+    pub(super) fn repair_done(&mut self, appended: u64) {
+        if appended == 0 {
+            self.hour_is_complete();
             return;
         }
-        log::warn!("{} events were missing in the file: appending them", rows.rows.len());
-        self.auditing.is_repairing = true;
-        self.tell(FromSession::Repair(rows));
-        self.tell(FromSession::ReadUpTo(self.reading.checkpoint));
-    }
-
-    fn take_report(&mut self, report: &Report) {
-        let now = self.clock.now();
-        self.auditing.at = Some(now + INTERVAL);
-        if report.begins_later {
-            log::info!(
-                "the files hold more than {LINES_MAX} records of an hour: only those since {} were audited; the command `audit` looks at all",
-                report.from
+        self.auditing.repairs += 1;
+        let (from, to) = self.auditing.span.unwrap_or_default();
+        let (from, to) = (format_millis(from), format_millis(to));
+        log::warn!("{appended} events between {from} and {to} were missing in the file and were appended");
+        self.auditing.at = Some(self.clock.now());
+        if self.auditing.repairs > REPAIRS_MAX {
+            self.status.raise(
+                Code::Incomplete,
+                Problem::new(
+                    format!("events between {from} and {to} are missing in the file again after they were appended"),
+                    "Stop the collector, run `audiohook-collector audit --repair`, and report it.",
+                ),
             );
+            (self.auditing.span, self.auditing.repairs) = (None, 0);
+            self.auditing.at = Some(self.clock.now() + INTERVAL);
         }
-        if report.complete {
-            if self.auditing.repairs > 0 {
-                log::info!("what was missing between {} and {} is in the file now", report.from, report.to);
-            }
-            self.auditing.repairs = 0;
-            self.auditing.unrepaired = None;
-            if !self.reading.has_hole() {
-                self.status.clear(Code::Incomplete);
-            }
-            return;
+    }
+
+    fn hour_is_complete(&mut self) {
+        if !self.reading.has_gap() {
+            self.status.clear(Code::Incomplete);
         }
-        let count = report.missing_count;
-        if self.auditing.repairs < REPAIRS_MAX {
-            self.auditing.repairs += 1;
-            self.auditing.at = Some(now);
-            return;
-        }
-        self.auditing.repairs = 0;
-        self.auditing.unrepaired = crate::clock::parse_instant(&report.from);
-        let first =
-            report.missing.first().map_or_else(|| format_millis(self.clock.wall()), |entry| entry.timestamp.clone());
-        self.status.raise(
-            Code::Incomplete,
-            format!(
-                "{count} events that Genesys has between {} and {} are missing in the file and could not be appended (the first at {first}): stop the collector and run audit --repair, and report it",
-                report.from, report.to
-            ),
-        );
+        (self.auditing.span, self.auditing.repairs) = (None, 0);
+        self.auditing.at = Some(self.clock.now() + INTERVAL);
     }
 }

@@ -1,283 +1,524 @@
-//! What the session publishes: the reasons for its health, what is subscribed, what it is doing.
+//! The reasons for the session's health, as a table: a pure function from a small snapshot to what is raised.
+//!
+//! A reason that is only the consequence of another one is left out.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::Session;
 use super::reading::State;
 use crate::config::Delivery;
-use crate::genesys::api::HISTORY_PERMISSION;
-use crate::genesys::error::ApiError;
+use crate::genesys::channel::{Cause, Rejection};
 use crate::genesys::topics::{ID_PREFIX, TOPIC_PREFIX};
-use crate::secret::Secret;
-use crate::status::Code;
+use crate::status::{Code, Problem};
 
-/// A socket that is back sooner is no reason for an alarm.
-const DOWN_AFTER: Duration = Duration::from_secs(3);
-/// The start may take this long before it is a failure.
+/// The start may take this long before it counts as a failure.
 const START_GRACE: Duration = Duration::from_secs(6);
-/// How often it is looked whether an event came on a socket that should bring none.
+/// How often it is looked whether an event arrived on a socket that nothing else vouches for.
 const PROOF_INTERVAL: Duration = Duration::from_secs(2);
+/// How long a row waits for its frame.
+const ROW_WAIT: Duration = Duration::from_millis(super::reading::ROW_WAIT_MS as u64);
+const RETRIED: &str =
+    "Check the network, any proxy (HTTPS_PROXY) and Genesys Cloud's status page if this lasts: the collector retries.";
+
+/// What the session may raise.
+const CODES: [Code; 8] = [
+    Code::CredentialsRefused,
+    Code::NotReceiving,
+    Code::Starting,
+    Code::SocketDown,
+    Code::HistoryForbidden,
+    Code::HistoryFailing,
+    Code::SubscriptionRejected,
+    Code::DefinitionsUnconfirmed,
+];
+
+/// What was concluded last.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Health {
+    is_starting: bool,
+    is_receiving: bool,
+    is_ready: bool,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self { is_starting: true, is_receiving: true, is_ready: false }
+    }
+}
+
+/// All that health depends on.
+#[derive(Clone, Copy)]
+struct Snapshot<'a> {
+    delivery: Delivery,
+    /// CATCH_UP_INTERVAL.
+    interval: Duration,
+    topics_file: &'a Path,
+    has_topics: bool,
+    /// Whether a topic has a history.
+    has_ids: bool,
+    /// TOPICS_FILE names definitions, and the service has none of them.
+    names_unknown_only: bool,
+    /// The service refuses the credentials; and whether a token is left that still holds.
+    refused: Option<&'a Problem>,
+    has_token: bool,
+    /// Whether a subscription is to be tried, and whether a socket is to be open.
+    may_subscribe: bool,
+    wants_socket: bool,
+    is_open: bool,
+    /// No socket was open for long enough to be reported.
+    is_down: bool,
+    why_down: &'a Problem,
+    /// How the service says that it delivers the topics; whether it is asked for a socket all the same.
+    transports: &'a [String],
+    is_doubted: bool,
+    /// How many topics the service called permitted.
+    permitted: usize,
+    rejected: &'a BTreeMap<String, Rejection>,
+    /// Whether an event arrived on a socket.
+    has_proof: bool,
+    history: State,
+    why_history: Option<&'a Problem>,
+    /// Why the definitions are not confirmed.
+    definitions: Option<&'a Problem>,
+    is_over_grace: bool,
+    before: Health,
+}
+
+impl Snapshot<'_> {
+    fn wants_history(&self) -> bool {
+        self.delivery != Delivery::Websocket && self.has_ids
+    }
+
+    fn history_is(&self, state: State) -> bool {
+        self.wants_history() && self.history == state
+    }
+
+    /// Events arrive, as far as can be known, if any occur.
+    fn socket_works(&self) -> bool {
+        self.is_open && (self.has_proof || self.permitted > 0 && !self.is_doubted)
+    }
+
+    /// The refused credentials are the cause of whatever else fails.
+    fn is_locked_out(&self) -> bool {
+        self.refused.is_some() && !self.has_token
+    }
+
+    fn judge(&self) -> Health {
+        let (socket, history) = (self.socket_works(), self.history_is(State::Works));
+        let nothing_follows = self.is_down || self.is_open || !self.wants_socket;
+        let is_failure = nothing_follows && self.is_over_grace;
+        let is_receiving = !self.names_unknown_only && (socket || history || !is_failure && self.before.is_receiving);
+        let lives_on_history = history && (self.is_down || !self.wants_socket);
+        let is_ready = socket || lives_on_history || self.before.is_ready && is_receiving;
+        // It ends with the first failure, too: that is what is reported then.
+        let is_over =
+            is_ready || !is_receiving || self.is_open && self.permitted > 0 || self.is_down || self.is_locked_out();
+        Health { is_starting: self.before.is_starting && !is_over, is_receiving, is_ready }
+    }
+
+    fn problems(&self) -> Vec<(Code, Problem)> {
+        let Health { is_starting, is_receiving, .. } = self.judge();
+        let is_free = !self.is_locked_out();
+        let table: [(Code, bool, &dyn Fn() -> Problem); 8] = [
+            (Code::CredentialsRefused, self.refused.is_some(), &|| self.refused_credentials()),
+            (Code::NotReceiving, is_free && !is_receiving, &|| self.not_receiving()),
+            (Code::SocketDown, is_free && self.is_down, &|| self.socket_down()),
+            (Code::Starting, is_starting, &|| self.starting()),
+            (Code::HistoryForbidden, self.history_is(State::Forbidden), &|| self.no_history(" until this is fixed")),
+            (Code::HistoryFailing, is_free && self.history_is(State::Failing), &|| self.no_history("")),
+            (Code::SubscriptionRejected, self.may_subscribe && !self.rejected.is_empty(), &|| self.rejected()),
+            (Code::DefinitionsUnconfirmed, is_free && self.definitions.is_some(), &|| {
+                self.definitions.cloned().unwrap_or_default()
+            }),
+        ];
+        table.into_iter().filter(|(_, is_raised, _)| *is_raised).map(|(code, _, problem)| (code, problem())).collect()
+    }
+
+    /// What becomes of the events that no socket brings.
+    fn impact(&self) -> String {
+        if self.delivery == Delivery::Websocket {
+            return "events are lost: GENESYS_DELIVERY=websocket reads no history".to_owned();
+        }
+        if self.has_topics && !self.has_ids {
+            return "events are lost: TOPICS_FILE names no operational event, and no other has a history".to_owned();
+        }
+        if self.history_is(State::Works) && !self.is_locked_out() {
+            // While a socket is open, young rows wait for their frames.
+            let wait = if self.is_open { ROW_WAIT } else { Duration::ZERO };
+            let late_s = (self.interval + wait).as_secs().max(1);
+            return format!("events arrive through the history, up to {late_s} s late");
+        }
+        "events are late; Genesys keeps them for ten days".to_owned()
+    }
+
+    fn refused_credentials(&self) -> Problem {
+        let Problem { what, cure } = self.refused.cloned().unwrap_or_default();
+        let impact = match (self.has_token, self.socket_works()) {
+            (true, _) => "collecting goes on until the present token ends".to_owned(),
+            (false, true) => format!("only the open socket still collects; if it closes, {}", self.impact()),
+            (false, false) => format!("not collecting: {}", self.impact()),
+        };
+        Problem::new(format!("{what}; {impact}"), cure)
+    }
+
+    fn starting(&self) -> Problem {
+        let what =
+            if self.delivery == Delivery::History { "the history is not read yet" } else { "not subscribed yet" };
+        Problem::new(format!("starting: {what}; until then {}", self.impact()), "Wait a few seconds.")
+    }
+
+    fn socket_down(&self) -> Problem {
+        let Problem { what, cure } = self.why_down;
+        Problem::new(format!("the socket to Genesys Cloud is down ({what}); {}", self.impact()), or_retried(cure))
+    }
+
+    /// The history is forbidden or fails.
+    fn no_history(&self, until: &str) -> Problem {
+        let (what, cure) = self.why_history.map_or(("the history cannot be read", ""), |why| (&why.what, &why.cure));
+        let which = if self.socket_works() { "events that the socket misses" } else { "all events" };
+        let what = format!("{what}; {which} are late{until}; Genesys keeps them for ten days");
+        Problem::new(what, or_retried(cure))
+    }
+
+    fn rejected(&self) -> Problem {
+        let is_certain = |why: &Rejection| why.cause != Cause::Unconfirmed;
+        let shown = self.rejected.iter().max_by_key(|(_, why)| is_certain(why));
+        let Some((topic, why)) = shown else { return Problem::default() };
+        let verb = if is_certain(why) { "rejected" } else { "did not confirm" };
+        let count = self.rejected.len();
+        let which =
+            if self.permitted > 0 { format!("{count} of {}", count + self.permitted) } else { format!("all {count}") };
+        let has_history = self.rejected.keys().any(|topic| topic.starts_with(TOPIC_PREFIX));
+        let impact =
+            if has_history { self.impact() } else { "events are lost: these topics have no history".to_owned() };
+        let cure = match why.cause {
+            _ if self.rejected.values().any(|why| why.cause == Cause::Permission) => {
+                "Give the OAuth client a role with the missing permission (Admin > Integrations > OAuth > the client > Roles)."
+            }
+            Cause::Unconfirmed => "Check that the topics exist if this lasts: the collector asks again.",
+            _ => "Check the reason, and that TOPICS_FILE names topics that exist.",
+        };
+        Problem::new(format!("Genesys Cloud {verb} {which} topics ({topic}: {why}); for these, {impact}"), cure)
+    }
+
+    fn not_receiving(&self) -> Problem {
+        let (path, impact) = (self.topics_file.display(), self.impact());
+        if !self.has_topics {
+            return Problem::new(
+                format!("not collecting: TOPICS_FILE {path} names nothing that Genesys Cloud has; {impact}"),
+                format!("Name {TOPIC_PREFIX}{ID_PREFIX}* in TOPICS_FILE and restart the collector."),
+            );
+        }
+        if self.names_unknown_only {
+            return Problem::new(
+                format!("not collecting: no definition that TOPICS_FILE {path} names exists in Genesys Cloud"),
+                "Run `audiohook-collector check`, correct the names in TOPICS_FILE, and restart the collector.",
+            );
+        }
+        let forbidden = self.why_history.filter(|_| self.history_is(State::Forbidden));
+        let cure = match forbidden {
+            Some(why) => or_retried(&why.cure),
+            None if self.delivery == Delivery::Websocket && (self.is_open || !self.wants_socket) => {
+                "Set GENESYS_DELIVERY to auto, so that the history is read."
+            }
+            None => RETRIED,
+        };
+        let causes: Vec<String> = [self.why_no_socket(), self.why_no_history()].into_iter().flatten().collect();
+        Problem::new(format!("not collecting: {}; {impact}", causes.join(", and ")), cure)
+    }
+
+    fn why_no_socket(&self) -> Option<String> {
+        if self.delivery == Delivery::History {
+            return None;
+        }
+        let rejected = self.rejected.iter().next().filter(|_| self.permitted == 0);
+        Some(if !self.may_subscribe || self.is_open && self.is_doubted {
+            format!("Genesys Cloud does not deliver on a socket (transports: {})", self.transports.join(", "))
+        } else if self.is_open {
+            "Genesys Cloud confirmed none of the topics".to_owned()
+        } else if let Some((topic, why)) = rejected.filter(|_| !self.wants_socket) {
+            format!("Genesys Cloud rejected every topic ({topic}: {why})")
+        } else {
+            format!("the socket is down ({})", self.why_down.what)
+        })
+    }
+
+    /// Where the settings leave no history, the impact says so.
+    fn why_no_history(&self) -> Option<String> {
+        // One cause is named once.
+        let why = self.why_history.filter(|why| why.what != self.why_down.what || !self.wants_socket);
+        self.wants_history().then(|| match why {
+            _ if self.history == State::Forbidden => "the history is forbidden".to_owned(),
+            Some(why) => format!("the history cannot be read ({})", why.what),
+            None => "the history cannot be read".to_owned(),
+        })
+    }
+
+    fn doing(&self) -> &'static str {
+        match (self.is_open && self.permitted > 0, self.history_is(State::Works)) {
+            (true, true) => "collecting from the socket and the history",
+            (true, false) => "collecting from the socket",
+            (false, true) => "collecting from the history",
+            (false, false) => "connecting",
+        }
+    }
+}
+
+fn or_retried(cure: &str) -> &str {
+    if cure.is_empty() { RETRIED } else { cure }
+}
 
 impl Session {
-    /// Raises and clears what is wrong with the two ways that events come.
+    /// Raises and clears what is wrong with the two ways that events arrive.
     pub(super) fn assess(&mut self) {
         let now = self.clock.now();
-        if self.api.refusal().is_none() {
-            self.status.clear(Code::CredentialsRefused);
-        }
         self.assess_overdue(now);
-        let is_subscribed = self.is_subscribed();
-        let socket_works = is_subscribed && !self.is_unproven();
-        let is_down = self.is_down(now);
-        let history_works = self.wants_history() && self.reading.state == State::Works;
-        self.assess_socket(is_down);
-        self.assess_history(is_subscribed);
-        self.assess_rejections();
-        let nothing_to_open = is_down || is_subscribed || !self.wants_socket();
-        let neither = !socket_works && !history_works && nothing_to_open;
-        let is_over_grace = now.duration_since(self.started) >= START_GRACE;
-        if neither && is_over_grace {
-            self.status.raise(Code::NotReceiving, self.neither());
-        } else if socket_works || history_works {
-            self.status.clear(Code::NotReceiving);
-        }
-        let living_on_history = history_works && (!self.wants_socket() || is_down);
-        let ready =
-            socket_works || living_on_history || (self.is_ready() && !self.status.is_raised(Code::NotReceiving));
-        let doing = self.doing(is_subscribed, history_works);
-        if ready || is_subscribed {
-            self.status.clear(Code::Starting);
-        } else if self.status.is_raised(Code::Starting) {
-            self.status.raise(Code::Starting, self.starting());
+        let wants_socket = self.wants_socket();
+        self.connections.set_wanted(wants_socket, now);
+        let refused = self.api.refusal().map(|error| error.problem());
+        let snapshot = self.snapshot(refused.as_ref(), now);
+        let (health, problems) = (snapshot.judge(), snapshot.problems());
+        let doing = match self.reading.history.percent() {
+            Some(percent) if percent < 100 && snapshot.history_is(State::Works) && !self.reading.history.is_idle() => {
+                format!("reading the history, {percent} % done")
+            }
+            _ => snapshot.doing().to_owned(),
+        };
+        for code in CODES {
+            match problems.iter().find(|(raised, _)| *raised == code) {
+                Some((_, problem)) => self.status.raise(code, problem.clone()),
+                None => self.status.clear(code),
+            }
         }
         self.status.update_session(|view| {
-            view.ready = ready;
+            view.ready = health.is_ready;
             view.doing = doing;
         });
+        self.health = health;
     }
 
-    fn is_ready(&self) -> bool {
-        self.status.ready()
+    fn snapshot<'a>(&'a self, refused: Option<&'a Problem>, now: Instant) -> Snapshot<'a> {
+        let genesys = &self.config.genesys;
+        let is_doubted =
+            genesys.delivery == Delivery::Websocket && !self.transport.is_allowed && !self.has_other_topics();
+        Snapshot {
+            delivery: genesys.delivery,
+            interval: self.config.catch_up.interval,
+            topics_file: &genesys.topics_file,
+            has_topics: !self.plan.topics.is_empty(),
+            has_ids: !self.plan.ids.is_empty(),
+            names_unknown_only: self.definitions.unknown_only(&self.plan),
+            refused,
+            has_token: self.api.token().is_some(),
+            may_subscribe: self.may_subscribe(),
+            wants_socket: self.wants_socket(),
+            is_open: self.connections.is_open(),
+            is_down: self.connections.down_at().is_some_and(|at| now >= at),
+            why_down: self.connections.why_down(),
+            transports: &self.transport.names,
+            is_doubted,
+            permitted: self.subscription.permitted().len(),
+            rejected: self.subscription.rejected(),
+            has_proof: self.status.counters.received_websocket.get() > 0,
+            history: self.reading.state,
+            why_history: self.reading.why.as_ref(),
+            definitions: self.definitions.unconfirmed.as_ref(),
+            is_over_grace: now.duration_since(self.started) >= START_GRACE,
+            before: self.health,
+        }
     }
 
-    /// Whether a socket is open that a topic's events come on.
-    fn is_subscribed(&self) -> bool {
-        self.socket.current.is_some() && self.socket.lost.is_none() && !self.socket.topics.is_empty()
-    }
-
-    fn is_down(&self, now: Instant) -> bool {
-        self.wants_socket() && self.socket.lost.is_some_and(|lost| now.duration_since(lost) >= self.down_after())
-    }
-
-    fn down_after(&self) -> Duration {
-        if self.socket.connections <= 1 && self.socket.current.is_none() { START_GRACE } else { DOWN_AFTER }
-    }
-
-    /// When the state of the socket may have to be said.
+    /// When the health may change though nothing happens.
     pub(super) fn health_due(&self, now: Instant) -> Option<Instant> {
-        let down_at = self.socket.lost.filter(|_| self.wants_socket()).map(|lost| lost + self.down_after());
         let grace_ends = self.started + START_GRACE;
-        // Nobody tells of the first event: it is looked for.
-        let proof = (self.is_subscribed() && self.is_unproven()).then(|| now + PROOF_INTERVAL);
-        [down_at, Some(grace_ends), self.overdue_at(), proof].into_iter().flatten().filter(|at| *at > now).min()
+        let is_unproven = self.connections.is_open() && self.status.counters.received_websocket.get() == 0;
+        let proof = (is_unproven && !self.health.is_receiving).then(|| now + PROOF_INTERVAL);
+        let due = [self.connections.down_at(), Some(grace_ends), self.overdue_at(), proof];
+        due.into_iter().flatten().filter(|at| *at > now).min()
     }
+}
 
-    /// What events are that no socket brings: to be put behind "is" or "are".
-    pub(super) fn fate(&self) -> String {
-        const SAFE: &str = "late: safe in Genesys for ten days, and fetched once";
-        if self.config.genesys.delivery == Delivery::Websocket {
-            return "lost: GENESYS_DELIVERY=websocket reads no history".to_owned();
-        }
-        if self.plan.topics.is_empty() {
-            return format!("{SAFE} TOPICS_FILE names them");
-        }
-        if self.plan.ids.is_empty() {
-            return "lost: TOPICS_FILE names no operational event, and there is a history of no other".to_owned();
-        }
-        if self.api.refusal().is_some() {
-            return format!("{SAFE} the login works");
-        }
-        match self.reading.state {
-            State::Works => {
-                let late_s = self.config.catch_up.interval.as_secs().max(1);
-                format!("late by up to {late_s} s, from the history alone")
-            }
-            State::Forbidden => format!("{SAFE} the client's role has the permission {HISTORY_PERMISSION}, else lost"),
-            State::Unknown | State::Failing => format!("{SAFE} the history can be read"),
-        }
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    fn starting(&self) -> String {
-        let what = match self.config.genesys.delivery {
-            Delivery::History => "the history was not read yet",
-            _ => "it is not subscribed yet",
+    #[test]
+    fn each_state_raises_its_own_reasons_and_no_consequences() {
+        use Code::*;
+        let why = Problem::new("cannot make a channel: 503", "Check the status page.");
+        let refused = Problem::new("cannot log in: 401", "Check GENESYS_CLIENT_ID.");
+        let (none, well) = (BTreeMap::new(), Health { is_starting: false, is_receiving: true, is_ready: true });
+        let rejected = |cause| {
+            BTreeMap::from([(format!("{TOPIC_PREFIX}AUDIOHOOK-0001"), Rejection { cause, why: "no".to_owned() })])
         };
-        format!("the collector is starting: {what}; what comes meanwhile is {}", self.fate())
-    }
-
-    fn assess_socket(&self, is_down: bool) {
-        if !is_down {
-            self.status.clear(Code::SocketDown);
-            return;
-        }
-        self.status.raise(
-            Code::SocketDown,
-            format!(
-                "the socket to Genesys Cloud is down: {}; meanwhile events are {}; it is tried again by itself",
-                self.socket.why_lost,
-                self.fate()
+        let (certain, unsure) = (rejected(Cause::Permission), rejected(Cause::Unconfirmed));
+        let all_well = Snapshot {
+            delivery: Delivery::Auto,
+            interval: Duration::from_secs(60),
+            topics_file: Path::new("topics.json"),
+            has_topics: true,
+            has_ids: true,
+            names_unknown_only: false,
+            refused: None,
+            has_token: true,
+            may_subscribe: true,
+            wants_socket: true,
+            is_open: true,
+            is_down: false,
+            why_down: &why,
+            transports: &[],
+            is_doubted: false,
+            permitted: 7,
+            rejected: &none,
+            has_proof: false,
+            history: State::Works,
+            why_history: None,
+            definitions: None,
+            is_over_grace: true,
+            before: well,
+        };
+        let down = Snapshot { is_open: false, is_down: true, ..all_well };
+        let start = Snapshot {
+            is_open: false,
+            permitted: 0,
+            history: State::Unknown,
+            is_over_grace: false,
+            before: Health::default(),
+            ..all_well
+        };
+        let failing = Snapshot { history: State::Failing, why_history: Some(&why), ..all_well };
+        let locked = Snapshot { refused: Some(&refused), has_token: false, ..down };
+        let table: [(&str, Snapshot<'_>, &[Code], &str); 21] = [
+            (
+                "unknown names",
+                Snapshot { names_unknown_only: true, ..all_well },
+                &[NotReceiving],
+                "no definition that TOPICS_FILE topics.json names exists",
             ),
-        );
-    }
-
-    fn assess_history(&self, is_subscribed: bool) {
-        let why = self.reading.why.as_deref().unwrap_or("the history cannot be read");
-        let state = if self.wants_history() { self.reading.state } else { State::Unknown };
-        if state == State::Forbidden {
-            let meanwhile = if is_subscribed { "until then what the socket misses" } else { "until then every event" };
-            self.status.raise(
-                Code::HistoryForbidden,
-                format!(
-                    "{why}; {meanwhile} is late: safe in Genesys for ten days, fetched when it is allowed, else lost"
-                ),
-            );
-        } else {
-            self.status.clear(Code::HistoryForbidden);
-        }
-        if state == State::Failing {
-            let meanwhile = if is_subscribed {
-                "what comes on the socket is collected; what it missed comes late, and is safe in Genesys for ten days"
-            } else {
-                "events are late, and safe in Genesys for ten days"
-            };
-            self.status.raise(Code::HistoryFailing, format!("{why}; {meanwhile}; it is tried again by itself"));
-        } else {
-            self.status.clear(Code::HistoryFailing);
-        }
-    }
-
-    fn assess_rejections(&self) {
-        let mut rejected = self.socket.rejected.iter();
-        let Some((topic, why)) = rejected.next().filter(|_| self.may_subscribe()) else {
-            self.status.clear(Code::SubscriptionRejected);
-            return;
-        };
-        let all = &self.socket.rejected;
-        let which = if self.all_rejected() { "every topic" } else { "some topics" };
-        let fate = if all.keys().any(|topic| topic.starts_with(TOPIC_PREFIX)) {
-            self.fate()
-        } else {
-            "lost: there is no history of them".to_owned()
-        };
-        let cure = if all.values().any(|why| why.lacks_permission) {
-            "give the OAuth client a role with the missing permission"
-        } else {
-            "see the reason, and whether TOPICS_FILE names what Genesys Cloud has"
-        };
-        self.status.raise(
-            Code::SubscriptionRejected,
-            format!("Genesys Cloud rejected {which} ({}; {topic}: {why}): their events are {fate}; {cure}", all.len()),
-        );
-    }
-
-    /// Nothing comes: why not on either way, what that means for the events, and what to do.
-    fn neither(&self) -> String {
-        let fate = self.fate();
-        if self.plan.topics.is_empty() {
-            let path = self.config.genesys.topics_file.display();
-            return format!(
-                "no event is received: TOPICS_FILE {path} names nothing that Genesys Cloud is known to have; events are {fate}; name {TOPIC_PREFIX}{ID_PREFIX}* there, and start again"
-            );
-        }
-        let (socket, history) = (self.no_socket(), self.no_history());
-        // Where it is the settings that leave no history, that is told already.
-        let fate = if self.wants_history() { fate } else { "lost".to_owned() };
-        format!("no event is received: {socket}, and {history}; events are {fate}; {}", self.way_out())
-    }
-
-    fn no_socket(&self) -> String {
-        if self.config.genesys.delivery == Delivery::History {
-            return "GENESYS_DELIVERY=history uses no socket".to_owned();
-        }
-        if !self.may_subscribe() || self.is_unproven() && self.is_subscribed() {
-            return format!(
-                "Genesys Cloud delivers operational events by {} and on no socket",
-                self.transports.join(", ")
-            );
-        }
-        match self.socket.rejected.iter().next().filter(|_| self.all_rejected()) {
-            Some((topic, why)) => format!("Genesys Cloud rejected every topic ({topic}: {why})"),
-            None => format!("the socket is down ({})", self.socket.why_lost),
-        }
-    }
-
-    fn no_history(&self) -> String {
-        if self.config.genesys.delivery == Delivery::Websocket {
-            return "GENESYS_DELIVERY=websocket reads no history".to_owned();
-        }
-        if self.plan.ids.is_empty() {
-            return "TOPICS_FILE names no operational event that the history could be asked for".to_owned();
-        }
-        match &self.reading.why {
-            _ if self.reading.state == State::Forbidden => "the history is forbidden".to_owned(),
-            // One cause is told once.
-            Some(why) if *why != self.socket.why_lost || !self.wants_socket() => {
-                format!("the history cannot be read ({why})")
+            ("all is well", all_well, &[], ""),
+            ("starting", start, &[Starting], "not subscribed yet; until then events are late; Genesys keeps them"),
+            (
+                "a start that takes too long",
+                Snapshot { is_down: true, is_over_grace: true, ..start },
+                &[NotReceiving, SocketDown],
+                "not collecting: the socket is down",
+            ),
+            (
+                "the socket is down",
+                down,
+                &[SocketDown],
+                "cannot make a channel: 503); events arrive through the history, up to 60 s late",
+            ),
+            ("briefly down", Snapshot { is_down: false, ..down }, &[], ""),
+            (
+                "the history fails",
+                failing,
+                &[HistoryFailing],
+                "503; events that the socket misses are late; Genesys keeps them for ten days",
+            ),
+            (
+                "both fail",
+                Snapshot { is_open: false, is_down: true, ..failing },
+                &[NotReceiving, SocketDown, HistoryFailing],
+                "not collecting: the socket is down (cannot make a channel: 503), and the history cannot be read; events are late",
+            ),
+            (
+                "both fail, the socket briefly",
+                Snapshot { is_open: false, ..failing },
+                &[HistoryFailing],
+                "503; all events are late",
+            ),
+            (
+                "forbidden",
+                Snapshot { history: State::Forbidden, ..failing },
+                &[HistoryForbidden],
+                "are late until this is fixed",
+            ),
+            (
+                "locked out",
+                locked,
+                &[CredentialsRefused],
+                "401; not collecting: events are late; Genesys keeps them for ten days",
+            ),
+            (
+                "locked out, all fails",
+                Snapshot { history: State::Failing, definitions: Some(&why), ..locked },
+                &[CredentialsRefused],
+                "not collecting",
+            ),
+            (
+                "a renewal is refused",
+                Snapshot { refused: Some(&refused), ..all_well },
+                &[CredentialsRefused],
+                "collecting goes on until the present token",
+            ),
+            (
+                "some rejected",
+                Snapshot { rejected: &certain, ..all_well },
+                &[SubscriptionRejected],
+                "rejected 1 of 8 topics",
+            ),
+            (
+                "all rejected",
+                Snapshot { rejected: &certain, permitted: 0, is_open: false, wants_socket: false, ..all_well },
+                &[SubscriptionRejected],
+                "rejected all 1 topics",
+            ),
+            (
+                "none confirmed",
+                Snapshot { rejected: &unsure, permitted: 0, ..all_well },
+                &[SubscriptionRejected],
+                "did not confirm all 1 topics",
+            ),
+            (
+                "none confirmed, and no history",
+                Snapshot { rejected: &unsure, permitted: 0, ..failing },
+                &[NotReceiving, HistoryFailing, SubscriptionRejected],
+                "confirmed none of the topics",
+            ),
+            (
+                "none confirmed, but events arrive",
+                Snapshot { rejected: &unsure, permitted: 0, has_proof: true, ..failing },
+                &[HistoryFailing, SubscriptionRejected],
+                "events that the socket misses",
+            ),
+            (
+                "the definitions are unknown",
+                Snapshot { definitions: Some(&why), ..all_well },
+                &[DefinitionsUnconfirmed],
+                "503",
+            ),
+            (
+                "the socket alone",
+                Snapshot { delivery: Delivery::Websocket, ..down },
+                &[NotReceiving, SocketDown],
+                "events are lost: GENESYS_DELIVERY=websocket",
+            ),
+            (
+                "no topics",
+                Snapshot {
+                    has_topics: false,
+                    has_ids: false,
+                    may_subscribe: false,
+                    wants_socket: false,
+                    is_open: false,
+                    ..all_well
+                },
+                &[NotReceiving],
+                "TOPICS_FILE topics.json names nothing",
+            ),
+        ];
+        for (name, snapshot, codes, what) in table {
+            let problems = snapshot.problems();
+            assert_eq!(problems.iter().map(|(code, _)| *code).collect::<Vec<_>>(), codes, "{name}");
+            assert!(problems.first().is_none_or(|(_, problem)| problem.what.contains(what)), "{name}: {problems:?}");
+            for (code, Problem { what, cure }) in &problems {
+                assert!(cure.ends_with('.') || *code == DefinitionsUnconfirmed, "{name}: {code:?} {cure}");
+                assert!(!what.ends_with('.') && !what.contains('\n'), "{name}: {code:?} {what}");
             }
-            _ => "the history cannot be read".to_owned(),
         }
-    }
-
-    fn way_out(&self) -> String {
-        let delivery = self.config.genesys.delivery;
-        if delivery == Delivery::Websocket && (!self.wants_socket() || self.is_subscribed()) {
-            return "set GENESYS_DELIVERY to auto, and the history brings them".to_owned();
-        }
-        if self.api.refusal().is_some() {
-            return "mend the login as credentials_refused says".to_owned();
-        }
-        if self.wants_history() && self.reading.state == State::Forbidden {
-            return format!("give the OAuth client's role the permission {HISTORY_PERMISSION}");
-        }
-        "look at the network, any proxy and Genesys Cloud's status page; it is tried again by itself".to_owned()
-    }
-
-    fn doing(&self, is_subscribed: bool, history_works: bool) -> String {
-        if !self.reading.history.is_idle()
-            && let Some(percent) = self.reading.history.percent()
-            && self.reading.state == State::Works
-            && percent < 100
-        {
-            return format!("reading the history, {percent} % done");
-        }
-        match (is_subscribed, history_works) {
-            (true, true) => "collecting from the socket and the history".to_owned(),
-            (true, false) => "collecting from the socket".to_owned(),
-            (false, true) => "living on the history".to_owned(),
-            (false, false) => "connecting".to_owned(),
-        }
-    }
-
-    pub(super) fn update_doing(&self, doing: &str) {
-        if self.socket.current.is_none() {
-            self.status.update_session(|view| doing.clone_into(&mut view.doing));
-        }
-    }
-
-    /// Shows the channel and what is collected.
-    pub(super) fn publish(&self) {
-        let channel = self.socket.channel.as_ref().map(|state| Secret::new(state.id.clone()));
-        let topics = if self.socket.topics.is_empty() { self.plan.topics.clone() } else { self.socket.topics.clone() };
-        self.status.update_session(|view| {
-            view.channel = channel;
-            view.topics = topics;
-        });
-    }
-
-    /// What keeps the socket from being opened, for the sentence that says so.
-    pub(super) fn last_error(&mut self, error: &ApiError) {
-        if self.socket.current.is_none() {
-            self.socket.why_lost = error.to_string();
-        }
+        assert!(!start.judge().is_ready && all_well.judge().is_ready && down.judge().is_ready);
     }
 }

@@ -1,84 +1,81 @@
-//! The token: got before the first call, renewed well before its end, without touching the socket.
+//! The token: obtained before the first call, and renewed well before its end.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{CLOCK_TOLERANCE_MS, Session, draw, in_a_while};
+use super::draw;
+use crate::genesys::api::Api;
+use crate::genesys::backoff::Backoff;
 use crate::genesys::error::{ApiError, Kind};
-use crate::status::Code;
+use crate::genesys::rest::ServiceClock;
 
-impl Session {
-    /// When the next login is due.
-    pub(super) fn login_due(&self) -> Instant {
-        let renew_at = self.api.token().map_or(self.started, |token| token.renew_at());
-        renew_at.max(self.login_at)
+/// A machine's clock that differs from the service's by more is logged.
+const CLOCK_TOLERANCE_MS: i64 = 300_000;
+
+/// When the next login is due.
+pub(super) struct Login {
+    at: Instant,
+    backoff: Backoff,
+    /// Whatever the token's life says: a new one is wanted.
+    is_wanted: bool,
+    clock_warned: bool,
+}
+
+impl Login {
+    pub fn new(backoff: Backoff, now: Instant) -> Self {
+        Self { at: now, backoff, is_wanted: false, clock_warned: false }
     }
 
-    pub(super) fn log_in_if_due(&mut self, now: Instant) -> bool {
-        if now < self.login_due() {
-            return false;
-        }
-        self.update_doing("logging in");
-        match self.api.log_in() {
-            Ok(()) => {
-                self.login_backoff.reset();
-                self.login_at = self.clock.now();
-                self.logged_in();
-                if let Some(token) = self.api.token() {
-                    log::info!("logged in; the token lives for {} s", token.life.as_secs());
-                }
-            }
-            Err(error) => self.login_failed(&error),
-        }
-        true
+    pub fn due(&self, api: &Api) -> Instant {
+        let renew_at = api.token().filter(|_| !self.is_wanted).map_or(self.at, |token| token.renew_at());
+        renew_at.max(self.at).max(api.refused_until().unwrap_or(self.at))
     }
 
-    fn login_failed(&mut self, error: &ApiError) {
-        let now = self.clock.now();
-        if error.kind == Kind::Credentials {
-            self.login_refused(error);
-            return;
+    /// Logs in now instead of when the token nears its end.
+    pub fn renew(&mut self, now: Instant) {
+        self.is_wanted = true;
+        self.at = now;
+    }
+
+    pub fn run(&mut self, api: &mut Api) -> Result<(), ApiError> {
+        api.log_in()?;
+        self.is_wanted = false;
+        self.backoff.reset();
+        if let Some(token) = api.token() {
+            log::info!("logged in; token valid for {}", span(token.life));
         }
+        self.compare_clocks(api.service());
+        Ok(())
+    }
+
+    /// The login failed: how long until the next try.
+    pub fn failed(&mut self, error: &ApiError, now: Instant) -> Duration {
         let wait = match error.kind {
-            Kind::Throttled(Some(asked)) => asked,
-            _ => self.login_backoff.next(draw()),
+            Kind::Throttled(Some(asked)) | Kind::Unavailable(Some(asked)) => asked,
+            _ => self.backoff.next(draw()),
         };
-        self.status.counters.errors.add(1);
-        log::warn!("{error}; trying again {}", in_a_while(wait));
-        self.last_error(error);
-        self.cannot_read(error);
-        self.login_at = now + wait;
+        self.at = now + wait;
+        wait
     }
 
-    /// Only a person can cure it; it is tried again for ever, slowly.
-    pub(super) fn login_refused(&mut self, error: &ApiError) {
-        let first = !self.status.is_raised(Code::CredentialsRefused);
-        if first {
-            self.status.counters.errors.add(1);
-        }
-        let fate = self.fate();
-        let meanwhile = if self.socket.current.is_some() {
-            format!("the open socket goes on, and what it misses is {fate}")
-        } else {
-            format!("no event is collected: events are {fate}")
-        };
-        self.status.raise(Code::CredentialsRefused, format!("{error}; {meanwhile}"));
-        self.last_error(error);
-        self.cannot_read(error);
-        self.login_at = self.login_at.max(self.api.refused_until().unwrap_or(self.login_at));
-    }
-
-    /// After each login that worked.
-    pub(super) fn logged_in(&mut self) {
-        let service = self.api.service();
+    fn compare_clocks(&mut self, service: &ServiceClock) {
         let ahead_ms = service.ahead_ms();
         let is_off = service.is_known() && ahead_ms.abs() > CLOCK_TOLERANCE_MS;
-        if is_off && !self.clock_told {
-            let way = if ahead_ms > 0 { "ahead of" } else { "behind" };
+        if is_off && !self.clock_warned {
+            let direction = if ahead_ms > 0 { "ahead of" } else { "behind" };
             log::warn!(
-                "this machine's clock is {} s {way} Genesys Cloud's: receipt times are off by as much; check its time service",
+                "this machine's clock is {} s {direction} Genesys Cloud's, and receipt times are off by as much. Check its time service.",
                 ahead_ms.abs() / 1000
             );
         }
-        self.clock_told = is_off;
+        self.clock_warned = is_off;
+    }
+}
+
+/// A token's life, for the log.
+fn span(life: Duration) -> String {
+    match life.as_secs() {
+        seconds @ 0..=119 => format!("{seconds} s"),
+        seconds @ 120..=7199 => format!("{} min", (seconds + 30) / 60),
+        seconds => format!("{} h", (seconds + 1800) / 3600),
     }
 }

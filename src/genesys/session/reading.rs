@@ -1,33 +1,49 @@
-//! When the history is read, from where to where, and what its failures mean.
+//! When the history is read, which definitions from where to where, and what its failures mean.
 //!
-//! Spans end at the service's own time, so that a wall clock that jumps changes nothing. Must never: skip a span that
-//! failed; read while the writer's queue is full.
+//! The checkpoint speaks for the definitions that it covers. Those are read again from CATCH_UP_OVERLAP before it. A
+//! definition that it does not cover (a new one; one that could not be known before) is read from the beginning of what
+//! Genesys keeps, or from where the very first start began, a day at a time. Spans end at the service's own time, so that
+//! a wall clock that jumps changes nothing.
+//!
+//! Must never: skip a span that failed; read while the writer's queue is full; claim coverage for what was not read.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Session, Start, draw, in_a_while};
+use super::{Session, Start, draw};
+use crate::audit::files;
 use crate::clock::{Millis, format_millis};
 use crate::config::Delivery;
+use crate::dedup::rows::Span;
+use crate::dedup::{MARGIN_MS, TOLERANCE_MS};
 use crate::genesys::backoff::Backoff;
 use crate::genesys::error::{ApiError, Kind};
-use crate::genesys::history::{History, KEPT_MS, Next};
-use crate::message::FromSession;
-use crate::status::Code;
-use crate::window::{PLACE_MS, TOLERANCE_MS};
+use crate::genesys::history::{History, KEPT_MS, Next, REACH_MS, Read, Taken};
+use crate::message::{Purpose, WriterCommand};
+use crate::status::{Code, Problem};
 
 /// At the start the socket comes first; the history waits for it this long.
 const SOCKET_FIRST: Duration = Duration::from_secs(3);
 /// Being held back by 429, or by other requests that fail, for longer than this is a failure.
 const HELD_BACK_MAX: Duration = Duration::from_secs(5);
 
-/// A hole that is shorter is none: the ends of a span are no more exact than that.
-const HOLE_MS_MIN: Millis = 60_000;
+/// While a socket is open, rows younger than this wait for the next read: their frames may be on their way.
+pub(super) const ROW_WAIT_MS: Millis = 10_000;
+
+/// What is read at once of definitions that the checkpoint does not cover: other reads have their turn in between.
+const COVERAGE_MS: Millis = 24 * 3_600_000;
+
+/// A shorter gap is not reported: the ends of a span are no more exact than that.
+const GAP_MS_MIN: Millis = 60_000;
 /// The same before anything was read: the very first read may go back just as far as the service remembers, and may
 /// have to wait for a network or a permission.
-const FIRST_HOLE_MS_MIN: Millis = 3_600_000;
+const FIRST_GAP_MS_MIN: Millis = 3_600_000;
 
 /// A wall clock that differs by less is right: the service tells whole seconds.
 const CLOCKS_APART_MS: Millis = 2_500;
+
+/// After files that cannot be read.
+const FILES_RETRY: Duration = Duration::from_secs(5);
 
 /// How the history is, as far as the last request tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,24 +54,31 @@ pub(super) enum State {
     Forbidden,
 }
 
-/// What is known of the reading.
+/// Definitions that the checkpoint does not cover, and how far they were read.
 #[derive(Debug)]
+struct Coverage {
+    ids: Vec<String>,
+    at: Millis,
+    to: Millis,
+}
+
+/// What is known of the reading.
 pub(super) struct Reading {
     pub history: History,
     pub state: State,
     /// Why it cannot be read, where it cannot.
-    pub why: Option<String>,
-    /// When the next whole read begins.
+    pub why: Option<Problem>,
+    /// When the next catch-up begins.
     at: Instant,
     /// After a failure: when its request is sent again.
     retry_at: Instant,
     backoff: Backoff,
-    /// Where the hole begins that was said last; or where the very first start begins, before which nothing was known.
-    hole_told: Option<Millis>,
-    /// On the disk up to here.
+    /// Where the gap begins that was reported last.
+    gap_reported: Option<Millis>,
+    /// On the disk up to here, for the definitions that are covered.
     pub checkpoint: Millis,
-    /// Given to the writer up to here.
-    pub given: Option<Millis>,
+    covered: Vec<String>,
+    coverage: Option<Coverage>,
     /// Before this nothing is asked for: where the very first start began.
     pub origin: Millis,
     /// Origin and checkpoint are this machine's time so far.
@@ -63,9 +86,14 @@ pub(super) struct Reading {
     /// A socket was opened since the running read began: another follows at once.
     again: bool,
     throttled_since: Option<Instant>,
-    /// How much further back the first read goes, for what only memory knew before the start; `None`: the files are
-    /// being looked through still.
-    forgotten_ms: Option<Millis>,
+    /// Whether the writer has read what the files show.
+    pub is_loaded: bool,
+    /// The writer was given a whole read, and has not reported it done.
+    pub waits_for_writer: bool,
+    /// Whether a catch-up was done since the start.
+    pub has_caught_up: bool,
+    /// What the writer was last told of whether the history works.
+    told_works: bool,
 }
 
 impl Reading {
@@ -77,30 +105,29 @@ impl Reading {
             at: now,
             retry_at: now,
             backoff,
-            hole_told: None,
+            gap_reported: None,
             checkpoint: start.checkpoint,
-            given: None,
+            covered: start.covered.clone(),
+            coverage: None,
             origin: start.origin,
             by_wall: start.by_wall,
             again: false,
             throttled_since: None,
-            forgotten_ms: None,
+            is_loaded: false,
+            waits_for_writer: false,
+            has_caught_up: false,
+            told_works: true,
         }
     }
 
-    /// The writer knows what the files show: a row can take another's place this far away.
-    pub fn loaded(&mut self, has_receipts: bool) {
-        self.forgotten_ms = Some(if has_receipts { PLACE_MS } else { 2 * TOLERANCE_MS });
+    /// Whether a gap was found that nothing can fill.
+    pub fn has_gap(&self) -> bool {
+        self.gap_reported.is_some()
     }
 
-    /// When the next request may be sent after one that failed.
-    pub fn may_try_again_at(&self) -> Instant {
-        if self.state == State::Forbidden { self.at } else { self.retry_at }
-    }
-
-    /// Whether a hole was found that nothing can fill.
-    pub fn has_hole(&self) -> bool {
-        self.hole_told.is_some()
+    /// Whether nothing is being read, or waits for the writer.
+    pub fn is_idle(&self) -> bool {
+        self.history.is_idle() && !self.waits_for_writer
     }
 }
 
@@ -111,7 +138,7 @@ impl Session {
 
     /// A socket was opened: what came before is to be read.
     pub(super) fn read_again(&mut self) {
-        if self.reading.history.has_whole() {
+        if self.reading.history.has(Purpose::CatchUp) || self.reading.waits_for_writer {
             self.reading.again = true;
         } else if self.reading.state != State::Forbidden {
             self.reading.at = self.clock.now();
@@ -126,18 +153,19 @@ impl Session {
     }
 
     pub(super) fn reading_due(&self) -> Option<Instant> {
-        if !self.wants_history() || !self.outbox.is_empty() || self.reading.forgotten_ms.is_none() {
+        let reading = &self.reading;
+        if !self.wants_history() || !self.outbox.is_empty() || !reading.is_loaded || reading.waits_for_writer {
             return None;
         }
-        if !self.reading.history.is_idle() {
-            return Some(self.reading.retry_at);
+        if !reading.history.is_idle() {
+            return Some(reading.retry_at);
         }
-        if self.is_unsure() {
-            return None;
+        let opening = reading.state == State::Unknown && self.wants_socket() && !self.connections.has_socket();
+        if opening {
+            return Some(reading.at.max(self.started + SOCKET_FIRST));
         }
-        let opening = self.reading.state == State::Unknown && self.wants_socket() && self.socket.current.is_none();
-        let first = opening.then(|| self.started + SOCKET_FIRST);
-        Some(first.map_or(self.reading.at, |first| self.reading.at.max(first)))
+        let has_coverage = reading.state != State::Forbidden && !self.uncovered().is_empty();
+        Some(if has_coverage { reading.retry_at.min(reading.at) } else { reading.at })
     }
 
     /// Sends one request of the history, or begins the next read.
@@ -148,6 +176,9 @@ impl Session {
         if self.reading.history.is_idle() {
             self.begin_read(now);
             return !self.reading.history.is_idle();
+        }
+        if !self.prepare_piece(now) {
+            return true;
         }
         let (cursor, page_size, body) = match self.reading.history.next(now, self.api.service().now()) {
             Next::Ask { cursor, page_size, body } => (cursor, page_size, body),
@@ -160,12 +191,12 @@ impl Session {
         self.reading.retry_at = now;
         let answer = self.api.query_page(cursor.as_deref(), page_size, &body);
         let taken = self.reading.history.take(answer, self.service_time.receipt(&self.clock));
-        for notice in taken.notices {
-            log::warn!("{notice}");
-        }
-        if let Some(summary) = taken.summary {
-            log::info!("{summary}");
-        }
+        self.take_answer(taken);
+        true
+    }
+
+    fn take_answer(&mut self, taken: Taken) {
+        taken.notices.iter().for_each(|notice| log::warn!("{notice}"));
         match taken.failed {
             Some(error) => self.read_failed(&error.with_correlation(self.api.correlation())),
             None if taken.progressed => self.read_worked(),
@@ -173,41 +204,174 @@ impl Session {
             None => {}
         }
         if let Some((from, to)) = taken.skipped {
-            self.tell_skipped(from, to);
+            log::warn!(
+                "Genesys Cloud refuses to be asked for events before {}: those since {} are skipped",
+                format_millis(to),
+                format_millis(from)
+            );
+            self.report_gap(from, to, "Genesys Cloud refuses to be asked for events so old");
         }
         if let Some(page) = taken.page {
-            self.tell(FromSession::Page(page));
+            self.send(WriterCommand::Page(page));
         }
-        // What the overlap reads again moves nothing; only the end of a read may move it back, when a clock was wrong.
-        let known = self.reading.given.unwrap_or(self.reading.checkpoint);
-        if let Some(up_to) = taken.read_up_to.filter(|up_to| taken.done || *up_to > known) {
-            self.reading.given = Some(up_to);
-            self.tell(FromSession::ReadUpTo(up_to));
+        if let Some(summary) = taken.summary {
+            log::info!("{summary}");
         }
-        if taken.done && std::mem::take(&mut self.reading.again) {
-            self.reading.at = self.clock.now();
+        match taken.done {
+            Some(read) => self.end_read(&read),
+            None => {
+                let is_catch_up = self.reading.history.has(Purpose::CatchUp);
+                if let Some(up_to) = taken.read_up_to.filter(|up_to| is_catch_up && *up_to > self.reading.checkpoint) {
+                    self.send(WriterCommand::ReadUpTo(up_to));
+                }
+            }
         }
         if let Some(line) = self.reading.history.progress(self.clock.now()) {
             log::info!("{line}");
         }
-        true
     }
 
+    /// The definitions of the plan that the checkpoint does not cover.
+    fn uncovered(&self) -> Vec<String> {
+        let is_covered = |id: &String| self.reading.covered.contains(id);
+        self.plan.ids.iter().filter(|id| !is_covered(id)).cloned().collect()
+    }
+
+    /// Begins a catch-up where one is due, else the next part of what is not covered.
     fn begin_read(&mut self, now: Instant) {
         let service_now = self.api.service().now();
-        let interval = self.config.catch_up.interval;
-        self.reading.at = now + interval;
-        let overlap = self.overlap_ms();
         self.settle_origin();
         // A first start whose wall clock was ahead begins now; and what was read while a clock was ahead is read again.
         self.reading.origin = self.reading.origin.min(service_now);
-        let known = self.reading.given.unwrap_or(self.reading.checkpoint).min(service_now);
-        self.tell_hole(known, service_now);
-        // The first read brings again what the window knew before the start and no file shows.
-        let forgotten = self.reading.forgotten_ms.filter(|_| self.reading.given.is_none()).unwrap_or(0);
-        let from = (known - overlap - forgotten).max(self.reading.origin);
-        self.reading.history.add(self.plan.ids.clone(), from, service_now, true, now);
+        self.reading.checkpoint = self.reading.checkpoint.min(service_now);
+        let begin = self.reading.origin.max(service_now - REACH_MS);
+        if self.reading.checkpoint <= begin {
+            // Nothing is asked for that is older, so nothing older is left to be covered.
+            self.reading.covered = self.plan.ids.clone();
+        }
+        let uncovered = self.uncovered();
         self.reading.retry_at = now;
+        if now >= self.reading.at || uncovered.is_empty() {
+            self.reading.at = now + self.config.catch_up.interval;
+            self.begin_catch_up(service_now, now);
+        }
+        if self.reading.history.is_idle() && !uncovered.is_empty() {
+            self.begin_coverage(uncovered, begin, now);
+        }
+    }
+
+    fn begin_catch_up(&mut self, service_now: Millis, now: Instant) {
+        let checkpoint = self.reading.checkpoint;
+        let why = "the history was not read for longer than the ten days that Genesys keeps it";
+        self.report_gap(checkpoint, service_now - KEPT_MS, why);
+        let covered = &self.reading.covered;
+        let ids: Arc<[String]> = self.plan.ids.iter().filter(|id| covered.contains(id)).cloned().collect();
+        let from = (checkpoint - self.overlap_ms()).max(self.reading.origin);
+        let to = (service_now - self.row_wait_ms(now)).max(checkpoint);
+        if ids.is_empty() {
+            return;
+        }
+        // What is not read from now on is not covered any more.
+        self.reading.covered = ids.to_vec();
+        self.begin(Read { ids, span: Span { from, to }, until: to, purpose: Purpose::CatchUp }, now);
+    }
+
+    /// How old a row must be to be judged: where a socket could have brought its event, the frame may be on its way.
+    fn row_wait_ms(&self, now: Instant) -> Millis {
+        let open_ms = |opened: Instant| now.saturating_duration_since(opened).as_millis() as Millis + TOLERANCE_MS;
+        self.connections.opened_at().map_or(0, |opened| open_ms(opened).min(ROW_WAIT_MS))
+    }
+
+    fn begin_coverage(&mut self, uncovered: Vec<String>, begin: Millis, now: Instant) {
+        let to = self.reading.checkpoint;
+        let coverage = self.reading.coverage.take_if(|coverage| coverage.ids == uncovered);
+        let coverage = coverage.unwrap_or_else(|| {
+            log::info!(
+                "reading the history of {} from {} on: it was not read before",
+                super::shorten(&uncovered),
+                format_millis(begin)
+            );
+            Coverage { ids: uncovered, at: begin, to }
+        });
+        let end = (coverage.at + COVERAGE_MS).min(coverage.to);
+        let span = Span { from: coverage.at, to: end };
+        let ids = coverage.ids.as_slice().into();
+        self.reading.coverage = Some(coverage);
+        if span.from < span.to {
+            self.begin(Read { ids, span, until: span.to + MARGIN_MS, purpose: Purpose::Coverage }, now);
+        }
+    }
+
+    /// Begins a read; the writer gets its span, and its pages as they come.
+    pub(super) fn begin(&mut self, read: Read, now: Instant) {
+        let covered = (read.purpose == Purpose::CatchUp).then(|| read.ids.clone());
+        self.send(WriterCommand::Begin { span: read.span, covered });
+        self.reading.history.add(read, now);
+    }
+
+    /// Before the first request of a piece that is older than the writer's index reaches: reads its records from the
+    /// files. Whether the request can be sent.
+    fn prepare_piece(&mut self, now: Instant) -> bool {
+        let index_since = self.status.gauges.index_since.get().unwrap_or(Millis::MIN);
+        let Some(piece) = self.reading.history.next_piece() else { return true };
+        if index_since <= piece.from - 2 * MARGIN_MS {
+            return true;
+        }
+        let beat = &self.beat;
+        let records = files::index_between(&self.config, piece, self.reading.history.can_be_halved(), &|| beat.busy());
+        match records {
+            Ok(Some(records)) => {
+                self.send(WriterCommand::Records(Box::new(records)));
+                true
+            }
+            Ok(None) => {
+                self.reading.history.halve_next_piece();
+                false
+            }
+            Err(error) => {
+                log::warn!("cannot read the output files: {error}; the history is read once that works");
+                self.reading.retry_at = now + FILES_RETRY;
+                false
+            }
+        }
+    }
+
+    fn end_read(&mut self, read: &Read) {
+        let is_last = self.reading.coverage.as_ref().is_none_or(|coverage| read.span.to >= coverage.to);
+        let covers = read.purpose == Purpose::Coverage && is_last;
+        let ids = if covers { read.ids.clone() } else { Arc::from([]) };
+        self.send(WriterCommand::End { ids, up_to: read.span.to, purpose: read.purpose });
+        self.reading.waits_for_writer = true;
+    }
+
+    /// The writer has made durable what a read brought.
+    pub(super) fn read_done(&mut self, purpose: Purpose, appended: u64, unjudged_since: Option<Millis>) {
+        self.reading.waits_for_writer = false;
+        let now = self.clock.now();
+        if let Some(since) = unjudged_since {
+            // More came since than the index holds: the same is read again, with the records from the files.
+            log::debug!("the index does not reach back to {}: reading the files", format_millis(since));
+            self.reading.at = if purpose == Purpose::CatchUp { now } else { self.reading.at };
+            return;
+        }
+        match purpose {
+            Purpose::CatchUp => {
+                self.reading.has_caught_up = true;
+                if std::mem::take(&mut self.reading.again) {
+                    self.reading.at = now;
+                }
+            }
+            Purpose::Coverage => {
+                let Some(mut coverage) = self.reading.coverage.take() else { return };
+                coverage.at = (coverage.at + COVERAGE_MS).min(coverage.to);
+                if coverage.at >= coverage.to {
+                    self.reading.covered.append(&mut coverage.ids);
+                } else {
+                    self.reading.coverage = Some(coverage);
+                }
+            }
+            Purpose::Repair => self.repair_done(appended),
+        }
     }
 
     /// The very first start begins by the service's clock: this machine's may be wrong.
@@ -221,40 +385,24 @@ impl Session {
         if ahead_ms.abs() > CLOCKS_APART_MS {
             self.reading.origin -= ahead_ms;
             self.reading.checkpoint = self.reading.origin;
-            self.tell(FromSession::Origin(self.reading.origin));
+            self.send(WriterCommand::Origin(self.reading.origin));
         }
     }
 
-    /// Down for longer than the service remembers: both ends of the hole are said.
-    fn tell_hole(&mut self, checkpoint: Millis, service_now: Millis) {
-        let why = "the history was not read for longer than the ten days that Genesys keeps it";
-        self.tell_hole_between(checkpoint, service_now - KEPT_MS, why);
-    }
-
-    fn tell_hole_between(&mut self, from: Millis, to: Millis, why: &str) {
-        let shortest = if from <= self.reading.origin { FIRST_HOLE_MS_MIN } else { HOLE_MS_MIN };
-        if from + shortest >= to || self.reading.hole_told == Some(from) {
+    /// Events between these may be missing for good.
+    fn report_gap(&mut self, from: Millis, to: Millis, why: &str) {
+        let shortest = if from <= self.reading.origin { FIRST_GAP_MS_MIN } else { GAP_MS_MIN };
+        if from + shortest >= to || self.reading.gap_reported == Some(from) {
             return;
         }
-        self.reading.hole_told = Some(from);
-        self.status.raise(
-            Code::Incomplete,
-            format!(
-                "events from {} to {} may be missing for good: {why}; what the socket brought meanwhile is there; note the gap, nothing can bring the rest back",
-                format_millis(from),
-                format_millis(to)
-            ),
+        self.reading.gap_reported = Some(from);
+        let what = format!(
+            "events from {} to {} may be missing for good, but for those that the socket brought: {why}",
+            format_millis(from),
+            format_millis(to)
         );
-    }
-
-    /// The service took no request for this part of what it keeps.
-    fn tell_skipped(&mut self, from: Millis, to: Millis) {
-        log::warn!(
-            "the history takes no request that begins before {}: what came since {} is passed over",
-            format_millis(to),
-            format_millis(from)
-        );
-        self.tell_hole_between(from, to, "the history takes no request that begins so early");
+        self.status
+            .raise(Code::Incomplete, Problem::new(what, "Note the gap; nothing can fill it. A restart clears this."));
     }
 
     pub(super) fn read_worked(&mut self) {
@@ -262,10 +410,19 @@ impl Session {
         self.reading.why = None;
         self.reading.backoff.reset();
         self.reading.throttled_since = None;
-        self.throttled_backoff.reset();
+        self.throttle_backoff.reset();
     }
 
-    /// When a read that other requests hold back by failing, one after the other, is late enough to be said.
+    /// Tells the writer whether rows can be expected: while they cannot, no frame is held back for one.
+    pub(super) fn send_whether_history_works(&mut self) {
+        let works = self.wants_history() && matches!(self.reading.state, State::Works | State::Unknown);
+        if works != self.reading.told_works {
+            self.reading.told_works = works;
+            self.send(WriterCommand::HistoryWorks(works));
+        }
+    }
+
+    /// When a read that is held back by other requests' failures is late enough to be reported.
     pub(super) fn overdue_at(&self) -> Option<Instant> {
         let due = self.reading_due().filter(|_| self.reading.state == State::Works)?;
         self.call_failed.as_ref().filter(|(at, _)| *at >= due).map(|_| due + HELD_BACK_MAX)
@@ -275,12 +432,12 @@ impl Session {
         if self.overdue_at().is_none_or(|at| now < at) {
             return;
         }
-        let why = self.call_failed.as_ref().map_or("", |(_, why)| why);
-        self.reading.why = Some(format!("the history is not read in time: {why}"));
+        let Problem { what, cure } = self.call_failed.as_ref().map_or_else(Problem::default, |(_, why)| why.clone());
+        self.reading.why = Some(Problem::new(format!("the history is not read in time: {what}"), cure));
         self.reading.state = State::Failing;
     }
 
-    /// Without a token the history cannot be read either; it is said once it worked before.
+    /// Without a token the history cannot be read either; it is reported once it worked before.
     pub(super) fn cannot_read(&mut self, error: &ApiError) {
         if self.api.token().is_some() {
             return;
@@ -288,13 +445,13 @@ impl Session {
         if self.reading.state == State::Works {
             self.reading.state = State::Failing;
         }
-        self.reading.why = Some(error.to_string());
+        self.reading.why = Some(error.problem());
     }
 
     pub(super) fn read_failed(&mut self, error: &ApiError) {
         let now = self.clock.now();
         let asked = self.failed(error);
-        self.reading.why = Some(error.to_string());
+        self.reading.why = Some(error.problem());
         match error.kind {
             Kind::Forbidden => {
                 self.reading.state = State::Forbidden;
@@ -304,8 +461,7 @@ impl Session {
             Kind::Throttled(_) => {
                 let since = *self.reading.throttled_since.get_or_insert(now);
                 self.reading.retry_at = now + asked.unwrap_or_default();
-                let held = self.reading.retry_at.duration_since(since);
-                if held > HELD_BACK_MAX {
+                if self.reading.retry_at.duration_since(since) > HELD_BACK_MAX {
                     self.reading.state = State::Failing;
                 }
             }
@@ -313,8 +469,7 @@ impl Session {
                 let wait = asked.unwrap_or_else(|| self.reading.backoff.next(draw()));
                 self.reading.retry_at = now + wait;
                 self.reading.state = State::Failing;
-                self.status.counters.errors.add(1);
-                log::warn!("{error}; trying again {}", in_a_while(wait));
+                self.warn_of_retry(error, wait);
             }
         }
     }

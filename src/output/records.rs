@@ -1,7 +1,5 @@
-//! The records that the files hold, read back: for the window, the audit and the start.
-//!
-//! Deals with: the output file and its backups as one run of records, newest first, read no further back than need be.
-//! Must never: write.
+//! The records that the files hold, read back: the output file and its backups, the newest record first, and no further
+//! back than is needed.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -10,11 +8,11 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::{Flow, backups, each_line_backwards, first_line};
 use crate::clock::Millis;
 use crate::config::Output;
+use crate::dedup::{Range, Record, Source, TOLERANCE_MS};
 use crate::event::{Line, read_line};
-use crate::output::{Flow, backups, each_line_backwards, first_line};
-use crate::window::{Moment, RECEIPT_DELAY_MS, Sighting, TOLERANCE_MS, Way};
 
 /// How far beyond the horizon rows of the history are read where no frame stands among them: a wall clock that jumped an
 /// hour back leaves receipts out of order.
@@ -169,19 +167,22 @@ impl Age {
     }
 }
 
-/// How the event of a record was seen. `row_delay_ms`: how long before its receipt a row without a time may have
-/// happened.
-pub fn sighting(line: &Line<'_>, row_delay_ms: i64) -> Sighting {
-    let way = if line.from_history { Way::History } else { Way::Socket };
-    let delay = if line.from_history { row_delay_ms } else { RECEIPT_DELAY_MS };
-    let receipt = Moment::Receipt { at: line.received.unwrap_or(0), delay };
-    let moment = match line.own_time {
+/// What deduplication needs to know of a record: its content, and when and where it was seen. `row_delay_ms`: see
+/// [`Record::range`].
+pub fn observation(line: &Line<'_>, row_delay_ms: i64) -> (u64, Record) {
+    let source = if line.from_history { Source::History } else { Source::Socket };
+    let receipt = Record { at: line.received.unwrap_or(0), timed: false, source };
+    let record = match line.own_time {
         // The predecessor's receipt is certain, the event's own time less so: it is taken only where they agree.
-        Some(own) if line.legacy && line.received.is_some() && !receipt.fits(Moment::Own(own)) => receipt,
-        Some(own) => Moment::Own(own),
+        Some(own)
+            if line.legacy && line.received.is_some() && !receipt.range(row_delay_ms).overlaps(Range::at(own)) =>
+        {
+            receipt
+        }
+        Some(own) => Record { at: own, timed: true, source },
         None => receipt,
     };
-    Sighting { content: line.id.content, way, moment }
+    (line.id.content, record)
 }
 
 /// The instant of the oldest record of ours that the files hold; the predecessor's do not count.

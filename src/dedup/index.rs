@@ -1,0 +1,324 @@
+//! The records by content, bounded: all recent ones while the collector runs, or those of one span read from the files.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+use super::{Range, Record, Source, TOLERANCE_MS};
+use crate::clock::Millis;
+
+/// Records of the collector's index, at most: about 5 MiB.
+pub const RECORDS_MAX: usize = 220_000;
+
+/// A record in one word, such that records sort by source, then those with a time of their own first, then by time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Packed(u64);
+
+/// Set in a map's value that is not a record but the number of a list of them.
+const LIST: u64 = 1 << 63;
+const HISTORY: u64 = 1 << 62;
+const UNTIMED: u64 = 1 << 61;
+const TIME: u64 = UNTIMED - 1;
+
+impl Packed {
+    fn new(record: Record) -> Self {
+        let history = if record.source == Source::History { HISTORY } else { 0 };
+        let untimed = if record.timed { 0 } else { UNTIMED };
+        Self(history | untimed | record.at.max(0) as u64 & TIME)
+    }
+
+    fn at(self) -> Millis {
+        (self.0 & TIME) as Millis
+    }
+
+    fn record(self) -> Record {
+        let source = if self.0 & HISTORY == 0 { Source::Socket } else { Source::History };
+        Record { at: self.at(), timed: self.0 & UNTIMED == 0, source }
+    }
+}
+
+/// The records of one kind that may belong to an event of this time.
+fn near(sorted: &[Packed], source: Source, timed: bool, time: Range, row_delay_ms: i64) -> &[Packed] {
+    // A record whose range overlaps `time` lies between these two.
+    let reach = Record { at: 0, timed, source }.range(row_delay_ms);
+    let bound = |at: Millis| Packed::new(Record { at, timed, source });
+    let (first, last) = (bound(time.from - reach.to), bound(time.to - reach.from));
+    let from = sorted.partition_point(|packed| *packed < first);
+    let to = sorted.partition_point(|packed| *packed <= last);
+    &sorted[from..to]
+}
+
+/// Records by content. Most contents have one record, which stands in the map itself.
+pub struct Index {
+    slots: HashMap<u64, Packed, Keyed>,
+    /// The records of a content that has more than one, sorted.
+    lists: Vec<Vec<Packed>>,
+    free: Vec<usize>,
+    len: usize,
+    max: usize,
+    /// Every record of the files from this instant on is here.
+    complete_since: Millis,
+    row_delay_ms: i64,
+}
+
+impl Index {
+    /// `max`: beyond so many records the oldest are forgotten. `row_delay_ms`: see [`Record::range`].
+    pub fn new(max: usize, row_delay_ms: i64) -> Self {
+        Self {
+            slots: HashMap::default(),
+            lists: Vec::new(),
+            free: Vec::new(),
+            len: 0,
+            max,
+            complete_since: Millis::MIN,
+            row_delay_ms,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Every record of the files from this instant on is here; older ones may have been forgotten.
+    pub fn complete_since(&self) -> Millis {
+        self.complete_since
+    }
+
+    /// States how far back this index was filled.
+    pub fn filled_since(&mut self, instant: Millis) {
+        self.complete_since = self.complete_since.max(instant);
+    }
+
+    /// Adds a record. At the bound the oldest eighth is forgotten first.
+    pub fn insert(&mut self, content: u64, record: Record) {
+        if self.len >= self.max {
+            self.forget_oldest();
+        }
+        let packed = Packed::new(record);
+        match self.slots.entry(content) {
+            Entry::Vacant(vacant) => _ = vacant.insert(packed),
+            Entry::Occupied(occupied) => {
+                let slot = occupied.into_mut();
+                if slot.0 & LIST != 0 {
+                    let list = &mut self.lists[(slot.0 & !LIST) as usize];
+                    let Err(place) = list.binary_search(&packed) else { return };
+                    list.insert(place, packed);
+                } else if *slot == packed {
+                    return;
+                } else {
+                    let both = vec![packed.min(*slot), packed.max(*slot)];
+                    *slot = Self::keep_list(&mut self.lists, &mut self.free, both);
+                }
+            }
+        }
+        self.len += 1;
+    }
+
+    fn keep_list(lists: &mut Vec<Vec<Packed>>, free: &mut Vec<usize>, list: Vec<Packed>) -> Packed {
+        let number = free.pop().unwrap_or_else(|| {
+            lists.push(Vec::new());
+            lists.len() - 1
+        });
+        lists[number] = list;
+        Packed(LIST | number as u64)
+    }
+
+    fn of(&self, content: u64) -> &[Packed] {
+        match self.slots.get(&content) {
+            None => &[],
+            Some(slot) if slot.0 & LIST != 0 => &self.lists[(slot.0 & !LIST) as usize],
+            Some(slot) => std::slice::from_ref(slot),
+        }
+    }
+
+    /// Whether it holds this record.
+    pub fn has(&self, content: u64, record: Record) -> bool {
+        self.of(content).binary_search(&Packed::new(record)).is_ok()
+    }
+
+    /// Forgets the records before this instant.
+    pub fn forget_before(&mut self, instant: Millis) {
+        let before = self.len;
+        let (lists, free, mut len) = (&mut self.lists, &mut self.free, 0);
+        self.slots.retain(|_, slot| {
+            if slot.0 & LIST == 0 {
+                let stays = slot.at() >= instant;
+                len += usize::from(stays);
+                return stays;
+            }
+            let number = (slot.0 & !LIST) as usize;
+            lists[number].retain(|packed| packed.at() >= instant);
+            len += lists[number].len();
+            if lists[number].is_empty() {
+                lists[number] = Vec::new();
+                free.push(number);
+            }
+            !lists[number].is_empty()
+        });
+        self.len = len;
+        if len < before {
+            self.complete_since = self.complete_since.max(instant);
+        }
+        if self.slots.capacity() > 4 * self.slots.len() + 1024 {
+            self.slots.shrink_to(2 * self.slots.len());
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        let singles = self.slots.values().filter(|slot| slot.0 & LIST == 0);
+        let mut times: Vec<Millis> = singles.chain(self.lists.iter().flatten()).map(|packed| packed.at()).collect();
+        let eighth = times.len() / 8;
+        let (_, oldest, _) = times.select_nth_unstable(eighth);
+        let instant = *oldest + 1;
+        drop(times);
+        self.forget_before(instant);
+    }
+
+    /// Whether a content has several records within this range whose times differ: only the rows tell them apart.
+    pub fn has_like_events(&self, range: Range) -> bool {
+        self.lists.iter().any(|list| {
+            let mut times = list.iter().map(|packed| packed.at()).filter(|at| (range.from..=range.to).contains(at));
+            times.next().is_some_and(|first| times.any(|at| at != first))
+        })
+    }
+
+    /// Every content that has records.
+    pub fn contents(&self) -> impl Iterator<Item = u64> {
+        self.slots.keys().copied()
+    }
+}
+
+/// What is known of the files' records: the collector's index, and for a span that is older than it reaches, the records
+/// that were read from the files.
+#[derive(Clone, Copy)]
+pub struct Records<'a> {
+    pub index: &'a Index,
+    pub from_files: Option<&'a Index>,
+}
+
+impl<'a> Records<'a> {
+    /// Whether all records are known that a row of this time could match.
+    pub fn reach(&self, from: Millis) -> bool {
+        let known_since = |index: &Index| index.complete_since <= from.saturating_sub(2 * TOLERANCE_MS);
+        known_since(self.index) || self.from_files.is_some_and(known_since)
+    }
+
+    /// The records of this content that may belong to events of this time.
+    pub fn near(&self, content: u64, time: Range) -> Vec<Record> {
+        let mut records = Vec::new();
+        for (index, source, timed) in self.kinds() {
+            records.extend_from_slice(near(index.of(content), source, timed, time, index.row_delay_ms));
+        }
+        records.sort_unstable();
+        records.dedup();
+        records.into_iter().map(Packed::record).collect()
+    }
+
+    /// Each index, with each kind of record.
+    fn kinds(&self) -> impl Iterator<Item = (&'a Index, Source, bool)> {
+        const KINDS: [(Source, bool); 4] =
+            [(Source::Socket, true), (Source::Socket, false), (Source::History, true), (Source::History, false)];
+        let indexes = [Some(self.index), self.from_files].into_iter().flatten();
+        indexes.flat_map(|index| KINDS.map(|(source, timed)| (index, source, timed)))
+    }
+
+    /// What can be said of a row with a time of its own without looking at the rows like it.
+    pub fn quick(&self, content: u64, at: Millis) -> Quick {
+        let exactly = |source| Packed::new(Record { at, timed: true, source });
+        let (mut count, mut may_match, mut has_exact) = (0, false, false);
+        for index in [Some(self.index), self.from_files].into_iter().flatten() {
+            let records = index.of(content);
+            if records.binary_search(&exactly(Source::History)).is_ok() {
+                return Quick::Known;
+            }
+            let [timed, untimed] =
+                [true, false].map(|timed| near(records, Source::Socket, timed, Range::at(at), index.row_delay_ms));
+            may_match |= !timed.is_empty() || !untimed.is_empty();
+            has_exact |= timed.binary_search(&exactly(Source::Socket)).is_ok();
+            count += records.len();
+        }
+        // The only record of its content, and of exactly its time: no other row has a better claim.
+        match (has_exact && count == 1, may_match) {
+            (true, _) => Quick::Matched,
+            (false, true) => Quick::Ask,
+            (false, false) => Quick::Missing,
+        }
+    }
+
+    /// Whether the file has this frame, or the row of its event: `time` is the event's own, or the receipt's range.
+    /// `history_works`: while the history cannot be read, only an equal frame counts, for no row would follow.
+    pub fn has_frame(&self, content: u64, time: Range, timed: bool, history_works: bool) -> bool {
+        let records = self.index.of(content);
+        let equal = Packed::new(Record { at: time.from, timed: true, source: Source::Socket });
+        let is_repeated = timed && records.binary_search(&equal).is_ok();
+        let has_row = |timed| !near(records, Source::History, timed, time, self.index.row_delay_ms).is_empty();
+        is_repeated || history_works && (has_row(true) || has_row(false))
+    }
+
+    /// Whether a socket record without a time of its own has this content and receipt: two receipts in one millisecond
+    /// must not give one id.
+    pub fn has_receipt(&self, content: u64, at: Millis) -> bool {
+        self.index.has(content, Record { at, timed: false, source: Source::Socket })
+    }
+
+    pub fn row_delay_ms(&self) -> i64 {
+        self.index.row_delay_ms
+    }
+}
+
+/// What [`Records::quick`] says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quick {
+    /// The file has it as a history record.
+    Known,
+    /// The only socket record of its content is its own: no other row may be matched with that.
+    Matched,
+    /// No record can be its event's.
+    Missing,
+    /// It has to be matched, together with the rows like it.
+    Ask,
+}
+
+/// Contents are hashes already: one multiplication by a secret of this process keeps anyone from choosing slots.
+#[derive(Clone)]
+struct Keyed(u64);
+
+impl Default for Keyed {
+    fn default() -> Self {
+        Self(RandomState::new().build_hasher().finish() | 1)
+    }
+}
+
+impl BuildHasher for Keyed {
+    type Hasher = KeyedHasher;
+
+    fn build_hasher(&self) -> KeyedHasher {
+        KeyedHasher { secret: self.0, hash: 0 }
+    }
+}
+
+struct KeyedHasher {
+    secret: u64,
+    hash: u64,
+}
+
+impl Hasher for KeyedHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte) ^ self.hash);
+        }
+    }
+
+    fn write_u64(&mut self, key: u64) {
+        let product = u128::from(key) * u128::from(self.secret);
+        self.hash = (product as u64) ^ (product >> 64) as u64;
+    }
+
+    fn finish(&self) -> u64 {
+        self.hash
+    }
+}

@@ -1,0 +1,238 @@
+//! The rows of one read of the history, held until all rows are known that could claim the same records.
+//!
+//! Most rows are judged at once ([`super::index::Records::quick`]). The others are held by content, and judged together as
+//! soon as no row that is still to come can belong to any of their records. Must never: split such a group, but at its
+//! bounds ([`GROUP_ROWS_MAX`], [`BYTES_MAX`]), where the rows of the last [`MARGIN_MS`] stay as context.
+
+use std::collections::HashMap;
+
+use super::index::{Quick, Records};
+use super::reconcile::reconcile;
+use super::{MARGIN_MS, Range, Record};
+use crate::clock::Millis;
+
+/// Rows of one content that are matched at once, at most: a storm of equal events is matched piecewise.
+const GROUP_ROWS_MAX: usize = 512;
+
+/// Bytes of rows that are held, at most, about.
+const BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// What a held row takes beside its text, in bytes, about.
+const OVERHEAD: usize = 96;
+
+/// A row that was held.
+#[derive(Clone, Debug)]
+pub struct Row {
+    pub content: u64,
+    /// Its own time, or the span that it was asked for with.
+    pub time: Range,
+    /// When it was received.
+    pub received: Millis,
+    /// What Genesys sent.
+    pub text: Box<str>,
+    /// It is not to be judged, but has a claim on a record.
+    is_context: bool,
+}
+
+/// What becomes of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is to be appended.
+    Missing,
+    /// The file has it, or this read does not judge it.
+    Duplicate,
+    /// It is held until [`Rows::judge`].
+    Held,
+}
+
+/// Which rows of a read are judged: from `from` to before `to`. Rows beyond are context.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    pub from: Millis,
+    pub to: Millis,
+}
+
+impl Span {
+    fn judges(self, time: Range) -> bool {
+        // A row without a time was asked for with the span, so it lies in it.
+        time.from != time.to || (self.from..self.to).contains(&time.from)
+    }
+}
+
+/// The outcome for rows that were held.
+#[derive(Debug, Default)]
+pub struct Judged {
+    pub missing: Vec<Row>,
+    pub duplicates: u64,
+    /// From here on records were not known, so that rows could not be judged.
+    pub unjudged_since: Option<Millis>,
+}
+
+/// The rows of one read that were held.
+pub struct Rows {
+    span: Span,
+    held: HashMap<u64, Vec<Row>>,
+    count: usize,
+    bytes: usize,
+    unjudged_since: Option<Millis>,
+    /// The newest row since the first page of a piece, and whether each came after the one before it.
+    newest: Millis,
+    in_order: bool,
+}
+
+impl Default for Rows {
+    fn default() -> Self {
+        Self::new(Span { from: Millis::MIN, to: Millis::MAX })
+    }
+}
+
+impl Rows {
+    /// For a read that judges the rows of this span.
+    pub fn new(span: Span) -> Self {
+        Self {
+            span,
+            held: HashMap::new(),
+            count: 0,
+            bytes: 0,
+            unjudged_since: None,
+            newest: Millis::MIN,
+            in_order: true,
+        }
+    }
+
+    /// How many rows are held.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// When the first of the held rows happened that are to be judged.
+    pub fn oldest(&self) -> Option<Millis> {
+        let rows = self.held.values().flatten().filter(|row| !row.is_context);
+        rows.map(|row| row.time.from).min()
+    }
+
+    /// Drops what is held; how many rows that were not counted yet.
+    pub fn clear(&mut self) -> u64 {
+        let held = self.held.drain().flat_map(|(_, rows)| rows).filter(|row| !row.is_context).count();
+        (self.count, self.bytes) = (0, 0);
+        held as u64
+    }
+
+    /// The rows that follow begin anew, in the order of time; `is_all`: they are of all definitions of the read.
+    pub fn begin_piece(&mut self, is_all: bool) {
+        (self.newest, self.in_order) = (Millis::MIN, is_all);
+    }
+
+    /// Every row of the read before this was offered, as far as their order tells.
+    pub fn complete_to(&self) -> Millis {
+        if self.in_order { self.newest } else { Millis::MIN }
+    }
+
+    /// Judges a row, or holds it.
+    pub fn offer(&mut self, content: u64, time: Range, received: Millis, text: &str, records: Records<'_>) -> Verdict {
+        let is_timed = time.from == time.to;
+        self.in_order &= is_timed && time.from >= self.newest;
+        self.newest = self.newest.max(time.from);
+        if !records.reach(time.from) {
+            self.unjudged_since = Some(self.unjudged_since.map_or(time.from, |since| since.min(time.from)));
+            return Verdict::Duplicate;
+        }
+        let is_judged = self.span.judges(time);
+        let quick = if is_timed { records.quick(content, time.from) } else { Quick::Ask };
+        match quick {
+            Quick::Known => return Verdict::Duplicate,
+            Quick::Missing => return if is_judged { Verdict::Missing } else { Verdict::Duplicate },
+            Quick::Matched | Quick::Ask => {}
+        }
+        // What is only context comes again, with the read that judges it.
+        let is_held = is_judged && quick == Quick::Ask;
+        let text = if is_held { text } else { "" };
+        let rows = self.held.entry(content).or_default();
+        // Rows that are equal in content and time are one event; of those without a time, the text tells.
+        if rows.iter().any(|row| row.time == time && (is_timed || *row.text == *text)) {
+            return Verdict::Duplicate;
+        }
+        let place = rows.partition_point(|row| row.time <= time);
+        rows.insert(place, Row { content, time, received, text: text.into(), is_context: !is_held });
+        self.count += 1;
+        self.bytes += text.len() + OVERHEAD;
+        if is_held { Verdict::Held } else { Verdict::Duplicate }
+    }
+
+    /// Judges the groups to which no row can belong that is still to come: all rows of the read before `complete_to` were
+    /// offered. At the end of a read that is [`Millis::MAX`].
+    pub fn judge(&mut self, complete_to: Millis, records: Records<'_>) -> Judged {
+        let mut judged = Judged { unjudged_since: self.unjudged_since, ..Judged::default() };
+        if self.count == 0 {
+            return judged;
+        }
+        let is_full = self.bytes > BYTES_MAX;
+        for rows in self.held.values_mut() {
+            // Records may have been forgotten since the rows were offered.
+            if let Some(first) = rows.first().filter(|first| !records.reach(first.time.from)) {
+                judged.unjudged_since = judged.unjudged_since.into_iter().chain([first.time.from]).min();
+                self.count -= rows.len();
+                self.bytes -= rows.iter().map(|row| row.text.len() + OVERHEAD).sum::<usize>();
+                judged.duplicates += rows.drain(..).filter(|row| !row.is_context).count() as u64;
+                continue;
+            }
+            let near = candidates(rows, records);
+            let mut closed = closed(rows, &near, complete_to, records.row_delay_ms());
+            let mut context_from = Millis::MAX;
+            if closed == 0 && (is_full || rows.len() > GROUP_ROWS_MAX) {
+                closed = rows.len() / 2;
+                context_from = rows[closed].time.from - MARGIN_MS;
+            }
+            if closed == 0 {
+                continue;
+            }
+            let matched = if context_from == Millis::MAX { closed } else { rows.len() };
+            let ranges: Vec<Range> = rows[..matched].iter().map(|row| row.time).collect();
+            let mut is_missing = vec![false; matched];
+            let found = reconcile(&ranges, &near, records.row_delay_ms());
+            found.missing.into_iter().for_each(|place| is_missing[place] = true);
+            let mut context = Vec::new();
+            for (row, is_missing) in rows.drain(..closed).zip(is_missing) {
+                if row.time.from >= context_from {
+                    context.push(Row { is_context: true, ..row.clone() });
+                } else {
+                    self.count -= 1;
+                    self.bytes -= row.text.len() + OVERHEAD;
+                }
+                if is_missing && !row.is_context {
+                    judged.missing.push(row);
+                } else {
+                    judged.duplicates += u64::from(!row.is_context);
+                }
+            }
+            rows.splice(0..0, context);
+        }
+        self.held.retain(|_, rows| !rows.is_empty());
+        self.unjudged_since = judged.unjudged_since;
+        judged
+    }
+}
+
+/// The records that any of these rows, or of their neighbours, could belong to.
+fn candidates(rows: &[Row], records: Records<'_>) -> Vec<Record> {
+    let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Vec::new() };
+    let to = rows.iter().map(|row| row.time.to).max().unwrap_or(last.time.to);
+    records.near(first.content, Range { from: first.time.from, to })
+}
+
+/// How many of these rows, from the first on, no later row can compete with: all rows before `complete_to` are known.
+fn closed(rows: &[Row], records: &[Record], complete_to: Millis, row_delay_ms: i64) -> usize {
+    let (mut closed, mut reach) = (0, Millis::MIN);
+    for (place, row) in rows.iter().enumerate() {
+        if row.time.from > reach && reach < complete_to {
+            closed = place;
+        }
+        let ranges = records.iter().map(|record| record.range(row_delay_ms)).filter(|range| range.overlaps(row.time));
+        reach = ranges.map(|range| range.to).fold(reach.max(row.time.to), Millis::max);
+    }
+    if reach < complete_to { rows.len() } else { closed }
+}

@@ -1,0 +1,110 @@
+//! Which definitions there are, and the plan that follows from them.
+//!
+//! The definitions that were fetched last are kept in the state and used until newer ones come. While none were ever
+//! fetched, the built-in list stands in.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{DEFINITIONS_INTERVAL, Session, draw, shorten};
+use crate::genesys::backoff::Backoff;
+use crate::genesys::error::{ApiError, Kind};
+use crate::genesys::topics::{self, Plan};
+use crate::message::{Definition, WriterCommand};
+use crate::status::Problem;
+
+pub(super) struct Definitions {
+    /// What TOPICS_FILE names.
+    file: Option<Vec<String>>,
+    /// As they were last fetched; none before the first time.
+    fetched: Vec<Definition>,
+    /// Whether they were fetched since the start.
+    is_confirmed: bool,
+    pub at: Instant,
+    backoff: Backoff,
+    /// Why the list is not confirmed, while it is not.
+    pub unconfirmed: Option<Problem>,
+}
+
+impl Definitions {
+    pub fn new(file: Option<Vec<String>>, fetched: Vec<Definition>, backoff: Backoff, now: Instant) -> Self {
+        Self { file, fetched, is_confirmed: false, at: now, backoff, unconfirmed: None }
+    }
+
+    /// What to subscribe to and to ask for, as far as is known.
+    pub fn plan(&self) -> Plan {
+        topics::plan(self.file.as_deref(), Some(self.fetched.as_slice()).filter(|fetched| !fetched.is_empty()))
+    }
+
+    /// TOPICS_FILE names definitions, and the service has none of them.
+    pub fn unknown_only(&self, plan: &Plan) -> bool {
+        let is_known = |id: &String| self.fetched.iter().any(|definition| definition.id == *id);
+        self.is_confirmed && plan.ids.len() == plan.topics.len() && !plan.ids.iter().any(is_known)
+    }
+
+    fn failed(&mut self, error: &ApiError) {
+        let Problem { what, cure } = error.problem();
+        let used = if self.fetched.is_empty() { "the built-in list" } else { "the last known list" };
+        let impact = format!("{used} of definitions is used, and events of definitions not in it are late");
+        self.unconfirmed = Some(Problem::new(format!("{what}; {impact}"), cure));
+    }
+}
+
+impl Session {
+    /// Asks for the definitions at the start and every few hours, and makes the plan from them.
+    pub(super) fn ask_definitions_if_due(&mut self, now: Instant) -> bool {
+        if now < self.definitions.at {
+            return false;
+        }
+        let answer = self.api.definitions().and_then(|definitions| {
+            let has_audiohook = definitions.iter().any(|definition| topics::is_audiohook_id(&definition.id));
+            if has_audiohook { Ok(definitions) } else { Err(self.api.no_audiohook_definitions()) }
+        });
+        match answer {
+            Ok(definitions) => {
+                self.definitions.backoff.reset();
+                self.throttle_backoff.reset();
+                self.definitions.unconfirmed = None;
+                self.definitions.at = self.clock.now() + DEFINITIONS_INTERVAL;
+                self.take_definitions(definitions);
+            }
+            Err(error) => {
+                let wait = self.failed(&error).unwrap_or_else(|| {
+                    if error.kind == Kind::Forbidden {
+                        self.config.catch_up.interval.max(Duration::from_secs(60))
+                    } else {
+                        self.definitions.backoff.next(draw())
+                    }
+                });
+                self.definitions.failed(&error);
+                self.definitions.at = self.clock.now() + wait;
+            }
+        }
+        let confirmed = self.definitions.unconfirmed.is_none();
+        self.status.gauges.definitions_confirmed.set(i64::from(confirmed));
+        true
+    }
+
+    fn take_definitions(&mut self, definitions: Vec<Definition>) {
+        let was_confirmed = std::mem::replace(&mut self.definitions.is_confirmed, true);
+        let has_changed = definitions != self.definitions.fetched;
+        self.definitions.fetched = definitions;
+        self.send_definitions();
+        let plan = self.definitions.plan();
+        if !was_confirmed || plan.notices != self.plan.notices {
+            plan.notices.iter().for_each(|notice| log::warn!("{notice}"));
+        }
+        if has_changed {
+            self.reading.history.forget_unknown_ids();
+        }
+        if plan != self.plan {
+            log::info!("collecting {} topics: {}", plan.topics.len(), shorten(&plan.topics));
+            self.plan = plan;
+        }
+    }
+
+    /// Tells the writer the names and descriptions for rows of the history.
+    pub(super) fn send_definitions(&mut self) {
+        self.send(WriterCommand::Definitions(Arc::from(self.definitions.fetched.as_slice())));
+    }
+}

@@ -1,0 +1,325 @@
+//! The channel and its subscriptions: made, subscribed, renewed, replaced.
+//!
+//! Must never: make a channel while one serves; take a topic for subscribed that the service does not call permitted.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use ureq::http::Method;
+
+use super::{DEFINITIONS_INTERVAL, draw, shorten};
+use crate::clock::Clock;
+use crate::genesys::api::Api;
+use crate::genesys::backoff::Backoff;
+use crate::genesys::channel::{self, Cause, Rejection};
+use crate::genesys::error::{ApiError, Kind};
+use crate::message::ChannelState;
+
+/// Requests of one subscription that may be halved: enough to find a few bad topics among the most that a channel takes.
+const REQUESTS_MAX: u32 = 64;
+/// Channels that are made sooner after one another than this wait longer each time: the client has only twenty.
+const CALM: Duration = Duration::from_secs(600);
+
+/// What is to happen to the channel next.
+enum Step {
+    Idle,
+    Create,
+    Subscribe(Attempt),
+}
+
+/// One subscription of all topics: more than one request only where one is refused for a topic in it.
+struct Attempt {
+    channel: ChannelState,
+    /// Just made: the service cannot mean that it is gone.
+    is_fresh: bool,
+    /// What is still to be asked for, one request each; cut before the first one.
+    slices: VecDeque<Vec<String>>,
+    requests: u32,
+    /// Whether the channel's former topics are replaced already.
+    is_replaced: bool,
+    permitted: Vec<String>,
+    rejected: BTreeMap<String, Rejection>,
+    /// The last request that was refused for its topics.
+    refusal: Option<ApiError>,
+}
+
+impl Attempt {
+    fn new(channel: ChannelState, is_fresh: bool) -> Self {
+        Self {
+            channel,
+            is_fresh,
+            slices: VecDeque::new(),
+            requests: 0,
+            is_replaced: false,
+            permitted: Vec::new(),
+            rejected: BTreeMap::new(),
+            refusal: None,
+        }
+    }
+
+    /// One request. A slice that is refused with 400 is halved until the topic at fault is found; one that was found
+    /// before is asked for apart from the others.
+    fn send(&mut self, api: &mut Api, topics: &[String], before: &BTreeMap<String, Rejection>) -> Result<(), ApiError> {
+        if self.requests == 0 {
+            let is_bad = |topic: &String| before.get(topic).is_some_and(|no| no.cause == Cause::BadRequest);
+            let (bad, good): (Vec<_>, Vec<_>) = topics.iter().cloned().partition(is_bad);
+            self.slices = [good, bad].into_iter().filter(|slice| !slice.is_empty()).collect();
+        }
+        let Some(mut slice) = self.slices.pop_front() else { return Ok(()) };
+        let method = if self.is_replaced { Method::POST } else { Method::PUT };
+        let outcome = api.subscribe(&self.channel.id, &slice, method);
+        match outcome {
+            Ok(found) => {
+                self.is_replaced = true;
+                for one in found {
+                    match one.rejected {
+                        None => self.permitted.push(one.topic),
+                        Some(why) => _ = self.rejected.insert(one.topic, why),
+                    }
+                }
+            }
+            Err(error) if error.kind == Kind::Refused(400) => {
+                if slice.len() > 1 && self.requests < REQUESTS_MAX {
+                    let second = slice.split_off(slice.len() / 2);
+                    self.slices.push_front(second);
+                    self.slices.push_front(slice);
+                } else {
+                    self.rejected.extend(slice.into_iter().map(|topic| (topic, Rejection::bad_request(&error))));
+                }
+                self.refusal = Some(error);
+            }
+            Err(error) => {
+                self.slices.push_front(slice);
+                return Err(error);
+            }
+        }
+        self.requests += 1;
+        Ok(())
+    }
+}
+
+/// What a step led to.
+pub(super) enum Change {
+    Nothing,
+    /// A channel was made.
+    Made(ChannelState),
+    /// The service said of each topic what it is.
+    Subscribed,
+}
+
+/// What a failed step means.
+#[derive(Debug, PartialEq)]
+pub(super) enum Failure {
+    /// It is tried again after this time.
+    Retry(Duration),
+    /// The service does not take the channel any more: another one follows.
+    Replaced,
+}
+
+pub(super) struct Subscription {
+    step: Step,
+    /// No request before this.
+    at: Instant,
+    backoff: Backoff,
+    /// The channel that is subscribed.
+    channel: Option<ChannelState>,
+    /// What was asked for last.
+    asked: Vec<String>,
+    permitted: Vec<String>,
+    rejected: BTreeMap<String, Rejection>,
+    renew_at: Instant,
+    /// The number of the token that it was last subscribed with.
+    token: u64,
+    handover_at: Option<Instant>,
+    made_at: Option<Instant>,
+    make_backoff: Backoff,
+}
+
+impl Subscription {
+    /// A remembered channel is taken up again; where the service has it no more, another one is made.
+    pub fn new(remembered: Option<ChannelState>, backoff: Backoff, now: Instant) -> Self {
+        Self {
+            step: remembered.map_or(Step::Create, |channel| Step::Subscribe(Attempt::new(channel, false))),
+            at: now,
+            backoff: backoff.clone(),
+            channel: None,
+            asked: Vec::new(),
+            permitted: Vec::new(),
+            rejected: BTreeMap::new(),
+            renew_at: now,
+            token: 0,
+            handover_at: None,
+            made_at: None,
+            make_backoff: backoff,
+        }
+    }
+
+    pub fn channel(&self) -> Option<&ChannelState> {
+        self.channel.as_ref()
+    }
+
+    /// What the service called permitted.
+    pub fn permitted(&self) -> &[String] {
+        &self.permitted
+    }
+
+    /// What it rejected, or did not confirm.
+    pub fn rejected(&self) -> &BTreeMap<String, Rejection> {
+        &self.rejected
+    }
+
+    /// Whether nothing can arrive: a topic that is only not confirmed may.
+    pub fn all_rejected(&self) -> bool {
+        let is_certain = |no: &Rejection| no.cause != Cause::Unconfirmed;
+        self.permitted.is_empty() && !self.rejected.is_empty() && self.rejected.values().all(is_certain)
+    }
+
+    /// Makes another channel.
+    pub fn replace(&mut self, now: Instant) {
+        let is_making = match &self.step {
+            Step::Idle => false,
+            Step::Create => true,
+            Step::Subscribe(attempt) => !self.is_renewal(attempt),
+        };
+        if !is_making {
+            self.channel = None;
+            self.step = Step::Create;
+            self.at = now;
+        }
+    }
+
+    /// Subscribes again at this instant, which shows whether the channel still exists.
+    pub fn renew(&mut self, at: Instant) {
+        self.renew_at = at;
+        self.at = self.at.min(at);
+    }
+
+    /// When the next step is due: with other topics or another token than before, at once.
+    pub fn due(&self, api: &Api, topics: &[String]) -> Instant {
+        let is_outdated = self.token != api.token_number() || self.asked != topics;
+        if !matches!(self.step, Step::Idle) || is_outdated {
+            return self.at;
+        }
+        self.handover_at.map_or(self.renew_at, |handover| handover.min(self.renew_at)).max(self.at)
+    }
+
+    /// One step, a request at most; `retry`: when what was not permitted is asked for again.
+    pub fn run(
+        &mut self,
+        api: &mut Api,
+        topics: &[String],
+        clock: &Clock,
+        retry: Duration,
+    ) -> Result<Change, ApiError> {
+        match &mut self.step {
+            Step::Idle => self.step = self.begin(clock.now()),
+            Step::Create => return self.create(api, clock),
+            Step::Subscribe(attempt) => {
+                attempt.send(api, topics, &self.rejected)?;
+                if attempt.slices.is_empty() {
+                    return self.finish(api, topics, clock.now(), retry);
+                }
+            }
+        }
+        Ok(Change::Nothing)
+    }
+
+    fn begin(&mut self, now: Instant) -> Step {
+        let is_near_end = self.handover_at.is_some_and(|at| now >= at);
+        match &self.channel {
+            Some(channel) if !is_near_end => Step::Subscribe(Attempt::new(channel.clone(), false)),
+            _ => {
+                log::info!("the channel is near its end: making a new one to take over");
+                self.handover_at = None;
+                Step::Create
+            }
+        }
+    }
+
+    fn create(&mut self, api: &mut Api, clock: &Clock) -> Result<Change, ApiError> {
+        // Asked once for each channel that was made.
+        if let Some(made) = self.made_at.take() {
+            let now = clock.now();
+            if now.duration_since(made) >= CALM {
+                self.make_backoff.reset();
+            }
+            self.at = made + self.make_backoff.next(draw());
+            if self.at > now {
+                return Ok(Change::Nothing);
+            }
+        }
+        let made = api.create_channel()?;
+        log::info!("made the channel {}", crate::secret::mask(&made.id));
+        self.made_at = Some(clock.now());
+        self.step = Step::Subscribe(Attempt::new(made.clone(), true));
+        Ok(Change::Made(made))
+    }
+
+    fn finish(&mut self, api: &Api, topics: &[String], now: Instant, retry: Duration) -> Result<Change, ApiError> {
+        let Step::Subscribe(attempt) = std::mem::replace(&mut self.step, Step::Idle) else {
+            return Ok(Change::Nothing);
+        };
+        if let Some(error) = attempt.refusal.clone().filter(|_| !attempt.is_replaced) {
+            // Nothing was taken. The topics are to blame where the channel cannot be.
+            if !attempt.is_fresh {
+                self.step = Step::Subscribe(attempt);
+                return Err(error);
+            }
+            log::warn!("{error}");
+        }
+        if !self.is_renewal(&attempt) {
+            self.handover_at = Some(now + channel::handover_in(&attempt.channel, api.service().now()));
+        }
+        self.log_changes(&attempt);
+        (self.permitted, self.rejected) = (attempt.permitted, attempt.rejected);
+        self.channel = Some(attempt.channel);
+        self.backoff.reset();
+        self.token = api.token_number();
+        self.asked = topics.to_vec();
+        self.at = now;
+        let is_whole = topics.iter().all(|topic| self.permitted.contains(topic) || self.rejected.contains_key(topic));
+        let wait = if self.rejected.is_empty() { DEFINITIONS_INTERVAL } else { retry };
+        self.renew_at = if is_whole { now + wait } else { now };
+        Ok(Change::Subscribed)
+    }
+
+    /// Whether it is about the channel that is subscribed.
+    fn is_renewal(&self, attempt: &Attempt) -> bool {
+        self.channel.as_ref().is_some_and(|channel| channel.id == attempt.channel.id)
+    }
+
+    fn log_changes(&self, attempt: &Attempt) {
+        for (topic, why) in attempt.rejected.iter().filter(|(topic, why)| self.rejected.get(*topic) != Some(why)) {
+            let verb = if why.cause == Cause::Unconfirmed { "not confirmed" } else { "rejected" };
+            log::warn!("the topic {topic} was {verb}: {why}");
+        }
+        if !attempt.permitted.is_empty() && (attempt.permitted != self.permitted || !self.is_renewal(attempt)) {
+            log::info!("subscribed to {} topics: {}", attempt.permitted.len(), shorten(&attempt.permitted));
+        }
+    }
+
+    /// A step failed: a channel that the service refuses is replaced, everything else is tried again after the time that
+    /// was asked for, or with backoff.
+    pub fn failed(&mut self, error: &ApiError, asked: Option<Duration>, now: Instant) -> Failure {
+        let is_gone = matches!(error.kind, Kind::Gone | Kind::Unauthorized | Kind::Forbidden);
+        if let Step::Subscribe(attempt) = &self.step {
+            let serves = self.is_renewal(attempt);
+            if is_gone && serves || (is_gone || matches!(error.kind, Kind::Refused(_))) && !serves && !attempt.is_fresh
+            {
+                let level = if serves { log::Level::Warn } else { log::Level::Info };
+                log::log!(level, "{}; making a new channel", error.problem().what);
+                self.step = Step::Idle;
+                self.replace(now);
+                return Failure::Replaced;
+            }
+            if serves {
+                self.step = Step::Idle;
+            } else if error.kind == Kind::Gone {
+                self.step = Step::Create;
+            }
+        }
+        let wait = asked.unwrap_or_else(|| self.backoff.next(draw()));
+        self.at = now + wait;
+        Failure::Retry(wait)
+    }
+}
