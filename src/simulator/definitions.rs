@@ -46,9 +46,7 @@ pub(super) fn catalogue() -> Definitions {
 /// The answer with all of them, those that are gone left out.
 pub(super) fn list_json(definitions: &Definitions, gone: &BTreeSet<String>) -> Value {
     let listed = definitions.iter().filter(|(id, _)| !gone.contains(*id));
-    let to_json = |(id, of): (&String, &Definition)| {
-        json!({"id": id, "name": of.name, "description": of.description, "selfUri": self_uri(id)})
-    };
+    let to_json = |(id, of): (&String, &Definition)| json!({"id": id, "name": of.name, "description": of.description, "selfUri": self_uri(id)});
     let entities: Vec<Value> = listed.map(to_json).collect();
     json!({"entities": entities, "selfUri": "/api/v2/usage/events/definitions"})
 }

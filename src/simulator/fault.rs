@@ -1,6 +1,7 @@
 //! Which calls go wrong and how, and the knobs of how the service behaves. Only the process that holds the
 //! [`Simulator`](super::Simulator) can set them.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,7 +77,7 @@ impl Call {
 }
 
 /// How a call goes wrong.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub enum Action {
     /// This status with the service's error body; `Retry-After` in seconds if given.
     Status { status: u16, retry_after_s: Option<u64> },
@@ -97,14 +98,23 @@ pub enum Action {
     /// These bytes, then the right answer: interim responses (1xx), for instance.
     Preceded(Vec<u8>),
     /// Whatever a test makes of the request and the right answer.
-    Custom(Arc<Handler>),
+    Custom(Handler),
 }
 
 /// Gives the right answer to a request; a custom action may ask it with another request, several times, or not at all.
 pub type Service<'a> = dyn Fn(&Request) -> Answer + 'a;
 
-/// Makes an answer itself.
-pub type Handler = dyn Fn(&Request, &Service) -> Answer + Send + Sync;
+type HandlerFn = dyn Fn(&Request, &Service) -> Answer + Send + Sync;
+
+/// A test's own answer to a call.
+#[derive(Clone)]
+pub struct Handler(pub(super) Arc<HandlerFn>);
+
+impl fmt::Debug for Handler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
 
 impl Action {
     /// This status, without `Retry-After`.
@@ -114,7 +124,7 @@ impl Action {
 
     /// The answer is what `make` returns for the request and the service that would answer it rightly.
     pub fn custom(make: impl Fn(&Request, &Service) -> Answer + Send + Sync + 'static) -> Self {
-        Self::Custom(Arc::new(make))
+        Self::Custom(Handler(Arc::new(make)))
     }
 
     /// The right answer, changed.

@@ -94,7 +94,7 @@ fn serve(shared: &Shared, tcp: Arc<TcpStream>) -> io::Result<()> {
             Some(Action::Status { status, retry_after_s }) => api::failure(shared, call, *status, *retry_after_s),
             Some(Action::Body(body)) => Answer::json(200, body),
             Some(Action::Nonsense) => Answer::json(200, HTML).with("Content-Type", "text/html"),
-            Some(Action::Custom(handler)) => handler(&request, &|request| api::answer(shared, request)),
+            Some(Action::Custom(handler)) => (handler.0)(&request, &|request| api::answer(shared, request)),
             Some(Action::Reset) => {
                 reset_on_close(&stream.tcp);
                 return Ok(());

@@ -46,7 +46,8 @@ pub(super) fn rejection(state: &State, topic: &str) -> Option<Rejection> {
     let Some((template, ..)) = TEMPLATES.iter().find(|(template, ..)| matches(template, topic)) else {
         return rejected("The topic is not known.");
     };
-    if topic.strip_prefix(OPERATIONAL).is_some_and(|id| !state.definitions.contains_key(id) || state.gone.contains(id)) {
+    if topic.strip_prefix(OPERATIONAL).is_some_and(|id| !state.definitions.contains_key(id) || state.gone.contains(id))
+    {
         return rejected("The topic is not known: no such event definition.");
     }
     if !transports(state, template).iter().any(|transport| transport == "All" || transport == "Websocket") {

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 use crate::plan::{Asked, Definitions, Odd};
 
-pub const INTERIM: &[u8] = b"HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n";
+pub const INTERIM: &[u8] =
+    b"HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n";
 /// A refusal asks to wait so long.
 const ASKED_S: i64 = 2;
 const QUERY: &str = "/api/v2/usage/events/query";

@@ -65,9 +65,13 @@ pub enum Definitions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Odd {
     /// `Date` is off by so many seconds in every third answer.
-    Date { seconds: i64 },
+    Date {
+        seconds: i64,
+    },
     /// What is empty is left out, or null.
-    WithoutList { null: bool },
+    WithoutList {
+        null: bool,
+    },
     /// The last page names the cursor that was just asked for.
     LastPageNamesItself,
     /// Every page has the same cursor, though it leads on.

@@ -553,7 +553,11 @@ impl Stage {
                 event = Event {
                     definition: "AUDIOHOOK-0002".to_owned(),
                     conversation_id: Some("one".to_owned()),
-                    current_value: Some(if issue.chain { mark.to_owned() } else { format!("{mark} in round {}", self.round) }),
+                    current_value: Some(if issue.chain {
+                        mark.to_owned()
+                    } else {
+                        format!("{mark} in round {}", self.round)
+                    }),
                     ..Event::default()
                 }
                 .at(self.equal_time);
