@@ -177,7 +177,9 @@ impl Stage {
             _looking: looking,
         };
         if shape.past {
-            ["AUDIOHOOK-0001", "AUDIOHOOK-0004", "AUDIOHOOK-0040"].map(|definition| stage.issue_past(definition));
+            for definition in ["AUDIOHOOK-0001", "AUDIOHOOK-0004", "AUDIOHOOK-0040"] {
+                stage.issue_past(definition);
+            }
         }
         stage.sim.faults().fail_next(Call::Definitions, Action::status(503), shape.definitions_fail);
         stage.run();
