@@ -21,7 +21,7 @@ use audiohook_collector::elastic::verdict::{self, Held, Reply, Verdict as BulkVe
 use audiohook_collector::event::{
     Event, Identity, Origin, RecordWriter, Redaction, Stamps, Verdict, judge_frame, judge_row, read_line,
 };
-use audiohook_collector::genesys::history::{History, Next, Read};
+use audiohook_collector::genesys::history::{self, History, Next};
 use audiohook_collector::genesys::{channel, topics};
 use audiohook_collector::json;
 use audiohook_collector::message::Purpose;
@@ -324,7 +324,7 @@ fn page(text: &str) {
     let mut history = History::new("http://127.0.0.1:1", u32::MAX);
     let ids = ["AUDIOHOOK-0001".to_owned(), "AUDIOHOOK-0002".to_owned()];
     let span = Span { from: to - 60_000, to };
-    history.add(Read { ids: ids.into(), span, until: to, purpose: Purpose::CatchUp }, now);
+    history.add(history::Read { ids: ids.into(), span, until: to, purpose: Purpose::CatchUp }, now);
     for _ in 0..ASKS_MAX {
         match history.next(now, to) {
             Next::Ask { .. } => {
