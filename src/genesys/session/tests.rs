@@ -683,3 +683,27 @@ fn a_new_definition_is_subscribed_without_a_restart_and_what_it_had_before_is_re
     stage.until("its event", |stage| stage.seen.history.len() == 1);
     assert_eq!(stage.sim.view(|view| view.channels_made()), 1);
 }
+
+#[test]
+fn after_a_suspend_token_subscription_and_socket_are_renewed_and_the_history_is_read() {
+    let sim = simulator();
+    let (clock, hand) = Clock::manual(sim.now());
+    let config = config_for(&sim);
+    let mut stage = Stage::at(clock, sim, config, None, None);
+    stage.until("settled", |stage| stage.status.gauges.socket_connected.get() == Some(1) && stage.codes().is_empty());
+    let counts = |stage: &Stage| {
+        stage.sim.view(|view| {
+            (view.tokens_granted(), view.count(Call::Subscriptions), view.sockets_opened(), view.count(Call::History))
+        })
+    };
+    let before = counts(&stage);
+    // The wall clock goes on, and the monotonic clock stands still.
+    hand.step_wall(7_200_000);
+    stage.until("all of them", |stage| {
+        hand.advance(Duration::from_millis(2));
+        let now = counts(stage);
+        now.0 == before.0 + 1 && now.1 > before.1 && now.2 == before.2 + 1 && now.3 > before.3
+    });
+    assert_eq!(stage.sim.view(|view| view.channels_made()), 1);
+    stage.until_received();
+}
