@@ -24,7 +24,7 @@ const CALM: Duration = Duration::from_secs(600);
 enum Step {
     Idle,
     Create,
-    Subscribe(Attempt),
+    Subscribe(Box<Attempt>),
 }
 
 /// One subscription of all topics: more than one request only where one is refused for a topic in it.
@@ -44,8 +44,8 @@ struct Attempt {
 }
 
 impl Attempt {
-    fn new(channel: ChannelState, is_fresh: bool) -> Self {
-        Self {
+    fn new(channel: ChannelState, is_fresh: bool) -> Box<Self> {
+        Box::new(Self {
             channel,
             is_fresh,
             slices: VecDeque::new(),
@@ -54,7 +54,7 @@ impl Attempt {
             permitted: Vec::new(),
             rejected: BTreeMap::new(),
             refusal: None,
-        }
+        })
     }
 
     /// One request. A slice that is refused with 400 is halved until the topic at fault is found; one that was found
@@ -267,6 +267,7 @@ impl Subscription {
             }
             log::warn!("{error}");
         }
+        let attempt = *attempt;
         if !self.is_renewal(&attempt) {
             self.handover_at = Some(now + channel::handover_in(&attempt.channel, api.service().now()));
         }
