@@ -620,7 +620,7 @@ impl Stage {
 
     /// Whose login was refused, and not tried since: a try comes no sooner than 30 s later.
     pub fn refused_login(&self) -> Option<&'static str> {
-        let last = self.sim.view(|view| view.all_requests().filter(|seen| seen.call == Call::Token).last().cloned());
+        let last = self.sim.view(|view| view.all_requests().rfind(|seen| seen.call == Call::Token).cloned());
         if last.is_some_and(|login| login.status == 401) {
             return Some("Genesys Cloud");
         }
