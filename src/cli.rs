@@ -1,373 +1,319 @@
-//! The command line: what is to be done, and the help.
+//! The command line: what a command and its options are, the parser, and the help made from both.
 //!
-//! Must never: do anything but parse; a wrong command line is an error of one line, and nothing was started.
+//! Must never: do anything but parse and describe. The commands themselves are modules of `commands/`; `lib.rs` has the
+//! table.
 
-mod help;
-
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::process::ExitCode;
 
-use lexopt::{Arg, Parser, ValueExt};
-
-pub use help::{HINT, VERSION, text as help};
+use lexopt::{Arg, Parser};
 
 use crate::clock::{Millis, parse_rfc3339};
-use crate::config::{address, values};
-use crate::simulator::PER_MINUTE_MAX;
+use crate::config::Errors;
+use crate::nearest::nearest;
 
-/// A command line that is understood.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Request {
-    /// Print the help: of one command, or of all.
-    Help(Option<Name>),
-    Version,
-    Run(Invocation),
+/// `--version`.
+pub const VERSION: &str = concat!("audiohook-collector ", env!("CARGO_PKG_VERSION"));
+
+/// One command. Help, completions and the manual are made from this.
+#[derive(Debug)]
+pub struct Command {
+    /// Empty: what runs without a command.
+    pub name: &'static str,
+    /// One line for the list of commands.
+    pub summary: &'static str,
+    /// What it does, as sentences.
+    pub about: &'static str,
+    /// The word that it takes, such as `[COMMAND]`; empty: none.
+    pub word: &'static str,
+    pub options: &'static [Opt],
+    pub run: fn(&Given) -> Result<ExitCode, Error>,
 }
 
-/// A command, and where its settings are.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Invocation {
-    /// `--env-file`: must be there; otherwise `./.env`, if there is one.
-    pub env_file: Option<PathBuf>,
-    pub command: Command,
+/// One option.
+#[derive(Debug)]
+pub struct Opt {
+    /// Without its dashes.
+    pub name: &'static str,
+    pub value: Value,
+    pub help: &'static str,
 }
 
-/// What is to be done.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Command {
-    Collect,
-    Demo(Demo),
-    Simulate(Simulate),
-    Check { json: bool },
-    Audit(Audit),
-    Health,
-    Replay,
-    Template,
+/// What an option's value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value {
+    None,
+    /// Named so in the help.
+    Text(&'static str),
+    File,
+    Folder,
+    /// One of these words.
+    Word(&'static [&'static str]),
 }
 
-/// `demo`.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Demo {
-    /// Where its files go; none: a temporary folder.
-    pub dir: Option<PathBuf>,
-    /// How long it runs; none: until stopped.
-    pub run_for: Option<Duration>,
+impl Value {
+    /// What stands for it in the help.
+    pub fn placeholder(self) -> String {
+        match self {
+            Self::None => String::new(),
+            Self::Text(name) => name.to_owned(),
+            Self::File | Self::Folder => "PATH".to_owned(),
+            Self::Word(words) => words.join("|"),
+        }
+    }
 }
 
-/// `simulate`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Simulate {
-    /// `HOST:PORT`; port 0 lets the system choose.
-    pub listen: String,
-    /// The same seed issues the same events.
-    pub seed: Option<u64>,
-    /// Events a minute, on average, more than 0.
-    pub rate: Option<f64>,
-}
+/// The options of every command.
+pub const EVERYWHERE: [Opt; 3] = [
+    Opt {
+        name: "env-file",
+        value: Value::File,
+        help: "read settings from this file instead of ./.env; the environment wins over it",
+    },
+    Opt { name: "help", value: Value::None, help: "print this help (also -h)" },
+    Opt { name: "version", value: Value::None, help: "print the version (also -V)" },
+];
 
-/// `audit`.
+/// The options of `audit`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Audit {
     pub from: Option<Millis>,
     pub to: Option<Millis>,
     pub json: bool,
     pub repair: bool,
+    /// Everything that is missing or extra, instead of the first of it.
     pub all: bool,
 }
 
-/// The commands by their names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Name {
-    Demo,
-    Simulate,
-    Check,
-    Audit,
-    Health,
-    Replay,
-    Template,
+/// Why a command did not do its work.
+#[derive(Debug)]
+pub enum Error {
+    /// A wrong command line: nothing was started.
+    Usage(String),
+    /// Wrong settings: nothing was started.
+    Settings(Errors),
+    /// Anything else, in one sentence.
+    Failed(String),
 }
 
-impl Name {
-    pub const ALL: [Self; 7] =
-        [Self::Demo, Self::Simulate, Self::Check, Self::Audit, Self::Health, Self::Replay, Self::Template];
-
-    pub fn text(self) -> &'static str {
-        match self {
-            Self::Demo => "demo",
-            Self::Simulate => "simulate",
-            Self::Check => "check",
-            Self::Audit => "audit",
-            Self::Health => "health",
-            Self::Replay => "replay",
-            Self::Template => "template",
-        }
+impl From<Errors> for Error {
+    fn from(errors: Errors) -> Self {
+        Self::Settings(errors)
     }
 }
 
-/// Where `simulate` listens unless told otherwise.
-pub const SIMULATE_LISTEN: &str = "127.0.0.1:8078";
-
-/// Everything that was given, before it is known to which command.
-#[derive(Default)]
-struct Given {
-    name: Option<Name>,
-    help: bool,
-    version: bool,
-    env_file: Option<PathBuf>,
-    demo: Demo,
-    listen: Option<String>,
-    seed: Option<u64>,
-    rate: Option<f64>,
-    audit: Audit,
-    /// Each option that belongs to some commands alone, as it was given.
-    options: Vec<&'static str>,
+/// A command line that was understood.
+#[derive(Debug)]
+pub struct Given {
+    pub command: &'static Command,
+    /// `--env-file`: must exist; otherwise `./.env`, if there is one.
+    pub env_file: Option<PathBuf>,
+    pub help: bool,
+    pub version: bool,
+    /// The word that the command takes.
+    pub word: Option<String>,
+    options: Vec<(&'static str, OsString)>,
 }
 
-/// Parses the arguments behind the program's name.
+impl Given {
+    /// The value of an option, given last; empty for one without a value.
+    fn value(&self, name: &str) -> Option<&OsStr> {
+        self.options.iter().rev().find(|(given, _)| *given == name).map(|(_, value)| value.as_os_str())
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.value(name).is_some()
+    }
+
+    pub fn path(&self, name: &str) -> Option<PathBuf> {
+        self.value(name).map(PathBuf::from)
+    }
+
+    /// The value of an option, judged.
+    ///
+    /// # Errors
+    /// With the option's name before what is wrong.
+    pub fn parsed<T>(&self, name: &str, judge: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, Error> {
+        let Some(value) = self.value(name) else { return Ok(None) };
+        let text = value.to_str().ok_or_else(|| Error::Usage(format!("--{name} must be UTF-8 text")))?;
+        judge(text).map(Some).map_err(|message| Error::Usage(format!("--{name} {message}")))
+    }
+
+    /// An instant (RFC 3339).
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn instant(&self, name: &str) -> Result<Option<Millis>, Error> {
+        self.parsed(name, |text| {
+            let instant = parse_rfc3339(text).filter(|ms| *ms >= 0);
+            instant.ok_or_else(|| "must be a time with its offset (RFC 3339), such as 2026-11-23T10:00:00Z".to_owned())
+        })
+    }
+}
+
+/// Parses the arguments after the program's name. The first command is the one without a name.
 ///
 /// # Errors
 /// One line that says what is wrong and what is right.
-pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, String> {
+pub fn parse(commands: &'static [&'static Command], args: impl IntoIterator<Item = OsString>) -> Result<Given, String> {
     let mut parser = Parser::from_args(args);
-    let mut given = Given::default();
+    let mut given =
+        Given { command: commands[0], env_file: None, help: false, version: false, word: None, options: Vec::new() };
     while let Some(arg) = parser.next().map_err(one_line)? {
         match arg {
             Arg::Short('h') | Arg::Long("help") => given.help = true,
             Arg::Short('V') | Arg::Long("version") => given.version = true,
-            Arg::Value(word) => command_word(&mut given, &word)?,
-            Arg::Long(option) => {
-                let option = option.to_owned();
-                long_option(&mut given, &option, &mut parser)?;
-            }
             Arg::Short(option) => return Err(format!("unknown option '-{}'", option.escape_default())),
+            Arg::Value(word) => take_word(commands, &mut given, &word)?,
+            Arg::Long("env-file") => given.env_file = Some(PathBuf::from(value(&mut parser, "env-file")?)),
+            Arg::Long(name) => {
+                // Before its command is known: an option of one name is the same in all.
+                let all = || commands.iter().flat_map(|command| command.options);
+                let Some(option) = all().find(|option| option.name == name) else {
+                    let names = all().chain(&EVERYWHERE).map(|option| option.name);
+                    let hint = did_you_mean("--", nearest(name, names));
+                    return Err(format!("unknown option '--{}'{hint}", name.escape_debug()));
+                };
+                let text = if option.value == Value::None { OsString::new() } else { value(&mut parser, option.name)? };
+                given.options.push((option.name, text));
+            }
         }
     }
-    request(given)
-}
-
-fn command_word(given: &mut Given, word: &std::ffi::OsStr) -> Result<(), String> {
-    let known = Name::ALL.into_iter().find(|name| word == name.text());
-    match (known, given.name) {
-        (Some(name), None) => {
-            given.name = Some(name);
-            Ok(())
+    let known = |name: &str| given.command.options.iter().any(|option| option.name == name);
+    match given.options.iter().find(|(name, _)| !known(name)) {
+        Some((name, _)) if !given.help && !given.version => {
+            let have = |command: &&&Command| command.options.iter().any(|option| option.name == *name);
+            let names: Vec<String> =
+                commands.iter().filter(have).map(|command| format!("'{}'", command.name)).collect();
+            Err(format!("--{name} belongs to {}", names.join(" and ")))
         }
-        (_, Some(name)) => Err(format!("unexpected argument '{}' behind '{}'", printable(word), name.text())),
-        (None, None) => {
-            let names: Vec<&str> = Name::ALL.iter().map(|name| name.text()).collect();
-            Err(format!("unknown command '{}': the commands are {}", printable(word), names.join(", ")))
-        }
+        _ => Ok(given),
     }
 }
 
-fn long_option(given: &mut Given, option: &str, parser: &mut Parser) -> Result<(), String> {
-    if option == "env-file" {
-        let path = parser.value().map_err(one_line)?;
-        if path.is_empty() {
-            return Err("--env-file needs a path".to_owned());
-        }
-        given.env_file = Some(PathBuf::from(path));
+fn value(parser: &mut Parser, name: &str) -> Result<OsString, String> {
+    let value = parser.value().map_err(one_line)?;
+    if value.is_empty() { Err(format!("--{name} needs a value")) } else { Ok(value) }
+}
+
+fn take_word(commands: &'static [&'static Command], given: &mut Given, word: &OsStr) -> Result<(), String> {
+    let text = word.to_string_lossy();
+    let shown = text.escape_debug();
+    if given.command.name.is_empty() {
+        let names = || commands.iter().map(|command| command.name).filter(|name| !name.is_empty());
+        given.command = commands.iter().find(|command| !text.is_empty() && command.name == text).ok_or_else(|| {
+            let list = || format!("; the commands are {}", names().collect::<Vec<_>>().join(", "));
+            let hint = nearest(&text, names()).map_or_else(list, |name| did_you_mean("", Some(name)));
+            format!("unknown command '{shown}'{hint}")
+        })?;
         return Ok(());
     }
-    let Some((option, _)) = OPTIONS.iter().find(|(name, _)| *name == option) else {
-        return Err(format!("unknown option '--{}'", option.escape_debug()));
-    };
-    given.options.push(option);
-    let mut text = || -> Result<String, String> {
-        let value = parser.value().map_err(one_line)?;
-        value.string().map_err(|_| format!("--{option} needs UTF-8 text"))
-    };
-    match *option {
-        "dir" => {
-            let path = text()?;
-            if path.is_empty() {
-                return Err("--dir needs a path".to_owned());
-            }
-            given.demo.dir = Some(PathBuf::from(path));
-        }
-        "for" => given.demo.run_for = Some(values::seconds(&text()?).map_err(|message| format!("--for {message}"))?),
-        "listen" => given.listen = Some(listen(&text()?)?),
-        "seed" => given.seed = Some(text()?.parse().map_err(|_| "--seed must be a whole number from 0 up")?),
-        "rate" => given.rate = Some(rate(&text()?)?),
-        "from" => given.audit.from = Some(instant("from", &text()?)?),
-        "to" => given.audit.to = Some(instant("to", &text()?)?),
-        "json" => given.audit.json = true,
-        "repair" => given.audit.repair = true,
-        "all" => given.audit.all = true,
-        _ => return Err(format!("unknown option '--{option}'")),
+    if given.command.word.is_empty() || given.word.is_some() {
+        return Err(format!("unexpected argument '{shown}' after '{}'", given.command.name));
     }
+    given.word = Some(text.into_owned());
     Ok(())
 }
 
-/// The options that some commands alone have.
-const OPTIONS: [(&str, &[Name]); 10] = [
-    ("dir", &[Name::Demo]),
-    ("for", &[Name::Demo]),
-    ("listen", &[Name::Simulate]),
-    ("seed", &[Name::Simulate]),
-    ("rate", &[Name::Simulate]),
-    ("from", &[Name::Audit]),
-    ("to", &[Name::Audit]),
-    ("json", &[Name::Check, Name::Audit]),
-    ("repair", &[Name::Audit]),
-    ("all", &[Name::Audit]),
-];
-
-fn request(given: Given) -> Result<Request, String> {
-    if given.help {
-        return Ok(Request::Help(given.name));
-    }
-    if given.version {
-        return Ok(Request::Version);
-    }
-    for option in given.options {
-        let commands = OPTIONS.iter().find(|(name, _)| *name == option).map_or(&[][..], |(_, commands)| commands);
-        if !given.name.is_some_and(|name| commands.contains(&name)) {
-            let names: Vec<String> = commands.iter().map(|name| format!("'{}'", name.text())).collect();
-            return Err(format!("--{option} belongs to {}", names.join(" and ")));
-        }
-    }
-    let command = match given.name {
-        None => Command::Collect,
-        Some(Name::Demo) => Command::Demo(given.demo),
-        Some(Name::Simulate) => Command::Simulate(Simulate {
-            listen: given.listen.unwrap_or_else(|| SIMULATE_LISTEN.to_owned()),
-            seed: given.seed,
-            rate: given.rate,
-        }),
-        Some(Name::Check) => Command::Check { json: given.audit.json },
-        Some(Name::Audit) => {
-            if let (Some(from), Some(to)) = (given.audit.from, given.audit.to)
-                && from >= to
-            {
-                return Err("--from must be before --to".to_owned());
-            }
-            Command::Audit(given.audit)
-        }
-        Some(Name::Health) => Command::Health,
-        Some(Name::Replay) => Command::Replay,
-        Some(Name::Template) => Command::Template,
-    };
-    Ok(Request::Run(Invocation { env_file: given.env_file, command }))
-}
-
-fn listen(text: &str) -> Result<String, String> {
-    let wrong = || "--listen must be HOST:PORT, such as 127.0.0.1:8078 or [::1]:8078".to_owned();
-    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
-    // Port 0, which `host_and_port` refuses, is of use here: the system chooses one.
-    port.bytes().all(|b| b.is_ascii_digit()).then_some(()).ok_or_else(wrong)?;
-    port.parse::<u16>().map_err(|_| wrong())?;
-    address::host_and_port(host).map_err(|_| wrong())?;
-    Ok(text.to_owned())
-}
-
-fn rate(text: &str) -> Result<f64, String> {
-    let rate = text.parse::<f64>().ok().filter(|rate| *rate > 0.0 && *rate <= PER_MINUTE_MAX);
-    rate.ok_or_else(|| format!("--rate must be a number of events a minute, more than 0 and at most {PER_MINUTE_MAX}"))
-}
-
-fn instant(option: &str, text: &str) -> Result<Millis, String> {
-    parse_rfc3339(text).filter(|ms| *ms >= 0).ok_or_else(|| {
-        format!("--{option} must be an instant with its offset (RFC 3339), such as 2026-11-23T10:00:00Z")
-    })
+fn did_you_mean(dashes: &str, name: Option<&str>) -> String {
+    name.map_or_else(String::new, |name| format!("; did you mean '{dashes}{name}'?"))
 }
 
 fn one_line(error: lexopt::Error) -> String {
     error.to_string().escape_debug().to_string().replace("\\'", "'").replace("\\\"", "\"")
 }
 
-fn printable(text: &std::ffi::OsStr) -> String {
-    text.to_string_lossy().escape_debug().to_string()
+/// The help of one command; that of the first one lists them all.
+pub fn help(commands: &[&Command], command: &Command) -> String {
+    let mut usage = String::from("Usage: audiohook-collector");
+    let mut list = String::new();
+    if command.name.is_empty() {
+        usage.push_str(" [COMMAND]");
+        list.push_str("\nCommands:\n");
+        for other in commands.iter().filter(|other| !other.name.is_empty()) {
+            list.push_str(&format!("  {:<10} {}\n", other.name, other.summary));
+        }
+    } else {
+        let word = if command.word.is_empty() { String::new() } else { format!(" {}", command.word) };
+        usage.push_str(&format!(" {}{word}", command.name));
+    }
+    let options = command.options.iter().chain(&EVERYWHERE).map(|option| {
+        let left = format!("--{} {}", option.name, option.value.placeholder());
+        format!("  {:<22} {}\n", left.trim_end(), option.help)
+    });
+    let options: String = options.collect();
+    format!("{}\n\n{usage} [OPTIONS]\n{list}\nOptions:\n{options}", command.about)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::COMMANDS;
 
-    fn parsed(line: &str) -> Result<Request, String> {
-        parse(line.split_ascii_whitespace().map(OsString::from))
+    fn parsed(line: &str) -> Result<Given, String> {
+        parse(&COMMANDS, line.split_ascii_whitespace().map(OsString::from))
     }
 
-    fn command(line: &str) -> Command {
-        match parsed(line) {
-            Ok(Request::Run(invocation)) => invocation.command,
-            other => panic!("{line}: {other:?}"),
+    #[test]
+    fn the_command_its_options_and_the_settings_file_are_found_in_any_order() {
+        for line in ["--env-file x check --json", "check --json --env-file=x", "--json check --env-file x"] {
+            let given = parsed(line).expect(line);
+            assert_eq!((given.command.name, given.has("json")), ("check", true), "{line}");
+            assert_eq!(given.env_file, Some("x".into()));
+        }
+        assert_eq!(parsed("").unwrap().command.name, "");
+        let given = parsed("demo --dir /tmp/x --for 1 --for 2.5").unwrap();
+        assert_eq!(given.path("dir"), Some("/tmp/x".into()));
+        assert_eq!(given.value("for"), Some(OsStr::new("2.5")), "the last one counts");
+        assert_eq!(parsed("help audit").unwrap().word.as_deref(), Some("audit"));
+    }
+
+    #[test]
+    fn every_command_is_described_and_has_help_and_version() {
+        let overview = help(&COMMANDS, COMMANDS[0]);
+        for command in COMMANDS {
+            let text = help(&COMMANDS, command);
+            assert!(text.lines().all(|line| line.chars().count() <= 120), "{text}");
+            assert!(command.name.is_empty() || overview.contains(&format!("\n  {} ", command.name)));
+            assert!(text.contains("Usage: audiohook-collector"));
+            for option in command.options.iter().chain(&EVERYWHERE) {
+                assert!(text.contains(&format!("  --{} ", option.name)), "{}: {}", command.name, option.name);
+            }
+            for option in ["--help", "-h", "--version", "-V"] {
+                let given = parsed(&format!("{} {option}", command.name)).unwrap();
+                assert!(given.help || given.version);
+            }
         }
     }
 
     #[test]
-    fn each_command_is_understood() {
-        assert_eq!(command(""), Command::Collect);
-        assert_eq!(command("health"), Command::Health);
-        assert_eq!(command("replay"), Command::Replay);
-        assert_eq!(command("template"), Command::Template);
-        assert_eq!(command("check --json"), Command::Check { json: true });
-        assert_eq!(
-            command("demo --dir /tmp/x --for 2.5"),
-            Command::Demo(Demo { dir: Some("/tmp/x".into()), run_for: Some(Duration::from_millis(2500)) })
-        );
-        assert_eq!(
-            command("simulate --listen=[::1]:0 --seed 7 --rate 0.5"),
-            Command::Simulate(Simulate { listen: "[::1]:0".into(), seed: Some(7), rate: Some(0.5) })
-        );
-        assert_eq!(
-            command("audit --from 2026-11-23T10:00:00Z --to 2026-11-23T12:00:00+01:00 --repair"),
-            Command::Audit(Audit {
-                from: parse_rfc3339("2026-11-23T10:00:00Z"),
-                to: parse_rfc3339("2026-11-23T11:00:00Z"),
-                json: false,
-                repair: true,
-                all: false,
-            })
-        );
-    }
-
-    #[test]
-    fn the_settings_file_is_named_before_or_behind_the_command() {
-        for line in ["--env-file x check", "check --env-file x", "check --env-file=x"] {
-            assert!(matches!(parsed(line), Ok(Request::Run(i)) if i.env_file == Some("x".into())), "{line}");
+    fn options_of_one_name_are_alike_in_every_command() {
+        let all: Vec<&Opt> = COMMANDS.iter().flat_map(|command| command.options).collect();
+        for one in &all {
+            for other in all.iter().filter(|other| other.name == one.name) {
+                assert_eq!(one.value == Value::None, other.value == Value::None, "{}", one.name);
+            }
         }
     }
 
     #[test]
-    fn help_and_version_are_everywhere() {
-        assert_eq!(parsed("--help"), Ok(Request::Help(None)));
-        assert_eq!(parsed("-V"), Ok(Request::Version));
-        for name in Name::ALL {
-            assert_eq!(parsed(&format!("{} --help", name.text())), Ok(Request::Help(Some(name))));
-            assert_eq!(parsed(&format!("{} --version", name.text())), Ok(Request::Version));
-        }
-    }
-
-    #[test]
-    fn a_wrong_command_line_is_one_line() {
-        for line in [
-            "chek",
-            "check now",
-            "--nope",
-            "-x",
-            "--json",
-            "demo --json",
-            "demo --for",
-            "demo --for 0",
-            "demo --for soon",
-            "health --from 2026-11-23T10:00:00Z",
-            "simulate --listen 8078",
-            "simulate --listen localhost:99999",
-            "simulate --listen :80",
-            "simulate --seed -1",
-            "simulate --rate 0",
-            "simulate --rate NaN",
-            "simulate --rate 60001",
-            "audit --from yesterday",
-            "audit --from 2026-11-23T10:00:00",
-            "audit --from 2026-11-23T10:00:00Z --to 2026-11-23T10:00:00Z",
-            "check --json=yes",
-            "--env-file",
+    fn a_misspelt_command_or_option_names_the_nearest() {
+        for (line, expected) in [
+            ("chek", "unknown command 'chek'; did you mean 'check'?"),
+            ("check --jsno", "unknown option '--jsno'; did you mean '--json'?"),
+            ("--vresion", "unknown option '--vresion'; did you mean '--version'?"),
+            ("demo --json", "--json belongs to"),
+            ("check now", "unexpected argument 'now' after 'check'"),
+            ("nothing-like-it", "unknown command 'nothing-like-it'; the commands are "),
+            ("--nothing-like-it", "unknown option '--nothing-like-it'"),
+            ("-x", "unknown option '-x'"),
+            ("--env-file", "missing argument for option '--env-file'"),
+            ("--env-file=", "--env-file needs a value"),
+            ("check --json=yes", "unexpected argument for option '--json'"),
         ] {
             let message = parsed(line).expect_err(line);
-            assert!(!message.is_empty() && message.lines().count() == 1, "{line}: {message}");
+            assert!(message.starts_with(expected) && message.lines().count() == 1, "{line}: {message}");
         }
     }
 }

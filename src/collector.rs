@@ -12,11 +12,11 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, after, bounded, sele
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::genesys::{session, topics};
+use crate::genesys::session;
 use crate::http::Bound;
 use crate::message::Address;
 use crate::net::Dialer;
-use crate::output::Lock;
+use crate::output::{Lock, regular};
 use crate::signals::Signal;
 use crate::status::Status;
 use crate::writer::{Begin, Inbox, Writer};
@@ -78,8 +78,13 @@ impl Collector {
     fn start(config: Config, bound: Option<Bound>) -> Result<Self, Fault> {
         let clock = Clock::system();
         let config = Arc::new(config);
-        let status = Arc::new(Status::new(clock.clone(), config.elastic.is_some()));
-        topics::read_file(&config.genesys.topics_file, config.genesys.topics_file_named).map_err(Fault::Setting)?;
+        let status = Arc::new(Status::new(clock.clone(), config.elastic.is_some()).named(&config.instance));
+        regular::check_replaceable(&config.output.state_file).map_err(|error| {
+            Fault::Setting(format!(
+                "STATE_FILE={}: can be neither replaced nor written: {error}",
+                config.output.state_file.display()
+            ))
+        })?;
         let dialer = Dialer::new(&config.network).map_err(|error| Fault::Setting(error.to_string()))?;
         let dialer = Arc::new(dialer);
         let (news_in, news) = bounded(NEWS_MAX);
@@ -99,10 +104,12 @@ impl Collector {
         let (reopen, reopened) = bounded(1);
         let (frames_in, frames) = bounded(BATCHES_MAX);
         let (pages_in, pages) = bounded(PAGES_MAX);
-        let (ended_in, ended) = bounded(3);
+        let (ended_in, ended) = bounded(4);
         let refused = |stage: &str, error| Fault::Other(format!("cannot start the {stage} thread: {error}"));
 
-        writer.fill_cluster().map_err(Fault::Other)?;
+        if let Some(thread) = writer.start_indexer().map_err(Fault::Other)? {
+            watch("indexer", thread, ended_in.clone()).map_err(|e| refused("indexer", e))?;
+        }
         let inbox = Inbox { frames, session: pages, reopen: reopened, stop: stopped.clone() };
         let handle = thread::spawn("writer", move || writer.run(inbox)).map_err(|e| refused("writer", e))?;
         watch("writer", handle, ended_in.clone()).map_err(|e| refused("writer", e))?;

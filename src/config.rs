@@ -1,30 +1,34 @@
 //! The settings, read once into a plain validated value.
 //!
-//! Deals with: every name in the README's table, its default, its limits and what is wrong with a bad value; all faults
-//! are reported together. Must never: be read again while the program runs, or show a secret's value.
+//! Each is a row in `table.rs`; all errors are reported together. Must never: be read again while the program runs, or
+//! show a secret's value.
 
 pub mod address;
 mod authorization;
 pub mod env_file;
-mod faults;
-mod files;
+mod errors;
+pub mod files;
 mod load;
 mod reader;
 mod region;
-mod settings;
+pub mod table;
+pub mod topics_file;
 pub mod values;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use faults::{Fault, Faults};
-pub use load::{Need, is_asked_for, load_http};
+pub use errors::{Errors, SettingError};
+pub use load::{Need, is_set, load_http};
+pub use reader::Environment;
 
 use crate::secret::Secret;
 
 /// Everything that can be set. Made by [`Config::load`]; tests make their own.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// What this collector is called where there are several.
+    pub instance: String,
     pub genesys: Genesys,
     pub catch_up: CatchUp,
     pub output: Output,
@@ -34,6 +38,8 @@ pub struct Config {
     pub http: Http,
     pub reconnect: Reconnect,
     pub network: Network,
+    /// What is allowed and may still be a mistake; for the log, once the program starts.
+    pub notices: Vec<String>,
 }
 
 /// Who to log in as, and where.
@@ -49,11 +55,11 @@ pub struct Genesys {
     pub api_url: String,
     pub delivery: Delivery,
     pub topics_file: PathBuf,
-    /// Whether TOPICS_FILE was set to something else than its default: then its absence is a fault.
-    pub topics_file_named: bool,
+    /// What the file lists; `None`: there is no file, and every AudioHook definition is collected.
+    pub topics: Option<Vec<String>>,
 }
 
-/// Which of the two ways events come.
+/// Which way events come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
     /// Both, whichever works.
@@ -118,6 +124,8 @@ pub struct Elastic {
     pub ca_file: Option<PathBuf>,
     /// Whether the index template is put where it is absent.
     pub setup: bool,
+    /// How long documents are kept; `None`: the collector sets no lifecycle.
+    pub retention: Option<Duration>,
     /// Bytes of backups kept beyond BACKUP_COUNT.
     pub backlog_max: u64,
 }

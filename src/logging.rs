@@ -5,8 +5,8 @@
 //! `<7>`). With CONSOLE_OUTPUT=false nothing goes to standard output; errors still go to standard error.
 //!
 //! Must never: pass on a line of another crate (they print requests and frames, and so secrets), break a line in two,
-//! or make a thread wait for a terminal, a pipe or a journal that does not take lines: a thread of its own writes them,
-//! and what it cannot take is dropped and counted.
+//! or make a thread wait for a slow terminal, pipe or journal: a thread of its own writes the lines, and what it cannot
+//! write in time is dropped and counted.
 
 mod line;
 mod rate;
@@ -34,7 +34,7 @@ const FLUSH_TIME: Duration = Duration::from_secs(1);
 /// The crate whose lines are passed on.
 const OWN_TARGET: &str = "audiohook_collector";
 
-/// Starts the log for the whole program, and has panics told in it. Keep the guard until the end: when it goes, the last
+/// Starts the log for the whole program, panics included. Keep the guard until the end: when it goes, the last
 /// lines are written.
 ///
 /// # Errors
@@ -57,7 +57,7 @@ pub fn start_beside_output(settings: &LogSettings, clock: Clock) -> io::Result<F
 }
 
 /// What a line of an error on standard error begins with: the journal's priority where that is the journal, else nothing.
-/// For what is said before the log runs.
+/// For what is printed before the log runs.
 pub fn error_mark() -> &'static str {
     if Sink::stderr().is_journal() { line::priority(log::Level::Error) } else { "" }
 }
@@ -118,17 +118,17 @@ impl Log for Logger {
             }
             Err(TrySendError::Disconnected(_)) => {}
         }
-        self.tell_dropped(now);
+        self.log_dropped(now);
     }
 
     fn flush(&self) {
-        self.tell_dropped(self.clock.wall());
+        self.log_dropped(self.clock.wall());
     }
 }
 
 impl Logger {
-    /// Says how many lines were lost, as soon as there is room to say it.
-    fn tell_dropped(&self, now: i64) {
+    /// Logs how many lines were lost, as soon as there is room.
+    fn log_dropped(&self, now: i64) {
         if self.dropped.load(Ordering::Relaxed) == 0 || self.lines.is_full() {
             return;
         }
@@ -136,7 +136,7 @@ impl Logger {
         if count == 0 {
             return;
         }
-        let message = format!("{count} log lines were dropped: standard output does not take them fast enough");
+        let message = format!("{count} log lines were dropped: standard output is too slow");
         let line = line::format(
             self.format,
             self.prefix,
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sink_that_takes_nothing_delays_nobody_and_the_loss_is_told() {
+    fn a_slow_sink_delays_nobody_and_the_loss_is_logged() {
         let (lines, inbox) = bounded(2);
         let logger = Logger {
             level: LevelFilter::Info,

@@ -10,6 +10,7 @@ mod lines;
 mod lock;
 pub mod owner;
 pub mod records;
+pub mod regular;
 #[cfg(test)]
 mod tests;
 
@@ -199,10 +200,8 @@ impl OutputFile {
             self.dirty = false;
             self.synced = self.len;
         }
-        if let Some(folder) = &self.new_in {
-            folder.sync_all()?;
-            self.new_in = None;
-        }
+        regular::sync_opened(&self.path, &self.new_in)?;
+        self.new_in = None;
         self.sync_failed = false;
         Ok(())
     }
@@ -306,11 +305,11 @@ impl OutputFile {
     }
 
     fn reopen(&mut self) -> io::Result<()> {
-        let file = OpenOptions::new().read(true).append(true).create(true).mode(MODE).open(&self.path)?;
+        let file = regular::open(OpenOptions::new().read(true).append(true).create(true).mode(MODE), &self.path)?;
         take_for_ourselves(&file)?;
         self.len = file.metadata()?.len();
         self.looked = self.len;
-        self.new_in = Some(File::open(backups::folder(&self.path))?);
+        self.new_in = regular::open_folder(&self.path)?;
         self.file = Some(file);
         Ok(())
     }

@@ -1,10 +1,11 @@
-//! A text that cannot be printed by accident.
+//! A text that cannot be printed by accident, and the mask over what others repeat of it.
 //!
-//! Deals with: the client's secret, tokens, channel ids, passwords. Must never: show what it holds through `Debug`,
-//! `Display` or `Serialize`.
+//! Must never: show a secret through `Debug`, `Display` or `Serialize`.
 
 use std::borrow::Cow;
 use std::fmt;
+
+use data_encoding::{BASE64, BASE64URL_NOPAD};
 
 /// A secret text: its only way out is [`Secret::expose`].
 #[derive(Clone, PartialEq, Eq)]
@@ -36,9 +37,63 @@ pub fn mask(text: &str) -> String {
     format!("…{}", text.chars().skip(count - 4).collect::<String>())
 }
 
-/// The text with this secret masked wherever it stands.
+/// The text with this secret masked wherever it stands: plain, in Base64, percent-encoded or as a JSON text. Of a whole
+/// `Authorization` header, the token is the secret; of Basic credentials, the password too.
 pub fn hide<'t>(text: &'t str, secret: &str) -> Cow<'t, str> {
-    if secret.is_empty() || !text.contains(secret) { text.into() } else { text.replace(secret, &mask(secret)).into() }
+    let mut text = Cow::Borrowed(text);
+    for part in parts(secret) {
+        if text.contains(&part) {
+            text = text.replace(&part, &mask(&part)).into();
+        }
+        for form in forms(&part) {
+            if text.contains(&form) {
+                text = text.replace(&form, "…").into();
+            }
+        }
+    }
+    text
+}
+
+/// The secret itself, and what is secret in it, the longest first.
+fn parts(secret: &str) -> Vec<String> {
+    let (scheme, token) = secret.split_once(' ').unwrap_or(("", secret));
+    let token = if matches!(scheme, "Basic" | "Bearer" | "ApiKey") { token } else { secret };
+    let mut parts = vec![token.to_owned()];
+    let decoded = BASE64.decode(token.as_bytes()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    // `user:password` or, of an API key, `id:key`.
+    if let Some(pair) = decoded.filter(|_| matches!(scheme, "Basic" | "ApiKey")) {
+        let password = pair.split_once(':').map(|(_, password)| password.to_owned());
+        parts.push(pair);
+        parts.extend(password);
+    }
+    parts.retain(|part| !part.is_empty());
+    parts
+}
+
+/// How a text is written where it is not written as it is.
+fn forms(text: &str) -> Vec<String> {
+    let bytes = text.as_bytes();
+    let encoded = |lower: bool, keep: fn(u8) -> bool| -> String {
+        let digits = |byte: u8| if lower { format!("%{byte:02x}") } else { format!("%{byte:02X}") };
+        bytes.iter().map(|byte| if keep(*byte) { char::from(*byte).to_string() } else { digits(*byte) }).collect()
+    };
+    let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let json = serde_json::to_string(text).unwrap_or_default();
+    let json = json.trim_matches('"');
+    let mut forms = vec![
+        BASE64.encode(bytes).trim_end_matches('=').to_owned(),
+        BASE64URL_NOPAD.encode(bytes),
+        encoded(false, unreserved),
+        encoded(true, unreserved),
+        encoded(false, |_| false),
+        json.to_owned(),
+        json.replace('/', "\\/"),
+    ];
+    let escaped: Vec<String> =
+        forms.iter().filter(|form| form.contains('/')).map(|form| form.replace('/', "\\/")).collect();
+    forms.extend(escaped);
+    forms.retain(|form| !form.is_empty() && form != text);
+    forms
 }
 
 impl fmt::Debug for Secret {
@@ -57,5 +112,30 @@ mod tests {
         assert_eq!(format!("{secret:?}"), "[secret]");
         assert_eq!(secret.masked(), "…ter2");
         assert_eq!(Secret::new("short").masked(), "…");
+    }
+
+    #[test]
+    fn what_others_repeat_of_a_secret_is_masked_in_every_form() {
+        let secret = "p/ss w\"rd+1234";
+        let header = format!("Basic {}", BASE64.encode(format!("user:{secret}").as_bytes()));
+        let repeated = [
+            secret.to_owned(),
+            header.clone(),
+            header.replace('/', "\\/"),
+            format!("user:{secret}"),
+            BASE64.encode(secret.as_bytes()),
+            "p%2Fss%20w%22rd%2B1234".to_owned(),
+            "p%2fss%20w%22rd%2b1234".to_owned(),
+            "{\"is\":\"p/ss w\\\"rd+1234\"}".to_owned(),
+        ];
+        for text in repeated {
+            let masked = hide(&text, &header).into_owned();
+            for part in ["ss w", "ss%20w", &header[6..], &header[6..20], "c3Mgd"] {
+                assert!(!masked.contains(part), "{text} became {masked}");
+            }
+        }
+        assert_eq!(hide("token abc-def-ghi-1234 here", "Bearer abc-def-ghi-1234"), "token …1234 here");
+        assert_eq!(hide("nothing here", "secret"), "nothing here");
+        assert_eq!(hide("nothing here", ""), "nothing here");
     }
 }

@@ -1,11 +1,11 @@
 //! A simulated Genesys Cloud: login, REST API and streaming on one loopback port, told apart by path.
 //!
-//! It is a test double of the public service as its API reference describes it: OAuth client credentials
-//! (`/oauth/token`), operational events (`/api/v2/usage/events/…`), notifications (`/api/v2/notifications/…`) and the
-//! channels' WebSockets (`/channels/{id}`). The commands `simulate` and `demo` stand on it, and every test: those switch
-//! faults on through [`Faults`].
+//! It stands in for the public service as its API reference describes it: OAuth client credentials (`/oauth/token`),
+//! operational events (`/api/v2/usage/events/…`), notifications (`/api/v2/notifications/…`) and the channels' WebSockets
+//! (`/channels/{id}`). The commands `simulate` and `demo` and the tests use it; tests switch faults on through
+//! [`Faults`]. Of the collector it uses the texts of instants and the one way to start a thread.
 //!
-//! Must never: be known to the collector, which meets it as it meets the real service; be more lenient than that.
+//! Must never be known to the collector, which meets it as it meets the real service; nor be more lenient than that.
 
 mod api;
 mod channels;
@@ -13,9 +13,9 @@ mod command;
 mod definitions;
 mod event;
 mod fault;
+mod faults;
 pub mod frame;
 mod generator;
-mod handle;
 mod history;
 mod http;
 mod outbox;
@@ -26,12 +26,9 @@ mod stream;
 mod tokens;
 mod topics;
 mod view;
-mod wire;
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::os::unix::net::UnixStream;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -41,15 +38,15 @@ use crossbeam_channel::{Sender, bounded};
 pub use command::command;
 pub use definitions::Definition;
 pub use event::{Event, SocketTime, content_key};
-pub use fault::{Action, Call, Custom, Knobs, Service};
+pub use fault::{Action, Call, Handler, Knobs, Service};
+pub use faults::Faults;
 pub use generator::{PER_MINUTE_MAX, Pace};
-pub use handle::Faults;
 pub use http::{Answer, Request, http_date};
 pub use state::Route;
 pub use tokens::Client;
 pub use view::{Seen, View};
 
-use crate::clock::{Clock, Millis};
+use crate::clock::Millis;
 use state::{Shared, State};
 
 /// How long stopping waits for the connections' threads.
@@ -63,7 +60,6 @@ pub struct Options {
     pub host: Option<String>,
     /// Who may log in.
     pub clients: Vec<Client>,
-    pub clock: Clock,
     /// What the generated events follow from.
     pub seed: u64,
     /// Its certificate and key: https and wss.
@@ -74,7 +70,7 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// Any free port on 127.0.0.1, one client, the machine's clock, no TLS.
+    /// Any free port on 127.0.0.1, one client, no TLS.
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:0".to_owned(),
@@ -83,7 +79,6 @@ impl Default for Options {
                 id: "6a1d3c7e-0b52-4f7c-9e1b-2f6f6d1b7a10".to_owned(),
                 secret: "simulated-secret-5Jr8sQ2xWvT0".to_owned(),
             }],
-            clock: Clock::system(),
             seed: 1,
             tls: None,
             knobs: Knobs::default(),
@@ -104,13 +99,19 @@ pub struct Issued {
     pub key: String,
 }
 
+impl From<&event::Stored> for Issued {
+    fn from(stored: &event::Stored) -> Self {
+        let definition = stored.template.event.definition.clone();
+        Self { number: stored.number, definition, time_ms: stored.time_ms, key: stored.key() }
+    }
+}
+
 /// The running service. Dropping it ends every connection and frees the port.
 pub struct Simulator {
     shared: Arc<Shared>,
     address: SocketAddr,
-    /// Dropping it ends the accepting thread.
-    accepting: Option<(UnixStream, JoinHandle<()>)>,
-    /// Dropping it ends the generator.
+    accepting: Option<JoinHandle<()>>,
+    /// Dropping the sender ends the generator.
     generating: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
@@ -122,32 +123,23 @@ impl Simulator {
     pub fn start(options: Options) -> io::Result<Self> {
         let listener = TcpListener::bind(&options.listen)
             .map_err(|e| io::Error::new(e.kind(), format!("cannot listen on {}: {e}", options.listen)))?;
-        let address = listener.local_addr()?;
-        let host = options.host.unwrap_or_else(|| match address {
-            _ if address.ip().is_unspecified() => "127.0.0.1".to_owned(),
-            SocketAddr::V4(v4) => v4.ip().to_string(),
-            SocketAddr::V6(v6) => format!("[{}]", v6.ip()),
-        });
+        let address = reachable(listener.local_addr()?);
+        let authority = match options.host {
+            Some(host) => format!("{host}:{}", address.port()),
+            None => address.to_string(),
+        };
         let tls = options.tls.map(native_tls::TlsAcceptor::new).transpose();
         let tls = tls.map_err(|e| io::Error::other(format!("cannot use the server's certificate: {e}")))?;
         let state = State {
             tokens: tokens::Tokens::new(options.clients),
-            channels: channels::Channels::default(),
-            definitions: definitions::Definitions::catalogue(),
-            history: history::History::default(),
-            faults: fault::Faults::new(options.knobs),
-            counts: view::Counts::default(),
-            number: 0,
+            definitions: definitions::catalogue(),
+            knobs: options.knobs,
             issued: options.keep_issued.then(Vec::new),
-            stopped: false,
-            connections: HashMap::new(),
-            connections_made: 0,
+            ..State::default()
         };
-        let authority = format!("{host}:{}", address.port());
-        let shared = Shared::new(state, options.clock, options.seed, authority, tls);
-        let (ours, theirs) = UnixStream::pair()?;
-        let accepting = server::accept(shared.clone(), listener, theirs)?;
-        Ok(Self { shared, address, accepting: Some((ours, accepting)), generating: None })
+        let shared = Arc::new(Shared::new(state, options.seed, authority, tls));
+        let accepting = server::accept(shared.clone(), listener)?;
+        Ok(Self { shared, address, accepting: Some(accepting), generating: None })
     }
 
     /// `http://HOST:PORT`, or https: login and API alike.
@@ -156,7 +148,7 @@ impl Simulator {
         format!("{scheme}://{}", self.shared.authority)
     }
 
-    /// Where it listens.
+    /// Where it is reached.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -173,17 +165,13 @@ impl Simulator {
 
     /// Issues one event on the ways that `route` names.
     pub fn issue_by(&self, event: Event, route: Route) -> Issued {
-        let definition = event.definition.clone();
-        let time_ms = event.time_ms.unwrap_or_default();
-        let number = self.shared.issue_template(self.shared.template(event, false), &[None], route);
-        let issued = self.shared.lock().issued.as_ref().and_then(|all| all.get(number as usize - 1).map(issued));
-        issued.unwrap_or(Issued { number, definition, time_ms, key: String::new() })
+        Issued::from(&self.shared.issue(self.shared.template(event), &[None], route)[0])
     }
 
     /// Issues many events of one template at these times: cheap in memory, and fast. Gives the first one's number.
     pub fn issue_many(&self, event: Event, times: &[Millis], route: Route) -> u32 {
         let times: Vec<Option<Millis>> = times.iter().copied().map(Some).collect();
-        self.shared.issue_template(self.shared.template(event, true), &times, route)
+        self.shared.issue(self.shared.template(event), &times, route).first().map_or(0, |first| first.number)
     }
 
     /// Sends events that were issued before on the sockets, once more or for the first time, in this order.
@@ -193,22 +181,25 @@ impl Simulator {
 
     /// Everything issued so far, in its order. Empty when it is not kept.
     pub fn issued(&self) -> Vec<Issued> {
-        self.shared.lock().issued.as_ref().map(|all| all.iter().map(issued).collect()).unwrap_or_default()
+        self.shared.lock().issued.iter().flatten().map(Issued::from).collect()
     }
 
     /// Adds a definition, or replaces the one with its id.
     pub fn define(&self, definition: Definition) {
-        self.shared.change(|state| state.definitions.add(definition));
+        self.shared.change(|state| {
+            state.gone.remove(&definition.id);
+            state.definitions.insert(definition.id.clone(), definition);
+        });
     }
 
     /// Takes a definition away; its events stay in the history.
     pub fn undefine(&self, id: &str) {
-        self.shared.change(|state| state.definitions.remove(id));
+        self.shared.change(|state| state.gone.insert(id.to_owned()));
     }
 
     /// Milliseconds since 1970 by the service's clock.
     pub fn now(&self) -> Millis {
-        self.shared.service_now(&self.shared.lock())
+        self.shared.lock().now()
     }
 
     /// A look at what the service has seen.
@@ -232,19 +223,17 @@ impl Simulator {
     /// When the system refuses a thread.
     pub fn generate(&mut self, pace: Pace) -> io::Result<()> {
         let (stop, stopped) = bounded::<()>(0);
-        let thread = generator::start(self.shared.clone(), pace, stopped)?;
-        self.generating = Some((stop, thread));
+        self.generating = Some((stop, generator::start(self.shared.clone(), pace, stopped)?));
         Ok(())
     }
 }
 
-fn issued(stored: &event::Stored) -> Issued {
-    Issued {
-        number: stored.number,
-        definition: stored.template.event.definition.clone(),
-        time_ms: stored.time_ms,
-        key: stored.key(),
+/// Where this machine reaches a server that listens there.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(Ipv4Addr::LOCALHOST.into());
     }
+    address
 }
 
 impl Drop for Simulator {
@@ -254,8 +243,9 @@ impl Drop for Simulator {
             let _ = thread.join();
         }
         self.shared.stop();
-        if let Some((stop, thread)) = self.accepting.take() {
-            drop(stop);
+        // The accepting thread notices the stop at the next connection.
+        let woken = TcpStream::connect_timeout(&self.address, STOP_LIMIT).is_ok();
+        if let Some(thread) = self.accepting.take().filter(|_| woken) {
             let _ = thread.join();
         }
         self.shared.wait(STOP_LIMIT, |state| state.connections.is_empty().then_some(()));

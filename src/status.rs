@@ -1,6 +1,6 @@
-//! What the threads publish of themselves, and what `/health` and `/metrics` read.
+//! What the threads publish about themselves, and what `/health` and `/metrics` read: counters, reasons, heartbeats, the
+//! newest events.
 //!
-//! Deals with: counters, the reasons for a health that is not `healthy`, each thread's heartbeat, the newest events.
 //! Must never: make a publisher wait; every lock here is held for a copy, never over a send, a write or a request.
 
 mod beat;
@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use serde::Serialize;
 
 pub use beat::{Beat, Beats, STALLED_AFTER, Stalled};
-pub use reason::{Code, Problem, Reason, Severity};
+pub use reason::{CONSEQUENCES, Code, Problem, Reason, Severity};
 use reasons::Reasons;
 pub use recent::{RECENT_MAX, Recent, is_full};
 
@@ -48,6 +48,13 @@ impl Default for Gauge {
 impl Gauge {
     pub fn set(&self, value: i64) {
         self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// Adds to a value that is set.
+    pub fn add(&self, n: i64) {
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |value| {
+            (value != i64::MIN).then(|| value.saturating_add(n))
+        });
     }
 
     pub fn get(&self) -> Option<i64> {
@@ -115,11 +122,13 @@ pub struct Status {
     pub recent: Recent,
     clock: Clock,
     started: Millis,
+    /// INSTANCE_NAME: what tells this collector from others on the page, in `/health` and in the metrics.
+    pub instance: String,
     elastic_on: bool,
     session: Mutex<SessionView>,
     elastic: Mutex<ElasticView>,
     reasons: Mutex<Reasons>,
-    stalled_told: AtomicBool,
+    stalled_logged: AtomicBool,
 }
 
 impl Status {
@@ -130,14 +139,15 @@ impl Status {
             beats: Beats::new(clock.clone()),
             recent: Recent::default(),
             started: clock.wall(),
+            instance: String::new(),
             elastic_on,
             session: Mutex::default(),
             elastic: Mutex::default(),
             reasons: Mutex::default(),
-            stalled_told: AtomicBool::new(false),
+            stalled_logged: AtomicBool::new(false),
             clock,
         };
-        // What it means for the events, the session says.
+        // The session adds what it means for the events.
         status.raise(
             Code::Starting,
             Problem::new("the collector is starting and not subscribed yet", "Wait a few seconds."),
@@ -145,27 +155,31 @@ impl Status {
         status
     }
 
+    /// The same, for the instance of this name.
+    #[must_use]
+    pub fn named(self, instance: impl Into<String>) -> Self {
+        Self { instance: instance.into(), ..self }
+    }
+
     /// Reports a problem. The first time it is logged; while it lasts, a new text replaces the old one and `since` stays.
     /// A code that is raised and cleared again and again is logged a few times a minute, and counted.
     pub fn raise(&self, code: Code, problem: impl Into<Problem>) {
         let problem = problem.into();
-        let Problem { what, cure } = problem.clone();
-        let logged = lock(&self.reasons).raise(code, problem, self.clock.wall(), self.clock.now());
-        let Some(unlogged) = logged else { return };
-        let often = if unlogged > 0 { format!(" (raised {unlogged} times more)") } else { String::new() };
-        let level = match code.severity() {
-            Severity::Unhealthy => log::Level::Error,
-            Severity::Degraded if code == Code::Starting => log::Level::Debug,
-            Severity::Degraded => log::Level::Warn,
-        };
-        let (name, severity) = (code.name(), code.severity().name());
-        log::log!(level, code = name, severity = severity, cure = cure.as_str(); "{name}: {what}{often}");
+        let logged = lock(&self.reasons).raise(code, problem.clone(), self.clock.wall(), self.clock.now());
+        if let Some(left_out) = logged {
+            log_raised(code, &problem, left_out);
+        }
     }
 
-    /// Says that it is over; logged if its beginning was.
+    /// Says that a problem is gone; logged if its beginning was.
     pub fn clear(&self, code: Code) {
-        if lock(&self.reasons).clear(code) {
-            log::info!(code = code.name(); "resolved: {}", code.name());
+        let (since, is_derived) = {
+            let mut reasons = lock(&self.reasons);
+            (reasons.clear(code), code.is_derived(&reasons.codes()))
+        };
+        // A start that ends because its cause is known by now is not ready.
+        if let Some(since) = since.filter(|_| !is_derived) {
+            log_resolved(code, self.clock.wall() - since);
         }
     }
 
@@ -173,30 +187,28 @@ impl Status {
         lock(&self.reasons).is_raised(code)
     }
 
-    /// Logs that a thread stands still, and that it moves again: whoever looks says it, for that thread cannot.
-    fn tell_stalled(&self, stalled: Option<&Stalled>) {
-        if self.stalled_told.swap(stalled.is_some(), Ordering::Relaxed) == stalled.is_some() {
-            return;
-        }
-        match stalled {
-            Some(stalled) => log::error!("{}: {}", Code::Stalled.name(), stalled_problem(stalled).what),
-            None => log::info!("resolved: {}", Code::Stalled.name()),
-        }
-    }
-
-    /// Everything that is wrong now: what was raised, and what the heartbeats show.
+    /// Everything that is wrong now, root causes alone: what was raised, and what the heartbeats show.
     pub fn reasons(&self) -> Vec<Reason> {
         let mut reasons = lock(&self.reasons).all();
-        let stalled = self.beats.stalled();
-        self.tell_stalled(stalled.as_ref());
-        if let Some(stalled) = stalled {
-            reasons.push(Reason {
-                code: Code::Stalled,
-                since: self.clock.wall() - stalled.for_ms,
-                problem: stalled_problem(&stalled),
-            });
+        if let Some(stalled) = self.look_for_stalled() {
+            let since = self.clock.wall() - stalled.for_ms;
+            reasons.push(Reason { code: Code::Stalled, since, problem: stalled_problem(&stalled) });
         }
+        let raised: Vec<Code> = reasons.iter().map(|reason| reason.code).collect();
+        reasons.retain(|reason| !reason.code.is_derived(&raised));
         reasons
+    }
+
+    /// A stalled thread cannot log that it is: whoever looks does.
+    fn look_for_stalled(&self) -> Option<Stalled> {
+        let stalled = self.beats.stalled();
+        let was_logged = self.stalled_logged.swap(stalled.is_some(), Ordering::Relaxed);
+        match &stalled {
+            Some(stalled) if !was_logged => log_raised(Code::Stalled, &stalled_problem(stalled), 0),
+            None if was_logged => log::info!(code = Code::Stalled.name(); "resolved: {}", Code::Stalled.name()),
+            _ => {}
+        }
+        stalled
     }
 
     pub fn session(&self) -> SessionView {
@@ -245,6 +257,7 @@ impl Status {
                 dead: c.elastic_dead.get(),
                 dropped: c.elastic_dropped.get(),
             }),
+            instance: self.instance.clone(),
             version: env!("CARGO_PKG_VERSION"),
         }
     }
@@ -262,6 +275,35 @@ impl Status {
     /// Whether events can come: subscribed, or living on the history.
     pub fn ready(&self) -> bool {
         lock(&self.session).ready
+    }
+}
+
+fn log_raised(code: Code, problem: &Problem, left_out: u32) {
+    let level = match code.severity() {
+        Severity::Unhealthy => log::Level::Error,
+        Severity::Degraded if code == Code::Starting => log::Level::Debug,
+        Severity::Degraded => log::Level::Warn,
+    };
+    let (name, severity, cure) = (code.name(), code.severity().name(), problem.cure.as_str());
+    let often = if left_out > 0 { format!(" (raised {left_out} times more)") } else { String::new() };
+    let message = format!("{name}: {}{often}", problem.what);
+    match problem.correlation_id.as_deref() {
+        Some(id) => log::log!(level, code = name, severity = severity, cure = cure, correlation_id = id; "{message}"),
+        None => log::log!(level, code = name, severity = severity, cure = cure; "{message}"),
+    }
+}
+
+fn log_resolved(code: Code, lasted_ms: i64) {
+    let (name, severity) = (code.name(), code.severity().name());
+    let lasted = match lasted_ms / 1000 {
+        seconds @ ..=119 => format!("{} s", seconds.max(0)),
+        seconds @ ..=7199 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3600),
+    };
+    if code == Code::Starting {
+        log::info!(code = name, severity = severity; "ready: collecting");
+    } else {
+        log::info!(code = name, severity = severity; "resolved: {name} (lasted {lasted})");
     }
 }
 
@@ -298,6 +340,7 @@ pub struct Health {
     pub reasons: Vec<reason::Shown>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub elastic: Option<ElasticHealth>,
+    pub instance: String,
     pub version: &'static str,
 }
 

@@ -21,7 +21,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, after, nev
 
 use crate::clock::{Clock, Millis};
 use crate::config::Config;
-use crate::elastic::Sink;
+use crate::elastic::{FileIdentity, IndexerHandle};
 use crate::event::Definitions;
 use crate::logging::Rate;
 use crate::message::{Batch, Purpose, SessionEvent, WriterCommand};
@@ -87,7 +87,9 @@ pub struct Writer {
     /// Whether it was logged that frames cannot be quarantined.
     quarantine_failed: bool,
     intake: Intake,
-    sink: Option<Sink>,
+    indexer: Option<IndexerHandle>,
+    /// The file of the cursor for which the backups were trimmed last.
+    trimmed_at: Option<FileIdentity>,
     /// When the cursor was last kept.
     cursor_kept: Instant,
     log_rate: Rate,
@@ -104,7 +106,6 @@ impl Writer {
         self.load()?;
         self.send(SessionEvent::Loaded);
         let (mut frames, mut session) = (inbox.frames.clone(), inbox.session.clone());
-        let answers = self.sink.as_ref().map_or_else(never, |sink| sink.answers().clone());
         loop {
             self.beat.waiting();
             let idle = after(self.idle_for());
@@ -121,9 +122,6 @@ impl Writer {
                     }
                     Err(_) => session = never(),
                 },
-                recv(answers) -> answer => if let (Ok(answer), Some(sink)) = (answer, &mut self.sink) {
-                    sink.answer(answer);
-                },
                 recv(inbox.reopen) -> _ => {
                     self.beat.busy();
                     self.look();
@@ -135,9 +133,6 @@ impl Writer {
             self.gather(&frames);
             self.flush(&inbox.stop)?;
             self.deliver();
-            if let Some(sink) = &mut self.sink {
-                sink.step();
-            }
             if self.clock.now() - self.ticked >= TICK {
                 self.tick();
                 self.lock.look()?;
@@ -149,9 +144,7 @@ impl Writer {
     /// How long there is nothing to do if nothing comes.
     fn idle_for(&self) -> Duration {
         let now = self.clock.now();
-        let tick = TICK.saturating_sub(now - self.ticked);
-        let sink = self.sink.as_ref().and_then(Sink::wake_at);
-        sink.map_or(tick, |at| at.saturating_duration_since(now).min(tick))
+        TICK.saturating_sub(now - self.ticked)
     }
 
     /// Takes what has gathered in the inbox, without waiting for more.
@@ -269,11 +262,12 @@ impl Writer {
         self.look();
         self.log_suppressed(self.ticked);
         self.publish_index();
-        let cursor = self.sink.as_ref().and_then(Sink::cursor);
-        let cursor_moved = cursor.is_some() && cursor != self.state.cursor;
+        let progress = self.indexer.as_ref().and_then(IndexerHandle::progress);
+        let cursor_moved = progress.is_some() && progress != self.state.cursor;
         if self.state_dirty || (cursor_moved && self.ticked - self.cursor_kept >= CURSOR_KEPT_EVERY) {
             self.save_state();
         }
+        self.trim();
         if self.unreadable_last.is_some_and(|last| self.ticked - last > UNREADABLE_TOLD) {
             self.unreadable_last = None;
             self.status.clear(Code::UnreadableFrames);
@@ -304,15 +298,10 @@ impl Writer {
 
     /// What the cluster takes quickly it gets before the end; the rest it gets after the next start.
     fn finish_cluster(&mut self) {
-        let Some(sink) = &mut self.sink else { return };
-        let deadline = self.clock.now() + CLUSTER_STOP_MAX;
-        let answers = sink.answers().clone();
-        while sink.pending() {
-            sink.flush();
-            match answers.recv_deadline(deadline) {
-                Ok(answer) => sink.answer(answer),
-                Err(_) => return,
-            }
+        if let Some(indexer) = self.indexer.take() {
+            let (progress, dropped) = indexer.finish(CLUSTER_STOP_MAX);
+            self.state.cursor = progress.or(self.state.cursor);
+            self.state.backlog_dropped = dropped;
         }
     }
 }

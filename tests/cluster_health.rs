@@ -95,7 +95,7 @@ fn message(collector: &Collector, code: &str) -> String {
     let health = collector.health().unwrap();
     let reasons = health["reasons"].as_array().unwrap();
     let reason = reasons.iter().find(|reason| reason["code"] == code);
-    reason.map(|reason| reason["message"].as_str().unwrap().to_owned()).unwrap_or_default()
+    reason.map(|reason| format!("{} {}", reason["message"], reason["cure"])).unwrap_or_default()
 }
 
 /// Waits until the cluster holds so many documents and nothing waits.
@@ -268,7 +268,7 @@ fn dead_letters_are_said_while_there_are_any_and_replay_tells_what_became_of_the
     wait_documents(&collector, &[&fake], 30);
     assert_eq!(ids(&fake), ids_of_file(&collector));
     // A long one shows how far it is; a cluster that is away gives every letter back.
-    fake.on_item(|_, _| 400);
+    fake.on_item(|_, _| 413);
     stage.issue(300);
     let dead = || collector.metric("audiohook_collector_elastic_documents_total{result=\"dead\"}");
     assert!(poll(SOON * 2, || (dead() == Some(309.0)).then_some(())).is_some(), "{:?}", collector.health());

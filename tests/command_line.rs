@@ -21,7 +21,7 @@ fn text(bytes: &[u8]) -> &str {
 
 #[test]
 fn help_and_version_are_printed_everywhere() {
-    for command in ["", "demo", "simulate", "check", "audit", "health", "replay", "template"] {
+    for command in ["", "demo", "simulate", "check", "audit", "health", "replay", "template", "help", "version"] {
         for (option, expected) in [("--help", "Usage: audiohook-collector"), ("--version", env!("CARGO_PKG_VERSION"))] {
             let args: Vec<&str> = [command, option].into_iter().filter(|word| !word.is_empty()).collect();
             let output = run(&args, &[]);
@@ -65,6 +65,35 @@ fn a_wrong_command_line_is_one_line_and_status_2() {
         assert!(error.contains("--help"), "{error}");
         assert!(output.stdout.is_empty(), "{args:?}");
     }
+}
+
+#[test]
+fn help_and_version_are_commands_too_and_a_misspelt_name_brings_the_nearest() {
+    let said = |args: &[&str]| text(&run(args, &[]).stdout).to_owned();
+    assert_eq!(said(&["help"]), said(&["--help"]));
+    assert_eq!(said(&["help", "audit"]), said(&["audit", "--help"]));
+    assert!(said(&["help", "audit"]).contains("--repair"));
+    assert_eq!(said(&["version"]), said(&["--version"]));
+    for (args, expected) in [
+        (&["chek"][..], "did you mean 'check'?"),
+        (&["audit", "--repiar"], "did you mean '--repair'?"),
+        (&["help", "tempalte"], "did you mean 'template'?"),
+    ] {
+        let output = run(args, &[]);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(text(&output.stderr).contains(expected), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn a_plugin_is_critical_without_an_answer_and_unknown_with_wrong_settings() {
+    let output = run(&["health", "--plugin"], &[("HTTP_PORT", "9")]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stdout).starts_with("AUDIOHOOK CRITICAL: no answer from http://127.0.0.1:9/health"));
+    assert_eq!(text(&output.stdout).lines().count(), 1);
+    let output = run(&["health", "--plugin"], &[("HTTP_PORT", "x")]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(text(&output.stdout).starts_with("AUDIOHOOK UNKNOWN: HTTP_PORT=x"), "{}", text(&output.stdout));
 }
 
 #[test]

@@ -73,3 +73,29 @@ fn an_organisation_without_audiohook_and_a_clock_that_is_off_are_told_with_the_c
     wait_line(&collector, &["the list has no AudioHook definition", "AudioHook integration"]);
     wait_line(&collector, &["behind Genesys Cloud's", "time service"]);
 }
+
+#[test]
+fn one_wrong_secret_is_one_reason_one_alert_and_one_line() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("errors-secret"));
+    let collector = Collector::start(&sim, &folder, &[("GENESYS_CLIENT_SECRET", "wrong-wrong-wrong")]);
+    collector.wait_reason("credentials_refused", true, SOON);
+    support::let_pass(std::time::Duration::from_secs(3));
+    let health = collector.health().unwrap();
+    let reasons = health["reasons"].as_array().unwrap();
+    assert_eq!(reasons.len(), 1, "{health}");
+    assert_eq!(reasons[0]["severity"], "unhealthy");
+    assert_eq!(health["instance"], "mypurecloud.com");
+    let (_, metrics) = collector.get("/metrics").unwrap();
+    let raised: Vec<&str> =
+        metrics.lines().filter(|line| line.contains("_health_reason{") && line.ends_with(" 1")).collect();
+    assert_eq!(raised, ["audiohook_collector_health_reason{code=\"credentials_refused\"} 1"]);
+    let codes: Vec<serde_json::Value> = collector
+        .log_lines()
+        .iter()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|line| line["code"].is_string() && line["level"] != "DEBUG")
+        .collect();
+    assert_eq!(codes.len(), 1, "{codes:?}");
+    assert_eq!((&codes[0]["code"], &codes[0]["severity"]), (&"credentials_refused".into(), &"unhealthy".into()));
+    assert!(codes[0]["correlation_id"].as_str().is_some_and(|id| !id.is_empty()), "{codes:?}");
+}

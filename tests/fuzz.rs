@@ -14,15 +14,17 @@ use std::net::Shutdown;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use audiohook_collector::config::env_file;
-use audiohook_collector::elastic::lines;
-use audiohook_collector::elastic::verdict::{self, Reply, Verdict as BulkVerdict};
+use audiohook_collector::config::{env_file, topics_file};
+use audiohook_collector::dedup::rows::Span;
+use audiohook_collector::elastic::document;
+use audiohook_collector::elastic::verdict::{self, Held, Reply, Verdict as BulkVerdict};
 use audiohook_collector::event::{
     Event, Identity, Origin, RecordWriter, Redaction, Stamps, Verdict, judge_frame, judge_row, read_line,
 };
-use audiohook_collector::genesys::history::{History, Next};
+use audiohook_collector::genesys::history::{self, History, Next};
 use audiohook_collector::genesys::{channel, topics};
 use audiohook_collector::json;
+use audiohook_collector::message::Purpose;
 use audiohook_collector::writer::state;
 use stage::Stage;
 
@@ -258,9 +260,9 @@ fn record(event: &Event<'_>, redaction: &Redaction, origin: Origin<'_>, scratch:
     assert!(!text.contains('\n'), "a record is one line");
     let known = read_line(text, scratch).map(|_| ());
     assert!(known.is_ok(), "a record can be read again: {text}");
-    assert!(lines::fields(text.as_bytes()).is_some(), "a record can be sent to a cluster: {text}");
+    assert!(document::fields(text.as_bytes()).is_some(), "a record can be sent to a cluster: {text}");
     let hidden = Redaction::new(&["id".to_owned()]).line(text, &id.to_string()).expect("a record can be hidden");
-    assert!(lines::fields(hidden.as_bytes()).is_some(), "and sent then: {hidden}");
+    assert!(document::fields(hidden.as_bytes()).is_some(), "and sent then: {hidden}");
     let mut compact = Vec::new();
     json::push_compact(&mut compact, event.raw);
 }
@@ -285,8 +287,8 @@ fn feed(target: Target, input: &[u8], scratch: &mut Vec<u8>, redaction: &Redacti
         Target::Answer => {
             let asked = ["v2.operations.events.AUDIOHOOK-0001".to_owned()];
             let _ = channel::understand(&text, "owner".to_owned(), 1_795_430_645_500);
-            if let Ok(subscriptions) = channel::understand_subscriptions(&text, &asked) {
-                assert!(subscriptions.len() <= text.len() + asked.len());
+            if let Ok(entities) = serde_json::from_str::<Vec<channel::Entity>>(&text) {
+                assert_eq!(channel::judge_subscriptions(&entities, &asked).len(), asked.len());
             }
             let _ = topics::understand_transports(&text).map(|found| found.map(|found| topics::allow_socket(&found)));
         }
@@ -296,10 +298,9 @@ fn feed(target: Target, input: &[u8], scratch: &mut Vec<u8>, redaction: &Redacti
             let verdict = verdict::judge(&Reply { status, retry_after: None, body: input.to_vec() }, documents);
             match verdict {
                 BulkVerdict::Items(items) => assert_eq!(items.len(), documents),
-                BulkVerdict::Failed(why) | BulkVerdict::Malformed(why) | BulkVerdict::Refused(why) => {
+                BulkVerdict::Held(Held { why, .. }) | BulkVerdict::Malformed(why) | BulkVerdict::TooLarge(why) => {
                     assert!(why.len() < 8_000 && !why.contains('\n'), "what is said is one short line: {why:?}");
                 }
-                _ => {}
             }
         }
         Target::State => drop(state::parse(input)),
@@ -309,7 +310,7 @@ fn feed(target: Target, input: &[u8], scratch: &mut Vec<u8>, redaction: &Redacti
         }
         Target::Line => {
             let _ = read_line(&text, scratch).map(|_| ());
-            let _ = lines::fields(input);
+            let _ = document::fields(input);
         }
         Target::Topics | Target::Request => unreachable!("these are slow and go their own way"),
     }
@@ -321,7 +322,9 @@ fn page(text: &str) {
     let now = Instant::now();
     let to = 1_795_430_700_000;
     let mut history = History::new("http://127.0.0.1:1", u32::MAX);
-    history.add(vec!["AUDIOHOOK-0001".to_owned(), "AUDIOHOOK-0002".to_owned()], to - 60_000, to, true, now);
+    let ids = ["AUDIOHOOK-0001".to_owned(), "AUDIOHOOK-0002".to_owned()];
+    let span = Span { from: to - 60_000, to };
+    history.add(history::Read { ids: ids.into(), span, until: to, purpose: Purpose::CatchUp }, now);
     for _ in 0..ASKS_MAX {
         match history.next(now, to) {
             Next::Ask { .. } => {
@@ -330,7 +333,7 @@ fn page(text: &str) {
                     page.rows.iter().for_each(|row| assert!(page.body.get(row.clone()).is_some()));
                 }
                 assert!(taken.read_up_to.is_none_or(|up_to| up_to <= to));
-                if taken.failed.is_some() || taken.done {
+                if taken.failed.is_some() || taken.done.is_some() {
                     return;
                 }
             }
@@ -341,10 +344,10 @@ fn page(text: &str) {
 }
 
 /// A topics file is read, or refused in one sentence.
-fn topics_file(input: &[u8], folder: &std::path::Path) {
+fn topics(input: &[u8], folder: &std::path::Path) {
     let path = folder.join("topics.json");
     std::fs::write(&path, input).unwrap();
-    match topics::read_file(&path, true) {
+    match topics_file::read(&path, true) {
         Ok(Some(list)) => drop(topics::plan(Some(&list), Some(&topics::built_in()))),
         Ok(None) => {}
         Err(why) => assert!(!why.is_empty() && why.len() < 4_000, "{why}"),
@@ -392,7 +395,7 @@ fn no_input_brings_it_down() {
         let begun = Instant::now();
         let outcome = catch_unwind(AssertUnwindSafe(|| match target {
             Target::Request => request(&input, &stage),
-            Target::Topics => topics_file(&input, &folder),
+            Target::Topics => topics(&input, &folder),
             _ => feed(target, &input, &mut scratch, &redaction),
         }));
         let shown = || format!("case {case} of seed {seed}, {target:?}: {:?}", String::from_utf8_lossy(&input));

@@ -52,7 +52,8 @@ impl Stage {
         let health: Value = serde_json::from_str(&body).unwrap();
         assert_eq!((status, health["status"].as_str()), (200, Some("degraded")), "{body}");
         let reason = health["reasons"].as_array().unwrap().iter().find(|reason| reason["code"] == code);
-        let message = reason.unwrap_or_else(|| panic!("no {code}: {body}"))["message"].as_str().unwrap();
+        let reason = reason.unwrap_or_else(|| panic!("no {code}: {body}"));
+        let message = format!("{} {}", reason["message"], reason["cure"]);
         for part in parts {
             assert!(message.contains(part), "{code} without {part:?}: {message}");
         }

@@ -10,7 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use audiohook_collector::clock::Clock;
-use audiohook_collector::elastic::{carrier::Carrier, probe};
+use audiohook_collector::elastic::probe::{self, Greeting, PROBE_TIMEOUT, Server};
+use audiohook_collector::elastic::setup::{Found, Outcome, Setup};
+use audiohook_collector::elastic::template::{self, Product, Target};
+use audiohook_collector::elastic::transport::Transport;
 use audiohook_collector::status::Code;
 use audiohook_collector::thread;
 use cluster::engine::{Engine, available};
@@ -25,6 +28,21 @@ fn rig(engine: &Engine, name: &str) -> Rig {
     let mut rig = Rig::new(&format!("real-{name}"), &[&engine.url]);
     rig.elastic.bulk_size = 1000;
     rig
+}
+
+fn transport(rig: &Rig) -> Transport {
+    Transport::new(&rig.elastic, &Default::default(), Clock::system()).unwrap()
+}
+
+/// What `check` sees of the template.
+fn look(rig: &Rig, index: &str) -> Found {
+    Setup { transport: &transport(rig), node: 0, index, product: Product::OpenSearch }.look().unwrap()
+}
+
+/// What the collector does about it, and says.
+fn set_up(rig: &Rig, index: &str) -> Outcome {
+    let setup = Setup { transport: &transport(rig), node: 0, index, product: Product::OpenSearch };
+    setup.put_if_absent(None).unwrap()
 }
 
 #[test]
@@ -69,6 +87,9 @@ fn each_event_once(kind: &'static str, server: &str) {
     an_index_deleted_in_the_middle(&engine, kind);
     a_users_template_is_left_alone(&engine, kind);
     a_data_stream(&engine, kind);
+    a_fault_of_the_index_makes_no_dead_letters(&engine, kind);
+    aliases_are_judged_by_the_index_behind_them(&engine);
+    every_block_is_said_with_its_own_cure(&engine, kind);
 }
 
 fn the_template_is_put_and_speaks_for_the_index(engine: &Engine, name: &str, server: &str) {
@@ -91,12 +112,12 @@ fn the_template_is_put_and_speaks_for_the_index(engine: &Engine, name: &str, ser
     let source = engine.must("GET", &format!("/{INDEX}/_doc/note"), "");
     assert_eq!(source["_source"]["raw_event"], "text");
     // What `check` asks.
-    let carrier = Carrier::new(&rig.elastic, &Default::default(), Clock::system()).unwrap();
-    let greeting = probe::Greeting::Alive { server: Some(server.to_owned()) };
-    assert_eq!(probe::reach(&carrier), [(engine.url.clone(), greeting)]);
-    assert_eq!(probe::write(&carrier, 0, INDEX, &Clock::system()), probe::Write::Allowed);
-    assert_eq!(probe::write(&carrier, 0, "not-there", &Clock::system()), probe::Write::NoIndexYet);
-    assert_eq!(probe::template(&carrier, 0, INDEX), Ok(audiohook_collector::elastic::setup::Found::Present));
+    let transport = transport(&rig);
+    let product = if server.starts_with("OpenSearch") { Product::OpenSearch } else { Product::Elasticsearch };
+    let greeting = Greeting::Alive(Some(Server { name: server.to_owned(), product }));
+    assert_eq!(probe::greet(&transport, 0, PROBE_TIMEOUT), greeting);
+    assert_eq!(look(&rig, INDEX), Found::Decided { exists: true, maps_raw_event: false });
+    assert_eq!(look(&rig, "not-there"), Found::Nothing);
     assert_eq!(engine.count(INDEX), 3);
     engine.must("DELETE", &format!("/{INDEX}"), "");
 }
@@ -211,16 +232,93 @@ fn a_data_stream(engine: &Engine, name: &str) {
     let behind = engine.must("GET", "/stream-audiohook", "");
     let (_, index) = behind.as_object().unwrap().iter().next().unwrap();
     assert_eq!(index["data_stream"], "stream-audiohook", "{behind}");
-    let ours = engine.must("GET", "/_index_template/audiohook-collector-stream-audiohook", "");
-    assert!(ours["index_templates"][0]["index_template"]["data_stream"].is_object(), "{ours}");
+    let (status, _) = engine.call("GET", "/_index_template/audiohook-collector-stream-audiohook", "");
+    assert_eq!(status, 404, "the user's template decides");
+    assert_eq!(look(&rig, "stream-audiohook"), Found::Decided { exists: true, maps_raw_event: true });
     rig.kill();
     rig.cursor = None;
     rig.start();
     rig.until("a second collector is through", SOON, |rig| rig.done() == 1000);
     assert_eq!(engine.count("stream-audiohook"), 500);
-    let carrier = Carrier::new(&rig.elastic, &Default::default(), Clock::system()).unwrap();
-    assert_eq!(probe::write(&carrier, 0, "stream-audiohook", &Clock::system()), probe::Write::Allowed);
     assert_eq!(engine.count("stream-audiohook"), 500);
+    // What `template --data-stream` prints makes one.
+    let printed = template::text("own-stream", Target::DataStream, None);
+    engine.must("PUT", "/_index_template/own-stream", &printed);
+    assert_eq!(look(&rig, "own-stream"), Found::Decided { exists: false, maps_raw_event: false });
+    rig.kill();
+    (rig.cursor, rig.elastic.index) = (None, "own-stream".to_owned());
+    rig.start();
+    rig.until("all are there", SOON, |rig| rig.done() == 1500);
+    let behind = engine.must("GET", "/own-stream", "");
+    assert_eq!(behind.as_object().unwrap().values().next().unwrap()["data_stream"], "own-stream", "{behind}");
+    assert_eq!(look(&rig, "own-stream"), Found::Decided { exists: true, maps_raw_event: false });
+}
+
+fn a_fault_of_the_index_makes_no_dead_letters(engine: &Engine, name: &str) {
+    engine.must("PUT", "/piped", r#"{"settings":{"index.default_pipeline":"gone"}}"#);
+    let mut rig = rig(engine, &format!("piped-{name}"));
+    rig.elastic.index = "piped".to_owned();
+    rig.append(&records(0..100));
+    rig.start();
+    rig.until("said", Duration::from_secs(10), |rig| rig.is_raised(Code::ElasticUnreachable));
+    let said = rig.message(Code::ElasticUnreachable);
+    assert!(said.contains("pipeline with id [gone] does not exist") && said.contains("Fix the index"), "{said}");
+    assert!(rig.dead_letters().is_empty());
+    engine.must("PUT", "/piped/_settings", r#"{"index.default_pipeline":null}"#);
+    rig.until("all are there", SOON, |rig| rig.done() == 100);
+    assert_eq!(engine.count("piped"), 100);
+    assert!(rig.dead_letters().is_empty());
+}
+
+fn aliases_are_judged_by_the_index_behind_them(engine: &Engine) {
+    let rig = rig(engine, "aliases");
+    let dynamic = Found::Decided { exists: true, maps_raw_event: true };
+    let stored = Found::Decided { exists: true, maps_raw_event: false };
+    let mapping = r#""mappings":{"properties":{"raw_event":{"type":"object","enabled":false}}}"#;
+    // A write alias, whose index nobody gave a mapping; and one whose index has it.
+    engine.must("PUT", "/behind-1", r#"{"aliases":{"write-alias":{"is_write_index":true}}}"#);
+    assert_eq!(look(&rig, "write-alias"), dynamic);
+    let outcome = set_up(&rig, "write-alias");
+    let problem = &outcome.problems[0];
+    assert!(problem.what.contains("raw_event dynamically") && problem.cure.contains("template"), "{problem:?}");
+    assert_eq!(engine.call("GET", "/_index_template/audiohook-collector-write-alias", "").0, 404);
+    engine.must("PUT", "/behind-2", &format!(r#"{{{mapping},"aliases":{{"good-alias":{{"is_write_index":true}}}}}}"#));
+    assert_eq!(look(&rig, "good-alias"), stored);
+    assert_eq!(set_up(&rig, "good-alias"), Outcome::default());
+    // A rollover alias: the index there is well, and the next one would not be, until a template of the user's says so.
+    let body = format!(r#"{{{mapping},"aliases":{{"roll":{{"is_write_index":true}}}}}}"#);
+    engine.must("PUT", "/roll-000009", &body);
+    assert_eq!(look(&rig, "roll"), dynamic);
+    let template = format!(r#"{{"index_patterns":["roll-*"],"template":{{{mapping}}}}}"#);
+    engine.must("PUT", "/_index_template/roll", &template);
+    assert_eq!(look(&rig, "roll"), stored);
+    // A template of the user's for an index that is not there yet.
+    engine.must("PUT", "/_index_template/guess", r#"{"index_patterns":["guess*"],"priority":7,"template":{}}"#);
+    assert_eq!(look(&rig, "guessed"), Found::Decided { exists: false, maps_raw_event: true });
+}
+
+fn every_block_is_said_with_its_own_cure(engine: &Engine, name: &str) {
+    engine.must("PUT", "/blocked", "");
+    for (path, setting, cure) in [
+        ("/blocked/_settings", "index.blocks.metadata", "index.blocks.metadata"),
+        ("/_cluster/settings", "cluster.blocks.read_only", "cluster.blocks.read_only to null"),
+    ] {
+        let set = |value: &str| {
+            let block = format!(r#"{{"{setting}":{value}}}"#);
+            let body = if path == "/_cluster/settings" { format!(r#"{{"transient":{block}}}"#) } else { block };
+            engine.must("PUT", path, &body);
+        };
+        let mut rig = rig(engine, &format!("{setting}-{name}"));
+        rig.elastic.index = "blocked".to_owned();
+        rig.append(&records(0..10));
+        set("true");
+        rig.start();
+        rig.until("said", Duration::from_secs(10), |rig| rig.is_raised(Code::ElasticRefused));
+        let said = rig.message(Code::ElasticRefused);
+        assert!(said.contains(cure) && !said.contains("disks") && !said.contains("ELASTIC_AUTH"), "{said}");
+        set("null");
+        rig.until("all are there", SOON, |rig| rig.done() == 10);
+    }
 }
 
 fn in_trouble(kind: &'static str) {

@@ -156,14 +156,17 @@ fn message(collector: &Collector, code: &str) -> String {
     let health = collector.health().unwrap();
     let reasons = health["reasons"].as_array().unwrap();
     let reason = reasons.iter().find(|reason| reason["code"] == code);
-    reason.map(|reason| reason["message"].as_str().unwrap().to_owned()).unwrap_or_default()
+    reason.map(|reason| format!("{} {}", reason["message"], reason["cure"])).unwrap_or_default()
 }
 
 fn what_the_template_command_prints_is_taken(engine: &Engine) {
-    for index in ["from-a-command", "stream-from-a-command"] {
+    for (index, arguments) in
+        [("from-a-command", &["template"][..]), ("stream-from-a-command", &["template", "--data-stream"][..])]
+    {
         let stage = Stage::new(engine, index);
-        let (status, text) = stage.command(&["template"]);
+        let (status, text) = stage.command(arguments);
         assert_eq!(status, Some(0), "{text}");
+        assert_eq!(text.contains("\"data_stream\": {}"), arguments.len() == 2, "{text}");
         engine.must("PUT", "/_index_template/printed", &text);
         engine.must("DELETE", "/_index_template/printed", "");
     }

@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use audiohook_collector::simulator::{Action, Call, Event, Knobs, Options, Simulator};
@@ -168,5 +169,114 @@ fn what_is_printed_by_commands_is_without_secrets_too() {
     secrets.extend(sim.view(|view| view.channels()));
     for secret in secrets {
         assert!(!said.contains(&secret), "{secret}: {said}");
+    }
+}
+
+/// What a hostile or careless peer repeats of a request's `Authorization`: as it came, decoded, and percent-encoded.
+fn repeated(authorization: &str) -> String {
+    let token = authorization.split_once(' ').map_or(authorization, |(_, token)| token);
+    let decoded = data_encoding::BASE64.decode(token.as_bytes()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let plain = decoded.unwrap_or_else(|| token.to_owned());
+    let percent: String = plain.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    format!("{authorization} {plain} {percent}")
+}
+
+/// A server that repeats the `Authorization` header in every field of every answer, of an API and of a cluster.
+fn echo(status: u16, seen: Arc<Mutex<Vec<String>>>) -> String {
+    use std::io::{BufRead, BufReader, Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let serve = move |stream: std::net::TcpStream, seen: &Mutex<Vec<String>>| -> std::io::Result<()> {
+        let mut reader = BufReader::new(stream.try_clone()?);
+        loop {
+            let (mut authorization, mut length, mut path) = (String::new(), 0, String::new());
+            loop {
+                let mut line = String::new();
+                if reader.read_line(&mut line)? == 0 {
+                    return Ok(());
+                }
+                let line = line.trim_end();
+                if line.is_empty() {
+                    break;
+                }
+                match line.split_once(": ").map(|(name, value)| (name.to_ascii_lowercase(), value)) {
+                    Some((name, value)) if name == "authorization" => authorization = value.to_owned(),
+                    Some((name, value)) if name == "content-length" => length = value.parse().unwrap(),
+                    Some(_) => {}
+                    None => path = line.split(' ').nth(1).unwrap_or_default().to_owned(),
+                }
+            }
+            reader.read_exact(&mut vec![0; length])?;
+            let said = repeated(&authorization);
+            seen.lock().unwrap().push(authorization.clone());
+            let error = serde_json::json!({"type": said, "reason": said, "caused_by": {"type": said, "reason": said}});
+            let is_api = path.starts_with("/api/") || path.starts_with("/oauth/");
+            let mut body = serde_json::json!({"message": said, "code": said, "description": said,
+                "error_description": said, "messageWithParams": said, "status": status});
+            body["error"] = if is_api { said.clone().into() } else { error };
+            let body = body.to_string();
+            write!(
+                &stream,
+                "HTTP/1.1 {status} No\r\nContent-Type: application/json\r\nININ-Correlation-Id: {authorization}\r\n\
+                 Content-Length: {}\r\n\r\n{body}",
+                body.len()
+            )?;
+        }
+    };
+    audiohook_collector::thread::spawn("echo", move || {
+        for stream in listener.incoming().flatten() {
+            let seen = seen.clone();
+            let _ = audiohook_collector::thread::spawn("echo-connection", move || drop(serve(stream, &seen)));
+        }
+    })
+    .unwrap();
+    url
+}
+
+#[test]
+fn what_an_api_or_a_cluster_repeats_of_the_authorization_is_masked() {
+    const PASSWORD: &str = "p/ss-SECRET+wörd 4711";
+    let cluster_auth = format!("elastic:{PASSWORD}");
+    let knobs = Knobs { requests_per_minute: None, ..Knobs::default() };
+    let sim = Simulator::start(Options { knobs, ..Options::default() }).unwrap();
+    for status in [400, 401, 403, 500] {
+        let folder = Folder::new("secret-echo");
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let server = echo(status, seen.clone());
+        let mut all = settings(&sim, &folder);
+        all.insert("ELASTIC_URL".into(), server.clone());
+        all.insert("ELASTIC_AUTH".into(), cluster_auth.clone());
+        all.insert("LOG_LEVEL".into(), "debug".into());
+        let (login, secret) = (all["GENESYS_LOGIN_URL"].clone(), all["GENESYS_CLIENT_SECRET"].clone());
+        let mut said = String::new();
+        // The login repeats the client's secret; then the API repeats the token.
+        for (login, api) in [(&server, &server), (&login, &server)] {
+            all.insert("GENESYS_LOGIN_URL".into(), login.clone());
+            all.insert("GENESYS_API_URL".into(), api.clone());
+            let collector = Collector::start_with(folder.path(), &all);
+            // Where the cluster is asked again and again, it says the most within seconds.
+            let _ =
+                poll(SOON, || collector.reasons().filter(|codes| codes.iter().any(|code| code.starts_with("elastic"))));
+            said.push_str(&collector.get("/health").unwrap().1);
+            said.push_str(&collector.log_lines().join("\n"));
+            let output = binary(folder.path(), &["check"], &all).output().unwrap();
+            said.push_str(&String::from_utf8_lossy(&output.stdout));
+            said.push_str(&String::from_utf8_lossy(&output.stderr));
+        }
+        assert!(said.contains(&status.to_string()), "{said}");
+        let seen = seen.lock().unwrap().clone();
+        assert!(seen.iter().any(|one| one.starts_with("Bearer ")) && seen.iter().any(|one| one.starts_with("Basic ")));
+        let tokens: Vec<String> =
+            seen.iter().filter_map(|one| one.strip_prefix("Bearer ")).map(str::to_owned).collect();
+        let basic = |pair: &str| data_encoding::BASE64.encode(pair.as_bytes());
+        let percent = |text: &str| -> String { text.bytes().map(|byte| format!("%{byte:02X}")).collect() };
+        let client = format!("{}:{secret}", all["GENESYS_CLIENT_ID"]);
+        let mut secrets = vec![PASSWORD.to_owned(), secret.clone(), basic(&cluster_auth), basic(&client)];
+        secrets.extend([percent(PASSWORD), percent(&secret)]);
+        secrets.extend(tokens);
+        for secret in secrets {
+            let at = said.find(&secret);
+            assert!(at.is_none(), "{status}: {secret} in {:.400}", &said[floor(&said, at.unwrap_or(0))..]);
+        }
     }
 }

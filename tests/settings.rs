@@ -94,7 +94,7 @@ fn every_fault_is_told_at_once_with_its_value_and_what_is_right() {
         assert!(line.is_some(), "no line for {name}: {lines:#?}");
     }
     let topics = lines.iter().find(|line| line.contains("TOPICS_FILE")).unwrap();
-    assert!(topics.contains("line 2 column 18"), "{topics}");
+    assert!(topics.contains("line 2, column 18"), "{topics}");
     assert!(lines.iter().any(|line| line.contains("GENESYS_CLIENT_SECRET:")), "the one that is missing");
     assert_eq!(lines.len(), bad.len() + 2, "one line each: {lines:#?}");
     // What is required and absent, empty included.
@@ -277,11 +277,11 @@ fn the_predecessors_settings_and_topics_work_unchanged() {
 fn a_topics_file_that_is_broken_or_named_and_absent_stops_the_start() {
     let folder = Folder::new("topics");
     for (content, place) in [
-        ("{\"topics\": [\"a\" \"b\"]}", "line 1 column 17"),
-        ("", "line 1 column 0"),
+        ("{\"topics\": [\"a\" \"b\"]}", "line 1, column 17"),
+        ("", "line 1, column 0"),
         ("[]", "line 1"),
-        ("{\"topics\": \"x\"}", "line 1 column 14"),
-        ("{\"topics\": [1]}", "line 1 column 13"),
+        ("{\"topics\": \"x\"}", "line 1, column 14"),
+        ("{\"topics\": [1]}", "line 1, column 13"),
         ("{\n\"topic\": []}", "line 2"),
     ] {
         folder.write("topics.json", content);
@@ -296,6 +296,167 @@ fn a_topics_file_that_is_broken_or_named_and_absent_stops_the_start() {
     all.insert("TOPICS_FILE".into(), "mine.json".into());
     let lines = faults(&folder, &[], &all);
     assert!(lines.len() == 1 && lines[0].contains("TOPICS_FILE=mine.json"), "{lines:?}");
+}
+
+#[test]
+fn a_name_that_resembles_a_setting_stops_the_start_and_others_do_not() {
+    let folder = Folder::new("names");
+    for (name, meant) in [("HTPP_PORT", "HTTP_PORT"), ("REDACT_FIELD", "REDACT_FIELDS"), ("GENESYS_EMV", "GENESYS_ENV")]
+    {
+        let mut all = minimal();
+        all.insert(name.into(), "x".into());
+        let lines = faults(&folder, &[], &all);
+        assert!(lines.len() == 1 && lines[0].contains(&format!("did you mean {meant}?")), "{lines:?}");
+        folder.write("near.env", format!("{name}=x\n"));
+        let lines = faults(&folder, &["--env-file", "near.env"], &minimal());
+        assert!(lines.len() == 1 && lines[0].contains(&format!("did you mean {meant}?")), "{lines:?}");
+    }
+    // Started, with a notice, and stopped by what cannot be bound.
+    folder.write("other.env", "GREETING=hello\nHTTP_PROXY=http://127.0.0.1:1\n");
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut all = minimal();
+    all.extend(of(&[
+        ("HTTP_USER_AGENT", "x"),
+        ("HTTP_SERVICE_HOST", "10.0.0.1"),
+        ("HTTP_PORT_80_TCP", "tcp://10.0.0.1:80"),
+        ("ALL_PROXY", "http://127.0.0.1:1"),
+        ("HTTP_HOST", "127.0.0.1"),
+        ("HTTP_PORT", &held.local_addr().unwrap().port().to_string()),
+    ]));
+    let output = run(&folder, &["--env-file", "other.env"], &all);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("GREETING in other.env is not a setting and is ignored"), "{said}");
+}
+
+#[test]
+fn quotes_marks_and_line_ends_around_a_value_are_reported_or_go() {
+    let folder = Folder::new("quotes");
+    for (name, value) in [
+        ("GENESYS_CLIENT_SECRET", "\"HUSH\""),
+        ("GENESYS_ENV", "'mypurecloud.com'"),
+        ("HTTP_TOKEN", "\"HUSH\""),
+        ("OUTPUT_FILE", "\"events.jsonl\""),
+    ] {
+        let mut all = minimal();
+        all.insert(name.into(), value.into());
+        let lines = faults(&folder, &[], &all);
+        assert!(lines.len() == 1 && lines[0].contains(name) && lines[0].contains("docker --env-file"), "{lines:?}");
+    }
+    folder.write("padded", "HUSH \n");
+    for pair in [("HTTP_TOKEN", " HUSH"), ("HTTP_TOKEN_FILE", "padded")] {
+        let mut all = minimal();
+        all.extend(of(&[pair]));
+        let lines = faults(&folder, &[], &all);
+        assert!(lines.len() == 1 && lines[0].contains("white space"), "{lines:?}");
+    }
+    let sim = simulator();
+    let secret = folder.write("secret", format!("\u{feff}{}\r\n", credentials().1));
+    let mut all = settings(&sim, &folder);
+    all.remove("GENESYS_CLIENT_SECRET");
+    all.insert("GENESYS_CLIENT_SECRET_FILE".into(), secret.display().to_string());
+    all.insert("GENESYS_ENV".into(), "mypurecloud.com\r".into());
+    Collector::start_with(folder.path(), &all).wait_healthy();
+}
+
+#[test]
+fn what_is_not_a_regular_file_is_refused_and_left_as_it_is() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let folder = Folder::new("special");
+    mknodat(CWD, folder.join("fifo"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(folder.join("socket")).unwrap();
+    std::fs::create_dir(folder.join("dir")).unwrap();
+    folder.write("file", "");
+    for (name, target) in [("to-fifo", "fifo"), ("to-device", "/dev/null"), ("loop", "loop"), ("to-dir", "dir")] {
+        std::os::unix::fs::symlink(target, folder.join(name)).unwrap();
+    }
+    let device = std::fs::metadata("/dev/null").unwrap().rdev();
+    for setting in ["OUTPUT_FILE", "STATE_FILE"] {
+        for path in
+            ["fifo", "socket", "dir", "to-fifo", "to-device", "to-dir", "loop", "/dev/null", "file/below", "new/"]
+        {
+            let mut all = minimal();
+            all.insert(setting.into(), path.into());
+            let begun = std::time::Instant::now();
+            let lines = faults(&folder, &[], &all);
+            assert!(lines.len() == 1 && lines[0].contains(&format!("{setting}={path}: must ")), "{lines:?}");
+            let output = run(&folder, &["check"], &all);
+            let said = String::from_utf8(output.stdout).unwrap();
+            assert_eq!(output.status.code(), Some(2), "{said}");
+            assert!(said.starts_with("✘ settings: ") && said.ends_with("0 of 1 checks passed\n"), "{said}");
+            assert!(begun.elapsed() < SOON, "{setting}={path}: {:?}", begun.elapsed());
+        }
+    }
+    assert!(std::fs::symlink_metadata(folder.join("fifo")).unwrap().file_type().is_fifo());
+    let null = std::fs::symlink_metadata("/dev/null").unwrap();
+    assert!(null.file_type().is_char_device() && null.rdev() == device);
+}
+
+#[test]
+fn a_link_is_followed_once_at_the_start_and_an_empty_state_is_no_state() {
+    let (sim, folder) = (simulator(), Folder::new("links"));
+    std::fs::create_dir(folder.join("disk")).unwrap();
+    std::os::unix::fs::symlink("disk/real.jsonl", folder.join("events.jsonl")).unwrap();
+    folder.write("events.jsonl.state", "");
+    let mut collector = Collector::start(&sim, &folder, &[("MAX_FILE_SIZE", "3000")]);
+    collector.wait_healthy();
+    for _ in 0..8 {
+        sim.issue(Event::numbered("AUDIOHOOK-0001"));
+    }
+    let backup = folder.join("disk/real.jsonl.1");
+    assert!(poll(SOON, || backup.exists().then_some(())).is_some(), "{}", collector.log_text());
+    assert!(std::fs::symlink_metadata(folder.join("events.jsonl")).unwrap().is_symlink(), "the link is left");
+    assert!(!collector.log_text().contains("damaged"), "{}", collector.log_text());
+    assert!(collector.term().success());
+    assert!(std::fs::metadata(folder.join("events.jsonl.state")).unwrap().len() > 0);
+}
+
+/// The collector with its state file mounted by itself, in a mount namespace of its own; none where that is not allowed.
+fn with_mounted_state(folder: &Folder, all: &Settings, options: &str) -> Option<std::process::Command> {
+    folder.write("host-state", "");
+    folder.write("events.jsonl.state", "");
+    let mount = format!("mount --bind {options} host-state events.jsonl.state");
+    let unshare = |script: &str| {
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script]).current_dir(folder.path()).env_clear().envs(all);
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command
+    };
+    if !unshare(&mount).output().is_ok_and(|tried| tried.status.success()) {
+        println!("skipped: no mount namespace of its own here; run it as root to see it");
+        return None;
+    }
+    let program = binary(folder.path(), &[], all).get_program().to_string_lossy().into_owned();
+    Some(unshare(&format!("{mount} && exec {program}")))
+}
+
+#[test]
+fn a_state_file_that_is_mounted_by_itself_is_written_in_place() {
+    let (sim, folder) = (simulator(), Folder::new("mounted"));
+    let all = settings(&sim, &folder);
+    let Some(command) = with_mounted_state(&folder, &all, "") else { return };
+    let mut collector = Collector::run_command(command, folder.path(), &all);
+    collector.wait_healthy();
+    sim.issue(Event::numbered("AUDIOHOOK-0001"));
+    collector.wait_lines(1, SOON);
+    let state = || std::fs::read_to_string(folder.join("host-state")).unwrap_or_default();
+    assert!(poll(SOON, || state().contains("checkpoint_ms").then_some(())).is_some(), "{}", collector.log_text());
+    assert!(!collector.log_text().contains("STATE_FILE"), "{}", collector.log_text());
+    assert!(collector.term().success());
+    assert!(!folder.join("events.jsonl.state.new").exists());
+}
+
+#[test]
+fn a_state_file_that_can_be_neither_replaced_nor_written_stops_the_start() {
+    let (sim, folder) = (simulator(), Folder::new("mounted-read-only"));
+    let all = settings(&sim, &folder);
+    let Some(mut command) = with_mounted_state(&folder, &all, "-o ro") else { return };
+    let output = command.output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("STATE_FILE=") && said.contains("neither replaced nor written"), "{said}");
+    assert!(!folder.join("events.jsonl").exists() && !folder.join("events.jsonl.lock").exists());
 }
 
 #[test]

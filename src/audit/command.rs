@@ -44,9 +44,8 @@ fn audit(config: &Config, options: &cli::Audit, clock: &Clock) -> Result<bool, S
     };
     let dialer = Dialer::new(&config.network).map_err(|error| error.to_string())?;
     let mut api = Api::new(&config.genesys, Arc::new(dialer), clock.clone());
-    let file = topics::read_file(&config.genesys.topics_file, config.genesys.topics_file_named)?;
     let definitions = api.definitions().map_err(|error| error.to_string())?;
-    let ids = topics::plan(file.as_deref(), Some(&definitions)).ids;
+    let ids = topics::plan(config.genesys.topics.as_deref(), Some(&definitions)).ids;
     let (from, to) = interval(config, options, api.service().now())?;
     let audit = |api: &mut Api, take_missing: &mut dyn FnMut(Page) -> Result<(), String>| {
         Audit::new(config, api, clock, ids.clone(), &definitions).run(from, to, take_missing)

@@ -46,12 +46,12 @@ pub fn each_between(
     records::each_since_beside_rotation(&config.output.file, span.from - BEFORE_MS, visit, pulse)
 }
 
-/// The records of a span; `None`: there are more than the index's bound, and `can_be_halved` asks for a shorter one.
+/// The records of a span; `None`: there are more than the index's bound, where that `is_bounded`.
 ///
 /// # Errors
 /// When a file cannot be read.
-pub fn index_between(config: &Config, span: Range, can_be_halved: bool, pulse: &dyn Fn()) -> Result<Option<Index>> {
-    let max = if can_be_halved { RECORDS_MAX } else { usize::MAX };
+pub fn index_between(config: &Config, span: Range, is_bounded: bool, pulse: &dyn Fn()) -> Result<Option<Index>> {
+    let max = if is_bounded { RECORDS_MAX } else { usize::MAX };
     let span = Range { from: span.from - BEFORE_MS, to: span.to + BEFORE_MS };
     let mut index = Index::new(usize::MAX, row_delay_ms(config));
     each_between(config, span, pulse, |content, record, _, _| {

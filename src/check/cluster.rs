@@ -1,129 +1,113 @@
 //! The cluster: reach, login, version, template, and the right to write.
 //!
-//! Must never: leave a document behind, or put the template; that is the collector's business.
+//! Must never: leave a document behind, or put the template.
+
+use ureq::http::Method;
 
 use super::Findings;
+use super::index::{self, Cluster};
 use crate::clock::Clock;
 use crate::config::{Config, Elastic};
-use crate::elastic::carrier::Carrier;
-use crate::elastic::probe::{self, Greeting, Write};
-use crate::elastic::setup::{Found, Setup};
+use crate::elastic::probe::{Greeting, PROBE_TIMEOUT, Server, greet};
+use crate::elastic::setup::{self, Found, Setup};
+use crate::elastic::transport::{Transport, percent_encoded};
+use crate::elastic::verdict::Cause;
+use crate::status::Problem;
 
 pub(super) fn check(config: &Config, clock: &Clock, out: &Findings) {
     let Some(elastic) = &config.elastic else {
         return out.ok("cluster", "off: ELASTIC_URL is not set");
     };
-    let carrier = match Carrier::new(elastic, &config.network, clock.clone()) {
-        Ok(carrier) => carrier,
+    let transport = match Transport::new(elastic, &config.network, clock.clone()) {
+        Ok(transport) => transport,
         Err(error) => {
             return out.bad(
                 "cluster",
                 error,
-                "set ELASTIC_CA_FILE to a file of CA certificates (PEM), and HTTPS_PROXY right",
+                "Set ELASTIC_CA_FILE to a file of CA certificates (PEM), and check HTTPS_PROXY.",
             );
         }
     };
+    let encoded = percent_encoded(&elastic.index);
     let mut works = None;
-    for (node, (shown, greeting)) in probe::reach(&carrier).into_iter().enumerate() {
-        match greeting {
-            Greeting::Alive { server: Some(server) } if is_too_old(&server) => out.bad(
-                "cluster",
-                format_args!("{shown} answers: {server}, which knows no index templates of today's kind"),
-                "update it to Elasticsearch 7.8 or newer, or to OpenSearch",
-            ),
-            Greeting::Alive { server } => {
-                let server = server.unwrap_or_else(|| "it does not tell this login its version".to_owned());
-                let login = if elastic.authorization.is_some() { "the login is taken" } else { "no login is set" };
-                out.ok("cluster", format_args!("{shown} answers: {server}; {login}"));
-                works = works.or(Some(node));
+    for (node, url) in transport.urls().iter().enumerate() {
+        let ask = |method: Method, path: &str, body: Option<&str>| ask(&transport, node, method, path, body);
+        let cluster = Cluster { ask: &ask, index: &elastic.index, encoded: &encoded };
+        match judge(greet(&transport, node, 2 * PROBE_TIMEOUT), &cluster) {
+            Ok(server) => {
+                let login = if elastic.authorization.is_some() { "login accepted" } else { "no login set" };
+                let name = server.as_ref().map_or("version not visible for this login", |server| &server.name);
+                out.ok("cluster", format_args!("{url}: {name}; {login}"));
+                works = works.or(Some((node, server.map(|server| server.product).unwrap_or_default())));
             }
-            Greeting::Refused(why) => out.bad(
-                "cluster",
-                format_args!("{shown}: {why}"),
-                "set ELASTIC_AUTH right: user:pass, \"ApiKey …\" or \"Bearer …\"",
-            ),
-            Greeting::Absent(why) => {
-                let (found, cure) = parts(&why);
-                out.bad("cluster", format_args!("{shown}: {found}"), cure);
-            }
+            Err(problem) => out.bad("cluster", format_args!("{url}: {}", problem.what), problem.cure),
         }
     }
-    if let Some(node) = works {
-        template(elastic, &carrier, node, out);
-        write(elastic, &carrier, node, clock, out);
+    let Some((node, product)) = works else { return };
+    let ask = |method: Method, path: &str, body: Option<&str>| ask(&transport, node, method, path, body);
+    let cluster = Cluster { ask: &ask, index: &elastic.index, encoded: &encoded };
+    template(elastic, &Setup { transport: &transport, node, index: &elastic.index, product }, out);
+    cluster.check_settings(out);
+    cluster.check_write(clock, out);
+}
+
+/// Asks a node; what it repeats of the login is masked.
+fn ask(transport: &Transport, node: usize, method: Method, path: &str, body: Option<&str>) -> index::Answer {
+    match transport.call(node, method, path, body.unwrap_or(""), index::REQUEST_TIME_MAX) {
+        Ok(reply) => {
+            let mut text = String::from_utf8_lossy(&reply.body).into_owned();
+            transport.mask(&mut text);
+            Ok((reply.status, text.into_bytes()))
+        }
+        Err(failure) => Err(failure.why),
     }
 }
 
-/// What is wrong with the way to a node, and one cure: its own where that speaks of the cluster, for a dial's speaks of
-/// any peer.
-fn parts(why: &str) -> (&str, String) {
-    const CURE: &str = "look whether it runs and ELASTIC_URL leads to it";
-    match why.split_once("; ") {
-        Some((found, cure)) if cure.contains("ELASTIC_") => (found, cure.to_owned()),
-        Some((found, cure)) => (found, format!("{CURE}, and {cure}")),
-        None => (why, CURE.to_owned()),
+/// What a node's greeting shows, or what is wrong with it.
+fn judge(greeting: Greeting, cluster: &Cluster<'_>) -> Result<Option<Server>, Problem> {
+    match greeting {
+        Greeting::Alive(Some(Server { name, .. })) if is_too_old(&name) => Err(Problem::new(
+            format!("{name} has no composable index templates"),
+            "Update it to Elasticsearch 7.8 or newer, or to OpenSearch.",
+        )),
+        Greeting::Alive(None) if !cluster.is_one() => Err(Problem::new(
+            "it answers, but not as a cluster",
+            "Check that ELASTIC_URL is the address of Elasticsearch or OpenSearch, with its path prefix if it has one.",
+        )),
+        Greeting::Alive(server) => Ok(server),
+        Greeting::Absent(held) => Err(Problem::new(held.why.clone(), held.cure())),
     }
 }
 
-/// Whether this server, as its greeting names it, lacks the index templates that came with Elasticsearch 7.8.
 fn is_too_old(server: &str) -> bool {
     let Some(version) = server.strip_prefix("Elasticsearch ") else { return false };
     let mut numbers = version.split('.').map_while(|number| number.parse::<u32>().ok());
     numbers.next().is_some_and(|major| (major, numbers.next().unwrap_or(0)) < (7, 8))
 }
 
-fn template(elastic: &Elastic, carrier: &Carrier, node: usize, out: &Findings) {
+fn template(elastic: &Elastic, setup: &Setup<'_>, out: &Findings) {
     const NAME: &str = "cluster template";
-    const CURE: &str = "give the user the right to manage index templates, or put it yourself (audiohook-collector \
-                        template prints it) and set ELASTIC_SETUP=false";
-    match probe::template(carrier, node, &elastic.index) {
-        Ok(Found::Present) => out.ok(NAME, "there"),
-        Ok(Found::Left(why)) => out.ok(NAME, format_args!("left to yours: {why}")),
-        Ok(Found::Absent { decides, .. }) => {
-            let next = if elastic.setup {
-                "absent; the collector puts it"
-            } else {
-                "absent, and ELASTIC_SETUP is false: the cluster guesses each field's type"
-            };
-            let other = decides.map_or_else(String::new, |name| format!("; until then the template {name:?} decides"));
-            out.ok(NAME, format_args!("{next}{other}"));
+    match setup.look() {
+        Ok(Found::Decided { maps_raw_event: true, .. }) => {
+            out.problem(NAME, &setup::dynamic_problem(&elastic.index));
         }
-        Err(Setup::Refused(why)) if elastic.setup => out.bad(NAME, why, CURE),
-        Err(Setup::Refused(why)) => {
-            out.ok(NAME, format_args!("not seen: {why}; ELASTIC_SETUP is false, so it is not needed"))
+        Ok(Found::Decided { exists: true, .. }) => out.ok(NAME, format_args!("{} has its mapping", elastic.index)),
+        Ok(Found::Decided { .. }) => out.ok(NAME, "there"),
+        Ok(Found::Left(why)) => out.ok(NAME, format_args!("left to you: {why}")),
+        Ok(Found::Nothing) if elastic.setup => out.ok(NAME, "absent; the collector creates it"),
+        Ok(Found::Nothing) => {
+            out.ok(NAME, "absent, and ELASTIC_SETUP is false: the cluster guesses each field's type");
         }
-        Err(Setup::Failed(why) | Setup::Busy(why) | Setup::Unreachable(why)) => {
-            out.bad(NAME, why, "look at the cluster's log");
+        Err(held) if held.is_refusal() && !elastic.setup => {
+            out.ok(NAME, format_args!("not visible: {}; ELASTIC_SETUP is false, so it is not needed", held.why));
         }
-        Err(other) => out.ok(NAME, format_args!("{other:?}")),
-    }
-}
-
-fn write(elastic: &Elastic, carrier: &Carrier, node: usize, clock: &Clock, out: &Findings) {
-    const NAME: &str = "cluster write";
-    let index = &elastic.index;
-    match probe::write(carrier, node, index, clock) {
-        Write::Allowed => out.ok(NAME, format_args!("a document was made in {index} and deleted again")),
-        Write::NoIndexYet => {
-            out.ok(
-                NAME,
-                format_args!("not tried: {index} is not there yet, the first event makes it, and a try would too"),
-            );
-        }
-        Write::Left { id, why } => out.bad(
+        Err(held) if held.cause == Cause::Rights => out.bad(
             NAME,
-            format_args!("a document was made in {index}, and could not be deleted again: {why}"),
-            format_args!("delete the document {id} by hand; the collector itself needs no right to delete"),
+            held.why,
+            "Give the user the right to manage index templates, or put what `audiohook-collector template` prints \
+             yourself and set ELASTIC_SETUP=false.",
         ),
-        Write::Refused(why) => {
-            out.bad(NAME, why, format_args!("give the user the rights to create documents in {index} and to make it"))
-        }
-        Write::ReadOnly(why) => out.bad(
-            NAME,
-            why,
-            format_args!("free room on the cluster's disks, or lift the block of {index} (index.blocks.*)"),
-        ),
-        Write::Failed(why) => out.bad(NAME, why, "look at the cluster's log, and whether the index takes writes"),
+        Err(held) => out.bad(NAME, &held.why, held.cure()),
     }
 }
 

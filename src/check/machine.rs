@@ -4,27 +4,28 @@
 
 use std::fs::OpenOptions;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::net::{TcpListener, ToSocketAddrs};
+use std::path::Path;
 
 use super::Findings;
-use crate::config::Config;
-use crate::health_command;
-use crate::http;
-use crate::output::Lock;
-use crate::output::records;
+use crate::commands::health;
+use crate::config::{Config, Http};
+use crate::output::backups::folder as folder_of;
+use crate::output::{Lock, records, regular};
+use crate::status::Problem;
 
 const MIB: u64 = 1024 * 1024;
 
 pub(super) fn check(config: &Config, out: &Findings) {
-    if folder(config, out) {
-        space(config, out);
+    match folders(config) {
+        Ok(found) => {
+            out.ok("folder", found);
+            space(config, out);
+        }
+        Err(problem) => out.problem("folder", &problem),
     }
     let holder = lock(config, out);
-    port(config, holder.as_deref(), out);
-}
-
-fn folder_of(path: &Path) -> PathBuf {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
+    port(&config.http, holder.as_deref(), out);
 }
 
 /// The folder, or the nearest one above it that is there: the collector makes what is missing.
@@ -37,38 +38,38 @@ fn existing(folder: &Path) -> &Path {
 }
 
 /// Whether the output file and the state can be written, and renamed, where they are to stand.
-fn folder(config: &Config, out: &Findings) -> bool {
+fn folders(config: &Config) -> Result<String, Problem> {
     let (file, state_file) = (&config.output.file, &config.output.state_file);
     // A state beside the output file was set by OUTPUT_FILE.
     let state_setting = if folder_of(state_file) == folder_of(file) { "OUTPUT_FILE" } else { "STATE_FILE" };
-    let mut told: Vec<String> = Vec::new();
+    let mut found: Vec<String> = Vec::new();
     for (setting, path) in [("OUTPUT_FILE", file), (state_setting, state_file)] {
         let folder = folder_of(path);
-        let there = existing(&folder);
-        if let Err(error) = try_folder(there).and_then(|()| try_file(path)) {
-            let cure = if there == folder {
+        let there = existing(folder);
+        let tried = match try_folder(there).and_then(|()| try_file(path)) {
+            // A state file that is mounted by itself is written in place.
+            Err(_) if path == state_file && path.exists() => regular::check_replaceable(path),
+            tried => tried,
+        };
+        tried.map_err(|error| {
+            let make = if there == folder { "" } else { "Create the folder (mkdir -p) and " };
+            let give = if there == folder { "Give" } else { "give" };
+            Problem::new(
+                format!("{setting}: {} cannot be written: {error}", path.display()),
                 format!(
-                    "give the user that runs the collector the right to write there (chown, chmod), or set {setting} to a \
-                     folder where it has"
-                )
-            } else {
-                format!(
-                    "make the folder {} for the user that runs the collector (mkdir -p, chown), or set {setting} to a \
-                     folder where it may write; systemd makes the service's own folders at its first start",
+                    "{make}{give} the user that runs the collector the right to write to {} (chown, chmod), or set \
+                     {setting} to another folder.",
                     folder.display()
-                )
-            };
-            out.bad("folder", format_args!("{setting}: {} cannot be written: {error}", path.display()), cure);
-            return false;
-        }
-        let will = if there == folder { "can be written" } else { "is not there yet, and is made at the start" };
+                ),
+            )
+        })?;
+        let will = if there == folder { "is writable" } else { "will be created at the start" };
         let line = format!("{} {will}", folder.display());
-        if !told.contains(&line) {
-            told.push(line);
+        if !found.contains(&line) {
+            found.push(line);
         }
     }
-    out.ok("folder", told.join("; "));
-    true
+    Ok(found.join("; "))
 }
 
 fn try_folder(folder: &Path) -> io::Result<()> {
@@ -88,9 +89,8 @@ fn try_folder(folder: &Path) -> io::Result<()> {
 
 /// Opens a file that is there as the collector would, without changing it.
 fn try_file(path: &Path) -> io::Result<()> {
-    match OpenOptions::new().read(true).append(true).open(path) {
-        Ok(file) if file.metadata()?.is_file() => Ok(()),
-        Ok(_) => Err(io::Error::other("it is no regular file")),
+    match regular::open(OpenOptions::new().read(true).append(true), path) {
+        Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }
@@ -99,14 +99,14 @@ fn try_file(path: &Path) -> io::Result<()> {
 /// Room for what the files may still grow by.
 fn space(config: &Config, out: &Findings) {
     let folder = folder_of(&config.output.file);
-    let stat = match rustix::fs::statvfs(existing(&folder)) {
+    let stat = match rustix::fs::statvfs(existing(folder)) {
         Ok(stat) => stat,
         Err(error) => {
             let error = io::Error::from(error);
             return out.bad(
                 "space",
-                format_args!("cannot ask {} for its free space: {error}", folder.display()),
-                "see that OUTPUT_FILE names a folder of a disk",
+                format_args!("cannot read the free space of {}: {error}", folder.display()),
+                "Check that OUTPUT_FILE is on a disk.",
             );
         }
     };
@@ -115,19 +115,19 @@ fn space(config: &Config, out: &Findings) {
     let files = records::files(&config.output.file);
     let used: u64 = files.iter().filter_map(|file| std::fs::metadata(file).ok()).map(|meta| meta.len()).sum();
     let need = whole.saturating_sub(used);
-    let room = format!("{} free; the files may still grow by {}", size(free), size(need));
+    let room = format!("{} free; the files may grow by {}", size(free), size(need));
     if free < need {
         return out.bad(
             "space",
             room,
-            "free space there, or lower MAX_FILE_SIZE or BACKUP_COUNT, or set OUTPUT_FILE to a larger disk",
+            "Free some space, lower MAX_FILE_SIZE or BACKUP_COUNT, or set OUTPUT_FILE to a larger disk.",
         );
     }
     if stat.f_files > 0 && stat.f_favail == 0 {
         return out.bad(
             "space",
-            format_args!("{room}, and no file can be made: the disk has no inode left"),
-            "remove files that are not needed there",
+            format_args!("{room}, but the disk has no free inode for a new file"),
+            "Remove files that are not needed there.",
         );
     }
     let backlog = config.elastic.as_ref().map_or(0, |elastic| elastic.backlog_max);
@@ -151,64 +151,73 @@ fn size(bytes: u64) -> String {
 fn lock(config: &Config, out: &Findings) -> Option<String> {
     match Lock::holder(&config.output.file) {
         Ok(Some(pid)) => {
-            out.ok("lock", format_args!("a collector runs on this file: process {pid}"));
+            out.ok("lock", format_args!("a collector is running on this file: process {pid}"));
             Some(pid)
         }
         Ok(None) => {
-            out.ok("lock", "free: no collector runs on this file");
+            out.ok("lock", "no collector is running on this file");
             None
         }
-        // The folder's own line tells what is wrong with a path that is none.
+        // The folder's own line reports a path that leads nowhere.
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => None,
         Err(error) => {
             let path = Lock::path(&config.output.file);
             out.bad(
                 "lock",
-                format_args!("cannot look at {}: {error}", path.display()),
-                "run the check as the user that runs the collector, or give that user the right to read and write it",
+                format_args!("cannot read {}: {error}", path.display()),
+                "Run the check as the user that runs the collector, or give that user the right to read and write it.",
             );
             None
         }
     }
 }
 
-fn port(config: &Config, holder: Option<&str>, out: &Findings) {
-    let port = config.http.port;
-    let error = match http::bind(&config.http) {
-        Ok(_) => {
-            return match holder {
-                None => out.ok("port", format_args!("{port} is free")),
-                Some(pid) => {
-                    out.ok("port", format_args!("{port} is free; process {pid}, which runs, listens elsewhere"))
-                }
-            };
+fn port(http: &Http, holder: Option<&str>, out: &Findings) {
+    let Http { host, port, .. } = http;
+    let addresses = match (host.as_str(), *port).to_socket_addrs() {
+        Ok(addresses) => addresses,
+        Err(error) => {
+            let found = format!("cannot look up HTTP_HOST {host}: {error}");
+            return out.bad("port", found, "Set HTTP_HOST to an address of this machine, or to 0.0.0.0 or :: for all.");
         }
-        Err(error) => error,
     };
-    let (found, cure) = error.split_once("; ").unwrap_or((&error, "set HTTP_PORT to a free port"));
-    if !found.contains("in use") {
-        return out.bad("port", found, cure);
-    }
+    let failed = addresses.filter_map(|address| TcpListener::bind(address).err()).next();
+    let (found, cure) = match failed.as_ref().map(io::Error::kind) {
+        None => {
+            let elsewhere = holder.map_or_else(String::new, |pid| format!("; process {pid} listens elsewhere"));
+            return out.ok("port", format_args!("{port} is free{elsewhere}"));
+        }
+        Some(io::ErrorKind::AddrInUse) => return used_port(http, holder, out),
+        Some(io::ErrorKind::PermissionDenied) => {
+            ("permission denied", "Set HTTP_PORT to 1024 or more, or grant the service CAP_NET_BIND_SERVICE.")
+        }
+        Some(io::ErrorKind::AddrNotAvailable) => (
+            "this machine does not have the address",
+            "Set HTTP_HOST to an address of this machine, or to 0.0.0.0 or :: for all.",
+        ),
+        Some(_) => ("the system refuses", "Check HTTP_HOST and HTTP_PORT."),
+    };
+    out.bad("port", format_args!("cannot listen on {host}, port {port}: {found}"), cure);
+}
+
+fn used_port(http: &Http, holder: Option<&str>, out: &Findings) {
+    let port = http.port;
     let answers = || {
-        let body = health_command::answer_at(&config.http, "/livez").unwrap_or_default();
+        let body = health::answer_at(http, "/livez").unwrap_or_default();
         let body: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
         ["alive", "stalled"].iter().any(|status| body["status"] == *status)
     };
-    match holder {
+    let by = match holder {
         // Where nobody may look at the process, its answer is taken for it.
         Some(pid) if listens(pid, port).unwrap_or_else(answers) => {
-            out.ok("port", format_args!("{port} is in use by the running collector, process {pid}"));
+            return out.ok("port", format_args!("{port} is in use by the running collector, process {pid}"));
         }
-        Some(pid) => out.bad(
-            "port",
-            format_args!("{found}, and not by the collector that runs on this file, process {pid}"),
-            cure,
-        ),
-        None if answers() => {
-            out.bad("port", format_args!("{found} by another collector, which has another OUTPUT_FILE"), cure)
-        }
-        None => out.bad("port", found, cure),
-    }
+        Some(pid) => format!(", but not by the running collector (process {pid})"),
+        None if answers() => " by another collector with another OUTPUT_FILE".to_owned(),
+        None => String::new(),
+    };
+    let cure = format!("Set HTTP_PORT to a free port, or stop what uses it (ss -ltnp 'sport = :{port}' names it).");
+    out.bad("port", format_args!("{port} is in use{by}"), cure);
 }
 
 /// Whether this process listens on this TCP port, where the system tells: `/proc`.

@@ -7,198 +7,173 @@ use std::sync::Arc;
 use ureq::http::Method;
 
 use super::service::{DIAL_LIMIT, a_few, host};
-use super::{Findings, guesses};
-use crate::clock::Millis;
+use super::{Findings, api_facts};
 use crate::config::{Config, Delivery};
 use crate::genesys::api::{Api, Channels};
+use crate::genesys::channel::{Cause, Rejection};
 use crate::genesys::error::{ApiError, Kind};
 use crate::genesys::topics::{self, Plan};
 use crate::message::{ChannelState, Closed};
-use crate::net::Dialer;
+use crate::net::{Dialer, Target};
 use crate::reader;
 use crate::secret::{Secret, mask};
+use crate::status::Problem;
 use crate::writer::state;
 
 /// Channels of one client, at most: one more pushes another out.
 const CHANNELS_MAX: usize = 20;
 
-/// `streaming_told`: the streaming host that was looked at already.
-pub(super) fn check(
-    config: &Config,
-    api: &mut Api,
-    plan: &Plan,
-    streaming_told: Option<&str>,
-    dialer: &Arc<Dialer>,
-    out: &Findings,
-) {
+/// What earlier checks found out.
+pub(super) struct Tried {
+    /// The definitions are the service's own: of the built-in list some may not exist.
+    pub is_confirmed: bool,
+    /// The streaming host that was looked at already.
+    pub streaming: Option<String>,
+}
+
+pub(super) fn check(config: &Config, api: &mut Api, plan: &Plan, tried: &Tried, dialer: &Arc<Dialer>, out: &Findings) {
     transport(config, api, out);
     let (channel, is_new) = match channel(config, api) {
-        Ok(found) => found,
-        Err(NoChannel::Api(error)) => return out.api_error("channel", &error),
-        Err(NoChannel::Full) => {
+        Ok(Some(found)) => found,
+        Ok(None) => {
             return out.bad(
                 "channel",
-                format_args!("this client has {CHANNELS_MAX} channels, the most there may be, and each is in use"),
-                "stop what else logs in with this OAuth client, or make a client for the collector alone; a channel \
-                 ends a day after its last subscription",
+                format_args!("this OAuth client has {CHANNELS_MAX} channels, the maximum, and each is in use"),
+                "Stop what else uses this OAuth client, or make a client for the collector alone. A channel ends a day \
+                 after its last subscription.",
             );
         }
+        Err(error) => return out.problem("channel", &error.problem()),
     };
     let hours = (channel.expires_ms - api.service().now()) as f64 / 3_600_000.0;
-    let how = if is_new { "made" } else { "an empty one was there and is used again" };
+    let how = if is_new { "created" } else { "an empty one is used again" };
     out.ok("channel", format_args!("{how}: {}, for {hours:.1} h", mask(&channel.id)));
-    if streaming_told.is_none_or(|told| !is_same_host(told, &channel.connect_uri)) {
+    let place = |address: &str| Target::parse(address).ok().map(|target| (target.host, target.port));
+    if tried.streaming.as_ref().is_none_or(|tried| place(tried) != place(&channel.connect_uri)) {
         host("streaming host", &channel.connect_uri, dialer, out);
     }
-    let subscribed = subscriptions(api, plan, &channel, out);
-    socket(&channel, dialer, out);
+    let is_subscribed = subscriptions(api, plan, &channel, tried.is_confirmed, out);
+    let uri = Secret::new(channel.connect_uri.clone());
+    match reader::ping(&uri, dialer, DIAL_LIMIT) {
+        Ok(time) => out.ok("socket", format_args!("open; a ping was answered in {} ms", time.as_millis())),
+        Err(why) => out.problem("socket", &socket_problem(why)),
+    }
     // Whatever the answer to the subscription was, the service may have taken it.
     match api.unsubscribe(&channel.id) {
-        Ok(()) => {}
-        Err(error) if error.kind == Kind::Gone => {}
-        Err(error) if subscribed => {
-            out.bad(
-                "channel left behind",
-                error.problem().what,
-                "nothing: the channel has no socket, and ends within a day by itself",
-            );
-        }
-        Err(_) => {}
-    }
-    // Last, for it brings another token, which may not reach the channel any more.
-    if out.has_time() {
-        guesses::settle_channel(api, &channel, is_new, out);
-    }
-}
-
-fn is_same_host(told: &str, uri: &str) -> bool {
-    let place = |address: &str| crate::net::Target::parse(address).ok().map(|target| (target.host, target.port));
-    place(told) == place(uri)
-}
-
-/// Whether the topics may come on a socket at all.
-fn transport(config: &Config, api: &mut Api, out: &Findings) {
-    let interval = config.catch_up.interval.as_secs_f64();
-    match api.transports() {
-        Ok(None) => out.ok(
-            "transport",
-            "the service does not say how operational events may be delivered; the subscription tells",
+        Err(error) if is_subscribed && error.kind != Kind::Gone => out.bad(
+            "channel left behind",
+            error.problem().what,
+            "Nothing needs to be done: the channel has no socket and ends within a day.",
         ),
-        Ok(Some(transports)) if topics::allow_socket(&transports) => {
-            out.ok("transport", format_args!("the socket is permitted (transports: {})", transports.join(", ")));
-        }
-        Ok(Some(transports)) => {
-            let cure = if config.genesys.delivery == Delivery::Websocket {
-                "set GENESYS_DELIVERY to auto or history: on the socket no event would come".to_owned()
-            } else {
-                format!(
-                    "set GENESYS_DELIVERY=history: every event comes that way, late by up to CATCH_UP_INTERVAL ({interval} s)"
-                )
-            };
-            out.bad(
-                "transport",
-                format_args!("operational events may not come on a socket (transports: {})", transports.join(", ")),
-                cure,
-            );
-        }
-        Err(error) => out.api_error("transport", &error),
+        _ => {}
+    }
+    // Last, because it brings another token, which may not reach the channel any more.
+    if out.wants_facts() {
+        api_facts::of_channel(api, &channel, is_new, out);
     }
 }
 
-enum NoChannel {
-    Full,
-    Api(ApiError),
+/// Whether the topics may be delivered on a socket at all.
+fn transport(config: &Config, api: &mut Api, out: &Findings) {
+    let transports = match api.transports() {
+        Ok(Some(transports)) => transports,
+        Ok(None) => return out.ok("transport", "Genesys Cloud does not say how it delivers operational events"),
+        Err(error) => return out.problem("transport", &error.problem()),
+    };
+    let list = transports.join(", ");
+    if topics::allow_socket(&transports) {
+        return out.ok("transport", format_args!("WebSocket delivery is allowed (transports: {list})"));
+    }
+    let cure = match config.genesys.delivery {
+        Delivery::Websocket => {
+            "Set GENESYS_DELIVERY to auto or history: no event would arrive on the socket.".to_owned()
+        }
+        _ => format!(
+            "Set GENESYS_DELIVERY=history: every event arrives that way, up to CATCH_UP_INTERVAL ({} s) late.",
+            config.catch_up.interval.as_secs_f64()
+        ),
+    };
+    out.bad("transport", format_args!("WebSocket delivery is not allowed (transports: {list})"), cure);
 }
 
-/// A channel to try on, and whether it was made: an empty one that an earlier check left is taken first.
-fn channel(config: &Config, api: &mut Api) -> Result<(ChannelState, bool), NoChannel> {
+/// A channel to try on, and whether it was made: an empty one that an earlier check left is taken first. `None`: one more
+/// would push another out.
+fn channel(config: &Config, api: &mut Api) -> Result<Option<(ChannelState, bool)>, ApiError> {
     // A service that does not list its channels is asked for one all the same.
     let Channels { count, usable } = api.channels().unwrap_or_default();
-    let remembered = remembered(config);
-    let mut others = usable.iter().filter(|one| remembered.as_deref() != Some(one.id.as_str()));
-    let empty = others.find(|one| api.subscription_count(&one.id).is_ok_and(|count| count == 0));
-    match empty {
-        Some(empty) => Ok((empty.clone(), false)),
-        None if count >= CHANNELS_MAX => Err(NoChannel::Full),
-        None => api.create_channel().map(|made| (made, true)).map_err(NoChannel::Api),
+    let remembered = std::fs::read(&config.output.state_file).ok().and_then(|bytes| state::parse(&bytes).ok());
+    let remembered = remembered.and_then(|state| state.channel).map(|channel| channel.id);
+    let mut others = usable.iter().filter(|one| remembered.as_ref() != Some(&one.id));
+    match others.find(|one| api.subscription_count(&one.id).is_ok_and(|count| count == 0)) {
+        Some(empty) => Ok(Some((empty.clone(), false))),
+        None if count >= CHANNELS_MAX => Ok(None),
+        None => api.create_channel().map(|made| Some((made, true))),
     }
 }
 
-/// The channel of the collector with these settings, whether it runs or not.
-fn remembered(config: &Config) -> Option<String> {
-    let bytes = std::fs::read(&config.output.state_file).ok()?;
-    state::parse(&bytes).ok()?.channel.map(|channel| channel.id)
-}
-
-/// Subscribes to every topic, and says what was rejected and why; whether the service took any.
-fn subscriptions(api: &mut Api, plan: &Plan, channel: &ChannelState, out: &Findings) -> bool {
+/// Subscribes to every topic and reports which were rejected and why; whether the service took any.
+fn subscriptions(api: &mut Api, plan: &Plan, channel: &ChannelState, is_confirmed: bool, out: &Findings) -> bool {
     let found = match api.subscribe(&channel.id, &plan.topics, Method::PUT) {
         Ok(found) => found,
         Err(error) => {
-            out.api_error("subscriptions", &error);
+            out.problem("subscriptions", &error.problem());
             return false;
         }
     };
-    let rejected: Vec<String> =
-        found.iter().filter_map(|one| one.rejected.as_ref().map(|why| format!("{} ({why})", one.topic))).collect();
-    let taken = found.len() - rejected.len();
-    if rejected.is_empty() {
-        out.ok("subscriptions", format_args!("each of {taken} topics is permitted"));
-    } else {
-        let names: Vec<&str> = rejected.iter().map(String::as_str).collect();
-        out.bad(
-            "subscriptions",
-            format_args!("{} of {} topics were rejected: {}", rejected.len(), found.len(), a_few(&names)),
-            "give the OAuth client a role with the missing permission (Admin > Integrations > OAuth > the client > \
-             Roles); until then these events come from the history alone, late by up to CATCH_UP_INTERVAL",
-        );
+    let rejections = found.iter().filter_map(|one| one.rejected.as_ref().map(|why| (&one.topic, why)));
+    let taken = found.len() - rejections.clone().count();
+    let is_wrong = |why: &Rejection| is_confirmed || why.cause == Cause::Permission;
+    let wrong: Vec<(&String, &Rejection)> = rejections.filter(|(_, why)| is_wrong(why)).collect();
+    if wrong.is_empty() {
+        out.ok("subscriptions", format_args!("{taken} topics are permitted"));
+        return taken > 0;
     }
+    let names: Vec<String> = wrong.iter().map(|(topic, why)| format!("{topic} ({why})")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let cure = if wrong.iter().any(|(_, why)| why.cause == Cause::Permission) {
+        "Give the OAuth client a role with the missing permission (Admin > Integrations > OAuth > the client > Roles)."
+    } else {
+        "Check the reason, and that TOPICS_FILE names topics that exist."
+    };
+    out.bad(
+        "subscriptions",
+        format_args!(
+            "{} of {} topics were rejected ({}); their events come from the history alone, up to CATCH_UP_INTERVAL late",
+            wrong.len(),
+            found.len(),
+            a_few(&names)
+        ),
+        cure,
+    );
     taken > 0
 }
 
-fn socket(channel: &ChannelState, dialer: &Dialer, out: &Findings) {
-    let uri = Secret::new(channel.connect_uri.clone());
-    let why = match reader::ping(&uri, dialer, DIAL_LIMIT) {
-        Ok(time) => return out.ok("socket", format_args!("open, and a ping was answered in {} ms", time.as_millis())),
-        Err(why) => why,
-    };
-    let (found, cure) = match why {
-        Closed::Unreachable(problem) => (problem.what, problem.cure),
-        Closed::Refused { status: status @ (200..=399 | 407), .. } => (
-            format!("the handshake was answered with {status}"),
-            "a proxy is in the way that knows no WebSocket: set HTTPS_PROXY, or name the streaming host in NO_PROXY".to_owned(),
+fn socket_problem(why: Closed) -> Problem {
+    const LATER: &str = "Check again in a few minutes. If it lasts, see Genesys Cloud's status page.";
+    const MIDDLE: &str =
+        "Ask whoever runs the proxy or firewall whether WebSockets to the streaming host are let through.";
+    let answered = |status: u16| format!("the handshake was answered with {status}");
+    match why {
+        Closed::Unreachable(problem) => problem,
+        Closed::Refused { status: status @ (200..=399 | 407), .. } => Problem::new(
+            answered(status),
+            "Check HTTPS_PROXY, or list the streaming host in NO_PROXY: a proxy that does not support WebSocket is in the way.",
         ),
-        Closed::Refused { status: status @ (404 | 410), .. } => (
-            format!("the handshake was answered with {status}: the streaming host does not know the channel that was just made"),
-            "check again in a minute; if it lasts, see that GENESYS_API_URL, if it is set, is of the region of GENESYS_ENV, \
-             and ask Genesys Cloud's support".to_owned(),
+        Closed::Refused { status: status @ (404 | 410), .. } => Problem::new(
+            format!("{}: the streaming host does not know the new channel", answered(status)),
+            "Check again in a minute. If it lasts, check that GENESYS_API_URL, if set, is of the region of GENESYS_ENV.",
         ),
-        Closed::Refused { status: status @ (408 | 429 | 500..), .. } => (
-            format!("the handshake was answered with {status}"),
-            "check again in a few minutes; if it lasts, look at Genesys Cloud's status page".to_owned(),
-        ),
-        Closed::Refused { status, .. } => (
-            format!("the handshake was refused with {status}"),
-            "try again in a minute; if it lasts, ask whoever runs the proxy or firewall whether WebSockets are let through".to_owned(),
-        ),
-        Closed::Silent => (
-            format!("it opened, and a ping was not answered within {} s", reader::PONG_LIMIT.as_secs()),
-            "a proxy or firewall holds WebSocket frames back: have the streaming host let through, or name it in NO_PROXY".to_owned(),
-        ),
-        Closed::ByServer { code, .. } => (
-            format!("it opened, and the server closed it ({code})"),
-            "try again in a minute; if it lasts, see whether something in the way cuts WebSockets".to_owned(),
-        ),
-        Closed::Broken(text) => (
-            format!("it opened, and the connection broke: {text}"),
-            "see whether a proxy or firewall in the way cuts WebSockets".to_owned(),
-        ),
-        Closed::ByUs => ("it was closed from here".to_owned(), "try again".to_owned()),
-    };
-    out.bad("socket", found, cure);
-}
-
-/// Milliseconds as a person says them.
-pub(super) fn seconds(ms: Millis) -> String {
-    format!("{:.3} s", ms as f64 / 1000.0)
+        Closed::Refused { status: status @ (408 | 429 | 500..), .. } => Problem::new(answered(status), LATER),
+        Closed::Refused { status, .. } => Problem::new(answered(status), MIDDLE),
+        Closed::Silent => {
+            let limit = reader::PONG_LIMIT.as_secs();
+            Problem::new(
+                format!("it opened, but a ping was not answered within {limit} s: a proxy holds frames back"),
+                MIDDLE,
+            )
+        }
+        Closed::ByServer { code, .. } => Problem::new(format!("it opened, and the server closed it ({code})"), LATER),
+        Closed::Broken(text) => Problem::new(format!("it opened, and the connection broke: {text}"), MIDDLE),
+        Closed::ByUs => Problem::new("it was closed from here", LATER),
+    }
 }

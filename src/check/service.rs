@@ -1,17 +1,18 @@
 //! Login, API, definitions and the history: what the collector asks Genesys Cloud for.
 //!
-//! Must never: go on with what depends on a step that failed; that step's cure comes first.
+//! Must never: go on with what depends on a step that failed.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Findings, api_cure, guesses, notifications};
+use super::{Findings, api_facts, notifications};
 use crate::clock::{Clock, Millis};
 use crate::config::{Config, Delivery};
 use crate::genesys::api::{Api, PAGE_SIZE, interval};
 use crate::genesys::error::{ApiError, Kind};
-use crate::genesys::topics::{self, ID_PREFIX, Plan};
+use crate::genesys::topics::{self, ID_PREFIX, Plan, TOPIC_PREFIX};
 use crate::message::Definition;
+use crate::nearest::nearest;
 use crate::net::{Dialer, Target};
 
 /// One dial, all steps together.
@@ -19,72 +20,80 @@ pub(super) const DIAL_LIMIT: Duration = Duration::from_secs(5);
 /// A clock that differs from the service's by more is wrong: receipt times are off by as much.
 const CLOCK_TOLERANCE_MS: i64 = 60_000;
 const HOUR_MS: Millis = 3_600_000;
-/// Names of a few of many, in a line.
+/// Answers until the service's time is known, at most.
+const ANSWERS_MAX: u32 = 4;
+/// Names that are listed, at most.
 const NAMED_MAX: usize = 12;
 
 /// Everything that needs Genesys Cloud.
-pub(super) fn check(config: &Config, file: Option<&[String]>, dialer: &Arc<Dialer>, clock: &Clock, out: &Findings) {
+pub(super) fn check(config: &Config, dialer: &Arc<Dialer>, clock: &Clock, out: &Findings) {
     let genesys = &config.genesys;
     let mut api = Api::new(genesys, dialer.clone(), clock.clone());
-    // The first answer tells the service's time.
     let login = api.log_in();
+    let mut listed = None;
+    for _ in 0..ANSWERS_MAX {
+        // Several answers must agree before the service's time is known.
+        if login.is_err() || listed.is_some() && api.service().is_known() {
+            break;
+        }
+        listed = Some(api.definitions());
+        if matches!(&listed, Some(Err(error)) if error.kind == Kind::Network) {
+            break;
+        }
+    }
     time(&api, login.is_ok(), out);
     host("login host", &genesys.login_url, dialer, out);
     host("api host", &genesys.api_url, dialer, out);
     let streaming = format!("https://streaming.{}", genesys.env);
-    let streaming_known = genesys.api_url == format!("https://api.{}", genesys.env);
-    if streaming_known && genesys.delivery != Delivery::History {
+    let is_streaming_known = genesys.api_url == format!("https://api.{}", genesys.env);
+    if is_streaming_known && genesys.delivery != Delivery::History {
         host("streaming host", &streaming, dialer, out);
     }
-    if !token(&api, login, out) {
+    if let Err(error) = login {
+        let problem = error.problem();
+        let found = format!("{}; definitions, history, channel and socket were not tried", problem.what);
+        return out.bad("token", found, problem.cure);
+    }
+    let hours = api.token().map_or(0, |token| token.life.as_secs().div_ceil(3600));
+    out.ok("token", format_args!("logged in; token valid for {hours} h"));
+    let definitions = listed.and_then(|listed| definitions(listed, out));
+    let plan = topics::plan(genesys.topics.as_deref(), definitions.as_deref());
+    if !topics(&plan, genesys.topics.is_some(), definitions.as_deref(), out) {
         return;
     }
-    let definitions = definitions(&mut api, out);
-    let plan = topics::plan(file, definitions.as_deref());
-    if !topics(file.is_some(), &plan, out) {
-        return;
-    }
-    if history(config, &mut api, &plan, out) {
-        guesses::settle(config, &mut api, &plan, definitions.as_deref(), out);
+    if history(config, &mut api, &plan, out) && out.wants_facts() {
+        api_facts::of_history(config, &mut api, &plan, definitions.as_deref(), out);
     }
     if genesys.delivery == Delivery::History {
-        out.ok("subscriptions", "not needed: GENESYS_DELIVERY is history, so no socket is opened");
-        return;
+        return out.ok("subscriptions", "not needed: GENESYS_DELIVERY is history, so no socket is opened");
     }
-    let told = streaming_known.then_some(streaming);
-    notifications::check(config, &mut api, &plan, told.as_deref(), dialer, out);
+    let tried = is_streaming_known.then_some(streaming);
+    let tried = notifications::Tried { is_confirmed: definitions.is_some(), streaming: tried };
+    notifications::check(config, &mut api, &plan, &tried, dialer, out);
 }
 
-fn time(api: &Api, logged_in: bool, out: &Findings) {
-    if !api.service().is_known() && logged_in {
-        return out.ok(
-            "time",
-            "not compared: the answer to the login holds no Date, so that this machine's clock is taken as it is",
-        );
-    }
+fn time(api: &Api, is_logged_in: bool, out: &Findings) {
     if !api.service().is_known() {
-        return out.bad(
-            "time",
-            "this machine's clock cannot be compared: Genesys Cloud told no time",
-            "set right what the next lines say; the clock is compared once the login answers",
-        );
+        let found = "not compared: Genesys Cloud's answer has no Date";
+        return if is_logged_in {
+            out.ok("time", found)
+        } else {
+            out.bad("time", "not compared: no answer from Genesys Cloud", "Fix what the next lines report first.")
+        };
     }
     let ahead_ms = api.service().ahead_ms();
-    let way = if ahead_ms > 0 { "ahead of" } else { "behind" };
+    let (seconds, way) = (ahead_ms.abs() / 1000, if ahead_ms > 0 { "ahead of" } else { "behind" });
     if ahead_ms.abs() > CLOCK_TOLERANCE_MS {
-        out.bad(
+        return out.bad(
             "time",
-            format_args!("this machine's clock is {} s {way} Genesys Cloud's", ahead_ms.abs() / 1000),
-            "switch this machine's time service on (timedatectl set-ntp true): receipt times are off by as much, and \
-             certificates may look expired; no event is lost for it",
+            format_args!("this machine's clock is {seconds} s {way} Genesys Cloud's; receipt times are off by as much"),
+            "Enable this machine's time service (timedatectl set-ntp true).",
         );
-    } else {
-        // The service tells whole seconds.
-        let text = match ahead_ms.abs() / 1000 {
-            0 | 1 => "as Genesys Cloud's, to the second".to_owned(),
-            seconds => format!("{seconds} s {way} Genesys Cloud's"),
-        };
-        out.ok("time", format_args!("this machine's clock is {text}"));
+    }
+    // The service tells whole seconds.
+    match seconds {
+        0 | 1 => out.ok("time", "this machine's clock agrees with Genesys Cloud's"),
+        _ => out.ok("time", format_args!("this machine's clock is {seconds} s {way} Genesys Cloud's")),
     }
 }
 
@@ -97,7 +106,7 @@ pub(super) fn host(name: &'static str, url: &str, dialer: &Dialer, out: &Finding
     });
     let (target, mut stream) = match dialled {
         Ok(dialled) => dialled,
-        Err(error) => return out.dial_error(name, &error),
+        Err(error) => return out.problem(name, &error.into()),
     };
     let ms = begun.elapsed().as_millis();
     let peer = stream.socket().tcp().peer_addr().map_or_else(|_| "an address".to_owned(), |peer| peer.to_string());
@@ -105,26 +114,15 @@ pub(super) fn host(name: &'static str, url: &str, dialer: &Dialer, out: &Finding
         Some(proxy) => format!("through the proxy {} ({peer})", proxy.name()),
         None => format!("at {peer}"),
     };
-    let trust = if target.tls { "TLS, its certificate trusted" } else { "without TLS, on this machine" };
-    out.ok(name, format_args!("{} reached {way}, {trust}, in {ms} ms", target.host));
+    let trust = if target.tls { "TLS certificate trusted" } else { "without TLS, on this machine" };
+    out.ok(name, format_args!("{} reached {way} in {ms} ms; {trust}", target.host));
 }
 
-fn token(api: &Api, login: Result<(), ApiError>, out: &Findings) -> bool {
-    if let Err(error) = login {
-        let found = format!("{}; definitions, history, channel and socket were not tried", error.problem().what);
-        out.bad("token", found, api_cure(error.kind, &error.problem().cure));
-        return false;
-    }
-    let life = api.token().map_or(0, |token| token.life.as_secs());
-    out.ok("token", format_args!("logged in; a token lives for {life} s and is renewed by itself"));
-    true
-}
-
-fn definitions(api: &mut Api, out: &Findings) -> Option<Vec<Definition>> {
-    let all = match api.definitions() {
+fn definitions(listed: Result<Vec<Definition>, ApiError>, out: &Findings) -> Option<Vec<Definition>> {
+    let all = match listed {
         Ok(all) => all,
         Err(error) => {
-            out.api_error("definitions", &error);
+            out.problem("definitions", &error.problem());
             return None;
         }
     };
@@ -132,41 +130,52 @@ fn definitions(api: &mut Api, out: &Findings) -> Option<Vec<Definition>> {
     if ours.is_empty() {
         out.bad(
             "definitions",
-            format_args!("{} event definitions, and none of AudioHook's among them", all.len()),
-            "see whether the organisation has an AudioHook integration (Admin > Integrations), and ask Genesys Cloud \
-             about operational events in this region; until then the built-in ids are asked for",
+            format_args!("{} event definitions, none of them AudioHook's", all.len()),
+            "Check that the organisation has an AudioHook integration (Admin > Integrations).",
         );
-        return Some(all);
-    }
-    let built_in = topics::built_in();
-    let new: Vec<&str> = ours.iter().copied().filter(|id| built_in.iter().all(|known| known.id != *id)).collect();
-    let new = if new.is_empty() {
-        "none is new to the built-in list".to_owned()
     } else {
-        format!("new to the built-in list: {}", a_few(&new))
-    };
-    out.ok("definitions", format_args!("{} of AudioHook's ({}) among {}; {new}", ours.len(), a_few(&ours), all.len()));
+        out.ok("definitions", format_args!("{} of AudioHook ({}) among {}", ours.len(), a_few(&ours), all.len()));
+    }
     Some(all)
 }
 
-/// Whether there is any topic to collect; a file may name none that is.
-fn topics(from_file: bool, plan: &Plan, out: &Findings) -> bool {
-    let mut found = format!("{} to collect", plan.topics.len());
-    for notice in &plan.notices {
+/// Whether there is any topic to collect; a file may name none that exists.
+fn topics(plan: &Plan, is_from_file: bool, known: Option<&[Definition]>, out: &Findings) -> bool {
+    const CURE: &str = "Fix TOPICS_FILE, such as {\"topics\":[\"v2.operations.events.AUDIOHOOK-*\"]}, or remove it to \
+                        collect every AudioHook event.";
+    let unknown = known.map(|known| unknown_ids(plan, known)).unwrap_or_default();
+    let is_any = plan.topics.len() > unknown.len();
+    let mut found = format!("{} to collect", plan.topics.len() - unknown.len());
+    for notice in plan.notices.iter().chain(&unknown) {
         found.push_str(&format!("; {notice}"));
     }
-    if plan.topics.is_empty() && from_file {
-        out.bad(
-            "topics",
-            format_args!("{found}; history, channel and socket were not tried"),
-            "name topics in TOPICS_FILE that match a definition, as \
-             {\"topics\":[\"v2.operations.events.AUDIOHOOK-*\"]}, or remove the file: without it all AudioHook events are \
-             collected",
-        );
+    if !is_any && is_from_file {
+        out.bad("topics", format_args!("{found}; history, channel and socket were not tried"), CURE);
         return false;
     }
-    out.ok("topics", found);
+    if unknown.is_empty() {
+        out.ok("topics", found)
+    } else {
+        out.bad("topics", found, CURE)
+    }
     true
+}
+
+/// What is wrong with each topic that names no definition.
+fn unknown_ids(plan: &Plan, known: &[Definition]) -> Vec<String> {
+    let id_of = |topic: &String| match topic.strip_prefix(TOPIC_PREFIX) {
+        // Any other topic of the platform is the user's own business.
+        None if topic.starts_with("v2.") => None,
+        id => Some(id.unwrap_or(topic).to_owned()),
+    };
+    let is_unknown = |id: &String| known.iter().all(|one| one.id != *id);
+    let ids = plan.topics.iter().filter_map(id_of).filter(is_unknown);
+    ids.map(|id| {
+        let meant = nearest(&id, known.iter().map(|one| one.id.as_str()));
+        let hint = meant.map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
+        format!("{id} is not a definition{hint}")
+    })
+    .collect()
 }
 
 /// Whether the history can be read: one page of the last hour.
@@ -176,39 +185,30 @@ fn history(config: &Config, api: &mut Api, plan: &Plan, out: &Findings) -> bool 
         return false;
     }
     let now = api.service().now();
-    let body = guesses::body(now - HOUR_MS, now, &plan.ids, "ASC");
-    let page = api.query_page(None, PAGE_SIZE, &body).and_then(|page| {
-        guesses::rows(&page).ok_or_else(|| {
-            ApiError::nonsense("read the history", "the answer is no page of events")
-                .with_correlation(api.correlation())
-        })
+    let page = api.query_page(None, PAGE_SIZE, &api_facts::body(now - HOUR_MS, now, &plan.ids, "ASC"));
+    let rows = page.and_then(|page| {
+        let not_a_page = || ApiError::nonsense("read the history", "the answer is not a page of events");
+        api_facts::rows(&page).ok_or_else(|| not_a_page().with_correlation(api.correlation()))
     });
-    match page {
+    match rows {
         Ok(rows) => {
-            let rows = if rows.is_empty() {
-                "no event".to_owned()
-            } else {
-                format!("{} events on the first page", rows.len())
-            };
+            let hour = interval(now - HOUR_MS, now);
             out.ok(
                 "history",
-                format_args!(
-                    "may be read (usage:events:view); the last hour ({}) has {rows}",
-                    interval(now - HOUR_MS, now)
-                ),
+                format_args!("readable (usage:events:view); {} events on the first page of {hour}", rows.len()),
             );
             true
         }
         Err(error) if error.kind == Kind::TooLong => {
-            out.ok("history", "may be read (usage:events:view); its events are large and are read in smaller pages");
+            out.ok("history", "readable (usage:events:view); its events are large and are read in smaller pages");
             true
         }
         Err(error) if error.kind == Kind::Forbidden && config.genesys.delivery == Delivery::Websocket => {
-            out.ok("history", format_args!("{error}; it is not used: GENESYS_DELIVERY is websocket"));
+            out.ok("history", format_args!("{}; not used: GENESYS_DELIVERY is websocket", error.problem().what));
             false
         }
         Err(error) => {
-            out.api_error("history", &error);
+            out.problem("history", &error.problem());
             false
         }
     }
@@ -216,9 +216,27 @@ fn history(config: &Config, api: &mut Api, plan: &Plan, out: &Findings) -> bool 
 
 /// The first few of many names.
 pub(super) fn a_few(names: &[&str]) -> String {
-    let mut text = names.iter().take(NAMED_MAX).copied().collect::<Vec<_>>().join(", ");
-    if names.len() > NAMED_MAX {
-        text.push_str(", …");
+    let rest = if names.len() > NAMED_MAX { ", …" } else { "" };
+    names[..names.len().min(NAMED_MAX)].join(", ") + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_that_is_not_a_definition_is_named_with_the_nearest() {
+        let known = ["AUDIOHOOK-0001", "BOTS-0001"].map(|id| Definition { id: id.to_owned(), ..Definition::default() });
+        let file = [
+            "AUDIOHOK-0001",
+            "v2.operations.events.AUDIOHOOK-0001",
+            "v2.operations.events.NONE",
+            "v2.users.x.presence",
+        ];
+        let plan = topics::plan(Some(&file.map(str::to_owned)), Some(&known));
+        assert_eq!(
+            unknown_ids(&plan, &known),
+            ["AUDIOHOK-0001 is not a definition; did you mean AUDIOHOOK-0001?", "NONE is not a definition"]
+        );
     }
-    text
 }

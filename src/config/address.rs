@@ -49,10 +49,10 @@ pub fn parse(text: &str) -> Judged<Address> {
         _ => return Err("must begin with https:// or http://".to_owned()),
     };
     if rest.contains(|c: char| c.is_whitespace() || c.is_control() || "\"<>\\^`{|}".contains(c)) {
-        return Err("must not hold blanks or quotes: one address, and its special characters as %XX".to_owned());
+        return Err("must not contain blanks or quotes: write special characters as %XX".to_owned());
     }
     if rest.contains(['?', '#']) {
-        return Err("must end with the host, the port or a path: no ? and no #".to_owned());
+        return Err("must not contain ? or #".to_owned());
     }
     let (authority, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
     let (user_info, host_port) = match authority.rsplit_once('@') {
@@ -61,7 +61,7 @@ pub fn parse(text: &str) -> Judged<Address> {
     };
     if path.contains('@') {
         // `https://user:pa/ss@host` would otherwise go to the host `user`, with the password in its path.
-        return Err("holds an @ behind a /: write special characters of a password as %XX".to_owned());
+        return Err("contains an @ after a /: write special characters of a password as %XX".to_owned());
     }
     let (host, port) = host_and_port(host_port)?;
     Ok(Address { https, user_info, host, port, path: path.trim_end_matches('/').to_owned() })
@@ -74,7 +74,7 @@ pub fn host_and_port(text: &str) -> Judged<(String, Option<u16>)> {
         ip.parse::<Ipv6Addr>().map_err(|_| "must have an IPv6 address between [ and ]".to_owned())?;
         let port = match behind {
             "" => None,
-            _ => Some(behind.strip_prefix(':').ok_or("must have nothing but :port behind the ]".to_owned())?),
+            _ => Some(behind.strip_prefix(':').ok_or("must have nothing but :port after the ]".to_owned())?),
         };
         (format!("[{}]", ip.to_ascii_lowercase()), port)
     } else {
@@ -83,7 +83,7 @@ pub fn host_and_port(text: &str) -> Judged<(String, Option<u16>)> {
             return Err("must have its IPv6 address between [ and ]".to_owned());
         }
         if !is_host_name(host) {
-            return Err("must name a host: letters, digits, - and points (other letters as xn--…)".to_owned());
+            return Err("must name a host: letters, digits, - and dots (other letters as xn--…)".to_owned());
         }
         (host.to_ascii_lowercase(), port)
     };
@@ -109,7 +109,7 @@ pub fn percent_decode(text: &str) -> Judged<String> {
             }
         }
     }
-    String::from_utf8(decoded).map_err(|_| "must be UTF-8 behind its %XX".to_owned())
+    String::from_utf8(decoded).map_err(|_| "must be UTF-8 after its %XX are decoded".to_owned())
 }
 
 #[cfg(test)]

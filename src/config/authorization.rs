@@ -11,7 +11,7 @@ use crate::secret::Secret;
 /// The whole value of the header for `user:pass`, `Basic …`, `Bearer …`, `ApiKey …`, or a bare bearer token.
 pub fn header(text: &str) -> Judged<Secret> {
     if text.contains(char::is_control) {
-        return Err("holds a control character".to_owned());
+        return Err("must not contain a control character".to_owned());
     }
     let trimmed = text.trim();
     let (scheme, token) = trimmed.split_once(' ').unwrap_or((trimmed, ""));
@@ -31,7 +31,7 @@ pub fn header(text: &str) -> Judged<Secret> {
 
 fn scheme_and_token(scheme: &str, token: &str) -> Judged<Secret> {
     if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err("must be user:pass, 'Bearer TOKEN', 'ApiKey KEY', or a token: one word without blanks".to_owned());
+        return Err("must be user:pass, 'Bearer TOKEN', 'ApiKey KEY', or a token without blanks".to_owned());
     }
     if scheme == "ApiKey" && token.contains(':') {
         // An id and a key as the cluster shows them; the header carries them encoded.

@@ -1,6 +1,6 @@
 //! The settings file: `NAME=value` lines.
 //!
-//! Blank lines and `#` lines are skipped; an optional `export ` goes; ` # comment` behind an unquoted value goes; one pair
+//! Blank lines and `#` lines are skipped; an optional `export ` goes; ` # comment` after an unquoted value goes; one pair
 //! of quotes around a value goes. Must never: expand anything (`$`, `\`, `%`, and `#` without a blank before it are
 //! themselves), show a value in an error, or pass over a line that it does not understand.
 
@@ -45,10 +45,10 @@ fn parse_line(line: &str) -> Result<Option<(&str, &str)>, String> {
         return Err("not NAME=value".to_owned());
     };
     if !is_name(name) {
-        return Err("not NAME=value: the name may hold letters, digits and _, and no blank before the =".to_owned());
+        return Err("not NAME=value: a name has letters, digits and _ only, and no blank before the =".to_owned());
     }
     if value.contains(|c: char| c.is_control() && c != '\t') {
-        return Err(format!("the value of {name} holds a control character"));
+        return Err(format!("the value of {name} contains a control character"));
     }
     unquote(value).map(|value| Some((name, value))).map_err(|message| format!("the value of {name} {message}"))
 }
@@ -70,10 +70,10 @@ fn unquote(value: &str) -> Result<&str, &'static str> {
     match (whole, commented) {
         // `"a" # "b"` could be either: a password must not be cut, nor a comment become part of one.
         (Some(_), Some(_)) => {
-            Err("can be read in two ways: a quote before a # and one at the end; put the comment on a line of its own")
+            Err("is ambiguous: it has a quote before a # and one at the end; put the comment on its own line")
         }
         (Some(text), None) | (None, Some(text)) => Ok(text),
-        (None, None) => Err("begins with a quote and does not end with it"),
+        (None, None) => Err("begins with a quote but does not end with it"),
     }
 }
 

@@ -1,48 +1,112 @@
-//! The paths among the settings: that each file serves one purpose.
+//! The files that settings name: reading them without a hang, and what may stand where the program writes.
 //!
-//! Must never: make, open for writing or remove a file.
+//! Must never: make, open for writing, rename or remove a file.
 
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
 
 use super::reader::Reader;
-use super::settings::default_of;
+use super::table::row_of;
+use super::values::Judged;
 
-/// The path with this text behind it.
+/// How long a pipe may take to bring a whole file.
+const PIPE_TIME_MAX: Duration = Duration::from_secs(10);
+/// Symbolic links in a row, at most, as the kernel has it.
+const LINKS_MAX: usize = 40;
+
+/// The path with this text appended.
 pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut text = path.as_os_str().to_owned();
     text.push(suffix);
     PathBuf::from(text)
 }
 
-/// The files that are written; `None`: its setting is at fault already.
-pub struct Written {
-    pub file: Option<PathBuf>,
-    pub state_file: Option<PathBuf>,
+/// The first bytes of a file, or of a pipe such as `<(command)`.
+///
+/// # Errors
+/// Those of opening and reading; a pipe that brings nothing in time.
+pub fn read(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
+    let mut file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
+    let mut bytes = Vec::new();
+    if !file.metadata()?.file_type().is_fifo() {
+        file.take(bytes_max as u64).read_to_end(&mut bytes)?;
+        return Ok(bytes);
+    }
+    let deadline = Instant::now() + PIPE_TIME_MAX;
+    let mut chunk = [0; 4096];
+    while bytes.len() < bytes_max {
+        // Without a writer yet, a read would report the end.
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
+        if poll(&mut [PollFd::new(&file, PollFlags::IN)], Some(&timeout))? == 0 {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "it is a pipe, and nothing is written to it"));
+        }
+        match file.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(count) => bytes.extend_from_slice(&chunk[..count]),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(bytes_max);
+    Ok(bytes)
 }
 
-/// No file may serve two purposes: the one would be written over by the other. Of two settings that name one file the one
-/// is told that was set, and rather the one that is read than the one that is written.
-pub fn check(reader: &mut Reader<'_>, written: &Written, env_file: Option<&Path>) {
-    let file = written.file.as_deref().map(place);
-    let state = written.state_file.as_deref().map(place);
-    let default_state = written.file.as_deref().map(|file| place(&with_suffix(file, ".state")));
-    let of_output = |path: &Path| taken_by_output(path, file.as_deref()?);
-    let is_state = |path: &Path| [&state, &default_state].into_iter().flatten().any(|state| state == path);
+/// The file to write to: a regular file, or absent, in a folder. A symbolic link is followed to the file that it names.
+pub fn writable(text: &str) -> Judged<PathBuf> {
+    const FOLDER: &str = "must name a file: this is a folder";
+    let given = PathBuf::from(text);
+    if text.ends_with('/') || given.file_name().is_none() {
+        return Err(FOLDER.to_owned());
+    }
+    let mut path = given;
+    for _ in 0..LINKS_MAX {
+        let kind = match fs::symlink_metadata(&path) {
+            Ok(there) => there.file_type(),
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                return Err("must be in a folder: a part of the path before the last is a file".to_owned());
+            }
+            // Absent, or not to be looked at: opening it tells.
+            Err(_) => return Ok(path),
+        };
+        if kind.is_symlink() {
+            let target = fs::read_link(&path).map_err(|error| format!("cannot follow the symbolic link: {error}"))?;
+            path = path.parent().unwrap_or(Path::new("")).join(target);
+            continue;
+        }
+        let what = match kind {
+            kind if kind.is_file() => return Ok(path),
+            kind if kind.is_dir() => return Err(FOLDER.to_owned()),
+            kind if kind.is_fifo() => "a FIFO",
+            kind if kind.is_socket() => "a socket",
+            _ => "a device",
+        };
+        return Err(format!("must be a regular file: this is {what}"));
+    }
+    Err("must name a file: its symbolic links lead in a circle".to_owned())
+}
 
+/// No file may serve two purposes: one would be written over the other. The setting that was set is reported, and a file
+/// that is read rather than one that is written.
+pub fn check_purposes(reader: &mut Reader<'_>, output: &Path, state: &Path, env_file: Option<&Path>) {
+    let (file, state) = (place(output), place(state));
+    let states = [state.clone(), place(&with_suffix(output, ".state"))];
     let settings = place(env_file.unwrap_or(Path::new("./.env")));
-    // Where TOPICS_FILE is set, it is the one that is told.
-    let topics = reader.text("TOPICS_FILE").is_none().then(|| place(Path::new(default_of("TOPICS_FILE"))));
+    let topics = reader.is_unset("TOPICS_FILE").then(|| place(Path::new(row_of("TOPICS_FILE").default)));
     let is_read = |path: &Path| {
         if path == settings {
-            return Some("the file with the settings".to_owned());
+            return Some("the settings file".to_owned());
         }
         (topics.as_deref() == Some(path)).then(|| "TOPICS_FILE".to_owned())
     };
-
-    let mut owners: Vec<(&str, Option<String>)> = vec![
-        ("OUTPUT_FILE", file.as_deref().and_then(is_read)),
-        ("STATE_FILE", state.as_deref().and_then(|state| of_output(state).or_else(|| is_read(state)))),
-    ];
+    let mut uses =
+        vec![("OUTPUT_FILE", is_read(&file)), ("STATE_FILE", family_member(&state, &file).or_else(|| is_read(&state)))];
     for name in [
         "TOPICS_FILE",
         "ELASTIC_CA_FILE",
@@ -52,18 +116,22 @@ pub fn check(reader: &mut Reader<'_>, written: &Written, env_file: Option<&Path>
         "HTTP_TOKEN_FILE",
     ] {
         let Some(path) = reader.text(name).map(|path| place(Path::new(&path))) else { continue };
-        let owner = of_output(&path).or_else(|| is_state(&path).then(|| "STATE_FILE".to_owned()));
-        owners.push((name, owner));
+        let used = family_member(&path, &file).or_else(|| states.contains(&path).then(|| "STATE_FILE".to_owned()));
+        if !reader.is_unset(name) {
+            uses.push((name, used));
+        }
     }
-    for (name, owner) in owners {
-        if let Some(owner) = owner {
-            reader.fault(name, format!("must be a file of its own: this one is {owner}"));
+    for (name, used) in uses {
+        if let Some(used) = used
+            && !reader.is_wrong(name)
+        {
+            reader.error(name, format!("must be a file of its own: this one is {used}"));
         }
     }
 }
 
-/// What of OUTPUT_FILE's family this path is, if it is one of it.
-fn taken_by_output(path: &Path, output: &Path) -> Option<String> {
+/// What this path is to OUTPUT_FILE: the file itself, a backup, or one of the files beside it.
+fn family_member(path: &Path, output: &Path) -> Option<String> {
     if path == output {
         return Some("OUTPUT_FILE".to_owned());
     }
@@ -78,7 +146,7 @@ fn taken_by_output(path: &Path, output: &Path) -> Option<String> {
     (!suffix.is_empty() && suffix.bytes().all(|b| b.is_ascii_digit())).then(|| "a backup of OUTPUT_FILE".to_owned())
 }
 
-/// Where a path leads, so that two ways of writing it are equal: symbolic links followed as far as there are folders.
+/// Where a path leads, so that two ways of writing it are equal.
 fn place(path: &Path) -> PathBuf {
     if let Ok(real) = path.canonicalize() {
         return real;
@@ -87,5 +155,64 @@ fn place(path: &Path) -> PathBuf {
     match (absolute.parent().map(Path::canonicalize), absolute.file_name()) {
         (Some(Ok(parent)), Some(name)) => parent.join(name),
         _ => absolute,
+    }
+}
+
+/// Whether the file can be opened and holds a certificate (PEM).
+pub fn holds_certificate(path: &Path) -> Judged<()> {
+    /// How a certificate begins, but for its first dashes: OpenSSL's own kind says `TRUSTED CERTIFICATE`.
+    const MARK: &[u8] = b"CERTIFICATE-----";
+    /// A system's whole list has a tenth of this.
+    const BYTES_MAX: usize = 4 * 1024 * 1024;
+    let bytes = read(path, BYTES_MAX).map_err(|error| format!("cannot read the file: {error}"))?;
+    if bytes.windows(MARK.len()).any(|window| window == MARK) {
+        return Ok(());
+    }
+    Err("contains no certificate: it must hold them as PEM (-----BEGIN CERTIFICATE-----)".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+
+    #[test]
+    fn only_a_regular_file_or_none_is_written_to() {
+        let folder = std::env::temp_dir().join(format!("audiohook-writable-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let path = |name: &str| folder.join(name).display().to_string();
+        File::create(path("file")).unwrap();
+        let links = [("link", "file"), ("dangling", "absent"), ("null", "/dev/null"), ("loop", "loop"), ("dir", ".")];
+        for (name, target) in links {
+            std::os::unix::fs::symlink(target, path(name)).unwrap();
+        }
+        let _socket = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+        for (name, expected) in [("file", "file"), ("absent", "absent"), ("link", "file"), ("dangling", "absent")] {
+            assert_eq!(writable(&path(name)), Ok(folder.join(expected)), "{name}");
+        }
+        for (text, part) in [
+            ("/dev/null".to_owned(), "a device"),
+            (path("null"), "a device"),
+            (path("socket"), "a socket"),
+            (path("dir"), "a folder"),
+            (path("loop"), "circle"),
+            (path("file/below"), "must be in a folder"),
+            (path("absent/"), "a folder"),
+            ("..".to_owned(), "a folder"),
+        ] {
+            let error = writable(&text).expect_err(&text);
+            assert!(error.contains(part), "{text}: {error}");
+        }
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_pipe_is_read_to_its_end() {
+        let (out, mut into) = io::pipe().unwrap();
+        io::Write::write_all(&mut into, b"A=1\n").unwrap();
+        drop(into);
+        use std::os::fd::AsRawFd;
+        let path = format!("/dev/fd/{}", out.as_raw_fd());
+        assert_eq!(read(Path::new(&path), 100).unwrap(), b"A=1\n");
     }
 }

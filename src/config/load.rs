@@ -1,28 +1,22 @@
 //! From the texts to the validated [`Config`]: each group of settings, then what must hold between them.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::address::{self, Address};
-use super::faults::Faults;
-use super::reader::Reader;
-use super::settings::{PROXY_SETTINGS, default_of};
+use super::errors::Errors;
+use super::reader::{Environment, Reader};
+use super::table::row_of;
 use super::values::{self, Judged};
 use super::{
-    CatchUp, Config, Delivery, Elastic, Fault, Genesys, Http, LogFormat, LogSettings, Network, Output, Reconnect,
-    authorization, files, region,
+    CatchUp, Config, Delivery, Elastic, Genesys, Http, LogFormat, LogSettings, Network, Output, Reconnect,
+    authorization, files, region, topics_file,
 };
-use crate::genesys::topics;
 use crate::secret::Secret;
-
-/// Documents in a request, at most: what a cluster's memory bears.
-const BULK_SIZE_MAX: u64 = 100_000;
-
-/// Backups, at most: each rotation renames them all.
-const BACKUP_COUNT_MAX: u64 = 10_000;
 
 /// The requests a minute that the service allows one client.
 const SERVICE_RATE_MAX: u32 = 300;
+/// Characters of INSTANCE_NAME, at most: it is part of a page's title.
+const INSTANCE_NAME_CHARS_MAX: usize = 100;
 
 /// What the command at hand cannot do without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,165 +27,133 @@ pub enum Need {
     Cluster,
     /// The cluster's settings, even without ELASTIC_URL: `template`.
     Template,
-    /// Nothing: `demo` and `simulate` bring their own.
+    /// Nothing: `demo`, `simulate` and `events`.
     Nothing,
 }
 
 impl Config {
-    /// The settings of a run of the collector, from this process's environment and the settings file (`./.env` if none
-    /// is named).
+    /// The settings of a command, from this environment and the settings file (`./.env` if none is named).
     ///
     /// # Errors
-    /// With every fault there is, one a line.
-    pub fn load(env_file: Option<&Path>) -> Result<Self, Faults> {
-        Self::load_for(Need::Credentials, &|name| std::env::var_os(name), env_file)
-    }
-
-    /// The settings for what needs less, and from any environment.
-    ///
-    /// # Errors
-    /// With every fault there is, one a line.
-    pub fn load_for(
-        need: Need,
-        environment: &dyn Fn(&str) -> Option<OsString>,
-        env_file: Option<&Path>,
-    ) -> Result<Self, Faults> {
+    /// With every error there is.
+    pub fn load(need: Need, environment: &Environment, env_file: Option<&Path>) -> Result<Self, Errors> {
         let mut reader = Reader::new(environment, env_file);
         let genesys = genesys(&mut reader, need);
         let catch_up = catch_up(&mut reader);
-        let (written, output) = output(&mut reader);
+        let output = output(&mut reader);
+        files::check_purposes(&mut reader, &output.file, &output.state_file, env_file);
         let log = log_settings(&mut reader);
         let elastic = elastic(&mut reader, need);
         let http = http(&mut reader);
         let reconnect = reconnect(&mut reader);
         let network = network(&mut reader);
-        files::check(&mut reader, &written, env_file);
-        let config = || {
-            Some(Self {
-                genesys: genesys?,
-                catch_up: catch_up?,
-                output: output?,
-                log: log?,
-                elastic: elastic?,
-                http: http?,
-                reconnect: reconnect?,
-                network: network?,
-            })
-        };
-        finish(reader, config())
+        let instance = reader.judged("INSTANCE_NAME", instance_name).unwrap_or_else(|| genesys.env.clone());
+        let notices = reader.check_names();
+        let config =
+            Self { instance, genesys, catch_up, output, log, elastic, http, reconnect, network, notices: Vec::new() };
+        let notices = notices.into_iter().chain(mistakes(&config)).collect();
+        finish(reader, Self { notices, ..config })
     }
+}
 
-    /// What is allowed and may still be a mistake; for the log, once the program starts.
-    pub fn notices(&self) -> Vec<String> {
-        let mut notices = Vec::new();
-        if !self.genesys.env.is_empty() && !region::is_known(&self.genesys.env) {
-            notices.push(format!(
-                "GENESYS_ENV={}: not a region that this version knows; fine if it is new, else look at the address that you log in at",
-                self.genesys.env
-            ));
-        }
-        if self.catch_up.rate > SERVICE_RATE_MAX {
-            notices.push(format!(
-                "CATCH_UP_RATE={}: more than the {SERVICE_RATE_MAX} requests a minute that Genesys Cloud allows a client",
-                self.catch_up.rate
-            ));
-        }
-        if let Some(elastic) = &self.elastic
-            && elastic.authorization.is_some()
-        {
-            let plain = |url: &&String| address::parse(url).is_ok_and(|url| !url.https && !url.is_loopback());
-            notices.extend(elastic.urls.iter().find(plain).map(|url| {
-                format!("ELASTIC_URL={url}: the cluster's credentials go over the network in clear; use https")
-            }));
-        }
-        notices
+/// What is allowed and may still be a mistake.
+fn mistakes(config: &Config) -> Vec<String> {
+    let mut notices = Vec::new();
+    let env = &config.genesys.env;
+    if !env.is_empty() && !region::is_known(env) {
+        notices.push(format!(
+            "GENESYS_ENV={env}: this version does not know the region; check it unless the region is new"
+        ));
     }
+    if config.catch_up.rate > SERVICE_RATE_MAX {
+        notices.push(format!(
+            "CATCH_UP_RATE={}: Genesys Cloud allows a client {SERVICE_RATE_MAX} requests per minute",
+            config.catch_up.rate
+        ));
+    }
+    if let Some(elastic) = config.elastic.as_ref().filter(|elastic| elastic.authorization.is_some()) {
+        let plain = |url: &&String| address::parse(url).is_ok_and(|url| !url.https && !url.is_loopback());
+        notices.extend(elastic.urls.iter().find(plain).map(|url| {
+            format!("ELASTIC_URL={url}: the cluster's credentials cross the network unencrypted; use https")
+        }));
+    }
+    notices
 }
 
 /// HTTP_HOST, HTTP_PORT and HTTP_TOKEN alone: asking a running collector for its health must not fail for a setting that
 /// has nothing to do with it, nor need the credentials.
 ///
 /// # Errors
-/// With every fault of these.
-pub fn load_http(environment: &dyn Fn(&str) -> Option<OsString>, env_file: Option<&Path>) -> Result<Http, Faults> {
+/// With every error of these.
+pub fn load_http(environment: &Environment, env_file: Option<&Path>) -> Result<Http, Errors> {
     let mut reader = Reader::new(environment, env_file);
     let http = http(&mut reader);
     finish(reader, http)
 }
 
 /// Whether this setting has a value in the environment or in the settings file that was named: a `./.env` that merely lies
-/// there asks for nothing.
-pub fn is_asked_for(name: &str, environment: &dyn Fn(&str) -> Option<OsString>, env_file: Option<&Path>) -> bool {
+/// there does not count.
+pub fn is_set(name: &str, environment: &Environment, env_file: Option<&Path>) -> bool {
     match env_file {
-        Some(_) => Reader::new(environment, env_file).text(name).is_some(),
-        None => environment(name).is_some_and(|value| !value.is_empty()),
+        Some(_) => !Reader::new(environment, env_file).is_unset(name),
+        None => environment.get(std::ffi::OsStr::new(name)).is_some_and(|value| !value.is_empty()),
     }
 }
 
 /// What was read, unless anything was wrong.
-fn finish<T>(reader: Reader<'_>, read: Option<T>) -> Result<T, Faults> {
-    let mut faults = reader.into_faults();
-    match read {
-        Some(read) if faults.is_empty() => Ok(read),
-        _ => {
-            if faults.is_empty() {
-                faults.push(Fault::new("settings", None, "cannot be read"));
+fn finish<T>(reader: Reader<'_>, read: T) -> Result<T, Errors> {
+    let errors = reader.into_errors();
+    if errors.is_empty() { Ok(read) } else { Err(Errors(errors)) }
+}
+
+fn genesys(reader: &mut Reader<'_>, need: Need) -> Genesys {
+    // A bad address counts as given: it has an error of its own.
+    let addresses_given = !reader.is_unset("GENESYS_LOGIN_URL") && !reader.is_unset("GENESYS_API_URL");
+    let env = reader.judged("GENESYS_ENV", |text| region::domain(text, addresses_given));
+    let client_id = reader.judged("GENESYS_CLIENT_ID", client_id);
+    let client_secret = reader.secret("GENESYS_CLIENT_SECRET");
+    if need == Need::Credentials {
+        let required = [
+            ("GENESYS_ENV", env.is_some(), "the region's domain, such as mypurecloud.com or usw2.pure.cloud"),
+            ("GENESYS_CLIENT_ID", client_id.is_some(), "the id of an OAuth client (client credentials)"),
+            ("GENESYS_CLIENT_SECRET", client_secret.is_some(), "the client's secret (or GENESYS_CLIENT_SECRET_FILE)"),
+        ];
+        for (name, is_given, what) in required {
+            if !is_given && !reader.is_wrong(name) && !reader.is_wrong(&format!("{name}_FILE")) {
+                reader.error(name, format!("not set; it must be {what}"));
             }
-            Err(Faults(faults))
         }
+    }
+    let topics_path = PathBuf::from(reader.text("TOPICS_FILE").unwrap_or_default());
+    let is_named = topics_path != Path::new(row_of("TOPICS_FILE").default);
+    let topics = match need {
+        Need::Credentials => topics_file::read(&topics_path, is_named).unwrap_or_else(|message| {
+            reader.error("TOPICS_FILE", message);
+            None
+        }),
+        _ => None,
+    };
+    let env = env.unwrap_or_default();
+    let url_of = |service: &str| if env.is_empty() { String::new() } else { format!("https://{service}.{env}") };
+    Genesys {
+        client_id: client_id.unwrap_or_default(),
+        client_secret: client_secret.unwrap_or_else(|| Secret::new("")),
+        login_url: reader.judged("GENESYS_LOGIN_URL", service_url).unwrap_or_else(|| url_of("login")),
+        api_url: reader.judged("GENESYS_API_URL", service_url).unwrap_or_else(|| url_of("api")),
+        delivery: [Delivery::Auto, Delivery::Websocket, Delivery::History][reader.word("GENESYS_DELIVERY")],
+        topics_file: topics_path,
+        topics,
+        env,
     }
 }
 
-fn genesys(reader: &mut Reader<'_>, need: Need) -> Option<Genesys> {
-    let login_url = reader.optional("GENESYS_LOGIN_URL", service_url);
-    let api_url = reader.optional("GENESYS_API_URL", service_url);
-    // A bad one is given too: it has a fault of its own.
-    let addresses_given = login_url != Some(None) && api_url != Some(None);
-    let env = reader.optional("GENESYS_ENV", |text| region::domain(text, addresses_given));
-    let client_id = reader.optional("GENESYS_CLIENT_ID", client_id);
-    let client_secret = reader.secret("GENESYS_CLIENT_SECRET");
-    let delivery = reader.judged("GENESYS_DELIVERY", |text| {
-        let words = [("auto", Delivery::Auto), ("websocket", Delivery::Websocket), ("history", Delivery::History)];
-        values::word(text, &words)
-    });
-    if need == Need::Credentials {
-        if env == Some(None) {
-            reader
-                .fault("GENESYS_ENV", "not set: give the region's domain, such as mypurecloud.com or usw2.pure.cloud");
-        }
-        if client_id == Some(None) {
-            reader.fault(
-                "GENESYS_CLIENT_ID",
-                "not set: give the id of an OAuth client with the grant type client credentials",
-            );
-        }
-        if client_secret == Some(None) {
-            reader.fault(
-                "GENESYS_CLIENT_SECRET",
-                "not set: give the client's secret, or its file in GENESYS_CLIENT_SECRET_FILE",
-            );
-        }
+fn instance_name(text: &str) -> Judged<String> {
+    let name = text.trim();
+    if (1..=INSTANCE_NAME_CHARS_MAX).contains(&name.chars().count()) {
+        Ok(name.to_owned())
+    } else {
+        Err(format!("must have 1 to {INSTANCE_NAME_CHARS_MAX} characters"))
     }
-    let topics_file = reader.path("TOPICS_FILE");
-    let topics_file_named = reader.text("TOPICS_FILE").is_some_and(|path| path != default_of("TOPICS_FILE"));
-    if need == Need::Credentials
-        && let Some(path) = &topics_file
-        && let Err(message) = topics::read_file(path, topics_file_named)
-    {
-        reader.fault("TOPICS_FILE", message);
-    }
-    let env = env?.unwrap_or_default();
-    let url_of = |service: &str| if env.is_empty() { String::new() } else { format!("https://{service}.{env}") };
-    Some(Genesys {
-        client_id: client_id?.unwrap_or_default(),
-        client_secret: client_secret?.unwrap_or_else(|| Secret::new("")),
-        login_url: login_url?.unwrap_or_else(|| url_of("login")),
-        api_url: api_url?.unwrap_or_else(|| url_of("api")),
-        delivery: delivery?,
-        topics_file: topics_file?,
-        topics_file_named,
-        env,
-    })
 }
 
 fn client_id(text: &str) -> Judged<String> {
@@ -207,189 +169,147 @@ fn client_id(text: &str) -> Judged<String> {
 fn service_url(text: &str) -> Judged<String> {
     let address = address::parse(text)?;
     if address.user_info.is_some() {
-        return Err("must not hold a user or a password".to_owned());
+        return Err("must not contain a user or a password".to_owned());
     }
     if !address.https && !address.is_loopback() {
-        return Err("must begin with https://: http is for localhost, 127.0.0.0/8 and [::1] alone".to_owned());
+        return Err("must begin with https:// (http:// is for localhost, 127.0.0.0/8 and [::1] only)".to_owned());
     }
     Ok(address.without_user_info())
 }
 
-fn catch_up(reader: &mut Reader<'_>) -> Option<CatchUp> {
-    let interval = reader.judged("CATCH_UP_INTERVAL", values::seconds);
-    let overlap = reader.judged("CATCH_UP_OVERLAP", values::seconds);
-    let rate = reader.judged("CATCH_UP_RATE", |text| values::number(text, 1, u64::from(u32::MAX)));
-    let start = reader.judged("CATCH_UP_START", values::seconds_or_zero);
-    Some(CatchUp { interval: interval?, overlap: overlap?, rate: rate? as u32, start: start? })
-}
-
-/// The files that it writes, whatever else is at fault, and the whole group.
-fn output(reader: &mut Reader<'_>) -> (files::Written, Option<Output>) {
-    let file = reader.judged("OUTPUT_FILE", file_path);
-    let max_file_size = reader.judged("MAX_FILE_SIZE", values::size);
-    let backup_count = reader.judged("BACKUP_COUNT", |text| values::number(text, 0, BACKUP_COUNT_MAX));
-    let state_file = reader.optional("STATE_FILE", file_path);
-    let redact_fields = reader.judged("REDACT_FIELDS", |text| Ok(values::list(text)));
-    let state_file = match (state_file, &file) {
-        (Some(None), Some(file)) => Some(files::with_suffix(file, ".state")),
-        (given, _) => given.flatten(),
-    };
-    let written = files::Written { file, state_file };
-    let output = || {
-        Some(Output {
-            file: written.file.clone()?,
-            max_file_size: max_file_size?,
-            backup_count: backup_count? as u32,
-            state_file: written.state_file.clone()?,
-            redact_fields: redact_fields?,
-        })
-    };
-    let output = output();
-    (written, output)
-}
-
-fn file_path(text: &str) -> Judged<PathBuf> {
-    let path = PathBuf::from(text);
-    if text.ends_with('/') || path.file_name().is_none() || path.is_dir() {
-        return Err("must name a file: this is a folder".to_owned());
+fn catch_up(reader: &mut Reader<'_>) -> CatchUp {
+    CatchUp {
+        interval: reader.seconds("CATCH_UP_INTERVAL"),
+        overlap: reader.seconds("CATCH_UP_OVERLAP"),
+        rate: reader.number("CATCH_UP_RATE") as u32,
+        start: reader.seconds("CATCH_UP_START"),
     }
-    Ok(path)
 }
 
-fn log_settings(reader: &mut Reader<'_>) -> Option<LogSettings> {
+fn output(reader: &mut Reader<'_>) -> Output {
+    let named = PathBuf::from(reader.text("OUTPUT_FILE").unwrap_or_default());
+    let file = reader.judged("OUTPUT_FILE", files::writable).unwrap_or_default();
+    let state_file = match reader.judged("STATE_FILE", files::writable) {
+        Some(state_file) => state_file,
+        None => {
+            let default = files::with_suffix(if reader.is_wrong("OUTPUT_FILE") { &file } else { &named }, ".state");
+            files::writable(&default.to_string_lossy()).unwrap_or_else(|message| {
+                reader.error("STATE_FILE", format!("{message} ({})", default.display()));
+                default
+            })
+        }
+    };
+    Output {
+        file,
+        max_file_size: reader.size("MAX_FILE_SIZE"),
+        backup_count: reader.number("BACKUP_COUNT") as u32,
+        state_file,
+        redact_fields: reader.list("REDACT_FIELDS"),
+    }
+}
+
+fn log_settings(reader: &mut Reader<'_>) -> LogSettings {
     use log::LevelFilter::{Debug, Error, Info, Trace, Warn};
-    let console = reader.judged("CONSOLE_OUTPUT", values::boolean);
-    let level = reader.judged("LOG_LEVEL", |text| {
-        let words =
-            [("error", Error), ("warning", Warn), ("warn", Warn), ("info", Info), ("debug", Debug), ("trace", Trace)];
-        values::word(text, &words)
-    });
-    let format =
-        reader.judged("LOG_FORMAT", |text| values::word(text, &[("json", LogFormat::Json), ("text", LogFormat::Text)]));
-    Some(LogSettings { console: console?, level: level?, format: format? })
+    const LEVELS: [(&str, log::LevelFilter); 6] =
+        [("error", Error), ("warning", Warn), ("info", Info), ("debug", Debug), ("warn", Warn), ("trace", Trace)];
+    let level = reader.judged("LOG_LEVEL", |text| values::word(text, &LEVELS.map(|(word, _)| word)));
+    LogSettings {
+        console: reader.boolean("CONSOLE_OUTPUT"),
+        level: LEVELS[level.unwrap_or_default()].1,
+        format: [LogFormat::Json, LogFormat::Text][reader.word("LOG_FORMAT")],
+    }
 }
 
-/// The outer `None` is a fault, the inner one a cluster that is off. Everything is judged either way.
-fn elastic(reader: &mut Reader<'_>, need: Need) -> Option<Option<Elastic>> {
+/// `None`: the cluster is off. Everything is judged either way.
+fn elastic(reader: &mut Reader<'_>, need: Need) -> Option<Elastic> {
     let addresses = reader.judged("ELASTIC_URL", |text| {
         values::list(text).iter().map(|url| address::parse(url)).collect::<Judged<Vec<Address>>>()
     });
-    let given = reader.secret("ELASTIC_AUTH");
-    let authorization = given.and_then(|given| cluster_authorization(reader, given, addresses.as_deref()));
-    let index = reader.judged("ELASTIC_INDEX", values::index_name);
-    let bulk_size = reader.judged("BULK_SIZE", |text| values::number(text, 1, BULK_SIZE_MAX));
-    let flush_interval = reader.judged("ELASTIC_FLUSH_INTERVAL", values::seconds);
-    let ca_file = reader.certificate_file("ELASTIC_CA_FILE");
-    let setup = reader.judged("ELASTIC_SETUP", values::boolean);
-    let backlog_max = reader.judged("ELASTIC_BACKLOG_MAX", values::size);
-    let mut urls: Vec<String> = addresses?.iter().map(Address::without_user_info).collect();
-    let mut known = std::collections::BTreeSet::new();
-    urls.retain(|url| known.insert(url.clone()));
-    let off = urls.is_empty();
-    if off && need == Need::Cluster {
-        reader.fault("ELASTIC_URL", "not set: give the cluster's address, such as https://search.example:9200");
+    let addresses = addresses.unwrap_or_default();
+    let mut urls: Vec<String> = Vec::new();
+    for url in addresses.iter().map(Address::without_user_info) {
+        if !urls.contains(&url) {
+            urls.push(url);
+        }
     }
+    if urls.is_empty() && need == Need::Cluster && !reader.is_wrong("ELASTIC_URL") {
+        reader.error("ELASTIC_URL", "not set; it must be the cluster's address, such as https://search.example:9200");
+    }
+    let is_on = !urls.is_empty() || need == Need::Template;
     let elastic = Elastic {
         urls,
-        authorization: authorization?,
-        index: index?,
-        bulk_size: bulk_size? as usize,
-        flush_interval: flush_interval?,
-        ca_file: ca_file?,
-        setup: setup?,
-        backlog_max: backlog_max?,
+        authorization: cluster_authorization(reader, &addresses),
+        index: reader.judged("ELASTIC_INDEX", values::index_name).unwrap_or_default(),
+        bulk_size: reader.number("BULK_SIZE") as usize,
+        flush_interval: reader.seconds("ELASTIC_FLUSH_INTERVAL"),
+        ca_file: reader.certificate_file("ELASTIC_CA_FILE"),
+        setup: reader.boolean("ELASTIC_SETUP"),
+        retention: reader.judged("ELASTIC_RETENTION", values::span),
+        backlog_max: reader.size("ELASTIC_BACKLOG_MAX"),
     };
-    Some((!off || need == Need::Template).then_some(elastic))
+    is_on.then_some(elastic)
 }
 
-/// From ELASTIC_AUTH, or from the user and the password in the addresses (`None`: they are at fault already): one header
-/// serves them all.
-fn cluster_authorization(
-    reader: &mut Reader<'_>,
-    given: Option<Secret>,
-    addresses: Option<&[Address]>,
-) -> Option<Option<Secret>> {
-    let is_given = given.is_some();
-    let given = match given.map(|text| authorization::header(text.expose())).transpose() {
-        Ok(header) => Some(header),
+/// From ELASTIC_AUTH, or from the user and the password in the addresses, which must be the same in all that have them:
+/// one header serves all nodes.
+fn cluster_authorization(reader: &mut Reader<'_>, addresses: &[Address]) -> Option<Secret> {
+    let given = reader.secret("ELASTIC_AUTH");
+    // A bad one counts as given: it has an error of its own.
+    let is_given = !reader.is_unset("ELASTIC_AUTH") || !reader.is_unset("ELASTIC_AUTH_FILE");
+    let header = match given.map(|text| authorization::header(text.expose())).transpose() {
+        Ok(header) => header,
         Err(message) => {
-            reader.fault("ELASTIC_AUTH", message);
+            reader.error("ELASTIC_AUTH", message);
             None
         }
     };
-    let from_addresses = addresses_authorization(reader, addresses?)?;
-    if is_given && from_addresses.is_some() {
-        reader.fault("ELASTIC_URL", "holds a user and a password while ELASTIC_AUTH is set: keep one of the two");
-        return None;
-    }
-    Some(given?.or(from_addresses))
-}
-
-/// The user and the password in the addresses, which must be the same in all that have them.
-fn addresses_authorization(reader: &mut Reader<'_>, addresses: &[Address]) -> Option<Option<Secret>> {
-    let mut from_addresses: Option<Secret> = None;
-    for user_info in addresses.iter().filter_map(|address| address.user_info.as_deref()) {
-        let header = match authorization::from_user_info(user_info) {
-            Ok(header) => header,
-            Err(message) => {
-                reader.fault("ELASTIC_URL", message);
-                return None;
-            }
-        };
-        if from_addresses.as_ref().is_some_and(|known| *known != header) {
-            reader.fault("ELASTIC_URL", "holds different users or passwords: use one for all, in ELASTIC_AUTH");
-            return None;
+    let user_infos = addresses.iter().filter_map(|address| address.user_info.as_deref());
+    let headers: Judged<Vec<Secret>> = user_infos.map(authorization::from_user_info).collect();
+    let message = match headers.as_deref() {
+        Err(message) => message.as_str(),
+        Ok([first, rest @ ..]) if rest.iter().any(|other| other != first) => {
+            "contains different users or passwords: use one for all, in ELASTIC_AUTH"
         }
-        from_addresses = Some(header);
-    }
-    Some(from_addresses)
+        Ok([_, ..]) if is_given => "contains a user and a password while ELASTIC_AUTH is set: keep one of the two",
+        Ok(_) => return header.or_else(|| headers.ok()?.pop()),
+    };
+    reader.error("ELASTIC_URL", message);
+    None
 }
 
-fn http(reader: &mut Reader<'_>) -> Option<Http> {
-    let host = reader.judged("HTTP_HOST", values::listen_host);
-    let port = reader.judged("HTTP_PORT", |text| values::number(text, 1, 65_535));
+fn http(reader: &mut Reader<'_>) -> Http {
     let token = reader.secret("HTTP_TOKEN");
-    if let Some(Some(token)) = &token
-        && !token.expose().bytes().all(|b| b.is_ascii_graphic())
-    {
-        reader.fault("HTTP_TOKEN", "must be one word of ASCII letters, digits and signs: it travels in a header");
-        return None;
+    if token.as_ref().is_some_and(|token| !token.expose().bytes().all(|b| b.is_ascii_graphic())) {
+        reader.error("HTTP_TOKEN", "must be ASCII letters, digits and signs without blanks: it is sent in a header");
     }
-    Some(Http { host: host?, port: port? as u16, token: token? })
+    Http {
+        host: reader.judged("HTTP_HOST", values::listen_host).unwrap_or_default(),
+        port: reader.number("HTTP_PORT") as u16,
+        token,
+    }
 }
 
-fn reconnect(reader: &mut Reader<'_>) -> Option<Reconnect> {
-    let delay = reader.judged("RECONNECT_DELAY", values::seconds);
-    let max_delay = reader.judged("MAX_RECONNECT_DELAY", values::seconds);
-    let (delay, max_delay) = (delay?, max_delay?);
-    if delay > max_delay {
+fn reconnect(reader: &mut Reader<'_>) -> Reconnect {
+    let (delay, max_delay) = (reader.seconds("RECONNECT_DELAY"), reader.seconds("MAX_RECONNECT_DELAY"));
+    if delay > max_delay && !reader.is_wrong("RECONNECT_DELAY") && !reader.is_wrong("MAX_RECONNECT_DELAY") {
         let (low, high) = (delay.as_secs_f64(), max_delay.as_secs_f64());
-        // Shown with the value that was set; the other one may be a default.
-        let (name, message) = if reader.text("RECONNECT_DELAY").is_some() {
-            ("RECONNECT_DELAY", format!("must not be more than MAX_RECONNECT_DELAY, which is {high}"))
+        // Reported for the one that was set: the other may be a default.
+        if reader.is_unset("RECONNECT_DELAY") {
+            reader.error("MAX_RECONNECT_DELAY", format!("must not be less than RECONNECT_DELAY, which is {low}"));
         } else {
-            ("MAX_RECONNECT_DELAY", format!("must not be less than RECONNECT_DELAY, which is {low}"))
-        };
-        reader.fault(name, message);
-        return None;
+            reader.error("RECONNECT_DELAY", format!("must not be more than MAX_RECONNECT_DELAY, which is {high}"));
+        }
     }
-    Some(Reconnect { delay, max_delay })
+    Reconnect { delay, max_delay }
 }
 
-fn network(reader: &mut Reader<'_>) -> Option<Network> {
-    let ssl_cert_file = reader.certificate_file("SSL_CERT_FILE");
-    let [https, no] = PROXY_SETTINGS.map(|name| (name, name.to_ascii_lowercase()));
-    let https_proxy = match reader.text_of(&[https.0, &https.1]).map(|text| proxy(&text)) {
-        Some(Ok(proxy)) => Some(proxy),
-        Some(Err(message)) => {
-            reader.fault(https.0, message);
-            None
-        }
-        None => None,
-    };
-    let no_proxy = reader.text_of(&[no.0, &no.1]).unwrap_or_default();
-    let no_proxy = values::list(&no_proxy.replace(char::is_whitespace, ","));
-    Some(Network { ssl_cert_file: ssl_cert_file?, https_proxy, no_proxy })
+fn network(reader: &mut Reader<'_>) -> Network {
+    let no_proxy = reader.text("NO_PROXY").unwrap_or_default();
+    Network {
+        ssl_cert_file: reader.certificate_file("SSL_CERT_FILE"),
+        https_proxy: reader.judged("HTTPS_PROXY", proxy),
+        no_proxy: values::list(&no_proxy.replace(char::is_whitespace, ",")),
+    }
 }
 
 /// A proxy's address; `http://` may be left out, as everywhere.
@@ -397,13 +317,11 @@ fn proxy(text: &str) -> Judged<Secret> {
     let text = text.trim();
     let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     if !whole.to_ascii_lowercase().starts_with("http://") {
-        return Err(
-            "must begin with http://: the proxy itself is spoken to in clear, the https goes through it".to_owned()
-        );
+        return Err("must begin with http://: https connections go through such a proxy too".to_owned());
     }
     let address = address::parse(&whole)?;
     if !address.path.is_empty() {
-        return Err("must be http://host:port, with user:password@ before the host if need be".to_owned());
+        return Err("must be http://[user:password@]host:port".to_owned());
     }
     let user_info = address.user_info.map(|user_info| format!("{user_info}@")).unwrap_or_default();
     Ok(Secret::new(format!("http://{user_info}{}:{}", address.host, address.port.unwrap_or(80))))

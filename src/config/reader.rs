@@ -1,230 +1,283 @@
 //! Where settings come from: the environment, then the settings file.
 //!
-//! Deals with: which source wins, `X` and `X_FILE`, what empty means, and gathering every fault. Must never: stop at the
-//! first fault, or keep a secret's value in one.
+//! A setting that is wrong is reported once and then read as its default, so that loading goes on and reports all errors
+//! together. Must never: keep a secret's value in an error.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::env_file;
-use super::faults::{Fault, shown};
-use super::settings::default_of;
-use super::values::Judged;
+use super::errors::{SettingError, shown};
+use super::files;
+use super::table::{Kind, row_of, rows};
+use super::values::{self, Judged};
+use crate::nearest::nearest;
 use crate::secret::Secret;
+
+/// Names and values as the process was given them.
+pub type Environment = BTreeMap<OsString, OsString>;
+
+/// Bytes of the settings file, at most.
+const SETTINGS_FILE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Bytes of a secret's file, at most: a larger one is not a secret's file.
 const SECRET_FILE_BYTES_MAX: usize = 64 * 1024;
-
-/// Bytes of a certificates' file that are looked at; a system's whole list has a tenth of this.
-const CERTIFICATE_FILE_BYTES_MAX: usize = 4 * 1024 * 1024;
-
-/// How a certificate begins in PEM, but for its first dashes: OpenSSL's own kind says `TRUSTED CERTIFICATE`.
-const CERTIFICATE_MARK: &[u8] = b"CERTIFICATE-----";
-
-/// The settings that hold a secret: their values are never shown.
-const SECRETS: [&str; 3] = ["GENESYS_CLIENT_SECRET", "ELASTIC_AUTH", "HTTP_TOKEN"];
 
 /// The same settings in files of these names, which may be empty: systemd's credentials, as the unit names them, or what
 /// these are made of, beside the settings file.
 const CREDENTIALS: [(&str, &str); 3] =
     [("GENESYS_CLIENT_SECRET", "client-secret"), ("ELASTIC_AUTH", "elastic-auth"), ("HTTP_TOKEN", "http-token")];
 
+/// Names that resemble a setting and belong to other programs.
+const NAMES_OF_OTHERS: [&str; 9] = [
+    "HTTP_PROXY",
+    "ALL_PROXY",
+    "FTP_PROXY",
+    "HTTP_USER_AGENT",
+    "HTTP_PORTS",
+    "HTTPS_PORT",
+    "HTTPS_PORTS",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILES",
+];
+
 /// Reads settings by their names, and keeps what is wrong with them.
 pub struct Reader<'a> {
-    environment: &'a dyn Fn(&str) -> Option<OsString>,
+    environment: &'a Environment,
     file: BTreeMap<String, String>,
-    /// Folders that may hold the [`CREDENTIALS`], the first one that does before the others.
+    file_path: PathBuf,
+    /// Folders that may hold the [`CREDENTIALS`], in order of precedence.
     credential_folders: Vec<PathBuf>,
-    faults: Vec<Fault>,
+    errors: Vec<SettingError>,
 }
 
 impl<'a> Reader<'a> {
-    /// With the settings file at `env_file`, which must be there, and the secrets' own files beside it; or `./.env`, if
+    /// With the settings file at `env_file`, which must exist, and the secrets' own files beside it; or `./.env`, if
     /// there is one, and no such files.
-    pub fn new(environment: &'a dyn Fn(&str) -> Option<OsString>, env_file: Option<&Path>) -> Self {
-        let systemds = environment("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    pub fn new(environment: &'a Environment, env_file: Option<&Path>) -> Self {
+        let systemds = environment.get(&OsString::from("CREDENTIALS_DIRECTORY")).map(PathBuf::from);
         let beside = env_file.and_then(Path::parent).map(Path::to_owned);
+        let file_path = env_file.unwrap_or(Path::new("./.env")).to_owned();
         let credential_folders = systemds.into_iter().chain(beside).collect();
-        let mut reader = Self { environment, file: BTreeMap::new(), credential_folders, faults: Vec::new() };
-        let path = env_file.unwrap_or(Path::new("./.env"));
-        match std::fs::read(path) {
+        let mut reader = Self { environment, file: BTreeMap::new(), file_path, credential_folders, errors: Vec::new() };
+        let shown = reader.file_path.display().to_string();
+        match files::read(&reader.file_path, SETTINGS_FILE_BYTES_MAX) {
             Ok(bytes) => {
                 let (values, bad) = env_file::parse(&bytes);
                 reader.file = values;
                 for line in bad {
-                    let subject = format!("{} line {}", path.display(), line.number);
-                    reader.faults.push(Fault::new(subject, None, line.message));
+                    reader.errors.push(SettingError::new(format!("{shown} line {}", line.number), None, line.message));
                 }
             }
             Err(error) if env_file.is_none() && error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => {
                 let message = format!("cannot read the settings file: {error}");
-                reader.faults.push(Fault::new(path.display().to_string(), None, message));
+                reader.errors.push(SettingError::new(shown, None, message));
             }
         }
         reader
     }
 
     /// Everything that was wrong so far.
-    pub fn into_faults(self) -> Vec<Fault> {
-        self.faults
+    pub fn into_errors(self) -> Vec<SettingError> {
+        self.errors
     }
 
-    /// Says that the value of this setting is wrong.
-    pub fn fault(&mut self, name: &str, message: impl Into<String>) {
-        let value = if SECRETS.contains(&name) { None } else { self.peek(&[name]).map(|value| shown(&value)) };
-        self.faults.push(Fault::new(name, value, message));
+    /// Reports that the value of this setting is wrong.
+    pub fn error(&mut self, name: &str, message: impl Into<String>) {
+        let is_shown = row_of(name).kind != Kind::Secret;
+        let value = if is_shown { self.given(name).and_then(Result::ok).map(|value| shown(&value)) } else { None };
+        self.errors.push(SettingError::new(name, value, message));
     }
 
-    /// The value of the first of these names that has one, the environment's before the file's; empty counts as none.
-    fn peek(&self, names: &[&str]) -> Option<String> {
-        let from_environment = names
-            .iter()
-            .filter_map(|name| (self.environment)(name))
-            .map(|value| value.to_string_lossy().into_owned())
-            .find(|value| !value.is_empty());
-        from_environment
-            .or_else(|| names.iter().filter_map(|name| self.file.get(*name)).find(|v| !v.is_empty()).cloned())
+    /// Whether an error of this setting was reported.
+    pub fn is_wrong(&self, name: &str) -> bool {
+        self.errors.iter().any(|error| error.subject == name)
     }
 
-    /// The value of this setting, if it has one.
+    /// Whether this setting has no value but its default.
+    pub fn is_unset(&self, name: &str) -> bool {
+        self.given(name).is_none()
+    }
+
+    /// The value that was given: the environment's before the file's; empty counts as none.
+    fn given(&self, name: &str) -> Option<Judged<String>> {
+        let lower = name.to_ascii_lowercase();
+        // These two are written in either case everywhere, so here too.
+        let names: &[&str] = if matches!(name, "HTTPS_PROXY" | "NO_PROXY") { &[name, &lower] } else { &[name] };
+        let from_environment = names.iter().find_map(|name| {
+            let value = self.environment.get(&OsString::from(name)).filter(|value| !value.is_empty())?;
+            let Some(text) = value.to_str() else { return Some(Err("must be UTF-8 text".to_owned())) };
+            let text = without_mark_and_line_end(text);
+            if ['"', '\''].iter().any(|quote| text.len() > 1 && text.starts_with(*quote) && text.ends_with(*quote)) {
+                let why = "must not be in quotes: they are part of a value in the environment (docker --env-file keeps \
+                           them); remove them";
+                return Some(Err(why.to_owned()));
+            }
+            (!text.is_empty()).then(|| Ok(text.to_owned()))
+        });
+        let from_file = || names.iter().find_map(|name| self.file.get(*name).filter(|value| !value.is_empty()));
+        from_environment.or_else(|| from_file().cloned().map(Ok))
+    }
+
+    /// The value of this setting or its default; `None` where it has neither.
     pub fn text(&mut self, name: &str) -> Option<String> {
-        self.text_of(&[name])
-    }
-
-    /// The same for a setting with several names.
-    pub fn text_of(&mut self, names: &[&str]) -> Option<String> {
-        for name in names {
-            if (self.environment)(name).is_some_and(|value| value.to_str().is_none()) {
-                self.fault(name, "must be UTF-8 text");
-                return None;
+        let default = || Some(row_of(name).default.to_owned()).filter(|default| !default.is_empty());
+        let value = match self.given(name) {
+            Some(Ok(value)) if value.contains(|c: char| c.is_control() && c != '\t') => {
+                Err("must not contain a line break or another control character".to_owned())
+            }
+            Some(given) => given,
+            None => return default(),
+        };
+        match value {
+            Ok(value) => Some(value),
+            Err(message) => {
+                if !self.is_wrong(name) {
+                    self.error(name, message);
+                }
+                default()
             }
         }
-        let value = self.peek(names)?;
-        if value.contains(|c: char| c.is_control() && c != '\t') {
-            self.fault(names[0], "must not hold a line break or another control character");
-            return None;
-        }
-        Some(value)
     }
 
-    /// The value of this setting or its default, judged; `None` after a fault.
-    pub fn judged<T>(&mut self, name: &str, judge: impl FnOnce(&str) -> Judged<T>) -> Option<T> {
-        let before = self.faults.len();
-        let value = self.text(name);
-        if self.faults.len() > before {
-            return None;
-        }
-        let value = value.unwrap_or_else(|| default_of(name).to_owned());
-        judge(&value).map_err(|message| self.fault(name, message)).ok()
-    }
-
-    /// The same for a setting without a default: the inner `None` is unset.
-    pub fn optional<T>(&mut self, name: &str, judge: impl FnOnce(&str) -> Judged<T>) -> Option<Option<T>> {
-        let before = self.faults.len();
-        match self.text(name) {
-            Some(value) => judge(&value).map_err(|message| self.fault(name, message)).ok().map(Some),
-            None if self.faults.len() > before => None,
-            None => Some(None),
+    /// The value of this setting or its default, judged; `None` where it has neither, or an error and no default.
+    pub fn judged<T>(&mut self, name: &str, judge: impl Fn(&str) -> Judged<T>) -> Option<T> {
+        let text = self.text(name)?;
+        match judge(&text) {
+            Ok(value) => Some(value),
+            Err(message) => {
+                self.error(name, message);
+                judge(row_of(name).default).ok()
+            }
         }
     }
 
-    /// A path, or its default.
-    pub fn path(&mut self, name: &str) -> Option<PathBuf> {
-        self.judged(name, |text| Ok(PathBuf::from(text)))
+    /// Of a row of the kind [`Kind::Word`]: the place of its word.
+    pub fn word(&mut self, name: &str) -> usize {
+        let Kind::Word(words) = row_of(name).kind else { return 0 };
+        self.judged(name, |text| values::word(text, words)).unwrap_or_default()
     }
 
-    /// A file that is there and can be read.
-    pub fn readable_file(&mut self, name: &str) -> Option<Option<PathBuf>> {
-        let path = self.optional(name, |text| Ok(PathBuf::from(text)))?;
-        if let Some(path) = &path
-            && let Err(error) = read_some(path, 1)
-        {
-            self.fault(name, format!("cannot read the file: {error}"));
-            return None;
-        }
-        Some(path)
+    /// Of a row of the kind [`Kind::Number`].
+    pub fn number(&mut self, name: &str) -> u64 {
+        let Kind::Number(min, max) = row_of(name).kind else { return 0 };
+        self.judged(name, |text| values::number(text, min, max)).unwrap_or_default()
     }
 
-    /// A file of CA certificates: there, readable, and with at least one in it, so that a mistake is told now and not by
-    /// the first connection.
-    pub fn certificate_file(&mut self, name: &str) -> Option<Option<PathBuf>> {
-        let path = self.readable_file(name)?;
-        let holds_one = |path: &PathBuf| {
-            read_some(path, CERTIFICATE_FILE_BYTES_MAX)
-                .is_ok_and(|bytes| bytes.windows(CERTIFICATE_MARK.len()).any(|window| window == CERTIFICATE_MARK))
-        };
-        if path.as_ref().is_some_and(|path| !holds_one(path)) {
-            self.fault(
-                name,
-                "names a file without a certificate: it must hold them as PEM (-----BEGIN CERTIFICATE-----)",
-            );
-            return None;
-        }
-        Some(path)
+    pub fn boolean(&mut self, name: &str) -> bool {
+        self.judged(name, values::boolean).unwrap_or_default()
     }
 
-    /// A secret, from the setting of this name or from the file that `NAME_FILE` names; the inner `None` is unset. Of a
-    /// file's text the line breaks at its end go; an empty file is unset, like an empty value.
-    pub fn secret(&mut self, name: &str) -> Option<Option<Secret>> {
+    pub fn size(&mut self, name: &str) -> u64 {
+        self.judged(name, values::size).unwrap_or_default()
+    }
+
+    pub fn seconds(&mut self, name: &str) -> Duration {
+        let judge = if row_of(name).kind == Kind::Seconds { values::seconds } else { values::seconds_or_zero };
+        self.judged(name, judge).unwrap_or_default()
+    }
+
+    pub fn list(&mut self, name: &str) -> Vec<String> {
+        self.text(name).map(|text| values::list(&text)).unwrap_or_default()
+    }
+
+    /// A file with a certificate in it, so that a mistake is reported now and not by the first connection.
+    pub fn certificate_file(&mut self, name: &str) -> Option<PathBuf> {
+        self.judged(name, |text| files::holds_certificate(Path::new(text)).map(|()| PathBuf::from(text)))
+    }
+
+    /// A secret, from the setting of this name or from the file that `NAME_FILE` names. An empty file is unset, like an
+    /// empty value.
+    pub fn secret(&mut self, name: &str) -> Option<Secret> {
         let file_name = format!("{name}_FILE");
-        let before = self.faults.len();
-        let (value, path) = (self.text(name), self.text(&file_name));
-        if self.faults.len() > before {
-            return None;
-        }
-        let Some(path) = path else {
-            return if value.is_some() { Some(value.map(Secret::new)) } else { self.credential(name) };
-        };
-        let read = read_secret_file(Path::new(&path));
-        if let Err(message) = &read {
-            self.fault(&file_name, message);
+        let value = self.text(name);
+        let from_file = self.judged(&file_name, |path| read_secret_file(Path::new(path)));
+        if self.is_unset(&file_name) {
+            return if self.is_unset(name) { self.credential(name) } else { self.untrimmed(name, value?) };
         }
         if value.is_some() {
-            self.fault(name, format!("is set together with {file_name}: keep one of the two"));
+            self.error(name, format!("is set together with {file_name}: keep one of the two"));
             return None;
         }
-        let text = read.ok()?;
-        Some((!text.is_empty()).then(|| Secret::new(text)))
+        let subject = file_name;
+        self.untrimmed(&subject, from_file?)
     }
-}
 
-impl Reader<'_> {
+    /// The text of a secret, unless white space at its ends shows a mistake.
+    fn untrimmed(&mut self, name: &str, text: String) -> Option<Secret> {
+        if text.trim() != text {
+            self.error(name, "the secret begins or ends with white space: remove it");
+            return None;
+        }
+        (!text.is_empty()).then(|| Secret::new(text))
+    }
+
     /// What a file of a [`CREDENTIALS`]' name holds, for a secret that is set nowhere else.
-    fn credential(&mut self, name: &str) -> Option<Option<Secret>> {
-        let file = CREDENTIALS.iter().find(|(setting, _)| *setting == name).map(|(_, file)| *file);
-        let mut paths = file.into_iter().flat_map(|file| self.credential_folders.iter().map(move |one| one.join(file)));
-        let Some(path) = paths.find(|path| path.exists()) else {
-            return Some(None);
-        };
+    fn credential(&mut self, name: &str) -> Option<Secret> {
+        let (_, file) = CREDENTIALS.iter().find(|(setting, _)| *setting == name)?;
+        let path = self.credential_folders.iter().map(|folder| folder.join(file)).find(|path| path.exists())?;
         match read_secret_file(&path) {
-            Ok(text) => Some((!text.is_empty()).then(|| Secret::new(text))),
+            Ok(text) => self.untrimmed(name, text),
             Err(message) => {
-                self.fault(name, format!("is to come from {}: {message}", path.display()));
+                self.error(name, format!("its file {} {message}", path.display()));
                 None
             }
         }
     }
+
+    /// Reports each name with a value that is not a setting: an error where it resembles one, else a notice, which is
+    /// returned, for a name in the settings file.
+    pub fn check_names(&mut self) -> Vec<String> {
+        let mut notices = Vec::new();
+        let in_environment =
+            self.environment.iter().filter(|(_, value)| !value.is_empty()).filter_map(|(name, _)| name.to_str());
+        let in_file = self.file.iter().filter(|(_, value)| !value.is_empty()).map(|(name, _)| name.as_str());
+        let names: Vec<(String, bool)> = in_environment
+            .map(|name| (name.to_owned(), false))
+            .chain(in_file.map(|name| (name.to_owned(), true)))
+            .filter(|(name, _)| !is_setting(name))
+            .collect();
+        for (name, is_in_file) in names {
+            let meant = nearest(&name, rows().map(|row| row.name)).filter(|_| !is_of_others(&name));
+            let file = self.file_path.display();
+            if let Some(meant) = meant {
+                let subject = if is_in_file { format!("{name} in {file}") } else { name };
+                self.errors.push(SettingError::new(subject, None, format!("is not a setting; did you mean {meant}?")));
+            } else if is_in_file {
+                notices.push(format!("{name} in {file} is not a setting and is ignored"));
+            }
+        }
+        notices
+    }
 }
 
-fn read_secret_file(path: &Path) -> Result<String, String> {
-    let bytes = read_some(path, SECRET_FILE_BYTES_MAX + 1).map_err(|error| format!("cannot read the file: {error}"))?;
+fn is_setting(name: &str) -> bool {
+    rows().any(|row| row.name == name) || matches!(name, "https_proxy" | "no_proxy")
+}
+
+/// Names of other programs, and those that Kubernetes gives every container for its services.
+fn is_of_others(name: &str) -> bool {
+    let upper = name.to_ascii_uppercase();
+    NAMES_OF_OTHERS.contains(&upper.as_str()) || upper.contains("_SERVICE_") || upper.contains("_PORT_")
+}
+
+/// What editors and shells put around a text without anybody seeing it.
+fn without_mark_and_line_end(text: &str) -> &str {
+    text.trim_start_matches('\u{feff}').trim_end_matches(['\n', '\r'])
+}
+
+fn read_secret_file(path: &Path) -> Judged<String> {
+    let bytes = files::read(path, SECRET_FILE_BYTES_MAX + 1).map_err(|error| format!("cannot be read: {error}"))?;
     if bytes.len() > SECRET_FILE_BYTES_MAX {
-        return Err(format!("names a file of more than {SECRET_FILE_BYTES_MAX} bytes: that is no secret"));
+        return Err(format!("has more than {SECRET_FILE_BYTES_MAX} bytes: it is not a secret"));
     }
-    let text = String::from_utf8(bytes).map_err(|_| "names a file that is not UTF-8 text".to_owned())?;
-    let text = text.trim_end_matches(['\n', '\r']);
+    let text = String::from_utf8(bytes).map_err(|_| "is not UTF-8 text".to_owned())?;
+    let text = without_mark_and_line_end(&text);
     if text.contains(|c: char| c.is_control() && c != '\t') {
-        return Err("names a file with more than one line or with control characters".to_owned());
+        return Err("has more than one line, or control characters".to_owned());
     }
     Ok(text.to_owned())
-}
-
-/// The file's first bytes.
-fn read_some(path: &Path, bytes_max: usize) -> std::io::Result<Vec<u8>> {
-    use std::io::Read;
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(bytes_max as u64).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }

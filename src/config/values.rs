@@ -86,13 +86,27 @@ pub fn seconds_or_zero(text: &str) -> Judged<Duration> {
     Duration::try_from_secs_f64(value).map_err(|_| "must be a number of seconds, such as 5 or 0.5".to_owned())
 }
 
-/// One of these words, whatever the case.
-pub fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Judged<T> {
+/// A whole number of days, hours, minutes or seconds, such as `90d` or `24h`; more than 0.
+pub fn span(text: &str) -> Judged<Duration> {
+    let wrong = || "must be a whole number with d, h, m or s after it, such as 90d or 24h".to_owned();
     let text = text.trim();
-    words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)).map(|(_, value)| *value).ok_or_else(|| {
-        let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-        format!("must be one of {}", names.join(", "))
-    })
+    let (count, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
+    let unit_seconds = match unit {
+        "d" => 86_400,
+        "h" => 3600,
+        "m" => 60,
+        "s" => 1,
+        _ => return Err(wrong()),
+    };
+    let count = number(count, 1, SECONDS_MAX / unit_seconds).map_err(|_| wrong())?;
+    Ok(Duration::from_secs(count * unit_seconds))
+}
+
+/// One of these words, in any case: its place among them.
+pub fn word(text: &str, words: &[&str]) -> Judged<usize> {
+    let text = text.trim();
+    let place = words.iter().position(|word| word.eq_ignore_ascii_case(text));
+    place.ok_or_else(|| format!("must be one of {}", words.join(", ")))
 }
 
 /// Texts between commas, without blanks around them, each once, in their order.
@@ -113,10 +127,10 @@ pub fn index_name(text: &str) -> Judged<String> {
         return Err("must be in lower case: the cluster refuses capital letters in an index's name".to_owned());
     }
     if name.contains(|c: char| c.is_whitespace() || c.is_control() || "\\/*?\"<>|,#:".contains(c)) {
-        return Err("must not hold blanks nor any of \\ / * ? \" < > | , # :".to_owned());
+        return Err("must not contain blanks or any of \\ / * ? \" < > | , # :".to_owned());
     }
     if name.starts_with(['-', '_', '+']) || name == "." || name == ".." {
-        return Err("must not begin with - _ + nor be . or ..".to_owned());
+        return Err("must not begin with - _ + or be . or ..".to_owned());
     }
     if name.is_empty() || name.len() > INDEX_NAME_BYTES_MAX {
         return Err(format!("must be 1 to {INDEX_NAME_BYTES_MAX} bytes long"));
@@ -239,6 +253,16 @@ mod tests {
             assert!(seconds(text).is_err(), "{text}");
         }
         assert!(seconds_or_zero("-0").is_err());
+    }
+
+    #[test]
+    fn a_span_has_a_unit() {
+        for (text, seconds) in [("90d", 7_776_000), ("24h", 86_400), (" 5m ", 300), ("1s", 1)] {
+            assert_eq!(span(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "d", "90", "0d", "1.5d", "-1d", "1w", "1é", "99999999999999999999d"] {
+            assert!(span(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -1,28 +1,28 @@
 //! `audiohook-collector replay`: sends the dead letters to the cluster again.
 //!
-//! Deals with: taking the letters over from a running collector, sending them, putting back those that are refused again.
-//! Must never: lose a letter. A kill at any instant leaves each one in one of the two files; a letter that is done is
-//! marked in its place, so that the next replay goes on where this one stopped.
+//! Must never: lose a letter. A letter that is done is marked in its place, and one that is refused again is kept anew
+//! before that, so that a kill at any instant leaves each one where the next replay finds it.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::after;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::elastic::carrier::Carrier;
-use crate::elastic::dead;
+use crate::elastic::batch::REQUEST_BYTES_MAX;
+use crate::elastic::dead_letters::{Letter, files, open_locked};
 use crate::elastic::document::Document;
-use crate::elastic::queue::{Queue, REQUEST_BYTES_MAX};
-use crate::elastic::setup::{self, Setup};
-use crate::elastic::verdict::{Item, Verdict, judge};
+use crate::elastic::nodes::Nodes;
+use crate::elastic::probe::{Greeting, PROBE_TIMEOUT, greet};
+use crate::elastic::sender::{Attempt, Sender, letters_of};
+use crate::elastic::setup::Setup;
+use crate::elastic::transport::Transport;
+use crate::elastic::verdict::Held;
 use crate::event::Redaction;
 use crate::output::backups::folder;
 use crate::output::identity::{Cursor, FileIdentity, identity};
@@ -31,21 +31,12 @@ use crate::output::identity::{Cursor, FileIdentity, identity};
 const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
 /// Time for one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
-/// Between two tries.
-const RETRY_WAIT: Duration = Duration::from_secs(2);
 /// A lock that another process holds for longer than this is another replay's.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 const LOCK_RETRY: Duration = Duration::from_millis(100);
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// What stands in the place of a letter's brace once it is done.
 const DONE: u8 = b'#';
-
-/// A line of `OUTPUT_FILE.dead`, as far as it matters here.
-#[derive(Deserialize)]
-struct Letter<'a> {
-    #[serde(borrow)]
-    record: &'a RawValue,
-}
 
 /// What came of all letters.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -82,239 +73,170 @@ pub fn replay_to(
     clock: &Clock,
     shown: &mut impl Write,
 ) -> io::Result<bool> {
-    let carrier = Carrier::new(elastic, network, clock.clone())?;
-    let counts = Replay::new(elastic, output, carrier, clock.clone()).run(shown)?;
-    Ok(counts.refused == 0 && counts.left == 0)
+    let transport = Transport::new(elastic, network, clock.clone())?;
+    let now = clock.now();
+    let replay = Replay {
+        nodes: Nodes::new(transport.urls().len(), 1, now),
+        sender: Sender::for_replay(elastic, letters_of(output, u64::MAX, false), transport, clock.clone()),
+        redaction: Redaction::new(&output.redact_fields),
+        clock: clock.clone(),
+        bulk_size: elastic.bulk_size,
+        counts: Counts::default(),
+        progressed_at: now,
+        shown_at: now,
+    };
+    replay.run(elastic, output, shown)
 }
 
 struct Replay {
-    output: PathBuf,
+    sender: Sender,
+    nodes: Nodes,
     redaction: Redaction,
-    carrier: Carrier,
     clock: Clock,
     bulk_size: usize,
-    /// The index whose template is to be seen to before the first document makes it.
-    setup_due: Option<String>,
-    queue: Queue,
-    /// Where the letters of the queue's documents begin, in the same order.
-    places: Vec<u64>,
     counts: Counts,
-    node: usize,
-    documents_max: usize,
-    bytes_max: usize,
-    last_progress: Instant,
-    last_shown: Instant,
+    progressed_at: Instant,
+    shown_at: Instant,
 }
 
 /// Why no more is sent.
 struct GivenUp(String);
 
 impl Replay {
-    fn new(elastic: &config::Elastic, output: &config::Output, carrier: Carrier, clock: Clock) -> Self {
-        let now = clock.now();
-        Self {
-            output: output.file.clone(),
-            redaction: Redaction::new(&output.redact_fields),
-            carrier,
-            bulk_size: elastic.bulk_size,
-            setup_due: elastic.setup.then(|| elastic.index.clone()),
-            queue: Queue::new(&elastic.index),
-            places: Vec::new(),
-            counts: Counts::default(),
-            node: 0,
-            documents_max: elastic.bulk_size,
-            bytes_max: REQUEST_BYTES_MAX,
-            last_progress: now,
-            last_shown: now,
-            clock,
+    fn run(mut self, elastic: &config::Elastic, output: &config::Output, shown: &mut impl Write) -> io::Result<bool> {
+        let taken = patiently(|| self.sender.letters.take_over())?;
+        for path in &taken {
+            self.counts.total += Lines::open(path)?.count()?;
+        }
+        if self.counts.total == 0 {
+            writeln!(shown, "replay: there are no dead letters")?;
+        } else {
+            writeln!(shown, "replay: {} dead letters", self.counts.total)?;
+            self.see_to_template(elastic);
+        }
+        let mut given_up = None;
+        for path in taken {
+            let file = match patiently(|| open_locked(&path, false)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                file => file?,
+            };
+            if given_up.is_none() {
+                given_up = self.replay_file(&path, &file, shown)?;
+            }
+            if given_up.is_some() {
+                self.put_back(&path, &file)?;
+            }
+            fs::remove_file(&path)?;
+        }
+        File::open(folder(&output.file))?.sync_all()?;
+        self.report(given_up, output, shown)
+    }
+
+    /// As the indexer does before its first document; what the cluster has against it, it says to the collector.
+    fn see_to_template(&self, elastic: &config::Elastic) {
+        let transport = &self.sender.transport;
+        let greeting = greet(transport, 0, PROBE_TIMEOUT);
+        if let Greeting::Alive(server) = greeting
+            && elastic.setup
+        {
+            let product = server.map(|server| server.product).unwrap_or_default();
+            let setup = Setup { transport, node: 0, index: &elastic.index, product };
+            if let Err(held) = setup.put_if_absent(elastic.retention) {
+                log::debug!("cannot put the index template: {}", held.why);
+            }
         }
     }
 
-    fn run(mut self, shown: &mut impl Write) -> io::Result<Counts> {
-        let Some(letters) = patiently(|| dead::take_over(&self.output))? else {
-            writeln!(shown, "replay: there are no dead letters")?;
-            return Ok(self.counts);
-        };
-        self.counts.total = count(&letters)?;
-        writeln!(shown, "replay: {} dead letters", self.counts.total)?;
-        let file = identity(&letters);
-        let mut given_up = None;
-        let mut reader = Lines::new(&letters)?;
-        while let (Some((place, line)), Some(file)) = (reader.next()?, file) {
-            if !self.queue.has_room(line.len()) || self.queue.len() >= self.bulk_size {
-                given_up = self.send_all(&letters, shown)?.err();
-                if given_up.is_some() {
-                    break;
-                }
+    /// Sends what is in one file; returns why no more is sent, if so.
+    fn replay_file(&mut self, path: &Path, letters: &File, shown: &mut impl Write) -> io::Result<Option<GivenUp>> {
+        let Some(file) = identity(letters) else { return Ok(None) };
+        let mut lines = Lines::open(path)?;
+        while let Some((place, line)) = lines.next()? {
+            let is_full = !self.sender.batch.has_room(line.len()) || self.sender.batch.len() >= self.bulk_size;
+            if is_full && let Some(given_up) = self.send_all(letters, shown)? {
+                return Ok(Some(given_up));
             }
             if !self.take(file, place, line) {
-                self.keep(&letters, &[place], [line, b"\n"].concat())?;
+                // What cannot be sent stays one, as it is.
+                self.counts.refused += 1;
+                patiently(|| self.sender.letters.append_lines(&[line, b"\n"].concat()))?;
+                mark(letters, &[place])?;
             }
         }
-        if given_up.is_none() {
-            given_up = self.send_all(&letters, shown)?.err();
-        }
-        if given_up.is_some() {
-            self.put_back(&letters)?;
-        }
-        fs::remove_file(dead::replaying_path(&self.output))?;
-        File::open(folder(&self.output))?.sync_all()?;
-        self.report(given_up.as_ref(), shown)?;
-        Ok(self.counts)
+        self.send_all(letters, shown)
     }
 
-    /// Puts a letter's record into the queue; `false` for a letter that holds none.
+    /// Puts a letter's record into the batch; `false` for a line that holds none.
     fn take(&mut self, file: FileIdentity, place: u64, line: &[u8]) -> bool {
         let Ok(letter) = serde_json::from_slice::<Letter<'_>>(line) else { return false };
         let Some(document) = Document::of(letter.record.get().as_bytes(), &self.redaction) else { return false };
-        self.queue.push(&document.text, &document.fields(), &document.id, Cursor { file, offset: place });
-        self.places.push(place);
+        self.sender.batch.push(&document, Cursor { file, offset: place });
         true
     }
 
-    /// Sends until the queue is empty.
-    fn send_all(&mut self, letters: &File, shown: &mut impl Write) -> io::Result<Result<(), GivenUp>> {
-        while !self.queue.is_empty() {
-            if let Err(given_up) = self.send_some(letters)? {
-                return Ok(Err(given_up));
-            }
-            if self.clock.now() >= self.last_shown + PROGRESS_EVERY {
-                self.last_shown = self.clock.now();
-                let c = &self.counts;
-                writeln!(shown, "replay: {} of {}", c.created + c.exists + c.refused, c.total)?;
-                shown.flush()?;
-            }
-        }
-        Ok(Ok(()))
-    }
-
-    fn send_some(&mut self, letters: &File) -> io::Result<Result<(), GivenUp>> {
-        let (documents, bytes) = self.queue.fitting(self.documents_max, self.bytes_max);
-        let verdict = match self.see_to_template() {
-            Err(why) => Verdict::Failed(why),
-            Ok(()) => {
-                let body = self.queue.take_body();
-                let answered = self.carrier.bulk(self.node, &body[..bytes], REQUEST_TIMEOUT);
-                self.queue.return_body(body);
-                answered.map_or_else(|failure| Verdict::Failed(failure.why), |reply| judge(&reply, documents))
-            }
-        };
-        let (why, wait) = match verdict {
-            Verdict::Items(items) => {
-                let put_off = items.iter().find_map(|item| match item {
-                    Item::Again(why) | Item::Refused(why) | Item::ReadOnly(why) => Some(why.clone()),
-                    _ => None,
-                });
-                let done = self.settle(letters, &items)?;
-                match put_off {
-                    Some(why) if done == 0 => (why, RETRY_WAIT),
-                    _ => return Ok(Ok(())),
+    /// Sends until the batch is empty; returns why no more is sent, if so.
+    fn send_all(&mut self, letters: &File, shown: &mut impl Write) -> io::Result<Option<GivenUp>> {
+        while !self.sender.batch.is_empty() {
+            let (node, ready_at) = self.nodes.next();
+            let _ = after(ready_at.saturating_duration_since(self.clock.now())).recv();
+            let begun = self.clock.now();
+            self.nodes.trying(node, begun);
+            let held = match self.sender.send(node, REQUEST_TIMEOUT, self.nodes.is_trial()) {
+                Attempt::Smaller => None,
+                Attempt::Failed { held, timed_out, retry_after } => {
+                    self.nodes.failed(node, timed_out, retry_after, self.clock.now());
+                    Some(held)
                 }
-            }
-            Verdict::TooLarge(reason) if documents == 1 => {
-                self.settle(letters, &[Item::Dead { status: 413, reason }])?;
-                return Ok(Ok(()));
-            }
-            Verdict::Malformed(reason) if documents == 1 => {
-                self.settle(letters, &[Item::Dead { status: 400, reason }])?;
-                return Ok(Ok(()));
-            }
-            Verdict::TooLarge(_) => {
-                self.bytes_max = bytes / 2;
-                return Ok(Ok(()));
-            }
-            Verdict::Malformed(_) => {
-                self.documents_max = documents / 2;
-                return Ok(Ok(()));
-            }
-            // What a person must mend does not mend itself within a minute.
-            Verdict::Refused(why) | Verdict::ReadOnly(why) => {
-                return Ok(Err(GivenUp(format!("{}: {why}", self.carrier.shown(self.node)))));
-            }
-            Verdict::Busy { why, retry_after } => (why, retry_after.unwrap_or(RETRY_WAIT).max(RETRY_WAIT)),
-            Verdict::Failed(why) => (why, RETRY_WAIT),
-        };
-        let why = format!("{}: {why}", self.carrier.shown(self.node));
-        self.node = (self.node + 1) % self.carrier.nodes();
-        let deadline = self.last_progress + GIVE_UP_AFTER;
-        let now = self.clock.now();
-        if now + wait >= deadline {
-            return Ok(Err(GivenUp(why)));
-        }
-        pause(wait);
-        Ok(Ok(()))
-    }
-
-    /// As the collector does before its first document. What the cluster has against it, it says to the collector.
-    fn see_to_template(&mut self) -> Result<(), String> {
-        let Some(index) = &self.setup_due else { return Ok(()) };
-        if let Setup::Unreachable(why) = setup::put_if_absent(&self.carrier, self.node, index) {
-            return Err(why);
-        }
-        self.setup_due = None;
-        Ok(())
-    }
-
-    /// Deals with judged letters; returns how many are done.
-    fn settle(&mut self, letters: &File, items: &[Item]) -> io::Result<usize> {
-        let mut kept = Vec::new();
-        let mut done = Vec::new();
-        let mut mended = Vec::new();
-        for (index, item) in items.iter().enumerate() {
-            match item {
-                Item::Created => self.counts.created += 1,
-                Item::Exists => self.counts.exists += 1,
-                item if item.is_refused() && self.queue.mend(index) => {
-                    mended.push(index);
-                    continue;
+                Attempt::Judged(judged) => {
+                    self.nodes.answered(node, begun);
+                    self.counts.created += judged.created;
+                    self.counts.exists += judged.exists;
+                    self.counts.refused += judged.kept.appended;
+                    mark(letters, &judged.done.iter().map(|at| at.offset).collect::<Vec<_>>())?;
+                    match (judged.done.is_empty(), &judged.held) {
+                        (true, Some(_)) => self.nodes.back_off(self.clock.now()),
+                        _ => {
+                            self.nodes.succeeded(self.clock.now());
+                            self.progressed_at = self.clock.now();
+                        }
+                    }
+                    judged.held
                 }
-                Item::Dead { status, reason } => {
-                    self.counts.refused += 1;
-                    dead::push_letter(&mut kept, self.clock.wall(), *status, reason, &self.queue.record(index));
-                }
-                Item::Again(_) | Item::Refused(_) | Item::ReadOnly(_) => continue,
+            };
+            if let Some(given_up) = held.and_then(|held| self.gives_up(node, &held)) {
+                return Ok(Some(given_up));
             }
-            done.push(self.places[index]);
+            self.show_progress(shown)?;
         }
-        let is_done = |index: usize| {
-            matches!(items[index], Item::Created | Item::Exists | Item::Dead { .. })
-                && mended.binary_search(&index).is_err()
-        };
-        self.queue.settle(items.len(), self.clock.now(), |index| !is_done(index));
-        let mut index = 0;
-        self.places.retain(|_| {
-            index += 1;
-            index > items.len() || !is_done(index - 1)
-        });
-        if !kept.is_empty() {
-            patiently(|| dead::append(&self.output, &kept))?;
-        }
-        mark(letters, &done)?;
-        if !done.is_empty() {
-            self.last_progress = self.clock.now();
-            self.documents_max = (self.documents_max * 2).min(self.bulk_size);
-        }
-        Ok(done.len())
+        Ok(None)
     }
 
-    /// A letter that cannot be sent stays one, as it is.
-    fn keep(&mut self, letters: &File, places: &[u64], line: Vec<u8>) -> io::Result<()> {
-        self.counts.refused += 1;
-        patiently(|| dead::append(&self.output, &line))?;
-        mark(letters, places)
+    /// What a person must fix is not gone within a minute.
+    fn gives_up(&self, node: usize, held: &Held) -> Option<GivenUp> {
+        let is_late = self.nodes.next().1 >= self.progressed_at + GIVE_UP_AFTER;
+        let url = &self.sender.transport.urls()[node];
+        (held.is_refusal() || is_late).then(|| GivenUp(format!("{url}: {}. {}", held.why, held.cure())))
+    }
+
+    fn show_progress(&mut self, shown: &mut impl Write) -> io::Result<()> {
+        if self.clock.now() < self.shown_at + PROGRESS_EVERY {
+            return Ok(());
+        }
+        self.shown_at = self.clock.now();
+        let c = &self.counts;
+        writeln!(shown, "replay: {} of {}", c.created + c.exists + c.refused, c.total)?;
+        shown.flush()
     }
 
     /// Gives back what was not sent.
-    fn put_back(&mut self, letters: &File) -> io::Result<()> {
-        let mut reader = Lines::new(letters)?;
+    fn put_back(&mut self, path: &Path, letters: &File) -> io::Result<()> {
+        let mut reader = Lines::open(path)?;
         let (mut lines, mut places) = (Vec::new(), Vec::new());
         loop {
             let next = reader.next()?;
-            if next.is_none() || lines.len() >= REQUEST_BYTES_MAX {
-                if !lines.is_empty() {
-                    patiently(|| dead::append(&self.output, &lines))?;
-                    mark(letters, &places)?;
-                }
+            if !lines.is_empty() && (next.is_none() || lines.len() >= REQUEST_BYTES_MAX) {
+                patiently(|| self.sender.letters.append_lines(&lines))?;
+                mark(letters, &places)?;
                 lines.clear();
                 places.clear();
             }
@@ -326,22 +248,24 @@ impl Replay {
         }
     }
 
-    fn report(&self, given_up: Option<&GivenUp>, shown: &mut impl Write) -> io::Result<()> {
+    fn report(&self, given_up: Option<GivenUp>, output: &config::Output, shown: &mut impl Write) -> io::Result<bool> {
         let c = &self.counts;
-        writeln!(shown, "replay: {} sent ({} of them were there already)", c.created + c.exists, c.exists)?;
-        let letters = dead::letters_path(&self.output);
+        if c.total > 0 {
+            writeln!(shown, "replay: {} sent ({} of them were there already)", c.created + c.exists, c.exists)?;
+        }
+        let left = files(&output.file).pop().unwrap_or_default();
         if c.refused > 0 {
+            let path = left.display();
             writeln!(
                 shown,
-                "replay: {} refused again: their reasons stand in {}; mend the cause and replay again",
-                c.refused,
-                letters.display()
+                "replay: {} refused again. Fix the causes that {path} gives, then replay again.",
+                c.refused
             )?;
         }
         if let Some(GivenUp(why)) = given_up {
-            writeln!(shown, "replay: {} not sent, and back in {}: {why}", c.left, letters.display())?;
+            writeln!(shown, "replay: {} not sent, and back in {}: {why}", c.left, left.display())?;
         }
-        Ok(())
+        Ok(c.refused == 0 && c.left == 0)
     }
 }
 
@@ -353,41 +277,16 @@ fn mark(letters: &File, places: &[u64]) -> io::Result<()> {
     if places.is_empty() { Ok(()) } else { letters.sync_data() }
 }
 
-/// Counts the letters that are not done.
-fn count(letters: &File) -> io::Result<u64> {
-    let mut reader = Lines::new(letters)?;
-    let mut count = 0;
-    while reader.next()?.is_some() {
-        count += 1;
-    }
-    Ok(count)
-}
-
 /// The letters that are not done, and where each begins.
 struct Lines {
-    reader: BufReader<Reading>,
+    reader: BufReader<File>,
     line: Vec<u8>,
     at: u64,
 }
 
-/// Reads at its own place: the file's is shared with who appends.
-struct Reading {
-    file: File,
-    at: u64,
-}
-
-impl io::Read for Reading {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read_at(buffer, self.at)?;
-        self.at += read as u64;
-        Ok(read)
-    }
-}
-
 impl Lines {
-    fn new(letters: &File) -> io::Result<Self> {
-        let reading = Reading { file: letters.try_clone()?, at: 0 };
-        Ok(Self { reader: BufReader::new(reading), line: Vec::new(), at: 0 })
+    fn open(letters: &Path) -> io::Result<Self> {
+        Ok(Self { reader: BufReader::new(File::open(letters)?), line: Vec::new(), at: 0 })
     }
 
     fn next(&mut self) -> io::Result<Option<(u64, &[u8])>> {
@@ -405,6 +304,14 @@ impl Lines {
         let place = self.at - self.line.len() as u64;
         Ok(Some((place, self.line.trim_ascii_end())))
     }
+
+    fn count(mut self) -> io::Result<u64> {
+        let mut count = 0;
+        while self.next()?.is_some() {
+            count += 1;
+        }
+        Ok(count)
+    }
 }
 
 /// Does it again while another process holds the lock.
@@ -412,15 +319,13 @@ fn patiently<T>(mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let deadline = Instant::now() + LOCK_WAIT;
     loop {
         match work() {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => pause(LOCK_RETRY),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {
+                let _ = after(LOCK_RETRY).recv();
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 return Err(io::Error::other("cannot take the dead letters: another replay is at work"));
             }
             other => return other,
         }
     }
-}
-
-fn pause(wait: Duration) {
-    let _ = after(wait).recv();
 }

@@ -1,178 +1,280 @@
-//! Puts the index template where it is absent.
+//! Sees to the index template: what the target has or would get, and a `PUT` where nothing decides for it yet.
 //!
-//! Deals with: asking what is there, and one `PUT`. Must never: overwrite a template, or outrank one of the user's own.
+//! Must never: overwrite a template, a policy or an index, or outrank a template of the user's.
 
 use std::io;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use ureq::http::Method;
 
 use crate::clock::Clock;
 use crate::config;
-use crate::elastic::carrier::{Carrier, Failure};
-use crate::elastic::template::{self, PRIORITY};
-use crate::elastic::verdict::{self, Reply};
+use crate::elastic::probe::{Greeting, PROBE_TIMEOUT, greet};
+use crate::elastic::template::{self, Product, Target};
+use crate::elastic::transport::{Transport, percent_encoded};
+use crate::elastic::verdict::{self, Held, told};
+use crate::status::Problem;
 
 /// Time for each of the few requests.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
+/// Digits that a rollover gives a name.
+const ROLLOVER_DIGITS: usize = 6;
+/// What ELASTIC_INDEX is unless set.
+const DEFAULT_INDEX: &str = "genesys-audiohook";
 
-/// What came of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Setup {
-    /// It is there now.
-    Put { data_stream: bool },
-    /// It was there.
-    Present,
-    /// Another template speaks for the index, and ours would have to outrank it.
-    Left(String),
-    /// The cluster's user may not.
-    Refused(String),
-    /// It could not be found out, or the cluster would not have it.
-    Failed(String),
-    /// Not now: the cluster is busy, or not up yet.
-    Busy(String),
-    /// Nobody answered.
-    Unreachable(String),
-}
-
-/// What the cluster holds for the index.
+/// What decides for the index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
-    Present,
-    /// Absent; the name of another template may be known that decides instead.
-    Absent {
-        data_stream: bool,
-        decides: Option<String>,
-    },
+    /// The index, alias or data stream is there, or a template decides for it. `maps_raw_event`: it makes, or the next
+    /// index behind it would make, a field of everything in `raw_event`.
+    Decided { exists: bool, maps_raw_event: bool },
+    /// Nothing does yet: the cluster would guess each field's type.
+    Nothing,
+    /// It cannot be judged, or a new template would do harm: why.
     Left(String),
 }
 
-/// Puts the template unless it is there, or another one would be outranked by it.
-pub fn put_if_absent(carrier: &Carrier, node: usize, index: &str) -> Setup {
-    match look(carrier, node, index) {
-        Ok(Found::Present) => Setup::Present,
-        Ok(Found::Left(why)) => Setup::Left(why),
-        Ok(Found::Absent { data_stream, .. }) => {
-            let path = template_path(index);
-            // `create=true`: should it be there by now, it is left as it is.
-            let text = template::text(index, data_stream);
-            let put = carrier.call(node, Method::PUT, &format!("{path}?create=true"), Some(&text), REQUEST_TIMEOUT);
-            match put {
-                Err(failure) => Setup::Unreachable(failure.why),
-                Ok(reply) => match reply.status {
-                    200..=299 => Setup::Put { data_stream },
-                    401 | 403 => Setup::Refused(told(&reply)),
-                    400 if told(&reply).contains("already exists") => Setup::Present,
-                    _ => trouble(&reply),
-                },
+/// What came of seeing to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// For the log.
+    pub done: Option<String>,
+    /// What wants a person's eye.
+    pub problems: Vec<Problem>,
+}
+
+/// Asks and puts, for one index at one node.
+pub struct Setup<'a> {
+    pub transport: &'a Transport,
+    pub node: usize,
+    pub index: &'a str,
+    pub product: Product,
+}
+
+impl Setup<'_> {
+    /// Puts the template, and with a retention the lifecycle policy, unless something decides for the index already.
+    ///
+    /// # Errors
+    /// Why the cluster does not say, or does not let us.
+    pub fn put_if_absent(&self, retention: Option<Duration>) -> Result<Outcome, Held> {
+        let mut outcome = Outcome::default();
+        match self.look()? {
+            Found::Left(why) => outcome.done = Some(format!("the index template is left to you: {why}")),
+            Found::Decided { maps_raw_event, .. } => {
+                outcome.problems.extend(maps_raw_event.then(|| dynamic_problem(self.index)));
+                if retention.is_some() && !self.has_own_template()? {
+                    outcome.problems.push(Problem::new(
+                        format!("ELASTIC_RETENTION has no effect on {}, which the collector did not make", self.index),
+                        "Give it a lifecycle policy of your own, or unset ELASTIC_RETENTION.",
+                    ));
+                }
+            }
+            Found::Nothing => self.put(retention, &mut outcome)?,
+        }
+        Ok(outcome)
+    }
+
+    /// Finds out what decides for the index.
+    ///
+    /// # Errors
+    /// Why the cluster does not say.
+    pub fn look(&self) -> Result<Found, Held> {
+        if self.index.starts_with('<') {
+            return Ok(Found::Left("the index name is computed from the date".to_owned()));
+        }
+        if let Some(there) = self.existing()? {
+            let (index, mapping) = write_index(&there, self.index);
+            let next = next_index(index).filter(|_| index != self.index && there[index]["data_stream"].is_null());
+            let next_maps = match next {
+                Some(next) => self.simulate(&next)?.is_none_or(|mapping| template::maps_raw_event(&mapping)),
+                None => false,
+            };
+            let maps_raw_event = template::maps_raw_event(mapping) || next_maps;
+            return Ok(Found::Decided { exists: true, maps_raw_event });
+        }
+        if let Some(mapping) = self.simulate(self.index)? {
+            return Ok(Found::Decided { exists: false, maps_raw_event: template::maps_raw_event(&mapping) });
+        }
+        Ok(match self.legacy()? {
+            Some(name) => Found::Left(format!(
+                "the older template {name:?} matches the index, and any new one would put it out of force"
+            )),
+            None => Found::Nothing,
+        })
+    }
+
+    /// The indexes behind the name, with what matters of each; `None` when it is not there, or not to be seen.
+    fn existing(&self) -> Result<Option<Value>, Held> {
+        let raw_event = "*.mappings.properties.raw_event";
+        let path = format!(
+            "/{}?filter_path=*.aliases,*.data_stream,*.mappings.dynamic,{raw_event}.type,{raw_event}.enabled,{raw_event}.dynamic",
+            percent_encoded(self.index)
+        );
+        let there = self.ask(Method::GET, &path, &[403, 404])?;
+        Ok(there.filter(|there| there.as_object().is_some_and(|indexes| !indexes.is_empty())))
+    }
+
+    /// The mapping that an index of this name would get; `None` when no template decides.
+    fn simulate(&self, index: &str) -> Result<Option<Value>, Held> {
+        // Before Elasticsearch 7.9 there is no such question.
+        let path = format!("/_index_template/_simulate_index/{}", percent_encoded(index));
+        let simulated = self.ask(Method::POST, &path, &[400, 404, 405])?.unwrap_or_default();
+        Ok(simulated.get("template").map(|template| template["mappings"].clone()))
+    }
+
+    fn legacy(&self) -> Result<Option<String>, Held> {
+        if self.product == Product::Serverless {
+            return Ok(None);
+        }
+        let all = self.ask(Method::GET, "/_template?filter_path=*.index_patterns", &[400, 403, 404, 405, 410])?;
+        Ok(all.and_then(|all| template::legacy(&all, self.index)))
+    }
+
+    fn has_own_template(&self) -> Result<bool, Held> {
+        let path = format!("{}?filter_path=index_templates.name", self.template_path());
+        Ok(self.ask(Method::GET, &path, &[404])?.is_some())
+    }
+
+    fn template_path(&self) -> String {
+        format!("/_index_template/{}", percent_encoded(&template::name(self.index)))
+    }
+
+    fn put(&self, retention: Option<Duration>, outcome: &mut Outcome) -> Result<(), Held> {
+        let retention = match retention {
+            Some(retention) => self.put_policy(retention, outcome)?.then_some(retention),
+            None => None,
+        };
+        let target = if retention.is_some() { Target::Rollover } else { Target::Index };
+        let text = template::text(self.index, target, retention.map(|retention| (self.product, retention)));
+        // `create=true`: should it be there by now, it is left as it is.
+        self.put_new(&format!("{}?create=true", self.template_path()), &text)?;
+        if retention.is_some() {
+            let body = json!({ "aliases": { self.index: { "is_write_index": true } } });
+            let path = format!("/{}", percent_encoded(&template::first_index(self.index)));
+            self.put_new(&path, &body.to_string())?;
+        }
+        let name = template::name(self.index);
+        let with = if retention.is_some() { " with a lifecycle policy" } else { "" };
+        outcome.done = Some(format!("put the index template {name} for {}{with}", self.index));
+        Ok(())
+    }
+
+    /// Puts the lifecycle policy where there is none of its name; `false` where the cluster knows no such policies.
+    fn put_policy(&self, retention: Duration, outcome: &mut Outcome) -> Result<bool, Held> {
+        let put = match template::policy_path(self.index, self.product) {
+            None => Err("a serverless cluster keeps a retention for data streams alone".to_owned()),
+            Some(path) => match self.ask(Method::GET, &path, &[404]) {
+                Ok(Some(_)) => Ok(()),
+                Ok(None) => {
+                    self.put_new(&path, &template::policy(self.index, self.product, retention)).map_err(|held| held.why)
+                }
+                Err(held) => Err(held.why),
+            },
+        };
+        let Err(why) = put else { return Ok(true) };
+        outcome.problems.push(Problem::new(
+            format!("ELASTIC_RETENTION has no effect: the lifecycle policy cannot be put: {why}"),
+            "Give the user the right to manage lifecycle policies, or put what `template --lifecycle` prints yourself.",
+        ));
+        Ok(false)
+    }
+
+    /// Puts what is new; that it is there already is as good.
+    fn put_new(&self, path: &str, body: &str) -> Result<(), Held> {
+        let reply = self.transport.call(self.node, Method::PUT, path, body, REQUEST_TIMEOUT)?;
+        let is_there = matches!(reply.status, 400 | 409) && told(&reply).contains("already exists");
+        if is_there || (200..=299).contains(&reply.status) { Ok(()) } else { Err(self.transport.held(&reply)) }
+    }
+
+    /// An answer's document; `None` for the statuses that stand for "there is none".
+    fn ask(&self, method: Method, path: &str, absent: &[u16]) -> Result<Option<Value>, Held> {
+        let reply = self.transport.call(self.node, method, path, "", REQUEST_TIMEOUT)?;
+        match reply.status {
+            200 => match serde_json::from_slice::<Value>(&reply.body) {
+                Ok(document) if document.is_object() => Ok(Some(document)),
+                _ => Err(verdict::foreign()),
+            },
+            status if absent.contains(&status) => Ok(None),
+            _ => Err(self.transport.held(&reply)),
+        }
+    }
+}
+
+/// What is said where everything in `raw_event` becomes a field.
+pub fn dynamic_problem(index: &str) -> Problem {
+    Problem::new(
+        format!(
+            "{index} maps raw_event dynamically, or its next index would: each field of an event becomes one of the index, \
+             up to the limit of fields, and events can conflict with each other"
+        ),
+        "Take the mapping that `audiohook-collector template` prints into the template of the index. An existing index \
+         keeps its mapping: begin a new one.",
+    )
+}
+
+/// The index that writes go to, of those behind a name, and its mapping.
+fn write_index<'a>(there: &'a Value, name: &str) -> (&'a str, &'a Value) {
+    let Some(indexes) = there.as_object() else { return ("", there) };
+    let is_write = |index: &Value| index["aliases"][name]["is_write_index"] == true;
+    // Of a data stream's indexes, whose names end in their generation, it is the last.
+    let generation = |index: &str| index.rsplit('-').next().unwrap_or_default().to_owned();
+    let chosen = indexes.iter().max_by_key(|(index, of)| (is_write(of), generation(index)));
+    chosen.map_or(("", there), |(index, of)| (index.as_str(), &of["mappings"]))
+}
+
+/// The name of the index after this one, where it ends in a number as a rollover makes it.
+fn next_index(index: &str) -> Option<String> {
+    let (begin, digits) = index.rsplit_once('-')?;
+    let number: u64 = digits.parse().ok().filter(|_| digits.len() >= ROLLOVER_DIGITS)?;
+    Some(format!("{begin}-{:0ROLLOVER_DIGITS$}", number + 1))
+}
+
+/// What the `template` command prints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Printed {
+    /// The template for a data stream, whatever the cluster has.
+    pub data_stream: bool,
+    /// The lifecycle policy instead of the template.
+    pub lifecycle: bool,
+}
+
+/// The template's or the policy's text as this cluster would get it; where it does not answer, or none is set, that for
+/// an index of Elasticsearch.
+///
+/// # Errors
+/// When ELASTIC_CA_FILE or HTTPS_PROXY cannot be used, or a lifecycle is asked for without ELASTIC_RETENTION.
+pub fn text_for(
+    elastic: Option<&config::Elastic>,
+    network: &config::Network,
+    clock: &Clock,
+    printed: Printed,
+) -> io::Result<String> {
+    let index = elastic.map_or(DEFAULT_INDEX, |elastic| &elastic.index);
+    let retention = elastic.and_then(|elastic| elastic.retention);
+    let (mut product, mut is_stream) = (Product::default(), printed.data_stream);
+    if let Some(elastic) = elastic {
+        let transport = Transport::new(elastic, network, clock.clone())?;
+        for node in 0..transport.urls().len() {
+            if let Greeting::Alive(server) = greet(&transport, node, PROBE_TIMEOUT) {
+                product = server.map_or(product, |server| server.product);
+                let setup = Setup { transport: &transport, node, index, product };
+                let there = setup.existing().ok().flatten().unwrap_or_default();
+                is_stream |= there.as_object().is_some_and(|all| all.values().any(|i| !i["data_stream"].is_null()));
+                break;
             }
         }
-        Err(trouble) => trouble,
     }
-}
-
-/// Asks what is there.
-///
-/// # Errors
-/// Why the cluster does not say.
-pub fn look(carrier: &Carrier, node: usize, index: &str) -> Result<Found, Setup> {
-    // Names that the cluster computes from the date have no template of their own.
-    if index.starts_with('<') {
-        return Ok(Found::Left("the index name is computed from the date".to_owned()));
+    if printed.lifecycle {
+        let retention = retention.ok_or_else(|| io::Error::other("ELASTIC_RETENTION is not set"))?;
+        return Ok(template::policy(index, product, retention));
     }
-    let ask = |path: &str| answer_of(carrier.call(node, Method::GET, path, None, REQUEST_TIMEOUT));
-    if ask(&format!("{}?filter_path=index_templates.name", template_path(index)))?.is_some() {
-        return Ok(Found::Present);
-    }
-    let old = ask("/_template?filter_path=*.index_patterns")?.unwrap_or_default();
-    if let Some(name) = template::legacy(&old, index) {
-        return Ok(Found::Left(format!(
-            "the older template {name:?} matches the index, and any new one would put it out of force"
-        )));
-    }
-    let all = ask(
-        "/_index_template?filter_path=index_templates.name,index_templates.index_template.index_patterns,index_templates.index_template.priority,index_templates.index_template.data_stream",
-    )?
-    .unwrap_or_default();
-    if let Some(name) = template::any_with_priority(&all, index, PRIORITY) {
-        return Ok(Found::Left(format!("the template {name:?} matches the index")));
-    }
-    let decides = template::deciding(&all, index);
-    let data_stream = decides.as_ref().is_some_and(|other| other.data_stream) || is_data_stream(carrier, node, index)?;
-    Ok(Found::Absent { data_stream, decides: decides.map(|other| other.name) })
-}
-
-/// Whether the index is there and is a data stream.
-///
-/// # Errors
-/// Why the cluster does not say.
-pub fn is_data_stream(carrier: &Carrier, node: usize, index: &str) -> Result<bool, Setup> {
-    let path = format!("/{}?filter_path=*.data_stream", encoded(index));
-    let there = answer_of(carrier.call(node, Method::GET, &path, None, REQUEST_TIMEOUT))?.unwrap_or_default();
-    Ok(there.as_object().is_some_and(|indexes| indexes.values().any(|index| index.get("data_stream").is_some())))
-}
-
-/// The template's text as this cluster would get it; where it does not answer, or none is set, that of an index.
-///
-/// # Errors
-/// When ELASTIC_CA_FILE or HTTPS_PROXY cannot be used.
-pub fn text_for(elastic: Option<&config::Elastic>, network: &config::Network, clock: &Clock) -> io::Result<String> {
-    /// What ELASTIC_INDEX is unless set.
-    const INDEX: &str = "genesys-audiohook";
-    let Some(elastic) = elastic else { return Ok(template::text(INDEX, false)) };
-    let carrier = Carrier::new(elastic, network, clock.clone())?;
-    let data_stream = (0..carrier.nodes()).find_map(|node| match look(&carrier, node, &elastic.index) {
-        Ok(Found::Absent { data_stream, .. }) => Some(data_stream),
-        Ok(_) => is_data_stream(&carrier, node, &elastic.index).ok(),
-        Err(_) => None,
-    });
-    Ok(template::text(&elastic.index, data_stream.unwrap_or(false)))
-}
-
-fn template_path(index: &str) -> String {
-    format!("/_index_template/{}", encoded(&template::name(index)))
-}
-
-/// An answer's document; `None` for 404.
-fn answer_of(answered: Result<Reply, Failure>) -> Result<Option<Value>, Setup> {
-    let reply = answered.map_err(|failure| Setup::Unreachable(failure.why))?;
-    match reply.status {
-        200 => match serde_json::from_slice::<Value>(&reply.body) {
-            Ok(document) if document.is_object() => Ok(Some(document)),
-            _ => Err(Setup::Failed("it answers 200 with something that is no cluster's answer".to_owned())),
-        },
-        404 => Ok(None),
-        401 | 403 => Err(Setup::Refused(told(&reply))),
-        _ => Err(trouble(&reply)),
-    }
-}
-
-/// What another status means.
-fn trouble(reply: &Reply) -> Setup {
-    match reply.status {
-        408 | 429 | 500..=599 => Setup::Busy(told(reply)),
-        _ => Setup::Failed(told(reply)),
-    }
-}
-
-fn told(reply: &Reply) -> String {
-    format!("it answers {}{}", reply.status, verdict::words_of_body(&reply.body))
-}
-
-/// A name as a part of a path.
-pub fn encoded(name: &str) -> String {
-    use std::fmt::Write;
-    let mut path = String::with_capacity(name.len());
-    for byte in name.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
-            path.push(char::from(byte));
-        } else {
-            // Writing into a text does not fail.
-            let _ = write!(path, "%{byte:02X}");
-        }
-    }
-    path
+    let target = match retention {
+        _ if is_stream => Target::DataStream,
+        Some(_) => Target::Rollover,
+        None => Target::Index,
+    };
+    Ok(template::text(index, target, retention.map(|retention| (product, retention))))
 }
 
 #[cfg(test)]
@@ -180,19 +282,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_safe_in_a_path() {
-        assert_eq!(encoded("genesys-audiohook_1.x"), "genesys-audiohook_1.x");
-        assert_eq!(encoded("a/b?c d"), "a%2Fb%3Fc%20d");
-    }
-
-    #[test]
-    fn answers_are_told_apart() {
-        let reply = |status, body: &str| Ok(Reply { status, retry_after: None, body: body.as_bytes().to_vec() });
-        assert_eq!(answer_of(reply(404, "{}")), Ok(None));
-        assert_eq!(answer_of(reply(200, "{}")), Ok(Some(serde_json::json!({}))));
-        assert!(matches!(answer_of(reply(200, "<html>")), Err(Setup::Failed(_))));
-        assert!(matches!(answer_of(reply(403, "{}")), Err(Setup::Refused(_))));
-        assert!(matches!(answer_of(reply(503, "{}")), Err(Setup::Busy(_))));
-        assert!(matches!(answer_of(reply(405, "{}")), Err(Setup::Failed(_))));
+    fn of_the_indexes_behind_a_name_the_one_that_is_written_to_counts() {
+        let alias = json!({
+            "x-000001": {"aliases": {"x": {"is_write_index": false}}, "mappings": {"dynamic": "false"}},
+            "x-000002": {"aliases": {"x": {"is_write_index": true}}},
+            "x-000003": {"aliases": {"x": {}}},
+        });
+        assert_eq!(write_index(&alias, "x").0, "x-000002");
+        let stream = json!({
+            ".ds-x-2026.11.20-000002": {"data_stream": "x"},
+            ".ds-x-2026.10.20-000001": {"data_stream": "x"},
+        });
+        assert_eq!(write_index(&stream, "x").0, ".ds-x-2026.11.20-000002");
+        assert_eq!(next_index("x-000009").as_deref(), Some("x-000010"));
+        assert_eq!((next_index("x"), next_index("x-2")), (None, None));
     }
 }

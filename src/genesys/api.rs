@@ -162,9 +162,9 @@ impl Api {
             return Ok(answer.body);
         }
         let permission = path.starts_with("/api/v2/usage/").then_some(HISTORY_PERMISSION);
-        let token = self.token.as_ref().and_then(|token| token.authorization.expose().split_once(' '));
         let error = judge(what, answer.status, &answer.body, answer.retry_after, permission);
-        Err(error.hide(token.map_or("", |(_, token)| token)).with_correlation(self.correlation()))
+        let sent = self.token.as_ref().map_or("", |token| token.authorization.expose());
+        Err(error.hide(sent).with_correlation(self.correlation()))
     }
 
     /// The elements of a list in an answer, as far as there is one.
@@ -357,12 +357,17 @@ fn understand_definitions(body: &str) -> Vec<Definition> {
     listed
         .into_iter()
         .map(|one| Definition {
-            id: one.id.trim().to_owned(),
+            id: canonical(one.id.trim()),
             name: text(one.name),
             description: text(one.description),
         })
         .filter(|one| !one.id.is_empty())
         .collect()
+}
+
+/// AudioHook's ids are spelled in capitals, whatever an answer does: by that spelling the history is asked.
+fn canonical(id: &str) -> String {
+    if topics::is_audiohook_id(id) { id.to_ascii_uppercase() } else { id.to_owned() }
 }
 
 /// One count of the service.
@@ -381,7 +386,7 @@ struct Reference {
 fn sum(counts: Vec<Count>) -> BTreeMap<String, u64> {
     let mut sums = BTreeMap::new();
     for count in counts {
-        *sums.entry(count.event_definition.id).or_insert(0) += count.event_count.unwrap_or(0);
+        *sums.entry(canonical(&count.event_definition.id)).or_insert(0) += count.event_count.unwrap_or(0);
     }
     sums
 }

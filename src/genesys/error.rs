@@ -83,14 +83,14 @@ impl ApiError {
             ("", Kind::Network) => "Check the network and any proxy (HTTPS_PROXY) if this lasts.",
             (cure, _) => cure,
         };
-        Problem::new(format!("{}{correlation}", self.what), cure)
+        Problem::new(format!("{}{correlation}", self.what), cure).with_correlation_id(self.correlation.as_deref())
     }
 }
 
 /// For the log: the problem and its cure on one line.
 impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Problem { what, cure } = self.problem();
+        let Problem { what, cure, .. } = self.problem();
         let stop = if cure.is_empty() { "" } else { ". " };
         write!(f, "{what}{stop}{cure}")
     }

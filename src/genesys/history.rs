@@ -220,10 +220,11 @@ impl History {
         self.unknown_ids.clear();
     }
 
-    /// The piece that begins with the next request; none in the middle of a piece.
-    pub fn next_piece(&self) -> Option<Range> {
+    /// The piece that begins with the next request, and the end of its read; none in the middle of a piece.
+    pub fn next_piece(&self) -> Option<(Range, Millis)> {
         let job = self.jobs.front().filter(|_| self.piece.is_none())?;
-        Some(Range { from: job.at - 1, to: (job.at + self.piece_ms).min(job.read.until) })
+        let until = job.read.until;
+        Some((Range { from: job.at - 1, to: (job.at + self.piece_ms).min(until) }, until))
     }
 
     /// Whether pieces can be shorter than they are now.

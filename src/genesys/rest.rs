@@ -185,7 +185,8 @@ impl Rest {
             self.service.learn(date);
         }
         let retry_after = retry_after(&head.headers, self.service.now());
-        let correlation = header(&head.headers, "inin-correlation-id").map(str::to_owned);
+        let correlation = header(&head.headers, "inin-correlation-id")
+            .map(|id| crate::secret::hide(id, call.authorization.expose()).into_owned());
         let nonsense = |cause: &str| ApiError::nonsense(call.what, cause).with_correlation(correlation.as_deref());
         let status = head.status.as_u16();
         let body = body.into_with_config().limit(ANSWER_BYTES_MAX).reader();

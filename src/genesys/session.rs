@@ -38,7 +38,7 @@ use super::backoff::Backoff;
 use super::channel;
 use super::error::{ApiError, Kind};
 use super::history::History;
-use super::topics::{self, Plan};
+use super::topics::Plan;
 use crate::clock::{Clock, Millis, ServiceTime, SuspendDetector};
 use crate::config::{Config, Delivery};
 use crate::message::{Address, ChannelState, Connection, Control, Definition, SessionEvent, WriterCommand};
@@ -136,12 +136,7 @@ impl Session {
         let beat = Arc::new(status.beats.register("session"));
         let mut api = Api::new(genesys, dialer, clock.clone());
         api.watch(beat.clone());
-        let file = topics::read_file(&genesys.topics_file, genesys.topics_file_named).unwrap_or_else(|error| {
-            // The start looks at the file first and stops where it is broken: it was changed since.
-            log::error!("{error}; using the AudioHook definitions instead");
-            None
-        });
-        let definitions = Definitions::new(file, start.definitions.clone(), backoff.clone(), now);
+        let definitions = Definitions::new(genesys.topics.clone(), start.definitions.clone(), backoff.clone(), now);
         let history = History::new(&genesys.api_url, config.catch_up.rate);
         let owner = channel::owner(genesys);
         let is_usable = |state: &ChannelState| channel::is_usable(state, &owner, api.service().now());
@@ -309,7 +304,7 @@ impl Session {
         let retry = self.retry_interval() * 10;
         if let Err(error) = self.transport.run(&mut self.api, &self.clock, retry) {
             let wait = self.failed(&error).unwrap_or(retry);
-            let Problem { what, cure } = error.problem();
+            let Problem { what, cure, .. } = error.problem();
             log::warn!("{what}; trying the socket all the same. {cure}");
             self.transport.retry_at(self.clock.now() + wait);
         }
@@ -510,7 +505,7 @@ impl Session {
 
     fn warn_of_retry(&self, error: &ApiError, wait: Duration) {
         self.status.counters.errors.add(1);
-        let Problem { what, cure } = error.problem();
+        let Problem { what, cure, .. } = error.problem();
         log::warn!("{what}; retrying {}. {cure}", in_a_while(wait));
     }
 

@@ -60,7 +60,7 @@ pub fn log_in(rest: &Rest, genesys: &Genesys, now: Instant) -> Result<Token, Api
     };
     let answer = rest.send(&call)?;
     understand(&answer, now)
-        .map_err(|error| error.hide(genesys.client_secret.expose()).with_correlation(answer.correlation.as_deref()))
+        .map_err(|error| error.hide(authorization.expose()).with_correlation(answer.correlation.as_deref()))
 }
 
 /// The token in the login's answer.

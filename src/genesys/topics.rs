@@ -3,11 +3,9 @@
 //!
 //! Pure, but for reading the file. Must never: ask the socket and the history for different definitions.
 
-use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
+use std::collections::BTreeSet;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 use super::channel::TOPICS_MAX;
 use crate::message::Definition;
@@ -46,48 +44,6 @@ pub fn is_audiohook_id(id: &str) -> bool {
 
 fn starts_with_ignoring_case(text: &str, prefix: &str) -> bool {
     text.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix))
-}
-
-/// What a fault ends with.
-const RIGHT_FORM: &str =
-    "it must be an object with a list of topics, such as {\"topics\":[\"v2.operations.events.AUDIOHOOK-*\"]}";
-
-#[derive(Deserialize)]
-struct File {
-    topics: Vec<String>,
-}
-
-/// Reads TOPICS_FILE. `None`: there is none, and it was not named.
-///
-/// # Errors
-/// When it is broken, with line and column, or was named and cannot be read.
-pub fn read_file(path: &Path, named: bool) -> Result<Option<Vec<String>>, String> {
-    match std::fs::read(path) {
-        Ok(bytes) => parse_file(&bytes)
-            .map(Some)
-            .map_err(|error| format!("cannot read the topics in {}: {error}", path.display())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => Ok(None),
-        Err(error) => Err(format!("cannot read {}: {error}", path.display())),
-    }
-}
-
-fn parse_file(bytes: &[u8]) -> Result<Vec<String>, String> {
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    // Read as a map first: a struct may be an array too, for serde.
-    serde_json::from_slice::<HashMap<String, IgnoredAny>>(bytes)
-        .and_then(|_| serde_json::from_slice(bytes))
-        .map(|file: File| file.topics)
-        .map_err(|error| format!("{}; {RIGHT_FORM}", in_short(&error)))
-}
-
-/// What is wrong, and where; a value that it quotes may be as long as the file.
-fn in_short(error: &serde_json::Error) -> String {
-    const SHOWN: usize = 160;
-    let text = error.to_string();
-    match text.char_indices().nth(SHOWN) {
-        None => text,
-        Some((end, _)) => format!("{}… at line {} column {}", &text[..end], error.line(), error.column()),
-    }
 }
 
 /// What to subscribe to and to ask for.
@@ -243,44 +199,6 @@ mod tests {
             ["v2.operations.events.AUDIOHOOK-0009", "v2.operations.events.BOTS-0007", "v2.users.1.presence"]
         );
         assert_eq!(made.ids, ["AUDIOHOOK-0009", "BOTS-0007"]);
-    }
-
-    #[test]
-    fn a_broken_file_is_told_with_line_and_column() {
-        let error = parse_file(b"{\"topics\":[\n  \"a\",,\n]}").unwrap_err();
-        assert!(error.contains("line 2 column 7"), "{error}");
-        assert_eq!(parse_file(b"\xef\xbb\xbf{\"topics\":[\"a\"]}").unwrap(), ["a"]);
-        assert_eq!(read_file(Path::new("/no/such/topics.json"), false), Ok(None));
-        assert!(read_file(Path::new("/no/such/topics.json"), true).is_err());
-    }
-
-    #[test]
-    fn whatever_is_no_object_with_topics_is_refused_with_the_right_form() {
-        for text in [
-            "",
-            "[]",
-            r#"[["v2.operations.events.AUDIOHOOK-*"]]"#,
-            r#" [["a"],1]"#,
-            "null",
-            "7",
-            "\"topics\"",
-            "topics: [a]",
-            "{}",
-            r#"{"topics":"a"}"#,
-            r#"{"topics":[1]}"#,
-            r#"{"topics":null}"#,
-            r#"{"topic":["a"]}"#,
-            r#"{"topics":["a"]} x"#,
-        ] {
-            let error = parse_file(text.as_bytes()).expect_err(text);
-            assert!(error.ends_with(RIGHT_FORM), "{text}: {error}");
-            assert_eq!(error.matches("object").count(), 1, "{text}: {error}");
-        }
-        let long = format!("[\n\"{}\"]", "é".repeat(10_000));
-        let told = parse_file(long.as_bytes()).unwrap_err();
-        assert!(told.len() < 600, "{told}");
-        let quoted = parse_file(format!("\"{}\"", "é".repeat(10_000)).as_bytes()).unwrap_err();
-        assert!(quoted.len() < 600 && quoted.contains("line 1 column"), "{quoted}");
     }
 
     #[test]

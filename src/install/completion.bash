@@ -3,7 +3,7 @@ _audiohook_collector() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command='' each options
     COMPREPLY=()
     for each in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
-        case $each in demo | simulate | check | audit | health | replay | template) command=$each ;; esac
+        case $each in demo | simulate | check | audit | health | replay | template | help | version) command=${command:-$each} ;; esac
     done
     case $before in
         --env-file)
@@ -14,15 +14,17 @@ _audiohook_collector() {
             mapfile -t COMPREPLY < <(compgen -d -- "$word")
             return
             ;;
-        --for | --listen | --seed | --rate | --from | --to) return ;;
+        --for | --from | --listen | --rate | --seed | --to) return ;;
     esac
     options='--env-file --help --version'
     case $command in
-        '') options="demo simulate check audit health replay template $options" ;;
+        '') options="demo simulate check audit health replay template help version $options" ;;
         demo) options="--dir --for $options" ;;
         simulate) options="--listen --seed --rate $options" ;;
-        check) options="--json $options" ;;
-        audit) options="--from --to --repair --json $options" ;;
+        check) options="--json --verbose $options" ;;
+        audit) options="--from --to --repair --all --json $options" ;;
+        health) options="--plugin $options" ;;
+        help) options="demo simulate check audit health replay template help version $options" ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$options" -- "$word")
 }

@@ -56,53 +56,54 @@ struct JsonFields<'a>(&'a mut Vec<u8>);
 
 impl<'kvs> VisitSource<'kvs> for JsonFields<'_> {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
-        if matches!(key.as_str(), "timestamp" | "level" | "message") {
-            return Ok(());
+        if !matches!(key.as_str(), "timestamp" | "level" | "message") {
+            self.0.push(b',');
+            push_json(self.0, key.as_str());
+            self.0.push(b':');
+            push_json(self.0, &json_value(&value)?);
         }
-        self.0.push(b',');
-        push_json(self.0, key.as_str());
-        self.0.push(b':');
-        value.visit(JsonValue(self.0))
+        Ok(())
     }
 }
 
-struct JsonValue<'a>(&'a mut Vec<u8>);
+/// A field's value, as JSON.
+fn json_value(value: &Value<'_>) -> Result<serde_json::Value, Error> {
+    struct Visitor(serde_json::Value);
 
-impl<'v> VisitValue<'v> for JsonValue<'_> {
-    fn visit_any(&mut self, value: Value<'_>) -> Result<(), Error> {
-        push_json(self.0, &value.to_string());
-        Ok(())
+    impl<'v> VisitValue<'v> for Visitor {
+        fn visit_any(&mut self, value: Value<'_>) -> Result<(), Error> {
+            self.0 = value.to_string().into();
+            Ok(())
+        }
+
+        fn visit_null(&mut self) -> Result<(), Error> {
+            Ok(())
+        }
+
+        fn visit_u64(&mut self, value: u64) -> Result<(), Error> {
+            self.0 = value.into();
+            Ok(())
+        }
+
+        fn visit_i64(&mut self, value: i64) -> Result<(), Error> {
+            self.0 = value.into();
+            Ok(())
+        }
+
+        fn visit_f64(&mut self, value: f64) -> Result<(), Error> {
+            self.0 = value.into();
+            Ok(())
+        }
+
+        fn visit_bool(&mut self, value: bool) -> Result<(), Error> {
+            self.0 = value.into();
+            Ok(())
+        }
     }
 
-    fn visit_null(&mut self) -> Result<(), Error> {
-        self.0.extend_from_slice(b"null");
-        Ok(())
-    }
-
-    fn visit_u64(&mut self, value: u64) -> Result<(), Error> {
-        push_json(self.0, &value);
-        Ok(())
-    }
-
-    fn visit_i64(&mut self, value: i64) -> Result<(), Error> {
-        push_json(self.0, &value);
-        Ok(())
-    }
-
-    fn visit_f64(&mut self, value: f64) -> Result<(), Error> {
-        push_json(self.0, &value);
-        Ok(())
-    }
-
-    fn visit_bool(&mut self, value: bool) -> Result<(), Error> {
-        push_json(self.0, &value);
-        Ok(())
-    }
-
-    fn visit_str(&mut self, value: &str) -> Result<(), Error> {
-        push_json(self.0, value);
-        Ok(())
-    }
+    let mut visitor = Visitor(serde_json::Value::Null);
+    value.visit(&mut visitor)?;
+    Ok(visitor.0)
 }
 
 fn text(out: &mut Vec<u8>, now: Millis, record: &Record<'_>) {
@@ -117,27 +118,11 @@ struct TextFields<'a>(&'a mut String);
 
 impl<'kvs> VisitSource<'kvs> for TextFields<'_> {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
-        // A person reads over what is absent; in JSON it is null.
-        let mut absent = Absent(false);
-        value.visit(&mut absent)?;
-        if !absent.0 {
+        // A field that is absent is null in JSON and left out for a person.
+        if !json_value(&value)?.is_null() {
             let _ = write!(self.0, " {key}=");
             escape(self.0, &value.to_string());
         }
-        Ok(())
-    }
-}
-
-/// Whether a value is null.
-struct Absent(bool);
-
-impl<'v> VisitValue<'v> for Absent {
-    fn visit_any(&mut self, _: Value<'_>) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn visit_null(&mut self) -> Result<(), Error> {
-        self.0 = true;
         Ok(())
     }
 }

@@ -40,18 +40,18 @@ impl Rate {
         self.lines_max.saturating_sub(self.used)
     }
 
-    /// Counts lines that nobody even tried to log.
+    /// Counts lines that were not even tried.
     pub fn hold_back(&mut self, count: u64) {
         self.held_back += count;
     }
 
-    /// How many were held back, once their window is over: to be said in one line. `None`: nothing to say yet.
+    /// How many were held back, once their window has ended: to be logged in one line. `None`: nothing yet.
     pub fn take_held_back(&mut self, now: Instant) -> Option<u64> {
         let over = self.since.is_none_or(|since| now.duration_since(since) >= self.window);
         (self.held_back > 0 && over).then(|| std::mem::take(&mut self.held_back))
     }
 
-    /// When [`Rate::take_held_back`] will have something to say: the end of a wait for work. `None`: it has nothing.
+    /// When [`Rate::take_held_back`] will have a number. `None`: nothing was held back.
     pub fn due(&self) -> Option<Instant> {
         self.since.filter(|_| self.held_back > 0).map(|since| since + self.window)
     }
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_beyond_the_rate_is_counted_and_told_once() {
+    fn what_is_beyond_the_rate_is_counted_and_reported_once() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut rate = Rate::new(2, Duration::from_secs(1));

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use crossbeam_channel::{Receiver, Sender};
 
-/// What the log's thread is told.
+/// What is sent to the log's thread.
 pub enum Message {
     Line(Vec<u8>),
     /// Answer when everything before this is written.

@@ -8,6 +8,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use crate::output::identity::{Cursor, identity};
+use crate::output::regular;
 
 /// Digits of a backup's number, at most: a longer one is a date that somebody else's rotation put there.
 const NUMBER_DIGITS_MAX: usize = 6;
@@ -77,11 +78,12 @@ pub fn numbers(path: &Path) -> io::Result<Vec<u32>> {
 /// When a file cannot be renamed: then nothing is lost, the file may still stand where it was, and the next call goes on.
 pub fn rotate(path: &Path, count: u32, keep: Option<Keep>) -> io::Result<Dropped> {
     // A file that somebody has moved must not leave a hole where it would have gone.
-    fs::symlink_metadata(path)?;
+    regular::check(path)?;
     let there = numbers(path)?;
     let free = (1..).zip(&there).find(|(expected, number)| expected != *number).map(|(expected, _)| expected);
     let free = free.unwrap_or(there.len() as u32 + 1);
     for number in (1..free).rev() {
+        regular::check(&backup(path, number))?;
         fs::rename(backup(path, number), backup(path, number + 1))?;
     }
     fs::rename(path, backup(path, 1))?;
@@ -113,6 +115,7 @@ pub fn trim(path: &Path, count: u32, keep: Option<Keep>) -> io::Result<Dropped> 
     };
     let mut surplus = Vec::new();
     for number in there.iter().copied().filter(|number| *number > count) {
+        regular::check(&backup(path, number))?;
         if number > needed_to {
             fs::remove_file(backup(path, number))?;
         } else {

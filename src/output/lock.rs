@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::owner;
+use super::{owner, regular};
 
 /// How the refusal begins.
 const OTHERS: &str = "another collector";
@@ -29,7 +29,7 @@ impl Lock {
     /// # Errors
     /// When that cannot be found out.
     pub fn holder(output: &Path) -> io::Result<Option<String>> {
-        let mut file = match File::open(Self::path(output)) {
+        let mut file = match regular::open(OpenOptions::new().read(true), &Self::path(output)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::holder_by_link(output)),
             Err(error) => return Err(error),
@@ -47,7 +47,7 @@ impl Lock {
 
     /// Who writes to the file itself without the lock beside it: under another name there is another lock.
     fn holder_by_link(output: &Path) -> Option<String> {
-        let file = File::open(output).ok()?;
+        let file = regular::open(OpenOptions::new().read(true), output).ok()?;
         matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
             .then(|| "of unknown id, by a link to the file".to_owned())
     }
@@ -59,16 +59,11 @@ impl Lock {
     pub fn take(output: &Path) -> Result<Self, String> {
         let path = Self::path(output);
         let cannot = |error: io::Error| {
-            format!("cannot lock {}: {error}; OUTPUT_FILE's folder must be there and writable", path.display())
+            format!("cannot lock {}: {error}. Check that OUTPUT_FILE's folder exists and is writable.", path.display())
         };
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o640)
-            .open(&path)
-            .map_err(cannot)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o640);
+        let mut file = regular::open(&mut options, &path).map_err(cannot)?;
         owner::follow(&file, output);
         match file.try_lock() {
             Ok(()) => {}
@@ -76,7 +71,7 @@ impl Lock {
                 let mut pid = String::new();
                 let _ = file.read_to_string(&mut pid);
                 return Err(format!(
-                    "{OTHERS} (process {}) writes to OUTPUT_FILE {}: stop it, or give this one a file of its own",
+                    "{OTHERS} (process {}) writes to OUTPUT_FILE {}. Stop it, or set OUTPUT_FILE to another file.",
                     pid.trim(),
                     output.display()
                 ));

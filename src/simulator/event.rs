@@ -1,15 +1,13 @@
-//! An operational event as the service holds it, and its three texts: the socket's frame, the history's row, the key
+//! An operational event: what a test says of it, and its three texts: the socket's frame, the history's row, and the key
 //! that identifies it on both ways.
 //!
-//! Deals with: templates that many events share, so that a million of them fit into a few dozen MiB. Must never: know
-//! who receives an event, or when.
+//! Events that share a template share its texts, so that a million of them fit into a few dozen MiB.
 
+use std::io::Write;
 use std::sync::Arc;
 
-use crate::clock::{Millis, push_millis};
-
-use super::definitions::Definition;
-use super::wire::{frame_text, row_text};
+use super::definitions::{Definition, self_uri};
+use crate::clock::{Millis, format_millis};
 
 /// How the socket's frame carries the event's time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,7 +17,7 @@ pub enum SocketTime {
     Millis,
     /// `timestamp`: ISO 8601 text.
     Iso,
-    /// No `timestamp` at all.
+    /// No `timestamp` at all; [`Event::extra`] can hold one of any form.
     Absent,
 }
 
@@ -81,94 +79,6 @@ impl Event {
     }
 }
 
-/// An event and, where many share it, its texts cut at their slots.
-pub(super) struct Template {
-    pub event: Event,
-    pub definition: Arc<Definition>,
-    compiled: Option<Compiled>,
-}
-
-struct Compiled {
-    frame: Vec<Piece>,
-    row: Vec<Piece>,
-}
-
-enum Piece {
-    Literal(Box<str>),
-    Number,
-    Uuid,
-    Millis,
-    Iso,
-}
-
-/// One event: what it shares with others, and what is its own.
-#[derive(Clone)]
-pub(super) struct Stored {
-    pub time_ms: Millis,
-    pub number: u32,
-    pub salt: u32,
-    pub template: Arc<Template>,
-}
-
-impl Template {
-    /// `shared`: many events will be made of it, so its texts are prepared once and kept.
-    pub fn new(event: Event, definition: Arc<Definition>, shared: bool) -> Self {
-        let compiled = shared.then(|| Compiled {
-            frame: compile(&frame_text(&event, &definition)),
-            row: compile(&row_text(&event, &definition)),
-        });
-        Self { event, definition, compiled }
-    }
-}
-
-impl Stored {
-    /// Appends the frame that the socket carries.
-    pub fn push_frame(&self, out: &mut Vec<u8>) {
-        match &self.template.compiled {
-            Some(compiled) => self.push(&compiled.frame, self.time_ms, out),
-            None => {
-                self.push(&compile(&frame_text(&self.template.event, &self.template.definition)), self.time_ms, out);
-            }
-        }
-    }
-
-    /// Appends the row of the history, which gives this instant as `dateCreated`.
-    pub fn push_row(&self, created: Millis, out: &mut Vec<u8>) {
-        match &self.template.compiled {
-            Some(compiled) => self.push(&compiled.row, created, out),
-            None => self.push(&compile(&row_text(&self.template.event, &self.template.definition)), created, out),
-        }
-    }
-
-    /// What identifies the event apart from its time: see [`content_key`].
-    pub fn key(&self) -> String {
-        let event = &self.template.event;
-        let text = content_key(
-            &event.definition,
-            event.entity_id.as_deref(),
-            event.conversation_id.as_deref(),
-            event.error_code.as_deref(),
-            event.previous_value.as_deref(),
-            event.current_value.as_deref(),
-        );
-        let mut key = Vec::with_capacity(text.len() + 16);
-        self.push(&compile(&text), self.time_ms, &mut key);
-        String::from_utf8_lossy(&key).into_owned()
-    }
-
-    fn push(&self, pieces: &[Piece], time_ms: Millis, out: &mut Vec<u8>) {
-        for piece in pieces {
-            match piece {
-                Piece::Literal(text) => out.extend_from_slice(text.as_bytes()),
-                Piece::Number => push_digits(u64::from(self.number), 12, out),
-                Piece::Uuid => push_uuid(self.salt, out),
-                Piece::Millis => out.extend_from_slice(time_ms.to_string().as_bytes()),
-                Piece::Iso => push_millis(out, time_ms),
-            }
-        }
-    }
-}
-
 /// What identifies an event on both ways, apart from its time: definition, entity, conversation, error code, previous
 /// and current value; absent and empty are equal.
 pub fn content_key(
@@ -183,52 +93,86 @@ pub fn content_key(
     parts.map(Option::unwrap_or_default).join("|")
 }
 
-/// Cuts a text at its slots.
-fn compile(text: &str) -> Vec<Piece> {
-    let slots = [("{n}", 0), ("{uuid}", 1), ("{millis}", 2), ("{iso}", 3)];
-    let mut pieces = Vec::new();
-    let mut rest = text;
-    while let Some((at, slot, kind)) =
-        slots.iter().filter_map(|(slot, kind)| rest.find(slot).map(|at| (at, slot, kind))).min_by_key(|found| found.0)
-    {
-        if at > 0 {
-            pieces.push(Piece::Literal(rest[..at].into()));
-        }
-        pieces.push(match kind {
-            0 => Piece::Number,
-            1 => Piece::Uuid,
-            2 => Piece::Millis,
-            _ => Piece::Iso,
-        });
-        rest = &rest[at + slot.len()..];
-    }
-    if !rest.is_empty() {
-        pieces.push(Piece::Literal(rest.into()));
-    }
-    pieces
+/// Stand in a template's texts for what is an event's own. JSON has no bare control characters.
+const NUMBER: char = '\u{1}';
+const UUID: char = '\u{2}';
+const MILLIS: char = '\u{3}';
+const ISO: char = '\u{4}';
+const SLOTS: [char; 4] = [NUMBER, UUID, MILLIS, ISO];
+
+/// An event and its texts, with slots.
+pub(super) struct Template {
+    pub event: Event,
+    frame: String,
+    row: String,
+    key: String,
 }
 
-fn push_digits(value: u64, width: usize, out: &mut Vec<u8>) {
-    let start = out.len();
-    out.resize(start + width, b'0');
-    let mut left = value;
-    for digit in out[start..].iter_mut().rev() {
-        *digit = b'0' + (left % 10) as u8;
-        left /= 10;
+impl Template {
+    pub fn new(event: Event, definition: &Definition) -> Self {
+        let slotted = |text: String| text.replace("{n}", "\u{1}").replace("{uuid}", "\u{2}");
+        let key = content_key(
+            &event.definition,
+            event.entity_id.as_deref(),
+            event.conversation_id.as_deref(),
+            event.error_code.as_deref(),
+            event.previous_value.as_deref(),
+            event.current_value.as_deref(),
+        );
+        let (frame, row) = (slotted(frame_text(&event, definition)), slotted(row_text(&event)));
+        Self { event, frame, row, key: slotted(key) }
     }
 }
 
-/// A UUID of version 4's shape that follows from the salt alone.
-fn push_uuid(salt: u32, out: &mut Vec<u8>) {
-    let high = mix(u64::from(salt) ^ 0x5bd1_e995_9e37_79b9);
-    let low = mix(high ^ u64::from(salt));
-    let bits = ((u128::from(high) << 64 | u128::from(low)) & !(0xf << 76 | 0b11 << 62)) | 0x4 << 76 | 0b10 << 62;
-    for nibble in 0..32 {
-        if matches!(nibble, 8 | 12 | 16 | 20) {
-            out.push(b'-');
-        }
-        out.push(b"0123456789abcdef"[(bits >> (124 - 4 * nibble) & 0xf) as usize]);
+/// One event: what it shares with others, and what is its own.
+#[derive(Clone)]
+pub(super) struct Stored {
+    pub time_ms: Millis,
+    pub number: u32,
+    pub salt: u32,
+    pub template: Arc<Template>,
+}
+
+impl Stored {
+    /// Appends the frame that the socket carries.
+    pub fn push_frame(&self, out: &mut Vec<u8>) {
+        self.push(&self.template.frame, self.time_ms, out);
     }
+
+    /// Appends the row of the history, which gives this instant as `dateCreated`.
+    pub fn push_row(&self, created: Millis, out: &mut Vec<u8>) {
+        self.push(&self.template.row, created, out);
+    }
+
+    /// What identifies the event apart from its time: see [`content_key`].
+    pub fn key(&self) -> String {
+        let mut key = Vec::new();
+        self.push(&self.template.key, self.time_ms, &mut key);
+        String::from_utf8_lossy(&key).into_owned()
+    }
+
+    /// Appends a text with its slots filled.
+    fn push(&self, text: &str, time_ms: Millis, out: &mut Vec<u8>) {
+        for part in text.split_inclusive(SLOTS) {
+            let literal = part.trim_end_matches(SLOTS);
+            out.extend_from_slice(literal.as_bytes());
+            // Writing to memory cannot fail.
+            let _ = match part[literal.len()..].chars().next() {
+                Some(NUMBER) => write!(out, "{:012}", self.number),
+                Some(UUID) => write!(out, "{}", uuid(u64::from(self.salt))),
+                Some(MILLIS) => write!(out, "{time_ms}"),
+                Some(_) => write!(out, "{}", format_millis(time_ms)),
+                None => Ok(()),
+            };
+        }
+    }
+}
+
+/// A UUID of version 4's shape that follows from the seed alone.
+pub(super) fn uuid(seed: u64) -> String {
+    let (high, low) = (mix(seed ^ 0x5bd1_e995_9e37_79b9), mix(mix(seed)));
+    let text = format!("{high:016x}{low:016x}");
+    format!("{}-{}-4{}-a{}-{}", &text[..8], &text[8..12], &text[13..16], &text[17..20], &text[20..])
 }
 
 /// SplitMix64's last step: every bit of the value moves every bit of the result.
@@ -239,54 +183,100 @@ pub(super) fn mix(value: u64) -> u64 {
     z ^ (z >> 31)
 }
 
+/// A field of an event.
+type Field = fn(&Event) -> &Option<String>;
+
+/// The fields by their names on the socket and in the history; none: it is not there, or in another form.
+const FIELDS: [(&str, &str, Field); 13] = [
+    ("entityId", "entityId", |event| &event.entity_id),
+    ("entityName", "entityName", |event| &event.entity_name),
+    ("entityType", "", |event| &event.entity_type),
+    ("entityToken", "entityToken", |event| &event.entity_token),
+    ("previousValue", "previousValue", |event| &event.previous_value),
+    ("currentValue", "currentValue", |event| &event.current_value),
+    ("errorCode", "errorCode", |event| &event.error_code),
+    ("parentEntity", "parentEntityId", |event| &event.parent_entity),
+    ("conversationId", "", |event| &event.conversation_id),
+    ("version", "entityVersion", |event| &event.version),
+    ("phoneNumber", "phoneNumber", |event| &event.phone_number),
+    ("externalContactId", "externalContactId", |event| &event.external_contact_id),
+    ("entityModifiedBy", "entityModifiedBy", |event| &event.entity_modified_by),
+];
+
+/// The socket's frame.
+fn frame_text(event: &Event, definition: &Definition) -> String {
+    let entity = object([
+        ("id", Some(quoted(&event.definition))),
+        ("name", Some(quoted(&definition.name))),
+        ("description", Some(quoted(&definition.description))),
+    ]);
+    let timestamp = match event.socket_time {
+        SocketTime::Millis => Some(MILLIS.to_string()),
+        SocketTime::Iso => Some(format!("\"{ISO}\"")),
+        SocketTime::Absent => None,
+    };
+    let fields = FIELDS.iter().map(|(name, _, field)| (*name, field(event).as_deref().map(quoted)));
+    let extra = event.extra.iter().map(|(name, value)| (name.as_str(), Some(value.clone())));
+    let body = [("eventEntity", Some(entity)), ("timestamp", timestamp)].into_iter().chain(fields).chain(extra);
+    object([
+        ("topicName", Some(quoted(&format!("v2.operations.events.{}", event.definition)))),
+        ("version", Some(quoted("2"))),
+        ("eventBody", Some(object(body))),
+        ("metadata", Some(format!("{{\"CorrelationId\":\"{UUID}\"}}"))),
+    ])
+}
+
+/// The history's row: no event id, no entity type, no name or description.
+fn row_text(event: &Event) -> String {
+    let reference = |id: &str, uri: String| object([("id", Some(quoted(id))), ("selfUri", Some(quoted(&uri)))]);
+    let conversation = event.conversation_id.as_ref();
+    let created = Some(format!("\"{ISO}\""));
+    let fields = FIELDS.iter().filter(|(_, name, _)| !name.is_empty());
+    let fields = fields.map(|(_, name, field)| (*name, field(event).as_deref().map(quoted)));
+    let references = [
+        ("eventDefinition", Some(reference(&event.definition, self_uri(&event.definition)))),
+        ("conversation", conversation.map(|id| reference(id, format!("/api/v2/conversations/{id}")))),
+        ("dateCreated", created.clone()),
+        ("dateModified", created),
+    ];
+    object(references.into_iter().chain(fields))
+}
+
+/// A JSON object of those fields that are present, in their order.
+fn object<'a>(fields: impl IntoIterator<Item = (&'a str, Option<String>)>) -> String {
+    let present = fields.into_iter().filter_map(|(name, value)| Some(format!("{}:{}", quoted(name), value?)));
+    format!("{{{}}}", present.collect::<Vec<_>>().join(","))
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn stored(event: Event, shared: bool) -> Stored {
-        let definition = Arc::new(Definition::new(&event.definition, "Connection timeout", "It \"timed\" out."));
-        let time_ms = event.time_ms.unwrap();
-        Stored { time_ms, number: 42, salt: 7, template: Arc::new(Template::new(event, definition, shared)) }
-    }
-
-    fn json(bytes: &[u8]) -> serde_json::Value {
-        serde_json::from_slice(bytes).unwrap()
-    }
-
-    #[test]
-    fn a_shared_template_gives_the_same_texts_as_a_single_event() {
-        let event = Event::numbered("AUDIOHOOK-0002").at(1_795_430_645_123);
-        let (single, shared) = (stored(event.clone(), false), stored(event, true));
-        for created in [0, 1_795_430_645_999] {
-            let (mut a, mut b) = (Vec::new(), Vec::new());
-            single.push_row(created, &mut a);
-            shared.push_row(created, &mut b);
-            assert_eq!(a, b);
-            single.push_frame(&mut a);
-            shared.push_frame(&mut b);
-            assert_eq!(a, b);
-        }
-        assert_eq!(single.key(), shared.key());
-    }
 
     #[test]
     fn the_frame_and_the_row_carry_the_same_event_under_their_own_names() {
         let event = Event {
             parent_entity: Some("p".to_owned()),
             error_code: Some("4\"08".to_owned()),
-            ..Event::numbered("AUDIOHOOK-0002").at(1_795_430_645_123)
+            ..Event::numbered("AUDIOHOOK-0002")
         };
-        let stored = stored(event, false);
+        let definition = Definition::new("AUDIOHOOK-0002", "Connection timeout", "It \"timed\" out.");
+        let template = Arc::new(Template::new(event, &definition));
+        let stored = Stored { time_ms: 1_795_430_645_123, number: 42, salt: 7, template };
         let (mut frame, mut row) = (Vec::new(), Vec::new());
         stored.push_frame(&mut frame);
-        stored.push_row(1_795_430_645_123, &mut row);
+        stored.push_row(1_795_430_645_124, &mut row);
+        let json = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).unwrap();
         let (frame, row) = (json(&frame), json(&row));
         let body = &frame["eventBody"];
         assert_eq!(frame["topicName"], "v2.operations.events.AUDIOHOOK-0002");
         assert_eq!(body["eventEntity"]["description"], "It \"timed\" out.");
         assert_eq!(body["eventEntity"]["id"], row["eventDefinition"]["id"]);
         assert_eq!(body["timestamp"], 1_795_430_645_123i64);
-        assert_eq!(row["dateCreated"], "2026-11-23T10:44:05.123Z");
+        assert_eq!(row["dateCreated"], "2026-11-23T10:44:05.124Z");
         assert_eq!(body["currentValue"], "event 000000000042");
         for (ours, theirs) in [
             (&body["conversationId"], &row["conversation"]["id"]),
@@ -302,16 +292,9 @@ mod tests {
     }
 
     #[test]
-    fn a_uuid_has_its_shape_and_follows_from_the_salt() {
-        let text = |salt| {
-            let mut out = Vec::new();
-            push_uuid(salt, &mut out);
-            String::from_utf8(out).unwrap()
-        };
-        assert_eq!(text(1), text(1));
-        assert_ne!(text(1), text(2));
-        assert_eq!(text(1).len(), 36);
-        assert_eq!(text(1).as_bytes()[14], b'4');
-        assert!(matches!(text(1).as_bytes()[19], b'8'..=b'b'));
+    fn a_uuid_has_its_shape_and_follows_from_the_seed() {
+        assert_eq!(uuid(1), uuid(1));
+        assert_ne!(uuid(1), uuid(2));
+        assert_eq!((uuid(1).len(), uuid(1).as_bytes()[14]), (36, b'4'));
     }
 }

@@ -1,7 +1,5 @@
-//! The faults that a test can switch on while the service runs.
-//!
-//! Deals with: which calls go wrong and how, and the knobs of how the service behaves. Must never: be reachable over
-//! HTTP; a fault is set by the process that holds the [`Simulator`](super::Simulator).
+//! Which calls go wrong and how, and the knobs of how the service behaves. Only the process that holds the
+//! [`Simulator`](super::Simulator) can set them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,8 +14,6 @@ pub enum Call {
     Token,
     /// `GET /api/v2/usage/events/definitions`
     Definitions,
-    /// `GET /api/v2/usage/events/definitions/{id}`
-    Definition,
     /// `POST /api/v2/usage/events/query`
     History,
     /// `POST /api/v2/usage/events/aggregates/query`
@@ -38,10 +34,9 @@ pub enum Call {
 
 impl Call {
     /// Every call, what is unknown included.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 10] = [
         Self::Token,
         Self::Definitions,
-        Self::Definition,
         Self::History,
         Self::Counts,
         Self::AvailableTopics,
@@ -54,28 +49,29 @@ impl Call {
 
     /// The call that a path (without its query) names.
     pub fn of(path: &str) -> Self {
-        const CHANNELS: &str = "/api/v2/notifications/channels";
-        const DEFINITIONS: &str = "/api/v2/usage/events/definitions";
-        let part_below =
-            |whole: &str| path.strip_prefix(whole)?.strip_prefix('/').map(|rest| rest.split('/').collect());
-        match path {
-            "/oauth/token" => Self::Token,
-            DEFINITIONS => Self::Definitions,
-            "/api/v2/usage/events/query" => Self::History,
-            "/api/v2/usage/events/aggregates/query" => Self::Counts,
-            "/api/v2/notifications/availabletopics" => Self::AvailableTopics,
-            CHANNELS => Self::Channels,
-            _ => {
-                let (channel, definition): (Vec<&str>, Vec<&str>) =
-                    (part_below(CHANNELS).unwrap_or_default(), part_below(DEFINITIONS).unwrap_or_default());
-                match (&channel[..], &definition[..]) {
-                    ([id], _) if !id.is_empty() => Self::Channel,
-                    ([id, "subscriptions"], _) if !id.is_empty() => Self::Subscriptions,
-                    (_, [id]) if !id.is_empty() => Self::Definition,
-                    _ if path.starts_with("/channels/") => Self::Handshake,
-                    _ => Self::Unknown,
-                }
-            }
+        match path.strip_prefix("/api/v2/").unwrap_or(path).split('/').collect::<Vec<_>>()[..] {
+            ["", "oauth", "token"] => Self::Token,
+            ["usage", "events", "definitions"] => Self::Definitions,
+            ["usage", "events", "query"] => Self::History,
+            ["usage", "events", "aggregates", "query"] => Self::Counts,
+            ["notifications", "availabletopics"] => Self::AvailableTopics,
+            ["notifications", "channels"] => Self::Channels,
+            ["notifications", "channels", id] if !id.is_empty() => Self::Channel,
+            ["notifications", "channels", id, "subscriptions"] if !id.is_empty() => Self::Subscriptions,
+            ["", "channels", ..] => Self::Handshake,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// The methods that it takes.
+    pub(super) fn methods(self) -> &'static [&'static str] {
+        match self {
+            Self::Token | Self::History | Self::Counts => &["POST"],
+            Self::Definitions | Self::AvailableTopics | Self::Handshake => &["GET"],
+            Self::Channels => &["GET", "POST"],
+            Self::Channel => &["HEAD"],
+            Self::Subscriptions => &["GET", "PUT", "POST", "DELETE"],
+            Self::Unknown => &[],
         }
     }
 }
@@ -85,7 +81,7 @@ impl Call {
 pub enum Action {
     /// This status with the service's error body; `Retry-After` in seconds if given.
     Status { status: u16, retry_after_s: Option<u64> },
-    /// The right answer, after this time.
+    /// The right answer, after this time or once it is healed.
     Slow(Duration),
     /// No answer, for as long as the fault stands.
     Hang,
@@ -102,27 +98,21 @@ pub enum Action {
     /// These bytes, then the right answer: interim responses (1xx), for instance.
     Preceded(Vec<u8>),
     /// Whatever a test makes of the request and the right answer.
-    Custom(Custom),
+    Custom(Handler),
 }
 
-/// The right answer to a request; a custom action may ask for it with another request, several times, or not at all.
+/// Gives the right answer to a request; a custom action may ask it with another request, several times, or not at all.
 pub type Service<'a> = dyn Fn(&Request) -> Answer + 'a;
 
-/// An answer that a test makes itself.
+type HandlerFn = dyn Fn(&Request, &Service) -> Answer + Send + Sync;
+
+/// A test's own answer to a call.
 #[derive(Clone)]
-pub struct Custom(Arc<CustomFn>);
+pub struct Handler(pub(super) Arc<HandlerFn>);
 
-type CustomFn = dyn Fn(&Request, &Service) -> Answer + Send + Sync;
-
-impl Custom {
-    pub(super) fn answer(&self, request: &Request, service: &Service) -> Answer {
-        (self.0)(request, service)
-    }
-}
-
-impl fmt::Debug for Custom {
+impl fmt::Debug for Handler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Custom")
+        f.write_str("…")
     }
 }
 
@@ -134,7 +124,7 @@ impl Action {
 
     /// The answer is what `make` returns for the request and the service that would answer it rightly.
     pub fn custom(make: impl Fn(&Request, &Service) -> Answer + Send + Sync + 'static) -> Self {
-        Self::Custom(Custom(Arc::new(make)))
+        Self::Custom(Handler(Arc::new(make)))
     }
 
     /// The right answer, changed.
@@ -165,25 +155,36 @@ pub(super) struct Rejection {
     pub missing_permissions: Vec<String>,
 }
 
-struct Rule {
-    call: Call,
-    action: Action,
-    left: Option<u32>,
+/// A call that goes wrong, so many times more; `None`: until it is healed.
+pub(super) struct Rule {
+    pub call: Call,
+    pub action: Action,
+    pub left: Option<u32>,
 }
 
-/// What goes wrong now.
-pub(super) struct Faults {
-    rules: Vec<Rule>,
-    /// Raised by each [`heal`](Self::heal), so that what hangs can tell that its fault is over.
-    pub healed: u64,
-    pub rejections: Vec<Rejection>,
-    pub knobs: Knobs,
+/// The oldest fault of this call, one use of it spent.
+pub(super) fn take(rules: &mut Vec<Rule>, call: Call) -> Option<Action> {
+    let at = rules.iter().position(|rule| rule.call == call)?;
+    let rule = &mut rules[at];
+    let action = rule.action.clone();
+    rule.left = rule.left.map(|left| left.saturating_sub(1));
+    if rule.left == Some(0) {
+        rules.remove(at);
+    }
+    Some(action)
+}
+
+/// Spends one of a number of uses.
+pub(super) fn spend(left: &mut u32) -> bool {
+    let any = *left > 0;
+    *left = left.saturating_sub(1);
+    any
 }
 
 /// How the service behaves; a test changes what it wants to see.
 #[derive(Clone, Debug)]
 pub struct Knobs {
-    /// The life of a token: 300 s to 48 h on the real service, down to 60 s in tests.
+    /// The life of a token: 300 s to 48 h on the real service, down to some seconds in tests.
     pub token_life: Duration,
     /// Requests that a client may make in a minute; `None`: as many as it likes.
     pub requests_per_minute: Option<u32>,
@@ -214,8 +215,6 @@ pub struct Knobs {
     pub history_ids_max: Option<usize>,
     /// Whether an event at the very end of an interval belongs to it.
     pub interval_end_included: bool,
-    /// The life of a cursor; an older one is refused with 400.
-    pub cursor_life: Duration,
     /// So many further requests that carry a cursor are refused as though it had expired.
     pub cursors_to_expire: u32,
     /// So many further pages of the history lead back to themselves.
@@ -244,54 +243,12 @@ impl Default for Knobs {
             history_span_max: None,
             history_ids_max: None,
             interval_end_included: false,
-            cursor_life: Duration::from_secs(3600),
             cursors_to_expire: 0,
             pages_to_repeat: 0,
             socket_to_drop: 0,
             socket_to_double: 0,
         }
     }
-}
-
-impl Faults {
-    pub fn new(knobs: Knobs) -> Self {
-        Self { rules: Vec::new(), healed: 0, rejections: Vec::new(), knobs }
-    }
-
-    /// `times`: how many calls it meets; `None`: until healed.
-    pub fn add(&mut self, call: Call, action: Action, times: Option<u32>) {
-        self.rules.push(Rule { call, action, left: times });
-    }
-
-    pub fn heal(&mut self, call: Option<Call>) {
-        self.rules.retain(|rule| call.is_some_and(|call| call != rule.call));
-        self.healed += 1;
-    }
-
-    /// The oldest fault of this call, one use of it spent.
-    pub fn take(&mut self, call: Call) -> Option<Action> {
-        let at = self.rules.iter().position(|rule| rule.call == call)?;
-        let rule = &mut self.rules[at];
-        let action = rule.action.clone();
-        if let Some(left) = &mut rule.left {
-            *left = left.saturating_sub(1);
-            if *left == 0 {
-                self.rules.remove(at);
-            }
-        }
-        Some(action)
-    }
-
-    pub fn rejection(&self, topic: &str) -> Option<&Rejection> {
-        self.rejections.iter().find(|rejection| topic.starts_with(&rejection.prefix))
-    }
-}
-
-/// Spends one of a number of uses.
-pub(super) fn spend(left: &mut u32) -> bool {
-    let any = *left > 0;
-    *left = left.saturating_sub(1);
-    any
 }
 
 #[cfg(test)]
@@ -317,15 +274,10 @@ mod tests {
 
     #[test]
     fn a_fault_meets_as_many_calls_as_it_was_given() {
-        let mut faults = Faults::new(Knobs::default());
-        faults.add(Call::History, Action::status(503), Some(2));
-        faults.add(Call::History, Action::Hang, None);
-        let mut next = || matches!(faults.take(Call::History), Some(Action::Hang));
+        let rule = |action, left| Rule { call: Call::History, action, left };
+        let mut rules = vec![rule(Action::status(503), Some(2)), rule(Action::Hang, None)];
+        let mut next = || matches!(take(&mut rules, Call::History), Some(Action::Hang));
         assert_eq!([next(), next(), next(), next()], [false, false, true, true]);
-        assert!(faults.take(Call::Token).is_none());
-        faults.heal(Some(Call::Token));
-        assert!(faults.take(Call::History).is_some());
-        faults.heal(None);
-        assert!(faults.take(Call::History).is_none());
+        assert!(take(&mut rules, Call::Token).is_none());
     }
 }

@@ -1,12 +1,9 @@
-//! What is to go out on one socket, said by any thread and written by the socket's own.
-//!
-//! Deals with: the queue, and what overtakes it (a cut, a thaw). Must never: block who puts something in.
+//! What is to go out on one socket: put in by any thread, written by the socket's own.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use super::event::Stored;
 
@@ -16,8 +13,6 @@ pub(super) enum Out {
     Events(Arc<[Stored]>),
     /// These bytes as they are.
     Bytes(Vec<u8>),
-    /// These bytes, so many at a time, with a pause between.
-    Pieces { bytes: Vec<u8>, size: usize, pause: Duration },
     /// Nothing further is read or written, until the outbox is thawed.
     Freeze,
     /// The end of the stream, after all that stood before.
@@ -42,7 +37,7 @@ struct Inner {
 
 pub(super) struct Outbox {
     inner: Mutex<Inner>,
-    wake: Option<UnixStream>,
+    wake: UnixStream,
 }
 
 impl Outbox {
@@ -51,40 +46,20 @@ impl Outbox {
         let (wake, woken) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
         woken.set_nonblocking(true)?;
-        Ok((Arc::new(Self { inner: Mutex::default(), wake: Some(wake) }), woken))
+        Ok((Arc::new(Self { inner: Mutex::default(), wake }), woken))
     }
 
-    /// One without a socket: it stands for somebody else's connection.
-    pub fn detached() -> Self {
-        Self { inner: Mutex::default(), wake: None }
-    }
-
-    /// Whether it belongs to a socket of this service.
-    pub fn is_attached(&self) -> bool {
-        self.wake.is_some()
-    }
-
-    /// Lost without a socket, like everything that is sent while none is open.
+    /// Puts something behind what stands there.
     pub fn put(&self, out: Out) {
-        if self.is_attached() {
-            self.lock().queue.push_back(out);
-            self.wake();
-        }
+        self.change(|inner| inner.queue.push_back(out));
     }
 
     pub fn cut(&self, cut: Cut) {
-        self.lock().cut = Some(cut);
-        self.wake();
-    }
-
-    pub fn freeze_now(&self) {
-        self.lock().frozen = true;
-        self.wake();
+        self.change(|inner| inner.cut = Some(cut));
     }
 
     pub fn thaw(&self) {
-        self.lock().frozen = false;
-        self.wake();
+        self.change(|inner| inner.frozen = false);
     }
 
     pub fn is_cut(&self) -> Option<Cut> {
@@ -98,23 +73,17 @@ impl Outbox {
     /// The next thing in turn; none while frozen.
     pub fn next(&self) -> Option<Out> {
         let mut inner = self.lock();
-        if inner.frozen {
-            return None;
+        if !inner.frozen && matches!(inner.queue.front(), Some(Out::Freeze)) {
+            inner.queue.pop_front();
+            inner.frozen = true;
         }
-        match inner.queue.pop_front()? {
-            Out::Freeze => {
-                inner.frozen = true;
-                None
-            }
-            out => Some(out),
-        }
+        if inner.frozen { None } else { inner.queue.pop_front() }
     }
 
-    /// A full pipe has woken the thread already.
-    fn wake(&self) {
-        if let Some(mut wake) = self.wake.as_ref() {
-            let _ = wake.write(&[1]);
-        }
+    /// Changes it and wakes the socket's thread. A full pipe has woken it already.
+    fn change(&self, change: impl FnOnce(&mut Inner)) {
+        change(&mut self.lock());
+        let _ = (&self.wake).write(&[1]);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

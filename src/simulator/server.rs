@@ -1,26 +1,24 @@
-//! The one port: connections are accepted, told apart by path, and served each in a thread of its own.
+//! The one port: connections are accepted and served each in a thread of its own.
 //!
-//! Deals with: TLS, keep-alive, the WebSocket's handshake, and faults of whole calls. Must never: decide what an answer
-//! says; that is [`super::api`]'s.
+//! TLS, keep-alive, the WebSocket's handshake, and faults of whole calls. What an answer says is [`super::api`]'s.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use crossbeam_channel::after;
 use tungstenite::handshake::derive_accept_key;
+use tungstenite::protocol::frame::FrameSocket;
 
 use super::api;
-use super::fault::{Action, Call};
+use super::fault::{Action, Call, take};
 use super::http::{Answer, Request, read_request};
 use super::outbox::{Cut, Outbox};
 use super::socket::Session;
 use super::state::Shared;
-use super::stream::{Link, Stream};
-use super::tokens::random_text;
+use super::stream::{Stream, reset_on_close};
 use super::view::Seen;
 use crate::thread;
 
@@ -30,65 +28,40 @@ const IDLE: Duration = Duration::from_secs(120);
 const HANG_LOOK: Duration = Duration::from_millis(50);
 /// How long to go without accepting when the system has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const HTML: &str = "<!DOCTYPE html><html><body><h1>It works!</h1></body></html>";
 
-/// Accepts until `stop` is closed at its other end.
-pub(super) fn accept(shared: Arc<Shared>, listener: TcpListener, stop: UnixStream) -> io::Result<JoinHandle<()>> {
-    listener.set_nonblocking(true)?;
+/// Accepts until the service is stopped, which the next connection notices.
+pub(super) fn accept(shared: Arc<Shared>, listener: TcpListener) -> io::Result<JoinHandle<()>> {
     thread::spawn("sim-accept", move || {
-        loop {
-            let mut ready = [PollFd::new(&listener, PollFlags::IN), PollFd::new(&stop, PollFlags::IN)];
-            let _ = poll(&mut ready, None);
-            if !ready[1].revents().is_empty() {
+        for tcp in listener.incoming() {
+            if shared.lock().stopped {
                 return;
             }
-            match listener.accept() {
-                Ok((tcp, _)) => serve_in_thread(&shared, tcp),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => {
-                    let pause = rustix::event::Timespec::try_from(ACCEPT_PAUSE).ok();
-                    let _ = poll(&mut [PollFd::new(&stop, PollFlags::IN)], pause.as_ref());
-                }
+            if tcp.and_then(|tcp| serve_in_thread(&shared, tcp)).is_err() {
+                let _ = after(ACCEPT_PAUSE).recv();
             }
         }
     })
 }
 
-fn serve_in_thread(shared: &Arc<Shared>, tcp: TcpStream) {
-    let tcp = Arc::new(tcp);
-    let number = shared.change(|state| {
-        if state.stopped {
-            return None;
-        }
-        state.connections_made += 1;
-        state.connections.insert(state.connections_made, tcp.clone());
-        Some(state.connections_made)
-    });
-    let Some(number) = number else { return };
-    let shared_there = shared.clone();
-    let spawned = thread::spawn("sim-serve", move || {
+fn serve_in_thread(shared: &Arc<Shared>, tcp: TcpStream) -> io::Result<()> {
+    let (peer, tcp, shared) = (tcp.peer_addr()?, Arc::new(tcp), shared.clone());
+    shared.change(|state| state.connections.insert(peer, tcp.clone()));
+    thread::spawn("sim-serve", move || {
         // A connection that breaks is the client's business.
-        let _ = serve(&shared_there, tcp);
-        shared_there.change(|state| state.connections.remove(&number));
-    });
-    if spawned.is_err() {
-        shared.change(|state| state.connections.remove(&number));
-    }
+        let _ = serve(&shared, tcp);
+        shared.change(|state| state.connections.remove(&peer));
+    })?;
+    Ok(())
 }
 
 fn serve(shared: &Shared, tcp: Arc<TcpStream>) -> io::Result<()> {
-    tcp.set_nonblocking(false)?;
     tcp.set_nodelay(true)?;
     tcp.set_read_timeout(Some(IDLE))?;
     tcp.set_write_timeout(Some(IDLE))?;
-    let mut stream = match &shared.tls {
-        None => Stream::Plain(Link(tcp)),
-        Some(acceptor) => {
-            Stream::Tls(Box::new(acceptor.accept(Link(tcp)).map_err(|e| io::Error::other(e.to_string()))?))
-        }
-    };
-    let mut buffer = Vec::new();
+    let mut stream = Stream::accept(tcp, shared.tls.as_ref())?;
     loop {
-        let request = match read_request(&mut stream, &mut buffer) {
+        let request = match read_request(&mut stream.bytes) {
             Ok(Some(request)) => request,
             Ok(None) => return Ok(()),
             Err(e) if e.kind() == io::ErrorKind::InvalidData => {
@@ -97,192 +70,129 @@ fn serve(shared: &Shared, tcp: Arc<TcpStream>) -> io::Result<()> {
             Err(e) => return Err(e),
         };
         let call = Call::of(&request.path);
-        let (number, action, healed) = shared.change(|state| {
-            let seen = Seen {
-                call,
-                method: request.method.clone(),
-                target: request.target(),
-                authorization: request.header("authorization").unwrap_or_default().to_owned(),
-                body: String::from_utf8_lossy(&request.body).into_owned(),
-                at: Instant::now(),
-                status: 0,
-            };
-            (state.counts.request(seen), state.faults.take(call), state.faults.healed)
-        });
-        let action = match action {
-            Some(Action::Slow(time)) => {
-                linger(shared, &stream, Until::Over(time));
-                None
-            }
-            Some(Action::Preceded(bytes)) => {
-                stream.write_all(&bytes)?;
-                None
-            }
-            other => other,
+        let seen = Seen {
+            call,
+            method: request.method.clone(),
+            target: request.target(),
+            authorization: request.header("authorization").unwrap_or_default().to_owned(),
+            body: String::from_utf8_lossy(&request.body).into_owned(),
+            at: Instant::now(),
+            status: 0,
         };
+        let (number, mut action, healed) =
+            shared.change(|state| (state.counts.request(seen), take(&mut state.rules, call), state.healed));
+        match &action {
+            Some(Action::Slow(time)) => hold(shared, &stream, *time, healed),
+            Some(Action::Preceded(bytes)) => stream.write_all(bytes)?,
+            _ => {}
+        }
+        action = action.filter(|action| !matches!(action, Action::Slow(_) | Action::Preceded(_)));
         if call == Call::Handshake && action.is_none() && is_upgrade(&request) {
-            return open_socket(shared, stream, buffer, &request, number);
+            return open_socket(shared, stream, &request, number);
         }
         let answer = match &action {
             Some(Action::Status { status, retry_after_s }) => api::failure(shared, call, *status, *retry_after_s),
-            Some(Action::Custom(custom)) => {
-                custom.answer(&request, &|request| api::answer(shared, Call::of(&request.path), request))
-            }
             Some(Action::Body(body)) => Answer::json(200, body),
-            Some(Action::Nonsense) => {
-                let page = "<!DOCTYPE html><html><body><h1>It works!</h1></body></html>";
-                Answer::json(200, page).with("Content-Type", "text/html")
-            }
+            Some(Action::Nonsense) => Answer::json(200, HTML).with("Content-Type", "text/html"),
+            Some(Action::Custom(handler)) => (handler.0)(&request, &|request| api::answer(shared, request)),
             Some(Action::Reset) => {
-                stream.reset_on_close();
+                reset_on_close(&stream.tcp);
                 return Ok(());
             }
             Some(Action::Hang) => {
-                linger(shared, &stream, Until::Healed(healed));
+                hold(shared, &stream, Duration::MAX, healed);
                 return Ok(());
             }
-            _ => api::answer(shared, call, &request),
+            _ => api::answer(shared, &request),
         };
-        shared.change(|state| state.counts.answered(number, answer.status));
         let half = matches!(action, Some(Action::Half | Action::HalfThenHang));
-        let keep_alive = request.keep_alive && !half;
-        let now = shared.service_now(&shared.lock());
-        let bytes = answer.to_bytes(now, &api::correlation(), keep_alive, request.method == "HEAD");
+        let keep_alive = !half && !request.header_has("connection", "close");
+        let now = shared.change(|state| {
+            state.counts.answered(number, answer.status);
+            state.now()
+        });
+        let mut bytes = answer.to_bytes(now, &api::correlation_id(), keep_alive, request.method == "HEAD");
         if half {
             // Half of the body: the head promises more than comes.
-            let cut = bytes.len() - answer.body.len().div_ceil(2).min(bytes.len());
-            stream.write_all(&bytes[..cut])?;
-            if matches!(action, Some(Action::HalfThenHang)) {
-                linger(shared, &stream, Until::Healed(healed));
-            }
-            stream.finish();
-            return Ok(());
+            bytes.truncate(bytes.len() - answer.body.len().div_ceil(2).min(bytes.len()));
         }
         stream.write_all(&bytes)?;
+        if matches!(action, Some(Action::HalfThenHang)) {
+            hold(shared, &stream, Duration::MAX, healed);
+        }
         if !keep_alive {
             stream.finish();
-            return farewell(&mut stream);
+            return Ok(());
         }
     }
 }
 
 /// Gives this answer and ends the connection.
 fn refuse(shared: &Shared, mut stream: Stream, answer: &Answer) -> io::Result<()> {
-    let now = shared.service_now(&shared.lock());
-    stream.write_all(&answer.to_bytes(now, &api::correlation(), false, false))?;
+    let now = shared.lock().now();
+    stream.write_all(&answer.to_bytes(now, &api::correlation_id(), false, false))?;
     stream.finish();
-    farewell(&mut stream)
-}
-
-/// Reads on until the client ends its side, so that a reset does not take the answer away from it.
-fn farewell(stream: &mut Stream) -> io::Result<()> {
-    stream.tcp().set_read_timeout(Some(Duration::from_secs(1)))?;
-    let mut bytes = [0; 1024];
-    while stream.read(&mut bytes)? > 0 {}
     Ok(())
 }
 
-/// How long a call that goes wrong is held.
-#[derive(Clone, Copy)]
-enum Until {
-    /// This long.
-    Over(Duration),
-    /// Until there were more healings than when it came.
-    Healed(u64),
-}
-
-/// Holds a call, no longer than its client waits or the service stands.
-fn linger(shared: &Shared, stream: &Stream, until: Until) {
-    let deadline = match until {
-        Until::Over(time) => Some(Instant::now() + time),
-        Until::Healed(_) => None,
-    };
-    let peer_gone = || {
-        let _ = stream.tcp().set_nonblocking(true);
-        let gone = match stream.tcp().peek(&mut [0; 1]) {
-            Ok(bytes) => bytes == 0,
-            Err(e) => e.kind() != io::ErrorKind::WouldBlock,
-        };
-        let _ = stream.tcp().set_nonblocking(false);
-        gone
-    };
-    loop {
-        let left = deadline.map_or(HANG_LOOK, |end| end.saturating_duration_since(Instant::now()).min(HANG_LOOK));
-        if left.is_zero() {
-            return;
-        }
-        let over = shared.wait(left, |state| {
-            let healed = matches!(until, Until::Healed(before) if state.faults.healed != before);
-            (state.stopped || healed).then_some(())
-        });
-        if over.is_some() || peer_gone() {
+/// Holds a call for this long or until the next healing, no longer than its client waits or the service stands.
+fn hold(shared: &Shared, stream: &Stream, time: Duration, healed: u64) {
+    let start = Instant::now();
+    while start.elapsed() < time && !stream.is_lost() {
+        let look = HANG_LOOK.min(time.saturating_sub(start.elapsed()));
+        if shared.wait(look, |state| (state.stopped || state.healed != healed).then_some(())).is_some() {
             return;
         }
     }
 }
 
 fn is_upgrade(request: &Request) -> bool {
-    let says = |name: &str, word: &str| {
-        request.header(name).is_some_and(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(word)))
-    };
     request.method == "GET"
-        && says("upgrade", "websocket")
-        && says("connection", "upgrade")
-        && says("sec-websocket-version", "13")
+        && request.header_has("upgrade", "websocket")
+        && request.header_has("connection", "upgrade")
+        && request.header_has("sec-websocket-version", "13")
         && request.header("sec-websocket-key").is_some()
 }
 
 /// Answers the handshake and serves the socket to its end.
-fn open_socket(
-    shared: &Shared,
-    mut stream: Stream,
-    received: Vec<u8>,
-    request: &Request,
-    number: u64,
-) -> io::Result<()> {
+fn open_socket(shared: &Shared, mut stream: Stream, request: &Request, number: usize) -> io::Result<()> {
     let id = request.path.strip_prefix("/channels/").unwrap_or_default();
     let (outbox, woken) = Outbox::pair()?;
     // The socket counts as open before the client hears of it, so that it misses nothing from its first look on.
     let opened = shared.change(|state| {
-        shared.expire_channels(state);
-        let now = shared.clock.now();
-        let opened = state.channels.find(id).is_some_and(|channel| {
+        state.expire_channels();
+        let channel = state.channels.find(id);
+        let opened = channel.is_some();
+        state.counts.answered(number, if opened { 101 } else { 404 });
+        state.counts.sockets_opened += u64::from(opened);
+        if let Some(channel) = state.channels.find(id) {
+            channel.used = Instant::now();
             if let Some(other) = channel.socket.replace(outbox.clone()) {
                 other.cut(Cut::Close);
             }
-            channel.used = now;
-            true
-        });
-        state.counts.sockets_opened += u64::from(opened);
-        state.counts.answered(number, if opened { 101 } else { 404 });
+        }
         opened
     });
     if !opened {
         return refuse(shared, stream, &api::failure(shared, Call::Handshake, 404, None));
     }
-    let key = request.header("sec-websocket-key").unwrap_or_default();
-    let handshake = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n\r\n",
-        derive_accept_key(key.as_bytes())
-    );
-    let written = stream.write_all(handshake.as_bytes());
+    let key = derive_accept_key(request.header("sec-websocket-key").unwrap_or_default().as_bytes());
+    let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade";
+    let written = stream.write_all(format!("{head}\r\nSec-WebSocket-Accept: {key}\r\n\r\n").as_bytes());
     if written.is_ok() {
-        Session::new(shared, stream, outbox.clone(), woken, received).run();
+        let received = stream.bytes.buffer().to_vec();
+        let socket = FrameSocket::from_partially_read(stream.bytes.into_inner(), received);
+        Session { shared, socket, tcp: stream.tcp, outbox: outbox.clone(), woken }.run();
     }
     shared.change(|state| {
-        let now = shared.clock.now();
-        if let Some(channel) = state.channels.find(id)
-            && channel.socket.as_ref().is_some_and(|socket| Arc::ptr_eq(socket, &outbox))
-        {
+        let channel = state.channels.find(id);
+        let same = |channel: &&mut super::channels::Channel| {
+            channel.socket.as_ref().is_some_and(|socket| Arc::ptr_eq(socket, &outbox))
+        };
+        if let Some(channel) = channel.filter(same) {
             channel.socket = None;
-            channel.used = now;
+            channel.used = Instant::now();
         }
     });
     written
-}
-
-/// A correlation id, as every answer carries one.
-pub(super) fn correlation_id() -> String {
-    let text: String = random_text(24).bytes().map(|byte| format!("{byte:02x}")).collect();
-    format!("{}-{}-4{}-a{}-{}", &text[..8], &text[8..12], &text[13..16], &text[17..20], &text[20..32])
 }

@@ -1,21 +1,24 @@
-//! One open WebSocket: the thread that writes what its outbox says and answers what the client sends.
+//! One open WebSocket: its thread writes what the outbox holds and answers what the client sends.
 //!
-//! Deals with: heartbeats, pongs, the order of what goes out, faults in mid-frame. Must never: block in a write, or a
-//! client that does not read could not be cut.
+//! Must never block in a write: a client that does not read must still be cut.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
+use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tungstenite::protocol::frame::{Frame, FrameSocket};
 
 use super::event::Stored;
-use super::frame::{self, ClientFrame, take_client_frame};
+use super::frame;
 use super::outbox::{Cut, Out, Outbox};
 use super::state::Shared;
-use super::stream::Stream;
+use super::stream::{Bytes, reset_on_close};
 
+/// What a client may send at once; more closes its socket.
+const CLIENT_FRAME_BYTES_MAX: usize = 64 * 1024;
 /// Rendered frames that are gathered before a write.
 const GATHERED_BYTES: usize = 64 * 1024;
 /// How long a client may take to end its side after we ended ours.
@@ -27,267 +30,148 @@ const HEARTBEAT: &str = "{\"topicName\":\"channel.metadata\",\"eventBody\":{\"me
 const PONG: &str = "{\"topicName\":\"channel.metadata\",\"eventBody\":{\"message\":\"pong\"}}";
 
 pub(super) struct Session<'a> {
-    shared: &'a Shared,
-    stream: Stream,
-    outbox: Arc<Outbox>,
-    woken: UnixStream,
-    /// Bytes that are to be written next; whole frames, unless a fault put others there.
-    pending: Vec<u8>,
-    written: usize,
-    /// What is being written: a batch of events with the next of them, or bytes in pieces with the next instant.
-    batch: Option<(Arc<[Stored]>, usize)>,
-    pieces: Option<Pieces>,
-    received: Vec<u8>,
-    heartbeat_due: Instant,
-    look_due: Instant,
-    /// Set once our side is ended: until then the client may end its own.
-    farewell: Option<Instant>,
+    pub shared: &'a Shared,
+    pub socket: FrameSocket<Box<dyn Bytes>>,
+    pub tcp: Arc<TcpStream>,
+    pub outbox: Arc<Outbox>,
+    pub woken: UnixStream,
 }
 
-struct Pieces {
-    bytes: Vec<u8>,
-    at: usize,
-    size: usize,
-    pause: Duration,
-    due: Instant,
-}
-
-impl<'a> Session<'a> {
-    /// `received`: what the client sent behind its handshake.
-    pub fn new(shared: &'a Shared, stream: Stream, outbox: Arc<Outbox>, woken: UnixStream, received: Vec<u8>) -> Self {
-        let now = Instant::now();
-        Self {
-            shared,
-            stream,
-            outbox,
-            woken,
-            pending: Vec::new(),
-            written: 0,
-            batch: None,
-            pieces: None,
-            received,
-            heartbeat_due: now + shared.lock().faults.knobs.heartbeat,
-            look_due: now + CHANNEL_LOOK,
-            farewell: None,
-        }
-    }
-
+impl Session<'_> {
     /// Serves the socket until either side ends it.
     pub fn run(mut self) {
-        if self.stream.tcp().set_nonblocking(true).is_err() {
-            return;
-        }
-        while matches!(self.turn(), Ok(true)) {}
+        let _ = self.tcp.set_nonblocking(true).and_then(|()| self.serve());
         if self.outbox.is_cut() == Some(Cut::Reset) {
-            self.stream.reset_on_close();
+            reset_on_close(&self.tcp);
         }
     }
 
-    /// Writes and reads what can be, then waits for more; `false`: the end.
-    fn turn(&mut self) -> io::Result<bool> {
-        if self.outbox.is_cut().is_some() {
-            return Ok(false);
-        }
-        let now = Instant::now();
-        if self.farewell.is_some_and(|until| now >= until) {
-            return Ok(false);
-        }
-        if now >= self.look_due {
-            self.look_due = now + CHANNEL_LOOK;
-            self.shared.change(|state| self.shared.expire_channels(state));
-        }
-        if !self.outbox.is_frozen() {
-            if now >= self.heartbeat_due {
-                self.heartbeat_due = now + self.shared.lock().faults.knobs.heartbeat;
-                self.answer(&frame::text(HEARTBEAT));
-            }
-            self.write(now)?;
-            if !self.read()? {
-                return Ok(false);
-            }
-        }
-        self.wait()?;
-        Ok(true)
-    }
-
-    /// Puts a whole frame behind what is pending, unless bytes of a frame are under way in pieces.
-    fn answer(&mut self, frame: &[u8]) {
-        if self.pieces.is_none() && self.farewell.is_none() {
-            self.pending.extend_from_slice(frame);
-        }
-    }
-
-    fn write(&mut self, now: Instant) -> io::Result<()> {
+    fn serve(&mut self) -> io::Result<()> {
+        let mut heartbeat = Instant::now() + self.shared.lock().knobs.heartbeat;
         loop {
-            if self.written == self.pending.len() {
-                self.pending.clear();
-                self.written = 0;
-                if self.farewell.is_some() || !self.gather(now) {
+            while let Some(out) = self.outbox.next() {
+                match out {
+                    Out::Events(batch) => self.write_events(&batch)?,
+                    Out::Bytes(bytes) => self.write(&bytes)?,
+                    Out::Freeze => {}
+                    Out::End => return self.end(),
+                }
+            }
+            if !self.outbox.is_frozen() {
+                if Instant::now() >= heartbeat {
+                    heartbeat = Instant::now() + self.shared.lock().knobs.heartbeat;
+                    self.write(&frame::text(HEARTBEAT))?;
+                }
+                self.answer()?;
+            }
+            self.shared.change(|state| state.expire_channels());
+            let heartbeat_in = heartbeat.saturating_duration_since(Instant::now());
+            self.wait(
+                PollFlags::IN,
+                if self.outbox.is_frozen() { CHANNEL_LOOK } else { CHANNEL_LOOK.min(heartbeat_in) },
+            )?;
+        }
+    }
+
+    fn write_events(&mut self, batch: &[Stored]) -> io::Result<()> {
+        let (mut gathered, mut text, mut count) = (Vec::new(), Vec::with_capacity(1024), 0);
+        for (at, event) in batch.iter().enumerate() {
+            text.clear();
+            event.push_frame(&mut text);
+            frame::push_header(frame::TEXT, true, text.len(), &mut gathered);
+            gathered.extend_from_slice(&text);
+            count += 1;
+            if gathered.len() >= GATHERED_BYTES || at + 1 == batch.len() {
+                self.shared.change(|state| state.counts.frames_sent += count);
+                self.write(&gathered)?;
+                gathered.clear();
+                count = 0;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes all of it, unless the socket is cut meanwhile.
+    fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            if self.outbox.is_cut().is_some() {
+                return Err(ErrorKind::ConnectionReset.into());
+            }
+            match self.socket.get_mut().write(bytes) {
+                Ok(written) => bytes = &bytes[written..],
+                Err(e) if e.kind() == ErrorKind::WouldBlock => self.wait(PollFlags::OUT, CHANNEL_LOOK)?,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends our side; the client may end its own for a while.
+    fn end(&mut self) -> io::Result<()> {
+        self.socket.get_mut().say_end();
+        self.tcp.shutdown(Shutdown::Write)?;
+        let until = Instant::now() + FAREWELL;
+        while Instant::now() < until {
+            while self.read()?.is_some() {}
+            self.wait(PollFlags::IN, until.saturating_duration_since(Instant::now()))?;
+        }
+        Ok(())
+    }
+
+    /// The next frame that the client sent; its end is an error.
+    fn read(&mut self) -> io::Result<Option<Frame>> {
+        match self.socket.read(Some(CLIENT_FRAME_BYTES_MAX)) {
+            Ok(Some(frame)) => Ok(Some(frame)),
+            Ok(None) => Err(ErrorKind::UnexpectedEof.into()),
+            Err(tungstenite::Error::Io(e)) if e.kind() == ErrorKind::WouldBlock => Ok(None),
+            Err(e) => Err(io::Error::other(e)),
+        }
+    }
+
+    /// Answers what the client sent: pings and a close.
+    fn answer(&mut self) -> io::Result<()> {
+        while let Some(frame) = self.read()? {
+            let (opcode, payload) = match frame::client_payload(&frame) {
+                Some(payload) => (frame.header().opcode.into(), payload),
+                None => (frame::CLOSE, 1002_u16.to_be_bytes().to_vec()),
+            };
+            let text = || serde_json::from_slice::<serde_json::Value>(&payload).unwrap_or_default();
+            let pong = match opcode {
+                frame::PING => frame::encode(frame::PONG, true, &payload),
+                frame::TEXT if text()["message"] == "ping" => frame::text(PONG),
+                frame::CLOSE => {
+                    self.write(&frame::encode(frame::CLOSE, true, &payload))?;
+                    self.outbox.put(Out::End);
                     return Ok(());
                 }
-                continue;
-            }
-            match self.stream.write(&self.pending[self.written..]) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(bytes) => self.written += bytes,
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
+                _ => continue,
+            };
+            let is_answered = self.shared.change(|state| {
+                state.counts.pings += 1;
+                state.knobs.pongs
+            });
+            if is_answered {
+                self.write(&pong)?;
             }
         }
+        Ok(())
     }
 
-    /// Fills `pending` with what comes next; `false`: nothing does, now.
-    fn gather(&mut self, now: Instant) -> bool {
-        if let Some((batch, next)) = self.batch.take() {
-            let end = self.render(&batch, next);
-            if end < batch.len() {
-                self.batch = Some((batch, end));
-            }
-            return true;
-        }
-        if let Some(pieces) = &mut self.pieces {
-            if now < pieces.due {
-                return false;
-            }
-            let end = (pieces.at + pieces.size).min(pieces.bytes.len());
-            self.pending.extend_from_slice(&pieces.bytes[pieces.at..end]);
-            pieces.at = end;
-            pieces.due = now + pieces.pause;
-            if end == pieces.bytes.len() {
-                self.pieces = None;
-            }
-            return true;
-        }
-        match self.outbox.next() {
-            None => false,
-            Some(Out::Events(batch)) => {
-                self.batch = Some((batch, 0));
-                true
-            }
-            Some(Out::Bytes(bytes)) => {
-                self.pending = bytes;
-                true
-            }
-            Some(Out::Pieces { bytes, size, pause }) => {
-                self.pieces = Some(Pieces { bytes, at: 0, size: size.max(1), pause, due: now });
-                true
-            }
-            Some(Out::Freeze) => false,
-            Some(Out::End) => {
-                self.stream.finish();
-                self.farewell = Some(now + FAREWELL);
-                false
-            }
-        }
-    }
-
-    /// Renders events from `next` on until a write is worth it; gives the next one.
-    fn render(&mut self, batch: &[Stored], next: usize) -> usize {
-        let mut text = Vec::with_capacity(1024);
-        let mut at = next;
-        while at < batch.len() && self.pending.len() < GATHERED_BYTES {
-            text.clear();
-            batch[at].push_frame(&mut text);
-            frame::push_header(frame::TEXT, true, text.len(), &mut self.pending);
-            self.pending.extend_from_slice(&text);
-            at += 1;
-        }
-        self.shared.change(|state| state.counts.frames_sent += (at - next) as u64);
-        at
-    }
-
-    /// Takes what the client sent; `false`: it ended its side.
-    fn read(&mut self) -> io::Result<bool> {
-        let mut bytes = [0; 4096];
-        loop {
-            match self.stream.read(&mut bytes) {
-                Ok(0) => return Ok(false),
-                Ok(read) => self.received.extend_from_slice(&bytes[..read]),
-                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
-        if self.farewell.is_some() {
-            self.received.clear();
-            return Ok(true);
-        }
-        loop {
-            match take_client_frame(&mut self.received) {
-                Ok(Some(frame)) => self.hear(&frame),
-                Ok(None) => break,
-                Err(reason) => {
-                    self.outbox.put(Out::Bytes(frame::close(1002, reason)));
-                    self.outbox.put(Out::End);
-                    self.received.clear();
-                    break;
-                }
-            }
-        }
-        // What was heard is answered at once, not at the next turn.
-        self.write(Instant::now())?;
-        Ok(true)
-    }
-
-    fn hear(&mut self, frame: &ClientFrame) {
-        let is_text_ping = || {
-            let text: Option<serde_json::Value> = serde_json::from_slice(&frame.payload).ok();
-            text.is_some_and(|text| text["message"] == "ping")
-        };
-        let answer = match frame.opcode {
-            frame::PING => frame::encode(frame::PONG, true, &frame.payload),
-            frame::TEXT if is_text_ping() => frame::text(PONG),
-            frame::CLOSE => {
-                // The close is answered in its turn, and everything before it is still written.
-                self.outbox.put(Out::Bytes(frame::encode(frame::CLOSE, true, &frame.payload)));
-                self.outbox.put(Out::End);
-                return;
-            }
-            _ => return,
-        };
-        let answers = self.shared.change(|state| {
-            state.counts.pings += 1;
-            state.faults.knobs.pongs
-        });
-        if answers {
-            self.answer(&answer);
-        }
-    }
-
-    /// Waits for the network, the outbox or the next instant that something is due.
-    fn wait(&mut self) -> io::Result<()> {
-        let now = Instant::now();
+    /// Waits for the network, for the outbox, or this long. A socket that is cut is an error, and so is one that is
+    /// frozen and lost.
+    fn wait(&mut self, wanted: PollFlags, limit: Duration) -> io::Result<()> {
         let frozen = self.outbox.is_frozen();
-        let unwritten = !frozen && self.written < self.pending.len();
-        let mut due = self.look_due;
-        if !frozen {
-            due = due.min(self.heartbeat_due);
+        let wanted = if frozen { PollFlags::empty() } else { wanted };
+        let mut ready = [PollFd::new(&*self.tcp, wanted), PollFd::new(&self.woken, PollFlags::IN)];
+        match poll(&mut ready, Timespec::try_from(limit).ok().as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
         }
-        for other in [self.farewell, self.pieces.as_ref().filter(|_| !frozen).map(|pieces| pieces.due)] {
-            due = other.map_or(due, |other| due.min(other));
-        }
-        let mut wanted = PollFlags::empty();
-        if !frozen {
-            wanted |= PollFlags::IN;
-        }
-        if unwritten {
-            wanted |= PollFlags::OUT;
-        }
-        let (network, woken) = {
-            let mut ready = [PollFd::new(self.stream.tcp(), wanted), PollFd::new(&self.woken, PollFlags::IN)];
-            let limit = Timespec::try_from(due.saturating_duration_since(now)).ok();
-            match poll(&mut ready, limit.as_ref()) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(e) => return Err(e.into()),
-            }
-            (ready[0].revents(), !ready[1].revents().is_empty())
-        };
-        if woken {
-            let mut bytes = [0; 64];
-            while matches!((&self.woken).read(&mut bytes), Ok(read) if read > 0) {}
-        }
-        if frozen && network.intersects(PollFlags::HUP | PollFlags::ERR) {
+        let lost = ready[0].revents().intersects(PollFlags::HUP | PollFlags::ERR);
+        let mut bytes = [0; 64];
+        while matches!((&self.woken).read(&mut bytes), Ok(read) if read > 0) {}
+        if self.outbox.is_cut().is_some() || (frozen && lost) {
             return Err(ErrorKind::ConnectionReset.into());
         }
         Ok(())

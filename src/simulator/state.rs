@@ -1,50 +1,68 @@
 //! What all connections of the service share, and how an event gets out of it.
 //!
-//! Deals with: one lock over everything, one condition that tells of each change. Must never: be held over a read or a
-//! write of a connection.
+//! One lock over everything, and one condition that each change notifies. Must never be held over a read or a write of a
+//! connection.
 
-use std::collections::HashMap;
-use std::net::{Shutdown, TcpStream};
+use std::collections::{BTreeSet, HashMap};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::clock::{Clock, Millis};
+use native_tls::TlsAcceptor;
 
-use super::channels::{Channel, Channels};
+use super::channels::Channels;
 use super::definitions::{Definition, Definitions};
 use super::event::{Event, Stored, Template, mix};
-use super::fault::{Faults, spend};
-use super::frame;
-use super::history::{HELD, History, KEPT_MS, VisibleMs};
+use super::fault::{Knobs, Rejection, Rule, spend};
+use super::history::{HELD, History, KEPT_MS, RunningMs};
 use super::outbox::{Cut, Out};
 use super::tokens::Tokens;
 use super::view::Counts;
+use crate::clock::Millis;
 
+#[derive(Default)]
 pub(super) struct State {
     pub tokens: Tokens,
     pub channels: Channels,
     pub definitions: Definitions,
+    /// Those that are not listed any more.
+    pub gone: BTreeSet<String>,
     pub history: History,
-    pub faults: Faults,
+    pub rules: Vec<Rule>,
+    /// Raised by each healing, so that what hangs notices the end of its fault.
+    pub healed: u64,
+    pub rejections: Vec<Rejection>,
+    pub knobs: Knobs,
     pub counts: Counts,
     /// The number of the newest event.
     pub number: u32,
     /// Everything ever issued, for a test to compare with; `None`: not kept.
     pub issued: Option<Vec<Stored>>,
     pub stopped: bool,
-    /// Every open connection, so that stopping can end them.
-    pub connections: HashMap<u64, Arc<TcpStream>>,
-    pub connections_made: u64,
+    /// Every open connection by its peer, so that stopping can end them.
+    pub connections: HashMap<SocketAddr, Arc<TcpStream>>,
+}
+
+impl State {
+    /// The service's clock.
+    pub fn now(&self) -> Millis {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as Millis);
+        wall + self.knobs.clock_offset_ms
+    }
+
+    /// Closes the channels that have reached the end of their life.
+    pub fn expire_channels(&mut self) {
+        self.channels.expire(self.knobs.channel_life);
+    }
 }
 
 pub(super) struct Shared {
     state: Mutex<State>,
     changed: Condvar,
-    pub clock: Clock,
     pub seed: u64,
     /// `host:port` under which the service is reached when a request does not say.
     pub authority: String,
-    pub tls: Option<native_tls::TlsAcceptor>,
+    pub tls: Option<TlsAcceptor>,
     started: Instant,
 }
 
@@ -60,15 +78,8 @@ pub enum Route {
 }
 
 impl Shared {
-    pub fn new(
-        state: State,
-        clock: Clock,
-        seed: u64,
-        authority: String,
-        tls: Option<native_tls::TlsAcceptor>,
-    ) -> Arc<Self> {
-        let started = clock.now();
-        Arc::new(Self { state: Mutex::new(state), changed: Condvar::new(), clock, seed, authority, tls, started })
+    pub fn new(state: State, seed: u64, authority: String, tls: Option<TlsAcceptor>) -> Self {
+        Self { state: Mutex::new(state), changed: Condvar::new(), seed, authority, tls, started: Instant::now() }
     }
 
     /// A look that changes nothing.
@@ -76,7 +87,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A change, of which everyone who waits is told.
+    /// A change, of which everyone who waits is notified.
     pub fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let result = change(&mut self.lock());
         self.changed.notify_all();
@@ -97,46 +108,31 @@ impl Shared {
     }
 
     /// The simulator's own running time, which no step of the wall clock moves.
-    pub fn running_ms(&self) -> VisibleMs {
-        self.clock.now().duration_since(self.started).as_millis() as VisibleMs
+    pub fn running_ms(&self) -> RunningMs {
+        self.started.elapsed().as_millis() as RunningMs
     }
 
-    /// The service's clock.
-    pub fn service_now(&self, state: &State) -> Millis {
-        self.clock.wall() + state.faults.knobs.clock_offset_ms
-    }
-
-    /// Takes away the channels that have reached their end, and closes their sockets.
-    pub fn expire_channels(&self, state: &mut State) {
-        let life = state.faults.knobs.channel_life;
-        state.channels.expire(life, self.clock.now()).iter().for_each(tell_gone);
-    }
-
-    /// What events are made of. `kept`: for many of them, so its texts are prepared once.
-    pub fn template(&self, event: Event, kept: bool) -> Arc<Template> {
+    /// What events are made of. A definition that is not known is added.
+    pub fn template(&self, event: Event) -> Arc<Template> {
         self.change(|state| {
-            let definition = state.definitions.find(&event.definition);
-            let definition = definition
-                .unwrap_or_else(|| state.definitions.add(Definition::new(&event.definition, "New event", "")));
-            Arc::new(Template::new(event, definition, kept))
+            let id = &event.definition;
+            let new = || Definition::new(id, "New event", "");
+            let definition = state.definitions.entry(id.clone()).or_insert_with(new).clone();
+            Arc::new(Template::new(event, &definition))
         })
     }
 
-    /// Issues as many events of one template as there are times; `None`: its own time, or else now. Gives the number of
-    /// the first.
-    pub fn issue_template(&self, template: Arc<Template>, times: &[Option<Millis>], route: Route) -> u32 {
+    /// Issues as many events of one template as there are times; `None`: its own time, or else now.
+    pub fn issue(&self, template: Arc<Template>, times: &[Option<Millis>], route: Route) -> Arc<[Stored]> {
         self.change(|state| {
-            let now = self.service_now(state);
-            let first = state.number + 1;
-            let batch: Vec<Stored> = (first..)
-                .zip(times)
-                .map(|(number, time_ms)| Stored {
-                    time_ms: time_ms.or(template.event.time_ms).unwrap_or(now),
-                    number,
-                    salt: mix(self.seed ^ u64::from(number)) as u32,
-                    template: template.clone(),
-                })
-                .collect();
+            let now = state.now();
+            let event = |(number, time_ms): (u32, &Option<Millis>)| Stored {
+                time_ms: time_ms.or(template.event.time_ms).unwrap_or(now),
+                number,
+                salt: mix(self.seed ^ u64::from(number)) as u32,
+                template: template.clone(),
+            };
+            let batch: Arc<[Stored]> = (state.number + 1..).zip(times).map(event).collect();
             state.number += batch.len() as u32;
             match &mut state.issued {
                 Some(issued) => issued.extend_from_slice(&batch),
@@ -144,12 +140,12 @@ impl Shared {
                 None => state.history.prune(now - KEPT_MS),
             }
             if route != Route::SocketOnly {
-                self.remember(state, &batch);
+                self.add_to_history(state, &batch);
             }
             if route != Route::HistoryOnly {
-                send(state, batch);
+                send(state, batch.clone());
             }
-            first
+            batch
         })
     }
 
@@ -159,16 +155,16 @@ impl Shared {
             for number in numbers {
                 let kept = state.issued.as_ref().and_then(|all| all.get((number as usize).checked_sub(1)?));
                 if let Some(event) = kept.cloned() {
-                    send(state, vec![event]);
+                    send(state, [event].into());
                 }
             }
         });
     }
 
-    /// Puts events into the history, as late and as far off as the faults say.
-    fn remember(&self, state: &mut State, batch: &[Stored]) {
-        let knobs = &state.faults.knobs;
-        let visible = match knobs.history_lag.as_millis() as VisibleMs {
+    /// Puts events into the history, as late and as far off as the knobs say.
+    fn add_to_history(&self, state: &mut State, batch: &[Stored]) {
+        let knobs = &state.knobs;
+        let visible = match knobs.history_lag.as_millis() as RunningMs {
             _ if knobs.hold_history => HELD,
             0 => 0,
             lag => self.running_ms() + lag,
@@ -176,12 +172,12 @@ impl Shared {
         let (shift, jitter) = (knobs.history_shift_ms, knobs.history_jitter_ms);
         for event in batch {
             let off = mix(u64::from(event.salt) + 1) % (2 * jitter.unsigned_abs() + 1);
-            let mut created = event.time_ms + shift + off as i64 - jitter.abs();
-            if let Some(time_ms) = event.template.event.row_time_ms {
-                created = time_ms;
-            } else if jitter != 0 {
-                created = state.history.free_from(created, event);
-            }
+            let moved = event.time_ms + shift + off as i64 - jitter.abs();
+            let created = match event.template.event.row_time_ms {
+                Some(time_ms) => time_ms,
+                None if jitter != 0 => state.history.free_from(moved, event),
+                None => moved,
+            };
             state.history.insert(created, event.clone(), visible);
         }
     }
@@ -193,42 +189,28 @@ impl Shared {
             for connection in state.connections.values() {
                 let _ = connection.shutdown(Shutdown::Both);
             }
-            for socket in state.channels.iter().filter_map(|channel| channel.socket.as_ref()) {
-                socket.cut(Cut::Close);
-            }
+            state.channels.list.iter().filter_map(|c| c.socket.as_ref()).for_each(|socket| socket.cut(Cut::Close));
         });
     }
 }
 
 /// Puts events on every socket whose channel is subscribed to them.
-fn send(state: &mut State, batch: Vec<Stored>) {
-    let knobs = &mut state.faults.knobs;
-    let mut sent = Vec::with_capacity(batch.len());
-    for event in batch {
-        if spend(&mut knobs.socket_to_drop) {
-            continue;
-        }
-        if spend(&mut knobs.socket_to_double) {
-            sent.push(event.clone());
-        }
-        sent.push(event);
+fn send(state: &mut State, mut batch: Arc<[Stored]>) {
+    let knobs = &mut state.knobs;
+    if knobs.socket_to_drop > 0 || knobs.socket_to_double > 0 {
+        let copies = |event: &Stored| {
+            let count =
+                if spend(&mut knobs.socket_to_drop) { 0 } else { 1 + usize::from(spend(&mut knobs.socket_to_double)) };
+            vec![event.clone(); count]
+        };
+        batch = batch.iter().flat_map(copies).collect();
     }
-    let Some(first) = sent.first() else { return };
+    let Some(first) = batch.first() else { return };
     // One issue has one definition, hence one topic.
     let topic = format!("v2.operations.events.{}", first.template.event.definition);
-    let batch: Arc<[Stored]> = sent.into();
-    for channel in state.channels.iter().filter(|channel| channel.topics.contains(&topic)) {
+    for channel in state.channels.list.iter().filter(|channel| channel.topics.contains(&topic)) {
         if let Some(socket) = &channel.socket {
             socket.put(Out::Events(batch.clone()));
         }
-    }
-}
-
-/// Tells a channel's socket that the channel is gone, and ends it.
-pub(super) fn tell_gone(channel: &Channel) {
-    if let Some(socket) = &channel.socket {
-        socket.put(Out::Bytes(frame::text("{\"result\":\"404\",\"message\":\"Channel not found\"}")));
-        socket.put(Out::Bytes(frame::close(1001, "channel is gone")));
-        socket.put(Out::End);
     }
 }

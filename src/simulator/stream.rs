@@ -1,80 +1,63 @@
-//! A connection, plain or over TLS, that can be shut from another thread.
-//!
-//! Deals with: the two kinds of stream behind one `Read` and `Write`. Must never: outlive its peer's patience; whoever
-//! reads sets the time limits.
+//! A connection, plain or over TLS, and the TCP connection under it, which another thread may shut.
 
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::io::{self, BufReader, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
+use std::time::Duration;
 
-/// A TCP connection that several threads may hold.
-#[derive(Debug)]
-pub(super) struct Link(pub Arc<TcpStream>);
+use native_tls::{TlsAcceptor, TlsStream};
+use rustix::net::sockopt::set_socket_linger;
 
-impl Read for Link {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        (&*self.0).read(out)
+/// What is read and written.
+pub(super) trait Bytes: Read + Write {
+    /// Says that nothing follows, where there is a word for it.
+    fn say_end(&mut self) {}
+}
+
+impl Bytes for TcpStream {}
+
+impl Bytes for TlsStream<TcpStream> {
+    fn say_end(&mut self) {
+        let _ = self.shutdown();
     }
 }
 
-impl Write for Link {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        (&*self.0).write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-pub(super) enum Stream {
-    Plain(Link),
-    Tls(Box<native_tls::TlsStream<Link>>),
+pub(super) struct Stream {
+    pub bytes: BufReader<Box<dyn Bytes>>,
+    pub tcp: Arc<TcpStream>,
 }
 
 impl Stream {
-    pub fn tcp(&self) -> &TcpStream {
-        match self {
-            Self::Plain(link) => &link.0,
-            Self::Tls(tls) => &tls.get_ref().0,
-        }
+    /// `acceptor`: it is to be TLS.
+    pub fn accept(tcp: Arc<TcpStream>, acceptor: Option<&TlsAcceptor>) -> io::Result<Self> {
+        let plain = tcp.try_clone()?;
+        let bytes: Box<dyn Bytes> = match acceptor {
+            None => Box::new(plain),
+            Some(acceptor) => Box::new(acceptor.accept(plain).map_err(|e| io::Error::other(e.to_string()))?),
+        };
+        Ok(Self { bytes: BufReader::new(bytes), tcp })
     }
 
-    /// Says that nothing follows, as far as the kind of stream has a word for it.
+    pub fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.bytes.get_mut().write_all(bytes)
+    }
+
+    /// Whether the peer has gone.
+    pub fn is_lost(&self) -> bool {
+        let _ = self.tcp.set_nonblocking(true);
+        let peeked = self.tcp.peek(&mut [0; 1]);
+        let _ = self.tcp.set_nonblocking(false);
+        peeked.map_or_else(|e| e.kind() != ErrorKind::WouldBlock, |bytes| bytes == 0)
+    }
+
+    /// Ends our side.
     pub fn finish(&mut self) {
-        if let Self::Tls(tls) = self {
-            let _ = tls.shutdown();
-        }
-        let _ = self.tcp().shutdown(std::net::Shutdown::Write);
-    }
-
-    /// Makes the close that follows a reset instead of an end.
-    pub fn reset_on_close(&self) {
-        let _ = rustix::net::sockopt::set_socket_linger(self.tcp(), Some(std::time::Duration::ZERO));
+        self.bytes.get_mut().say_end();
+        let _ = self.tcp.shutdown(Shutdown::Write);
     }
 }
 
-impl Read for Stream {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(link) => link.read(out),
-            Self::Tls(tls) => tls.read(out),
-        }
-    }
-}
-
-impl Write for Stream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(link) => link.write(bytes),
-            Self::Tls(tls) => tls.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Plain(_) => Ok(()),
-            Self::Tls(tls) => tls.flush(),
-        }
-    }
+/// Makes the close that follows a reset instead of an end.
+pub(super) fn reset_on_close(tcp: &TcpStream) {
+    let _ = set_socket_linger(tcp, Some(Duration::ZERO));
 }

@@ -1,17 +1,17 @@
 //! Logins: who may have a token, which tokens are alive, and how many requests a client may make.
-//!
-//! Deals with: the client-credentials grant's verdicts. Must never: let a token say by its text whose it is.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, Instant};
 
-use data_encoding::{BASE64, BASE64URL_NOPAD};
+use data_encoding::BASE64;
+
+use super::http::form_pairs;
 
 /// Over this time a client's requests are counted.
 const RATE_WINDOW: Duration = Duration::from_secs(60);
-/// Dead tokens that are remembered, so that they are told from texts that never were a token.
-const DEAD_TOKENS_MAX: usize = 10_000;
+/// Beyond so many tokens the dead ones are forgotten: then they are texts that never were a token.
+const TOKENS_MAX: usize = 10_000;
 
 /// Who may log in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,125 +20,84 @@ pub struct Client {
     pub secret: String,
 }
 
-/// A living token.
-#[derive(Clone, Debug)]
 struct Token {
     client: String,
     ends: Instant,
     revoked: bool,
 }
 
-/// Why a login is refused: the two fields of the answer, and its status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Refused {
-    pub status: u16,
-    pub error: &'static str,
-    pub description: &'static str,
-}
+/// Code and message of the answer to a call without a living token.
+pub(super) type Dead = (&'static str, &'static str);
 
-/// What the service says of a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Dead {
-    /// None was sent.
-    Missing,
-    /// It is none, or was revoked.
-    Unknown,
-    Expired,
-}
+const MISSING: Dead = ("authentication.required", "No authentication bearer token specified in authorization header.");
+const UNKNOWN: Dead = ("bad.credentials", "Invalid login credentials.");
+const EXPIRED: Dead = ("credentials.expired", "The token has expired.");
 
-impl Dead {
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::Missing => "authentication.required",
-            Self::Unknown => "bad.credentials",
-            Self::Expired => "credentials.expired",
-        }
-    }
-
-    pub fn message(self) -> &'static str {
-        match self {
-            Self::Missing => "No authentication bearer token specified in authorization header.",
-            Self::Unknown => "Invalid login credentials.",
-            Self::Expired => "The token has expired.",
-        }
-    }
-}
-
+#[derive(Default)]
 pub(super) struct Tokens {
     clients: Vec<Client>,
     tokens: HashMap<String, Token>,
-    order: VecDeque<String>,
     requests: HashMap<String, VecDeque<Instant>>,
 }
 
 impl Tokens {
     pub fn new(clients: Vec<Client>) -> Self {
-        Self { clients, tokens: HashMap::new(), order: VecDeque::new(), requests: HashMap::new() }
+        Self { clients, ..Self::default() }
     }
 
     /// Makes a token for who proves to be a client.
     ///
     /// # Errors
-    /// The refusal, as the service words it.
+    /// The refusal: status, error and description.
     pub fn grant(
         &mut self,
         authorization: Option<&str>,
         form: &[u8],
         life: Duration,
-        now: Instant,
-    ) -> Result<String, Refused> {
-        let refused = |status, error, description| Err(Refused { status, error, description });
-        let Some(pair) = authorization.and_then(basic_credentials) else {
-            return refused(401, "invalid_client", "no client authentication");
-        };
-        let Some((id, secret)) = pair.split_once(':') else {
-            return refused(400, "invalid_client", "malformed client authentication");
-        };
-        let Some(client) = self.clients.iter().find(|client| client.id == id) else {
-            return refused(400, "invalid_client", "client not found");
-        };
+    ) -> Result<String, (u16, &'static str, &'static str)> {
+        let pair = authorization.and_then(|header| BASE64.decode(strip_scheme(header, "basic")?.as_bytes()).ok());
+        let pair = pair.and_then(|bytes| String::from_utf8(bytes).ok());
+        let pair = pair.ok_or((401, "invalid_client", "no client authentication"))?;
+        let (id, secret) = pair.split_once(':').ok_or((400, "invalid_client", "malformed client authentication"))?;
+        let client = self.clients.iter().find(|client| client.id == id);
+        let client = client.ok_or((400, "invalid_client", "client not found"))?;
         if client.secret != secret {
-            return refused(401, "invalid_client", "authentication failed");
+            return Err((401, "invalid_client", "authentication failed"));
         }
-        match form_value(form, "grant_type").as_deref() {
-            Some("client_credentials") => {}
-            None => return refused(400, "invalid_request", "grant_type is missing"),
-            Some(_) => return refused(400, "unsupported_grant_type", "grant_type is not enabled for this client"),
+        let form = String::from_utf8_lossy(form);
+        match form_pairs(&form).find(|(name, _)| name == "grant_type") {
+            Some((_, grant)) if grant == "client_credentials" => {}
+            None => return Err((400, "invalid_request", "grant_type is missing")),
+            Some(_) => return Err((400, "unsupported_grant_type", "grant_type is not enabled for this client")),
         }
-        let text = random_text(48);
-        let token = Token { client: client.id.clone(), ends: now + life, revoked: false };
-        self.tokens.insert(text.clone(), token);
-        self.order.push_back(text.clone());
-        if self.order.len() > DEAD_TOKENS_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.tokens.remove(&oldest);
+        let now = Instant::now();
+        if self.tokens.len() >= TOKENS_MAX {
+            self.tokens.retain(|_, token| !token.revoked && token.ends > now);
         }
+        let text = [random(), random(), random()].map(|part| format!("{part:016x}")).concat();
+        self.tokens.insert(text.clone(), Token { client: client.id.clone(), ends: now + life, revoked: false });
         Ok(text)
     }
 
     /// The client whose living token the header carries.
-    pub fn check(&self, authorization: Option<&str>, now: Instant) -> Result<String, Dead> {
-        let text = authorization.and_then(|header| strip_scheme(header, "bearer")).ok_or(Dead::Missing)?;
-        let token = self.tokens.get(text).ok_or(Dead::Unknown)?;
-        if token.revoked {
-            Err(Dead::Unknown)
-        } else if token.ends <= now {
-            Err(Dead::Expired)
-        } else {
-            Ok(token.client.clone())
+    pub fn check(&self, authorization: Option<&str>) -> Result<String, Dead> {
+        let text = authorization.and_then(|header| strip_scheme(header, "bearer")).ok_or(MISSING)?;
+        match self.tokens.get(text) {
+            Some(token) if !token.revoked && token.ends > Instant::now() => Ok(token.client.clone()),
+            Some(token) if !token.revoked => Err(EXPIRED),
+            _ => Err(UNKNOWN),
         }
     }
 
-    /// Ends the life of every token now; `expired`: as though their time were over, else as though revoked.
-    pub fn end_all(&mut self, expired: bool, now: Instant) {
-        for token in self.tokens.values_mut() {
-            if expired {
-                token.ends = now;
-            } else {
-                token.revoked = true;
-            }
-        }
+    /// Every token is revoked.
+    pub fn revoke_all(&mut self) {
+        self.tokens.values_mut().for_each(|token| token.revoked = true);
+    }
+
+    /// The time of every token is over.
+    pub fn expire_all(&mut self) {
+        let now = Instant::now();
+        self.tokens.values_mut().for_each(|token| token.ends = now);
     }
 
     /// Counts a request against its client's limit.
@@ -150,116 +109,38 @@ impl Tokens {
         while times.front().is_some_and(|at| now.duration_since(*at) >= RATE_WINDOW) {
             times.pop_front();
         }
-        if times.len() < limit as usize {
-            times.push_back(now);
-            return Ok(());
+        match times.front() {
+            Some(oldest) if times.len() >= limit as usize => {
+                let left = RATE_WINDOW.saturating_sub(now.duration_since(*oldest));
+                Err(left.as_millis().div_ceil(1000).max(1) as u64)
+            }
+            _ => {
+                times.push_back(now);
+                Ok(())
+            }
         }
-        let oldest = times.front().copied().unwrap_or(now);
-        let left = RATE_WINDOW.saturating_sub(now.duration_since(oldest));
-        Err(left.as_millis().div_ceil(1000).max(1) as u64)
     }
 }
 
-/// `id:secret` of a `Basic` header.
-fn basic_credentials(header: &str) -> Option<String> {
-    let bytes = BASE64.decode(strip_scheme(header, "basic")?.as_bytes()).ok()?;
-    String::from_utf8(bytes).ok()
-}
-
 /// What follows the scheme, whose case does not matter.
-fn strip_scheme<'a>(header: &'a str, scheme: &str) -> Option<&'a str> {
+pub(super) fn strip_scheme<'a>(header: &'a str, scheme: &str) -> Option<&'a str> {
     let (name, rest) = header.split_once(' ')?;
     name.eq_ignore_ascii_case(scheme).then(|| rest.trim())
 }
 
-/// A field of an `application/x-www-form-urlencoded` body.
-fn form_value(form: &[u8], name: &str) -> Option<String> {
-    let form = std::str::from_utf8(form).ok()?;
-    form.split('&').find_map(|pair| {
-        let (key, value) = pair.split_once('=')?;
-        (percent_decoded(key) == name).then(|| percent_decoded(value))
-    })
-}
-
-/// Undoes `%xx` and `+`; what is broken stays as it is.
-pub(super) fn percent_decoded(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let hex = bytes.get(at + 1..at + 3).and_then(|hex| std::str::from_utf8(hex).ok());
-        match (bytes[at], hex.and_then(|hex| u8::from_str_radix(hex, 16).ok())) {
-            (b'%', Some(byte)) => {
-                out.push(byte);
-                at += 2;
-            }
-            (b'+', _) => out.push(b' '),
-            (byte, _) => out.push(byte),
-        }
-        at += 1;
-    }
-    String::from_utf8_lossy(&out).into_owned()
-}
-
-/// A text of this many characters that nobody guesses, and that differs in each run whatever the seed.
-pub(super) fn random_text(length: usize) -> String {
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        bytes.extend_from_slice(&RandomState::new().build_hasher().finish().to_be_bytes());
-    }
-    let mut text = BASE64URL_NOPAD.encode(&bytes);
-    text.truncate(length);
-    text
+/// A number that nobody guesses, and that differs in each run whatever the seed.
+pub(super) fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn tokens() -> Tokens {
-        Tokens::new(vec![Client { id: "id".to_owned(), secret: "s:%$".to_owned() }])
-    }
-
-    fn basic(pair: &str) -> String {
-        format!("Basic {}", BASE64.encode(pair.as_bytes()))
-    }
-
-    const FORM: &[u8] = b"grant_type=client_credentials";
-
-    #[test]
-    fn only_the_right_pair_and_grant_get_a_token() {
-        let now = Instant::now();
-        let mut tokens = tokens();
-        let mut ask = |header: Option<&str>, form: &[u8]| {
-            tokens.grant(header, form, RATE_WINDOW, now).map_err(|refused| (refused.status, refused.error))
-        };
-        assert!(ask(Some(&basic("id:s:%$")), FORM).is_ok());
-        assert!(ask(Some(&basic("id:s:%$")), b"a=b&grant%5Ftype=client_credentials").is_ok());
-        assert_eq!(ask(None, FORM), Err((401, "invalid_client")));
-        assert_eq!(ask(Some(&basic("id:wrong")), FORM), Err((401, "invalid_client")));
-        assert_eq!(ask(Some(&basic("who:s:%$")), FORM), Err((400, "invalid_client")));
-        assert_eq!(ask(Some(&basic("id:s:%$")), b""), Err((400, "invalid_request")));
-        assert_eq!(ask(Some(&basic("id:s:%$")), b"grant_type=password"), Err((400, "unsupported_grant_type")));
-    }
-
-    #[test]
-    fn a_token_lives_until_its_end_or_its_revocation() {
-        let now = Instant::now();
-        let mut tokens = tokens();
-        let text = tokens.grant(Some(&basic("id:s:%$")), FORM, RATE_WINDOW, now).unwrap();
-        let header = format!("bearer {text}");
-        assert_eq!(tokens.check(Some(&header), now), Ok("id".to_owned()));
-        assert_eq!(tokens.check(Some(&header), now + RATE_WINDOW), Err(Dead::Expired));
-        assert_eq!(tokens.check(Some("bearer x"), now), Err(Dead::Unknown));
-        assert_eq!(tokens.check(None, now), Err(Dead::Missing));
-        tokens.end_all(false, now);
-        assert_eq!(tokens.check(Some(&header), now), Err(Dead::Unknown));
-    }
-
     #[test]
     fn over_the_limit_the_wait_is_named_in_seconds() {
         let start = Instant::now();
-        let mut tokens = tokens();
+        let mut tokens = Tokens::new(Vec::new());
         for second in 0..3 {
             assert_eq!(tokens.count("id", 3, start + Duration::from_secs(second)), Ok(()));
         }

@@ -1,15 +1,13 @@
 //! What the service has seen: every request, every socket, counted.
-//!
-//! Deals with: the numbers that tests look at. Must never: change what the service does.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::channels::Channel;
 use super::fault::Call;
 use super::state::State;
 
-/// Requests that are remembered singly; older ones only in the counts.
+/// Requests that are remembered singly; older ones are forgotten.
 const REQUESTS_KEPT: usize = 20_000;
 
 /// One request as it came, handshakes included.
@@ -31,7 +29,7 @@ pub struct Seen {
 #[derive(Default)]
 pub(super) struct Counts {
     requests: VecDeque<Seen>,
-    forgotten: u64,
+    forgotten: usize,
     pub tokens_granted: u64,
     pub sockets_opened: u64,
     pub pings: u64,
@@ -40,19 +38,18 @@ pub(super) struct Counts {
 
 impl Counts {
     /// Notes a request; gives the number under which its status is noted.
-    pub fn request(&mut self, seen: Seen) -> u64 {
+    pub fn request(&mut self, seen: Seen) -> usize {
         if self.requests.len() == REQUESTS_KEPT {
             self.requests.pop_front();
             self.forgotten += 1;
         }
         self.requests.push_back(seen);
-        self.forgotten + self.requests.len() as u64 - 1
+        self.forgotten + self.requests.len() - 1
     }
 
-    pub fn answered(&mut self, number: u64, status: u16) {
-        if let Some(at) = number.checked_sub(self.forgotten)
-            && let Some(seen) = self.requests.get_mut(at as usize)
-        {
+    pub fn answered(&mut self, number: usize, status: u16) {
+        let at = number.checked_sub(self.forgotten);
+        if let Some(seen) = at.and_then(|at| self.requests.get_mut(at)) {
             seen.status = status;
         }
     }
@@ -72,14 +69,15 @@ impl View<'_> {
         self.all_requests().filter(|seen| seen.call == call).count()
     }
 
-    pub fn all_requests(&self) -> impl Iterator<Item = &Seen> {
+    pub fn all_requests(&self) -> impl DoubleEndedIterator<Item = &Seen> {
         self.0.counts.requests.iter()
     }
 
     /// The most requests of a call that fell into any span of 60 s.
     pub fn most_in_a_minute(&self, call: Call) -> usize {
         let times: Vec<Instant> = self.all_requests().filter(|seen| seen.call == call).map(|seen| seen.at).collect();
-        most_within(&times, Duration::from_secs(60))
+        let within = |first: usize| times.partition_point(|at| *at < times[first] + Duration::from_secs(60)) - first;
+        (0..times.len()).map(within).max().unwrap_or(0)
     }
 
     pub fn tokens_granted(&self) -> u64 {
@@ -88,12 +86,12 @@ impl View<'_> {
 
     /// Channels ever made, those included that are gone.
     pub fn channels_made(&self) -> u64 {
-        self.0.channels.made()
+        self.0.channels.made
     }
 
     /// The ids of the channels that stand.
     pub fn channels(&self) -> Vec<String> {
-        self.0.channels.iter().map(|channel| channel.id.clone()).collect()
+        self.0.channels.list.iter().map(|channel| channel.id.clone()).collect()
     }
 
     /// Sockets ever opened.
@@ -107,15 +105,13 @@ impl View<'_> {
     }
 
     fn connected(&self) -> impl Iterator<Item = &Channel> {
-        self.0.channels.iter().filter(|channel| channel.socket.as_ref().is_some_and(|socket| socket.is_attached()))
+        self.0.channels.list.iter().filter(|channel| channel.socket.is_some())
     }
 
     /// The topics of all channels with an open socket, each once.
     pub fn subscribed(&self) -> Vec<String> {
-        let mut topics: Vec<String> = self.connected().flat_map(|channel| channel.topics.iter().cloned()).collect();
-        topics.sort();
-        topics.dedup();
-        topics
+        let topics: BTreeSet<&String> = self.connected().flat_map(|channel| &channel.topics).collect();
+        topics.into_iter().cloned().collect()
     }
 
     /// Pings heard on sockets, text ones and control frames.
@@ -123,7 +119,7 @@ impl View<'_> {
         self.0.counts.pings
     }
 
-    /// Event frames handed to the network, doubles included.
+    /// Event frames handed to the network, repeated ones included.
     pub fn frames_sent(&self) -> u64 {
         self.0.counts.frames_sent
     }
@@ -136,31 +132,5 @@ impl View<'_> {
     /// Events ever issued.
     pub fn issued(&self) -> u64 {
         u64::from(self.0.number)
-    }
-}
-
-/// The most instants (in their order) that fall into any half-open span of this length.
-fn most_within(times: &[Instant], span: Duration) -> usize {
-    let mut first = 0;
-    let mut most = 0;
-    for (last, at) in times.iter().enumerate() {
-        while at.duration_since(times[first]) >= span {
-            first += 1;
-        }
-        most = most.max(last + 1 - first);
-    }
-    most
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_fullest_minute_is_found_wherever_it_begins() {
-        let start = Instant::now();
-        let times: Vec<Instant> = [0, 50, 70, 80, 109, 110, 300].map(|s| start + Duration::from_secs(s)).to_vec();
-        assert_eq!(most_within(&times, Duration::from_secs(60)), 4);
-        assert_eq!(most_within(&[], Duration::from_secs(60)), 0);
     }
 }

@@ -1,7 +1,7 @@
-//! Heartbeats: a thread that works without getting anywhere is told from one that waits for work.
+//! Heartbeats: a thread that is stuck is distinguished from one that waits for work.
 //!
-//! A thread marks when it begins to wait; a waiting thread is well however long it waits, so that nobody has to wake
-//! up only to show a pulse.
+//! A thread marks when it begins to wait; a waiting thread is healthy however long it waits, so that none has to wake up
+//! only to show that it lives.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::clock::Clock;
 
 /// A thread that has been at one piece of work for longer than this is stalled: with the seconds until a hung disk is met
-/// at all, it is told within ten.
+/// at all, it is reported within ten.
 pub const STALLED_AFTER: Duration = Duration::from_secs(6);
 
 const WAITING: i64 = -1;

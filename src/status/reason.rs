@@ -28,9 +28,9 @@ pub enum Code {
 /// How bad a reason is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
-    /// Events are not being kept: `/health` answers 503.
+    /// Not collecting: `/health` answers 503.
     Unhealthy,
-    /// They are kept, and something wants a person's eye.
+    /// Collecting, and something needs attention.
     Degraded,
 }
 
@@ -50,11 +50,19 @@ pub struct Problem {
     pub what: String,
     /// What to do: one or two imperative sentences.
     pub cure: String,
+    /// The vendor's correlation id of the answer that shows it: support asks for it.
+    pub correlation_id: Option<String>,
 }
 
 impl Problem {
     pub fn new(what: impl Into<String>, cure: impl Into<String>) -> Self {
-        Self { what: what.into(), cure: cure.into() }
+        Self { what: what.into(), cure: cure.into(), correlation_id: None }
+    }
+
+    /// The same with the correlation id of an answer.
+    #[must_use]
+    pub fn with_correlation_id(self, id: Option<impl Into<String>>) -> Self {
+        Self { correlation_id: id.map(Into::into), ..self }
     }
 }
 
@@ -115,6 +123,29 @@ impl Code {
     }
 }
 
+/// Which reasons follow from which: a root cause, and what it brings about by itself. Alert rules are inhibited alike.
+pub const CONSEQUENCES: [(Code, &[Code]); 6] = {
+    use Code::{
+        CredentialsRefused, DefinitionsUnconfirmed, ElasticRefused, ElasticUnreachable, HistoryFailing, NotReceiving,
+        SocketDown, Stalled, Starting,
+    };
+    [
+        (CredentialsRefused, &[NotReceiving, Starting, SocketDown, HistoryFailing, DefinitionsUnconfirmed]),
+        (NotReceiving, &[Starting, SocketDown, HistoryFailing, DefinitionsUnconfirmed]),
+        (SocketDown, &[Starting]),
+        (HistoryFailing, &[Starting, DefinitionsUnconfirmed]),
+        (Stalled, &[Starting]),
+        (ElasticRefused, &[ElasticUnreachable]),
+    ]
+};
+
+impl Code {
+    /// Whether this reason is only the consequence of another one that is raised: then it is not shown.
+    pub fn is_derived(self, raised: &[Code]) -> bool {
+        CONSEQUENCES.iter().any(|(root, derived)| raised.contains(root) && derived.contains(&self))
+    }
+}
+
 /// One thing that is wrong now.
 #[derive(Clone, Debug)]
 pub struct Reason {
@@ -143,4 +174,39 @@ pub struct Shown {
     pub since: String,
     pub message: String,
     pub cure: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_root_causes_are_left_and_one_always_is() {
+        use Code::*;
+        let roots =
+            |raised: &[Code]| -> Vec<Code> { raised.iter().copied().filter(|code| !code.is_derived(raised)).collect() };
+        assert_eq!(
+            roots(&[CredentialsRefused, NotReceiving, Starting, SocketDown, HistoryFailing, DefinitionsUnconfirmed]),
+            [CredentialsRefused]
+        );
+        assert_eq!(
+            roots(&[NotReceiving, SocketDown, HistoryFailing, HistoryForbidden]),
+            [NotReceiving, HistoryForbidden]
+        );
+        assert_eq!(roots(&[Starting, SocketDown]), [SocketDown]);
+        assert_eq!(
+            roots(&[ElasticRefused, ElasticUnreachable, ElasticBacklogDropped]),
+            [ElasticRefused, ElasticBacklogDropped]
+        );
+        for one in Code::ALL {
+            assert_eq!(roots(&[one]), [one]);
+            for other in Code::ALL {
+                let both = [one, other];
+                assert!(!roots(&both).is_empty(), "{both:?}");
+                // What is worst is never hidden behind what is less.
+                let is_bad = both.iter().any(|code| code.severity() == Severity::Unhealthy);
+                assert!(!is_bad || roots(&both).iter().any(|code| code.severity() == Severity::Unhealthy), "{both:?}");
+            }
+        }
+    }
 }

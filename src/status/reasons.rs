@@ -1,6 +1,6 @@
-//! What was raised, and how often each code is told in the log.
+//! What is raised, and how often each code is logged.
 //!
-//! Must never: let a fault that comes and goes flood the log, or leave one untold that lasts.
+//! Must never: let a fault that comes and goes flood the log, or leave one out of it that lasts.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -8,68 +8,74 @@ use std::time::{Duration, Instant};
 use super::reason::{Code, Problem, Reason};
 use crate::clock::Millis;
 
-/// Beginnings of one code that are logged in a window, at most; each has its end logged too.
-const TOLD_MAX: usize = 5;
+/// Times that one code is logged in a window, at most; each has its end logged too.
+const LOGGED_MAX: usize = 5;
 const WINDOW: Duration = Duration::from_secs(60);
 
 /// Every reason that is raised.
 #[derive(Default)]
 pub(super) struct Reasons {
     raised: BTreeMap<Code, Raised>,
-    tellings: BTreeMap<Code, Telling>,
+    logged: BTreeMap<Code, Logged>,
 }
 
 struct Raised {
     reason: Reason,
-    /// Whether its beginning was logged.
-    told: bool,
+    is_logged: bool,
 }
 
-/// When a code was told of last, and how often it was not since.
+/// When a code was logged, and how often it was not since.
 #[derive(Default)]
-struct Telling {
-    told: VecDeque<Instant>,
-    untold: u32,
+struct Logged {
+    times: VecDeque<Instant>,
+    left_out: u32,
 }
 
-impl Telling {
-    fn may_tell(&mut self, now: Instant) -> bool {
-        while self.told.front().is_some_and(|at| now.duration_since(*at) >= WINDOW) {
-            self.told.pop_front();
+impl Logged {
+    fn may_log(&mut self, now: Instant) -> bool {
+        while self.times.front().is_some_and(|at| now.duration_since(*at) >= WINDOW) {
+            self.times.pop_front();
         }
-        let may = self.told.len() < TOLD_MAX;
+        let may = self.times.len() < LOGGED_MAX;
         if may {
-            self.told.push_back(now);
+            self.times.push_back(now);
         }
         may
     }
 }
 
 impl Reasons {
-    /// Raises a reason, or gives it a new text; where it is to be logged: how often it was not, since it last was.
+    /// Raises a reason, or gives it a new text; where it is to be logged: how often it was not, since it last was. The
+    /// consequence of a reason that is raised is not logged while that lasts.
     pub fn raise(&mut self, code: Code, problem: Problem, since: Millis, now: Instant) -> Option<u32> {
-        let telling = self.tellings.entry(code).or_default();
         let is_new = !self.raised.contains_key(&code);
-        let raised = self
-            .raised
-            .entry(code)
-            .or_insert_with(|| Raised { reason: Reason { code, since, problem: Problem::default() }, told: false });
+        let raised = self.raised.entry(code).or_insert_with(|| Raised {
+            reason: Reason { code, since, problem: Problem::default() },
+            is_logged: false,
+        });
         raised.reason.problem = problem;
-        if raised.told {
+        let is_logged = raised.is_logged;
+        if is_logged || code.is_derived(&self.codes()) {
             return None;
         }
-        // One that was held back and lasts is told of as soon as it may be.
-        raised.told = telling.may_tell(now);
-        if raised.told {
-            return Some(std::mem::take(&mut telling.untold));
+        // One that was held back and lasts is logged as soon as it may be.
+        let logged = self.logged.entry(code).or_default();
+        if !logged.may_log(now) {
+            logged.left_out += u32::from(is_new);
+            return None;
         }
-        telling.untold += u32::from(is_new);
-        None
+        self.raised.entry(code).and_modify(|raised| raised.is_logged = true);
+        Some(std::mem::take(&mut logged.left_out))
     }
 
-    /// Whether its end is to be logged.
-    pub fn clear(&mut self, code: Code) -> bool {
-        self.raised.remove(&code).is_some_and(|raised| raised.told)
+    /// Since when it was raised, where its end is to be logged.
+    pub fn clear(&mut self, code: Code) -> Option<Millis> {
+        self.raised.remove(&code).filter(|raised| raised.is_logged).map(|raised| raised.reason.since)
+    }
+
+    /// The codes that are raised.
+    pub fn codes(&self) -> Vec<Code> {
+        self.raised.keys().copied().collect()
     }
 
     pub fn is_raised(&self, code: Code) -> bool {
@@ -86,25 +92,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_is_told_once_each_way_and_since_stays() {
+    fn a_change_is_logged_once_each_way_and_since_stays() {
         let (mut reasons, now) = (Reasons::default(), Instant::now());
         assert_eq!(reasons.raise(Code::SocketDown, Problem::new("a", ""), 1, now), Some(0));
         assert_eq!(reasons.raise(Code::SocketDown, Problem::new("b", ""), 2, now), None);
         let all = reasons.all();
         assert_eq!((all.len(), all[0].since, all[0].problem.what.as_str()), (1, 1, "b"));
-        assert!(reasons.clear(Code::SocketDown) && !reasons.clear(Code::SocketDown));
+        assert_eq!((reasons.clear(Code::SocketDown), reasons.clear(Code::SocketDown)), (Some(1), None));
     }
 
     #[test]
-    fn what_comes_and_goes_is_told_a_few_times_and_what_lasts_in_the_end() {
+    fn what_comes_and_goes_is_logged_a_few_times_and_what_lasts_in_the_end() {
         let (mut reasons, start) = (Reasons::default(), Instant::now());
-        let mut told = 0;
+        let mut logged = 0;
         for n in 0..100 {
             let now = start + Duration::from_millis(100 * n);
-            told += usize::from(reasons.raise(Code::HistoryFailing, Problem::new("x", ""), 0, now).is_some());
-            assert_eq!(reasons.clear(Code::HistoryFailing), n < TOLD_MAX as u64);
+            logged += usize::from(reasons.raise(Code::HistoryFailing, Problem::new("x", ""), 0, now).is_some());
+            assert_eq!(reasons.clear(Code::HistoryFailing).is_some(), n < LOGGED_MAX as u64);
         }
-        assert_eq!(told, TOLD_MAX);
+        assert_eq!(logged, LOGGED_MAX);
         assert_eq!(
             reasons.raise(Code::SocketDown, Problem::new("another", ""), 0, start),
             Some(0),
@@ -113,6 +119,16 @@ mod tests {
         let late = start + Duration::from_secs(30);
         assert_eq!(reasons.raise(Code::HistoryFailing, Problem::new("x", ""), 0, late), None);
         assert_eq!(reasons.raise(Code::HistoryFailing, Problem::new("x", ""), 0, start + WINDOW), Some(96));
-        assert!(reasons.clear(Code::HistoryFailing));
+        assert!(reasons.clear(Code::HistoryFailing).is_some());
+    }
+
+    #[test]
+    fn a_consequence_is_logged_only_once_its_cause_is_gone() {
+        let (mut reasons, now) = (Reasons::default(), Instant::now());
+        let problem = || Problem::new("x", "");
+        assert_eq!(reasons.raise(Code::CredentialsRefused, problem(), 0, now), Some(0));
+        assert_eq!(reasons.raise(Code::NotReceiving, problem(), 0, now), None);
+        assert!(reasons.clear(Code::CredentialsRefused).is_some());
+        assert_eq!(reasons.raise(Code::NotReceiving, problem(), 0, now), Some(0));
     }
 }

@@ -6,6 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
@@ -17,7 +18,7 @@ use super::{LOGGED_EVENTS_MAX, Writer};
 use crate::clock::{Clock, Millis, format_millis};
 use crate::config::{Config, Delivery};
 use crate::dedup::RECEIPT_DELAY_MS;
-use crate::elastic::Sink;
+use crate::elastic::Indexer;
 use crate::event::{Definitions, Line, Redaction};
 use crate::logging::Rate;
 use crate::message::{ChannelState, Definition, Page, SessionEvent};
@@ -118,7 +119,8 @@ impl Writer {
             unreadable,
             unreadable_last: None,
             quarantine_failed: false,
-            sink: None,
+            indexer: None,
+            trimmed_at: None,
             cursor_kept: now,
             log_rate: Rate::new(LOGGED_EVENTS_MAX, Duration::from_secs(1)),
             beat,
@@ -127,17 +129,18 @@ impl Writer {
         Ok((writer, begin))
     }
 
-    /// Fills a cluster from the file, from where the state says.
+    /// Starts the thread that fills the cluster from the file, from where the state says; `None`: there is no cluster.
     ///
     /// # Errors
     /// In one sentence: the file or the CA's file cannot be read.
-    pub fn fill_cluster(&mut self) -> Result<(), String> {
-        let Some(elastic) = &self.config.elastic else { return Ok(()) };
+    pub fn start_indexer(&mut self) -> Result<Option<JoinHandle<()>>, String> {
+        let Some(elastic) = &self.config.elastic else { return Ok(None) };
         let (output, network) = (&self.config.output, &self.config.network);
         let kept = (self.state.cursor, self.state.backlog_dropped);
-        let sink = Sink::start(elastic, output, network, kept, self.status.clone(), self.clock.clone());
-        self.sink = Some(sink.map_err(|error| format!("cannot begin to fill ELASTIC_URL's cluster: {error}"))?);
-        Ok(())
+        let started = Indexer::start(elastic, output, network, kept, self.status.clone(), self.clock.clone());
+        let (handle, thread) = started.map_err(|error| format!("cannot start to fill the cluster: {error}"))?;
+        self.indexer = Some(handle);
+        Ok(Some(thread))
     }
 
     /// Reads what the files show: the index, and the newest records.
@@ -258,7 +261,7 @@ fn make_folder(setting: &str, path: &Path) -> Result<(), String> {
 fn backlog(config: &Config) -> Option<Keep> {
     let elastic = config.elastic.as_ref()?;
     let state = std::fs::read(&config.output.state_file).ok().and_then(|bytes| state::parse(&bytes).ok());
-    let cursor = state.and_then(|state| state.cursor);
+    let cursor = state.and_then(|state| state.cursor).map(|progress| progress.cursor);
     Some(Keep { cursor, read: cursor, backlog_max: elastic.backlog_max })
 }
 

@@ -12,8 +12,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, never};
 use super::{STOP_MAX, Writer, state};
 use crate::clock::Millis;
 use crate::dedup::RECEIPT_DELAY_MS;
-use crate::elastic::Sink;
+use crate::elastic::IndexerHandle;
 use crate::message::SessionEvent;
+use crate::output::identity::Cursor;
 use crate::output::{Change, Stopped, backups};
 use crate::status::{Code, Problem, RECENT_MAX};
 
@@ -80,8 +81,8 @@ impl Writer {
             let lines = self.intake.ends[lines_done..].iter().take_while(|end| **end <= done).count();
             self.publish_recent(from, lines_done..lines_done + lines);
             lines_done += lines;
-            if let Some(sink) = &mut self.sink {
-                sink.appended(self.output.len(), lines as u64);
+            if let Some(indexer) = &self.indexer {
+                indexer.wake(lines as u64, appended.bytes as u64);
             }
             match appended.stopped {
                 None => break None,
@@ -110,14 +111,13 @@ impl Writer {
     }
 
     pub(super) fn rotate(&mut self) {
-        let keep = self.sink.as_ref().map(Sink::keep);
-        match backups::rotate(self.output.path(), self.config.output.backup_count, keep) {
-            Ok(dropped) => {
-                self.output.rotated();
-                if let Some(sink) = &mut self.sink {
-                    sink.rotated(dropped);
-                }
-            }
+        let (path, count) = (self.output.path(), self.config.output.backup_count);
+        let rotated = match &self.indexer {
+            Some(indexer) => indexer.rotate(self.saved_cursor(), |keep| backups::rotate(path, count, Some(keep))),
+            None => backups::rotate(path, count, None).map(drop),
+        };
+        match rotated {
+            Ok(()) => self.output.rotated(),
             // Somebody was quicker, and has moved or deleted it: a new one is begun.
             Err(error) if error.kind() == ErrorKind::NotFound => self.look(),
             Err(error) => {
@@ -129,6 +129,24 @@ impl Writer {
                 self.output.not_rotated();
             }
         }
+    }
+
+    /// Deletes the backups that were kept for the cluster alone, as soon as the state file says that it has them.
+    pub(super) fn trim(&mut self) {
+        let (path, count, cursor) = (self.output.path(), self.config.output.backup_count, self.saved_cursor());
+        let Some(indexer) = &self.indexer else { return };
+        let file = cursor.map(|cursor| cursor.file);
+        if count == 0 || self.state_dirty || file.is_none() || file == self.trimmed_at {
+            return;
+        }
+        self.trimmed_at = file;
+        if let Err(error) = indexer.rotate(cursor, |keep| backups::trim(path, count, Some(keep))) {
+            log::warn!("cannot delete old backups of {}: {error}", path.display());
+        }
+    }
+
+    fn saved_cursor(&self) -> Option<Cursor> {
+        self.state.cursor.map(|progress| progress.cursor)
     }
 
     /// Everything before this instant was given and is written: makes it durable and remembers it.
@@ -169,12 +187,12 @@ impl Writer {
 
     /// Writes the state; what cannot be written now is tried again at each tick.
     pub(super) fn save_state(&mut self) {
-        if let Some(cursor) = self.sink.as_ref().and_then(Sink::cursor) {
-            self.state.cursor = Some(cursor);
+        if let Some(progress) = self.indexer.as_ref().and_then(IndexerHandle::progress) {
+            self.state.cursor = Some(progress);
             self.cursor_kept = self.clock.now();
         }
-        if let Some(sink) = &self.sink {
-            self.state.backlog_dropped = sink.dropped();
+        if let Some(indexer) = &self.indexer {
+            self.state.backlog_dropped = indexer.dropped();
         }
         let Err(error) = state::write(&self.config.output.state_file, &self.state) else {
             self.state_dirty = false;
@@ -203,9 +221,9 @@ impl Writer {
         match self.output.look() {
             Ok(change) => {
                 if change != Change::None
-                    && let Some(sink) = &mut self.sink
+                    && let Some(indexer) = &self.indexer
                 {
-                    sink.moved();
+                    indexer.wake(0, 0);
                 }
                 match change {
                     Change::None => {}

@@ -1,9 +1,10 @@
 //! What a later start must know: the state file.
 //!
-//! Two lines: one JSON object, and the XXH3-64 of that line in hex, so that a half-written or flipped file is told from
-//! a whole one. It is replaced as a whole (temporary file, sync, rename, sync of the folder): at any instant, power loss
-//! included, one whole state stands there, this one or the one before. Either is right, only more or less of the
-//! history is read again:
+//! Two lines: one JSON object, and the XXH3-64 of that line in hex, so that a half-written or flipped file is recognised.
+//! It is replaced as a whole (temporary file, sync, rename, sync of the folder): at any instant, power loss included, one
+//! whole state stands there, this one or the one before. Either is right, only more or less of the history is read again.
+//! Only a file that cannot be replaced, such as one that is mounted into a container by itself, is written in place:
+//! what a power loss leaves of it is then recognised as damaged.
 //!
 //! - `checkpoint_ms` moves only over events that are in the output file *and* synced, and speaks for the definitions in
 //!   `covered` alone. It may stand too early; never too late.
@@ -14,8 +15,8 @@
 //! Unknown fields of a later version are dropped; a field that is absent has its default. A damaged file is put aside as
 //! `….damaged` and the output file itself shows where to begin.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::OpenOptions;
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -23,9 +24,10 @@ use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
 use crate::clock::Millis;
-use crate::elastic::BacklogDropped;
+use crate::config::files::with_suffix;
+use crate::elastic::{BacklogDropped, Progress};
 use crate::message::{ChannelState, Definition};
-use crate::output::identity::Cursor;
+use crate::output::regular;
 
 /// Only the owner may read a channel's id.
 const MODE: u32 = 0o600;
@@ -49,7 +51,7 @@ pub struct State {
     pub definitions: Vec<Definition>,
     pub channel: Option<ChannelState>,
     /// What the cluster has: kept as it is while ELASTIC_URL is off.
-    pub cursor: Option<Cursor>,
+    pub cursor: Option<Progress>,
     /// What was deleted before the cluster had it, for the hour that it is said.
     pub backlog_dropped: Option<BacklogDropped>,
 }
@@ -71,18 +73,30 @@ pub enum Found {
 /// # Errors
 /// When it is there and cannot be read, or is damaged and cannot be put aside.
 pub fn read(path: &Path) -> io::Result<Found> {
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
+    let mut bytes = Vec::new();
+    match regular::open(OpenOptions::new().read(true), path) {
+        Ok(mut file) => file.read_to_end(&mut bytes)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Absent),
         Err(error) => return Err(error),
     };
+    // Made by hand, to be mounted into a container.
+    if bytes.is_empty() {
+        return Ok(Found::Absent);
+    }
     let why = match parse(&bytes) {
         Ok(state) => return Ok(Found::State(state)),
         Err(why) => why,
     };
     let aside = with_suffix(path, ".damaged");
-    std::fs::rename(path, &aside)?;
-    Ok(Found::Damaged { aside, why })
+    match regular::check(&aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // One that is mounted by itself stays where it is, to be written over.
+    match std::fs::rename(path, &aside) {
+        Err(error) if !cannot_be_replaced(&error) => Err(error),
+        _ => Ok(Found::Damaged { aside, why }),
+    }
 }
 
 /// Reads what [`write()`] wrote.
@@ -109,37 +123,67 @@ pub fn parse(bytes: &[u8]) -> Result<State, String> {
 /// When any step fails; the one before stands then.
 pub fn write(path: &Path, state: &State) -> io::Result<()> {
     let line = serde_json::to_string(&State { format: FORMAT, ..state.clone() })?;
-    let temporary = with_suffix(path, ".new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(&temporary)?;
-    file.write_all(format!("{line}\n{}\n", checksum(&line)).as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)?;
-    sync_folder(path)
+    let text = format!("{line}\n{}\n", checksum(&line));
+    match replace(path, text.as_bytes()) {
+        Err(error) if cannot_be_replaced(&error) && path.exists() => write_whole(path, text.as_bytes()),
+        done => done,
+    }
 }
 
-/// Makes renames and new names in this path's folder durable.
-///
-/// # Errors
-/// When the folder cannot be opened or synced.
-pub fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    match regular::check(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let temporary = with_suffix(path, ".new");
+    write_whole(&temporary, bytes)?;
+    // A file that is mounted by itself says so only here.
+    std::fs::rename(&temporary, path).inspect_err(|_| drop(std::fs::remove_file(&temporary)))?;
+    regular::sync_folder(path)
+}
+
+/// Writes a file from its beginning, durably.
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(MODE);
+    let mut file = regular::open(&mut options, path)?;
+    file.write_all(bytes)?;
+    file.set_len(bytes.len() as u64)?;
+    file.sync_all()
+}
+
+/// Whether nothing but the folder keeps the file from being replaced: a mount point, or a folder that is not writable.
+fn cannot_be_replaced(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ResourceBusy | io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+    )
 }
 
 fn checksum(line: &str) -> String {
     format!("{:016x}", XxHash3_64::oneshot(line.as_bytes()))
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn an_empty_state_is_an_absent_one_and_what_is_not_a_file_is_left_alone() {
+        let folder = std::env::temp_dir().join(format!("audiohook-state-empty-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("state");
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(read(&path).unwrap(), Found::Absent);
+        std::fs::create_dir(with_suffix(&path, ".new")).unwrap();
+        assert!(write(&path, &State::default()).is_err());
+        assert!(with_suffix(&path, ".new").is_dir());
+        std::fs::create_dir(folder.join("other")).unwrap();
+        assert!(write(&folder.join("other"), &State::default()).is_err());
+        assert!(!folder.join("other.new").exists(), "nothing was begun");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 
     #[test]
     fn a_state_survives_and_a_damaged_one_is_put_aside() {

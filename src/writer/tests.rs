@@ -20,8 +20,8 @@ fn stage(name: &str) -> (Writer, ManualClock, Arc<Status>, Receiver<SessionEvent
     std::fs::create_dir_all(&folder).unwrap();
     let (settings, output) = (folder.join("empty.env"), folder.join("events.jsonl"));
     std::fs::write(&settings, "").unwrap();
-    let environment = |name: &str| (name == "OUTPUT_FILE").then(|| OsString::from(&output));
-    let config = Arc::new(Config::load_for(Need::Nothing, &environment, Some(&settings)).unwrap());
+    let environment = [("OUTPUT_FILE".into(), OsString::from(&output))].into();
+    let config = Arc::new(Config::load(Need::Nothing, &environment, Some(&settings)).unwrap());
     let (clock, hand) = Clock::manual(NOW);
     let status = Arc::new(Status::new(clock.clone(), false));
     let (news, heard) = bounded(16);

@@ -14,6 +14,7 @@ mod engine;
 #[path = "../cluster/fake.rs"]
 mod fake;
 mod load;
+mod odd;
 mod plan;
 mod stage;
 #[path = "../support/mod.rs"]
@@ -139,11 +140,16 @@ fn show(round: &Round) {
     }
     for issue in &round.issues {
         println!(
-            "    at {:5} ms {} events, {:?}{}{}",
+            "    at {:5} ms {} events, {:?}, time: {:?}{}{}",
             issue.at,
             issue.count,
             issue.way,
-            if issue.equal { ", equal" } else { "" },
+            issue.unit,
+            match (issue.equal, issue.chain) {
+                (true, true) => ", alike in all rounds",
+                (true, false) => ", alike",
+                _ => "",
+            },
             if issue.poison { ", refused by the cluster" } else { "" }
         );
     }
@@ -268,7 +274,8 @@ fn healthy(stage: &mut Stage) -> Result<Duration, String> {
 
 /// Each fault that lasted was told while it lasted.
 fn told(looks: &[stage::Look], round: &Round) -> Result<(), String> {
-    let of_session = |slot| matches!(slot, Slot::Handshake | Slot::Token | Slot::Channel | Slot::History);
+    let of_session =
+        |slot| matches!(slot, Slot::Handshake | Slot::Token | Slot::Channel | Slot::History | Slot::Definitions);
     let silences =
         |fault: &Fault| matches!(fault.kind.slot(), Slot::Process | Slot::Descriptors | Slot::Clock | Slot::Http);
     if round.faults.iter().any(silences) {

@@ -111,6 +111,8 @@ fn is_fit(kind: Kind, minute: u64) -> bool {
         // Without a checkpoint all of the files is read again and looked for: of an hour that takes longer than the load.
         Kind::KilledStateDeleted | Kind::KilledStateDamaged | Kind::KilledStateOld => minute < STATE_MINUTES,
         Kind::DiskSlow { ms } => ms <= 100,
+        // Its events would have numbers of their own, or other times.
+        Kind::DefinitionAppears | Kind::DefinitionGoes => false,
         _ => true,
     }
 }
@@ -125,6 +127,8 @@ pub fn run(seed: u64, minutes: u64) -> ExitCode {
         interval_s: "5",
         log_level: "info",
         clock_steps: true,
+        past: false,
+        definitions_fail: 0,
         keep_issued: false,
     };
     let mut stage = Stage::start(&shape, Cluster::counting(indexed.clone()));

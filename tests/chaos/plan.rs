@@ -12,6 +12,8 @@ pub const TOLD_AFTER_MS: u64 = 10_000;
 
 /// The clock's steps, in seconds.
 const CLOCK_STEPS: [i64; 4] = [3600, -3600, 30, -30];
+/// How far a wrong `Date` is off, in seconds.
+const DATES_OFF: [i64; 4] = [86_400, -86_400, 3_600, -3_600];
 
 /// A small generator (splitmix64): what it gives must not change with a library's version.
 pub struct Random(u64);
@@ -44,6 +46,61 @@ impl Random {
     pub fn pick<T: Copy>(&mut self, list: &[T]) -> T {
         list[self.below(list.len() as u64) as usize]
     }
+}
+
+/// How the list of definitions fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Definitions {
+    Status(u16),
+    Hang,
+    Reset,
+    Half,
+    Html,
+    Empty,
+    Null,
+    InLowerCase,
+}
+
+/// What is odd about answers that are right otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Odd {
+    /// `Date` is off by so many seconds in every third answer.
+    Date {
+        seconds: i64,
+    },
+    /// What is empty is left out, or null.
+    WithoutList {
+        null: bool,
+    },
+    /// The last page names the cursor that was just asked for.
+    LastPageNamesItself,
+    /// Every page has the same cursor, though it leads on.
+    OneCursor,
+    /// Rows of definitions that were not asked for.
+    ForeignRows,
+    Gzip,
+    ByteOrderMark,
+    Interim,
+}
+
+/// How a refusal says when to ask again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    Date,
+    Text,
+}
+
+/// How a frame carries its event's time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    Millis,
+    Seconds,
+    Micros,
+    Nanos,
+    Iso,
+    None,
+    /// One that cannot be right.
+    Absurd,
 }
 
 /// What goes wrong. Those of one [`Slot`] exclude each other within a round.
@@ -79,8 +136,15 @@ pub enum Kind {
     HistorySlow,
     PagesRepeat(u32),
     CursorsExpire(u32),
+    HistoryRefused { status: u16, asked: Asked },
+    HistoryOdd(Odd),
     EverythingUnavailable,
     EverythingHangs,
+    DefinitionsFail(Definitions),
+    DefinitionAppears,
+    DefinitionGoes,
+    SubscriptionUnconfirmed,
+    HandshakeInterim,
     HistoryLags { ms: u64 },
     HistoryJitter { ms: i64 },
     SocketLoses(u32),
@@ -122,6 +186,7 @@ pub enum Slot {
     Channel,
     History,
     Pages,
+    Definitions,
     Lag,
     Jitter,
     Loses,
@@ -145,7 +210,7 @@ impl Kind {
             | Self::SocketClosedWithCode
             | Self::SocketTakenOver
             | Self::Garbage => Slot::Socket,
-            Self::HandshakeStatus(_) | Self::HandshakeSlow => Slot::Handshake,
+            Self::HandshakeStatus(_) | Self::HandshakeSlow | Self::HandshakeInterim => Slot::Handshake,
             Self::TokenRefused
             | Self::TokenUnavailable
             | Self::TokensLiveAMinute
@@ -155,7 +220,8 @@ impl Kind {
             | Self::ChannelDropped
             | Self::NoLongerSubscribed
             | Self::ChannelsUnavailable
-            | Self::SubscriptionRejected => Slot::Channel,
+            | Self::SubscriptionRejected
+            | Self::SubscriptionUnconfirmed => Slot::Channel,
             Self::HistoryStatus(_)
             | Self::HistoryThrottled { .. }
             | Self::HistoryHangs
@@ -164,8 +230,11 @@ impl Kind {
             | Self::HistoryNonsense
             | Self::HistoryReset
             | Self::HistorySlow
+            | Self::HistoryRefused { .. }
+            | Self::HistoryOdd(_)
             | Self::EverythingUnavailable
             | Self::EverythingHangs => Slot::History,
+            Self::DefinitionsFail(_) | Self::DefinitionAppears | Self::DefinitionGoes => Slot::Definitions,
             Self::PagesRepeat(_) | Self::CursorsExpire(_) => Slot::Pages,
             Self::HistoryLags { .. } => Slot::Lag,
             Self::HistoryJitter { .. } => Slot::Jitter,
@@ -205,7 +274,9 @@ impl Kind {
             Self::TokenRefused => &["credentials_refused"],
             Self::TokenUnavailable => &["history_failing", "not_receiving", "socket_down"],
             Self::ChannelsUnavailable => &["socket_down"],
-            Self::SubscriptionRejected => &["subscription_rejected", "socket_down"],
+            Self::SubscriptionRejected | Self::SubscriptionUnconfirmed => &["subscription_rejected", "socket_down"],
+            Self::DefinitionsFail(Definitions::InLowerCase) => &[],
+            Self::DefinitionsFail(_) => &["definitions_unconfirmed"],
             Self::HistoryStatus(403) => &["history_forbidden"],
             Self::HistoryStatus(_)
             | Self::HistoryHangs
@@ -215,6 +286,7 @@ impl Kind {
             | Self::HistoryReset
             | Self::EverythingUnavailable
             | Self::EverythingHangs
+            | Self::HistoryRefused { .. }
             | Self::HistoryThrottled { .. } => &["history_failing", "not_receiving"],
             Self::DiskFull { .. } => &["disk_write_failed"],
             Self::ClusterReadOnly | Self::ClusterRefusesLogin => &["elastic_refused"],
@@ -262,8 +334,11 @@ pub struct Issue {
     pub way: Way,
     /// Their content is that of others: they differ in their time alone.
     pub equal: bool,
+    /// Those that are alike are alike with those of all rounds.
+    pub chain: bool,
     /// The cluster refuses them for good.
     pub poison: bool,
+    pub unit: Unit,
 }
 
 /// What happens until everything is healed and compared.
@@ -327,7 +402,7 @@ pub fn is_wanted(kind: Kind, only: &[String]) -> bool {
 
 /// Draws a fault.
 pub fn kind(random: &mut Random, long: bool) -> Kind {
-    match random.below(16) {
+    match random.below(18) {
         0 | 1 => random.pick(&[
             Kind::SocketCut,
             Kind::SocketReset,
@@ -343,6 +418,7 @@ pub fn kind(random: &mut Random, long: bool) -> Kind {
             Kind::HandshakeStatus(401),
             Kind::HandshakeStatus(503),
             Kind::HandshakeSlow,
+            Kind::HandshakeInterim,
         ]),
         3 => random.pick(&[
             Kind::TokenRefused,
@@ -357,6 +433,7 @@ pub fn kind(random: &mut Random, long: bool) -> Kind {
             Kind::NoLongerSubscribed,
             Kind::ChannelsUnavailable,
             Kind::SubscriptionRejected,
+            Kind::SubscriptionUnconfirmed,
         ]),
         5 | 6 => random.pick(&[
             Kind::HistoryStatus(500),
@@ -370,6 +447,8 @@ pub fn kind(random: &mut Random, long: bool) -> Kind {
             Kind::HistoryNonsense,
             Kind::HistoryReset,
             Kind::HistorySlow,
+            Kind::HistoryRefused { status: 429, asked: Asked::Text },
+            Kind::HistoryRefused { status: 503, asked: Asked::Date },
             Kind::EverythingUnavailable,
             Kind::EverythingHangs,
         ]),
@@ -378,7 +457,7 @@ pub fn kind(random: &mut Random, long: bool) -> Kind {
             random.pick(&[Kind::PagesRepeat(count), Kind::CursorsExpire(count)])
         }
         8 => Kind::HistoryLags { ms: random.between(500, if long { 120_000 } else { 4_000 }) },
-        9 => Kind::HistoryJitter { ms: random.pick(&[1, 100, 500, 900]) },
+        9 => Kind::HistoryJitter { ms: random.pick(&[1, 100, 500, 900, 1_500]) },
         10 => {
             let count = random.between(1, 60) as u32;
             random.pick(&[Kind::SocketLoses(count), Kind::SocketDoubles(count)])
@@ -414,6 +493,36 @@ pub fn kind(random: &mut Random, long: bool) -> Kind {
                 Kind::ClusterLostItsTemplate,
             ])
         }
+        15 => {
+            let seconds = random.pick(&DATES_OFF);
+            let null = random.chance(50);
+            Kind::HistoryOdd(random.pick(&[
+                Odd::Date { seconds },
+                Odd::Date { seconds },
+                Odd::WithoutList { null },
+                Odd::LastPageNamesItself,
+                Odd::OneCursor,
+                Odd::ForeignRows,
+                Odd::Gzip,
+                Odd::ByteOrderMark,
+                Odd::Interim,
+            ]))
+        }
+        16 => {
+            let how = random.pick(&[
+                Definitions::Status(503),
+                Definitions::Status(404),
+                Definitions::Status(500),
+                Definitions::Hang,
+                Definitions::Reset,
+                Definitions::Half,
+                Definitions::Html,
+                Definitions::Empty,
+                Definitions::Null,
+                Definitions::InLowerCase,
+            ]);
+            random.pick(&[Kind::DefinitionsFail(how), Kind::DefinitionAppears, Kind::DefinitionGoes])
+        }
         _ => {
             let (left, seconds) = (random.below(3), random.pick(&CLOCK_STEPS));
             random.pick(&[
@@ -442,7 +551,17 @@ fn issues(random: &mut Random, lasts: u64) -> Vec<Issue> {
         };
         let (equal, poison) = (random.chance(25), random.chance(6));
         let count = if equal { count.min(30) } else { count };
-        issues.push(Issue { at, count: count as u32, way, equal, poison });
+        let chain = random.chance(50);
+        let unit = match random.below(20) {
+            0 => Unit::Seconds,
+            1 => Unit::Micros,
+            2 => Unit::Nanos,
+            3 => Unit::Iso,
+            4 => Unit::None,
+            5 => Unit::Absurd,
+            _ => Unit::Millis,
+        };
+        issues.push(Issue { at, count: count as u32, way, equal, chain, poison, unit });
         // Within a bunch a few milliseconds, between bunches up to two seconds.
         at += if random.chance(70) { random.between(0, 30) } else { random.between(200, 2_000) };
     }

@@ -10,14 +10,14 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use audiohook_collector::simulator::{Action, Call, Event, Knobs, Options, Route, Simulator};
+use audiohook_collector::simulator::{Action, Call, Definition, Event, Knobs, Options, Route, Simulator, SocketTime};
 use audiohook_collector::thread;
-use audiohook_collector::window::TOLERANCE_MS;
 use crossbeam_channel::{Sender, bounded};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
 use crate::cluster::Cluster;
-use crate::plan::{Fault, Issue, Kind, Random, Slot, Way};
+use crate::odd;
+use crate::plan::{Fault, Issue, Kind, Random, Slot, Unit, Way};
 use crate::support::collector::settings;
 use crate::support::records::{self, Record};
 use crate::support::{Collector, Folder, SOON, let_pass};
@@ -27,6 +27,13 @@ use crate::verdict::{Evidence, POISON, dead_letters, documents, of_file};
 /// the less it makes good what is wrong.
 const OVERLAPS: [u64; 3] = [8, 8, 60];
 const OVERLAPS_LONG: [u64; 4] = [8, 8, 60, 300];
+/// The two ways' times of one event differ by less.
+const TOLERANCE_MS: i64 = 2_000;
+/// A definition that goes for a while.
+const GOING: &str = "AUDIOHOOK-0003";
+/// How old the events are that happened before the first start, or before their definition appeared: all of them older
+/// than any overlap.
+const AGES_MS: [i64; 4] = [3_600_000, 3 * 3_600_000, 2 * 86_400_000, 9 * 86_400_000];
 /// How far a row may be moved beyond its jitter, for one like it stands there.
 const JITTER_MORE_MS: i64 = 200;
 /// Between two looks at `/health`.
@@ -60,6 +67,10 @@ pub struct Stage {
     old_state: Option<Vec<u8>>,
     later: Vec<(Instant, Vec<u32>)>,
     equal_time: i64,
+    jitter_ms: i64,
+    /// Definitions that appeared so far, and whether the collector was started since the last one came or went.
+    appeared: u32,
+    is_unseen: bool,
     round: u32,
     _looking: Sender<()>,
 }
@@ -73,6 +84,10 @@ pub struct Shape {
     pub interval_s: &'static str,
     pub log_level: &'static str,
     pub clock_steps: bool,
+    /// Whether there were events before the first start.
+    pub past: bool,
+    /// So many times the list of definitions fails at the first start.
+    pub definitions_fail: u32,
     /// Whether the service keeps what it issued, to be compared.
     pub keep_issued: bool,
 }
@@ -87,6 +102,8 @@ impl Shape {
             interval_s: "1",
             log_level: "debug",
             clock_steps: random.chance(50),
+            past: random.chance(50),
+            definitions_fail: random.below(3) as u32,
             keep_issued: true,
         }
     }
@@ -153,22 +170,47 @@ impl Stage {
             old_state: None,
             later: Vec::new(),
             equal_time: 0,
+            jitter_ms: 0,
+            appeared: 0,
+            is_unseen: false,
             round: 0,
             _looking: looking,
         };
+        if shape.past {
+            for definition in ["AUDIOHOOK-0001", "AUDIOHOOK-0004", "AUDIOHOOK-0040"] {
+                stage.issue_past(definition);
+            }
+        }
+        stage.sim.faults().fail_next(Call::Definitions, Action::status(503), shape.definitions_fail);
         stage.run();
         stage
+    }
+
+    /// Issues events of this definition that are older than any overlap, in the history alone.
+    fn issue_past(&self, definition: &str) {
+        let now = self.sim.now();
+        let times: Vec<i64> = AGES_MS.iter().flat_map(|age_ms| (0..5).map(move |n| now - age_ms + n * 1_700)).collect();
+        self.sim.issue_many(Event::numbered(definition), &times, Route::HistoryOnly);
+    }
+
+    /// Ends the collector, if it runs, and starts it: it looks at the definitions.
+    fn start_anew(&mut self) {
+        if self.collector.is_some() {
+            self.kill();
+            self.run();
+        }
     }
 
     pub fn described(&self) -> String {
         let of = |name: &str| self.settings.get(name).map_or("", String::as_str);
         format!(
-            "MAX_FILE_SIZE={} BACKUP_COUNT={} BULK_SIZE={} CATCH_UP_OVERLAP={} clock steps: {}",
+            "MAX_FILE_SIZE={} BACKUP_COUNT={} BULK_SIZE={} CATCH_UP_OVERLAP={} clock steps: {}, events before the start: {}",
             of("MAX_FILE_SIZE"),
             of("BACKUP_COUNT"),
             of("BULK_SIZE"),
             of("CATCH_UP_OVERLAP"),
-            self.clock.is_some()
+            self.clock.is_some(),
+            self.sim.issued().first().is_some_and(|first| first.time_ms < self.sim.now() - AGES_MS[0])
         )
     }
 
@@ -186,6 +228,7 @@ impl Stage {
         if self.collector.is_none() {
             self.collector = Some(Collector::start_with(self.folder.path(), &self.settings));
             self.starts += 1;
+            self.is_unseen = false;
         }
     }
 
@@ -305,6 +348,33 @@ impl Stage {
             Kind::HistorySlow => fail(Call::History, Action::Slow(Duration::from_millis(1500))),
             Kind::PagesRepeat(count) => faults.set(|k| k.pages_to_repeat = count),
             Kind::CursorsExpire(count) => faults.set(|k| k.cursors_to_expire = count),
+            Kind::HistoryRefused { status, asked } => fail(Call::History, odd::refusal(status, asked)),
+            Kind::HistoryOdd(how) => {
+                let calls: Vec<Call> = odd::calls(how);
+                calls.into_iter().for_each(|call| fail(call, odd::action(how)));
+            }
+            Kind::HandshakeInterim => {
+                fail(Call::Handshake, Action::Preceded(odd::INTERIM.to_vec()));
+                faults.cut_sockets();
+            }
+            Kind::SubscriptionUnconfirmed => {
+                fail(Call::Subscriptions, odd::unconfirmed("AUDIOHOOK-0002"));
+                faults.evict_channels();
+            }
+            Kind::DefinitionsFail(how) => {
+                fail(Call::Definitions, odd::definitions(how));
+                self.start_anew();
+            }
+            Kind::DefinitionAppears => {
+                self.appeared += 1;
+                self.issue_past(&format!("AUDIOHOOK-1{:03}", self.appeared));
+                self.is_unseen = true;
+                self.start_anew();
+            }
+            Kind::DefinitionGoes => {
+                self.sim.undefine(GOING);
+                self.start_anew();
+            }
             Kind::EverythingUnavailable => {
                 faults.fail_all(&Action::status(503));
                 faults.cut_sockets();
@@ -320,6 +390,7 @@ impl Stage {
             Kind::HistoryJitter { ms } => {
                 // The service moves rows that would be alike in all by some milliseconds more.
                 self.tolerance_ms = self.tolerance_ms.max(TOLERANCE_MS + ms + JITTER_MORE_MS);
+                self.jitter_ms = ms;
                 faults.set(|k| k.history_jitter_ms = ms);
             }
             Kind::SocketLoses(count) => faults.set(|k| k.socket_to_drop = count),
@@ -419,15 +490,27 @@ impl Stage {
             }
             Slot::Channel => {
                 faults.heal(Call::Channels);
+                faults.heal(Call::Subscriptions);
                 faults.permit_topics();
             }
             Slot::History => match fault.kind {
                 Kind::EverythingUnavailable | Kind::EverythingHangs => faults.heal_all(),
+                Kind::HistoryOdd(how) => odd::calls(how).into_iter().for_each(|call| faults.heal(call)),
                 _ => faults.heal(Call::History),
             },
             Slot::Pages => faults.set(|k| (k.pages_to_repeat, k.cursors_to_expire) = (0, 0)),
+            Slot::Definitions => {
+                faults.heal(Call::Definitions);
+                if fault.kind == Kind::DefinitionGoes {
+                    self.sim.define(Definition::new(GOING, "AudioHook authentication failed", "It is back."));
+                    self.is_unseen = true;
+                }
+            }
             Slot::Lag => faults.set(|k| k.history_lag = Duration::ZERO),
-            Slot::Jitter => faults.set(|k| k.history_jitter_ms = 0),
+            Slot::Jitter => {
+                self.jitter_ms = 0;
+                faults.set(|k| k.history_jitter_ms = 0);
+            }
             Slot::Loses => faults.set(|k| k.socket_to_drop = 0),
             Slot::Doubles => faults.set(|k| k.socket_to_double = 0),
             Slot::Process => {
@@ -472,18 +555,43 @@ impl Stage {
                 event = Event {
                     definition: "AUDIOHOOK-0002".to_owned(),
                     conversation_id: Some("one".to_owned()),
-                    current_value: Some(format!("{mark} in round {}", self.round)),
+                    current_value: Some(if issue.chain {
+                        mark.to_owned()
+                    } else {
+                        format!("{mark} in round {}", self.round)
+                    }),
                     ..Event::default()
                 }
                 .at(self.equal_time);
             } else if issue.poison {
                 event.current_value = Some(format!("{POISON} {{n}}"));
             }
+            let time_ms = event.time_ms.unwrap_or_else(|| self.sim.now());
+            event = self.in_unit(event, issue).at(time_ms);
             numbers.push(self.sim.issue_by(event, route).number);
         }
         if let Way::SocketLater(ms) = issue.way {
             self.later.push((Instant::now() + Duration::from_millis(ms), numbers));
         }
+    }
+
+    /// The event with its time in this unit. Like events keep a time of their own: of those without one nobody can tell
+    /// which row is whose.
+    fn in_unit(&mut self, event: Event, issue: &Issue) -> Event {
+        let time_ms = event.time_ms.unwrap_or_else(|| self.sim.now());
+        let json = match issue.unit {
+            Unit::Seconds if self.jitter_ms == 0 => {
+                self.tolerance_ms = self.tolerance_ms.max(TOLERANCE_MS + 1_000);
+                (time_ms / 1_000).to_string()
+            }
+            Unit::Micros => (time_ms * 1_000).to_string(),
+            Unit::Nanos => (time_ms * 1_000_000).to_string(),
+            Unit::Iso => return Event { socket_time: SocketTime::Iso, ..event },
+            Unit::None if !issue.equal => return Event { socket_time: SocketTime::Absent, ..event },
+            Unit::Absurd if !issue.equal => "1234567890".to_owned(),
+            _ => return event,
+        };
+        Event { socket_time: SocketTime::Absent, extra: vec![("timestamp".to_owned(), json)], ..event }
     }
 
     /// Sends on the socket what is due there; all of it at the end.
@@ -503,6 +611,9 @@ impl Stage {
         }
         self.sim.faults().heal_all();
         self.cluster.wait();
+        if self.is_unseen {
+            self.start_anew();
+        }
         self.run();
         self.send_later(true);
     }

@@ -1,4 +1,4 @@
-//! What the cluster tests share: a folder with an output file, a sink that is driven as the writer drives it.
+//! What the cluster tests share: a folder with an output file, and an indexer that is woken as the writer wakes it.
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
@@ -14,22 +14,25 @@ use std::time::{Duration, Instant};
 
 use audiohook_collector::clock::Clock;
 use audiohook_collector::config::{Elastic, Network, Output};
-use audiohook_collector::elastic::{Cursor, Sink, replay_to};
+use audiohook_collector::elastic::{Indexer, IndexerHandle, Progress, replay_to};
 use audiohook_collector::output::backups;
 use audiohook_collector::secret::Secret;
 use audiohook_collector::status::{Code, Status};
+use crossbeam_channel::after;
 
-/// How long a driven sink may sleep at most, so that a condition outside of it is seen.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How often a condition is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long an indexer may take to end.
+const END_WITHIN: Duration = Duration::from_secs(10);
 
-/// A writer without events: the file, its rotation, and the sink.
+/// A writer without events: the file, its rotation, and the indexer.
 pub struct Rig {
     pub folder: PathBuf,
     pub output: Output,
     pub elastic: Elastic,
     pub status: Arc<Status>,
-    pub cursor: Option<Cursor>,
-    sink: Option<Sink>,
+    pub cursor: Option<Progress>,
+    indexer: Option<IndexerHandle>,
     file: File,
     bytes: u64,
 }
@@ -57,11 +60,12 @@ impl Rig {
                 flush_interval: Duration::from_millis(100),
                 ca_file: None,
                 setup: true,
+                retention: None,
                 backlog_max: 1 << 30,
             },
             status: Arc::new(Status::new(Clock::system(), true)),
             cursor: None,
-            sink: None,
+            indexer: None,
             file: open(&path),
             bytes: 0,
             folder,
@@ -73,22 +77,40 @@ impl Rig {
         self
     }
 
-    /// Starts the sink at the cursor that was kept last.
+    /// Starts the indexer at the cursor that was kept last.
     pub fn start(&mut self) {
+        let (status, kept) = (self.status.clone(), (self.cursor, None));
         let network = Network::default();
-        let status = self.status.clone();
-        let clock = Clock::system();
-        let sink = Sink::start(&self.elastic, &self.output, &network, (self.cursor, None), status, clock);
-        self.sink = Some(sink.unwrap());
+        let (indexer, _) =
+            Indexer::start(&self.elastic, &self.output, &network, kept, status, Clock::system()).unwrap();
+        self.indexer = Some(indexer);
     }
 
-    /// Lets go of the sink, with the cursor as it was kept: what a kill leaves.
+    /// Ends the indexer, with the cursor as it was kept: what a kill leaves. What is under way may still go.
     pub fn kill(&mut self) {
-        self.sink = None;
+        self.keep();
+        if let Some(indexer) = self.indexer.take() {
+            indexer.finish(END_WITHIN);
+        }
     }
 
-    pub fn sink(&mut self) -> &mut Sink {
-        self.sink.as_mut().unwrap()
+    /// Ends it as a stop does.
+    pub fn stop(&mut self) {
+        if let Some(indexer) = self.indexer.take() {
+            self.cursor = indexer.finish(Duration::from_secs(1)).0;
+        }
+    }
+
+    fn keep(&mut self) {
+        if let Some(progress) = self.indexer.as_ref().and_then(IndexerHandle::progress) {
+            self.cursor = Some(progress);
+        }
+    }
+
+    fn wake(&self, lines: u64, bytes: u64) {
+        if let Some(indexer) = &self.indexer {
+            indexer.wake(lines, bytes);
+        }
     }
 
     /// Appends lines as the writer does, rotating before a line would exceed the size.
@@ -99,9 +121,7 @@ impl Rig {
             }
             self.file.write_all(format!("{line}\n").as_bytes()).unwrap();
             self.bytes += line.len() as u64 + 1;
-            if let Some(sink) = &mut self.sink {
-                sink.appended(self.bytes, 1);
-            }
+            self.wake(1, line.len() as u64 + 1);
         }
     }
 
@@ -109,59 +129,52 @@ impl Rig {
     pub fn append_all(&mut self, lines: &[String]) {
         self.file.write_all((lines.join("\n") + "\n").as_bytes()).unwrap();
         self.bytes = self.file.metadata().unwrap().len();
-        if let Some(sink) = &mut self.sink {
-            sink.appended(self.bytes, lines.len() as u64);
-        }
+        self.wake(lines.len() as u64, lines.iter().map(|line| line.len() as u64 + 1).sum());
     }
 
     pub fn rotate(&mut self) {
-        let keep = self.sink.as_ref().map(Sink::keep);
-        let dropped = backups::rotate(&self.output.file, self.output.backup_count, keep).unwrap();
+        self.keep();
+        let saved = self.cursor.map(|progress| progress.cursor);
+        let (path, count) = (&self.output.file, self.output.backup_count);
+        match &self.indexer {
+            Some(indexer) => indexer.rotate(saved, |keep| backups::rotate(path, count, Some(keep))).unwrap(),
+            None => drop(backups::rotate(path, count, None).unwrap()),
+        }
         self.file = open(&self.output.file);
         self.bytes = 0;
-        if let Some(sink) = &mut self.sink {
-            sink.rotated(dropped);
-        }
+        self.wake(0, 0);
     }
 
     /// What the writer does once it has seen that the file was moved or deleted.
     pub fn begin_anew(&mut self) {
         self.file = open(&self.output.file);
         self.bytes = self.file.metadata().unwrap().len();
-        if let Some(sink) = &mut self.sink {
-            sink.moved();
-        }
+        self.wake(0, 0);
     }
 
-    /// Drives the sink until the condition holds; panics when it does not in time.
+    /// What logrotate and the writer do together: the file gets this name, and a new one is begun.
+    pub fn begin_anew_after_rename(&mut self, name: &str) {
+        fs::rename(&self.output.file, self.folder.join(name)).unwrap();
+        self.begin_anew();
+    }
+
+    /// Waits until the condition holds; panics when it does not in time.
     pub fn until(&mut self, what: &str, within: Duration, mut holds: impl FnMut(&Self) -> bool) {
         let deadline = Instant::now() + within;
         while !holds(self) {
-            let now = Instant::now();
-            assert!(now < deadline, "not within {within:?}: {what}; {:?}", self.status.health());
-            self.drive_once(deadline.min(now + LOOK_EVERY));
+            assert!(Instant::now() < deadline, "not within {within:?}: {what}; {:?}", self.status.health());
+            let _ = after(LOOK_EVERY).recv();
         }
+        self.keep();
     }
 
-    /// Drives the sink for a time.
+    /// Lets a time pass.
     pub fn drive(&mut self, time: Duration) {
-        let deadline = Instant::now() + time;
-        while Instant::now() < deadline {
-            self.drive_once(deadline);
-        }
+        let _ = after(time).recv();
+        self.keep();
     }
 
-    fn drive_once(&mut self, deadline: Instant) {
-        let sink = self.sink.as_mut().unwrap();
-        sink.step();
-        let wake = sink.wake_at().map_or(deadline, |wake| wake.min(deadline));
-        if let Ok(answer) = sink.answers().recv_deadline(wake) {
-            sink.answer(answer);
-        }
-        self.cursor = sink.cursor();
-    }
-
-    /// Runs `replay` as another process would, while the sink stands.
+    /// Runs `replay` as another process would, while the indexer runs.
     pub fn replay(&self) -> Replayed {
         let mut shown = Vec::new();
         let network = Network::default();
@@ -183,8 +196,10 @@ impl Rig {
         self.status.is_raised(code)
     }
 
+    /// What is wrong and what to do, as `/health` says it.
     pub fn message(&self, code: Code) -> String {
-        self.status.reasons().into_iter().find(|reason| reason.code == code).map(|r| r.problem.what).unwrap_or_default()
+        let reason = self.status.reasons().into_iter().find(|reason| reason.code == code);
+        reason.map(|reason| format!("{} | {}", reason.problem.what, reason.problem.cure)).unwrap_or_default()
     }
 
     pub fn dead_letters(&self) -> Vec<serde_json::Value> {

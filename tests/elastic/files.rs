@@ -41,6 +41,7 @@ fn files_rotated_moved_deleted_and_cut_are_sent_to_their_end() {
     fs::rename(&rig.output.file, rig.folder.join("elsewhere")).unwrap();
     rig.begin_anew();
     rig.append(&records(300..320));
+    rig.drive(Duration::from_millis(500));
     fs::remove_file(&rig.output.file).unwrap();
     rig.begin_anew();
     rig.append(&records(320..400));
@@ -174,4 +175,62 @@ fn what_stands_in_the_files_in_clear_is_sent_with_its_values_hidden_and_under_th
         "{hidden:?}"
     );
     assert!(state.documents[&id].contains("AUDIOHOOK-0002"), "the id is made before");
+}
+
+#[test]
+fn what_logrotate_takes_away_while_the_cluster_is_down_is_counted_after_a_restart() {
+    let fake = Fake::start();
+    let mut rig = Rig::new("taken", &[&fake.url]);
+    rig.output.backup_count = 0;
+    rig.start();
+    rig.append(&records(0..10));
+    rig.until("the first are there", SOON, |rig| rig.done() == 10);
+    fake.script(|_| Act::Close);
+    rig.append(&records(10..50));
+    rig.until("they wait", SOON, |rig| rig.backlog() > 20_000);
+    // logrotate renames the file and compresses it, and the collector is restarted.
+    rig.begin_anew_after_rename("events.jsonl.1");
+    rig.append(&records(50..80));
+    rig.drive(Duration::from_millis(300));
+    rig.stop();
+    assert_eq!(rig.cursor.unwrap().pending, 70);
+    fs::rename(rig.folder.join("events.jsonl.1"), rig.folder.join("events.jsonl.1.gz")).unwrap();
+    rig.start();
+    rig.until("said", SOON, |rig| rig.is_raised(Code::ElasticBacklogDropped));
+    assert!(
+        rig.message(Code::ElasticBacklogDropped).contains("40 events"),
+        "{}",
+        rig.message(Code::ElasticBacklogDropped)
+    );
+    fake.behave();
+    rig.until("the rest is there", SOON, |_| fake.documents() == 40);
+    rig.until("nothing waits", SOON, |rig| rig.backlog() == 0);
+    rig.drive(Duration::from_millis(300));
+    assert_eq!(rig.status.counters.elastic_dropped.get(), 40, "each is counted once");
+    // A later start has nothing more to report.
+    rig.stop();
+    rig.start();
+    rig.drive(Duration::from_millis(500));
+    assert_eq!(rig.status.counters.elastic_dropped.get(), 40);
+}
+
+#[test]
+fn a_file_that_is_compressed_while_the_cluster_is_down_is_sent_as_long_as_the_program_runs() {
+    let fake = Fake::start();
+    let mut rig = Rig::new("held", &[&fake.url]);
+    rig.output.backup_count = 0;
+    rig.start();
+    rig.until("the template is there", SOON, |_| !fake.state().templates.is_empty());
+    fake.script(|_| Act::Close);
+    for round in 0..4 {
+        rig.append(&records(round * 20..round * 20 + 20));
+        rig.drive(Duration::from_millis(400));
+        rig.begin_anew_after_rename("events.jsonl.1");
+        // What gzip leaves is no file of records, and the file itself has no name any more.
+        fs::remove_file(rig.folder.join("events.jsonl.1")).unwrap();
+    }
+    fake.behave();
+    rig.append(&records(80..90));
+    rig.until("all are there", SOON, |_| fake.documents() == 90);
+    assert_eq!(rig.status.counters.elastic_dropped.get(), 0);
 }

@@ -9,6 +9,7 @@ mod outages;
 mod refusals;
 mod replay;
 mod sending;
+mod setup;
 #[path = "../support/mod.rs"]
 mod support;
 

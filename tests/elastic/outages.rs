@@ -16,7 +16,7 @@ fn an_answer_that_hangs_halfway_is_given_up_and_nothing_is_doubled() {
     let mut rig = Rig::new("halfway", &[&fake.url]);
     rig.append(&records(0..10));
     rig.start();
-    rig.until("said", Duration::from_secs(10), |rig| rig.is_raised(Code::ElasticUnreachable));
+    rig.until("it hangs", SOON, |_| !fake.bulks().is_empty());
     rig.append(&records(10..20));
     rig.until("all are judged", SOON, |rig| rig.done() == 20);
     assert_eq!(fake.documents(), 20);
@@ -137,7 +137,7 @@ fn a_short_wait_that_was_asked_for_does_not_delay_the_return() {
 fn a_block_that_somebody_set_has_another_cure_than_a_full_disk() {
     for (block, cure) in [
         ("FORBIDDEN/8/index write (api)", "index.blocks.write"),
-        ("FORBIDDEN/5/index read-only (api)", "index.blocks.read_only: set"),
+        ("FORBIDDEN/5/index read-only (api)", "index.blocks.read_only to null"),
         (
             "TOO_MANY_REQUESTS/12/disk usage exceeded flood-stage watermark, index has read-only-allow-delete block",
             "disks",

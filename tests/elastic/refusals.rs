@@ -157,7 +157,7 @@ fn one_document_that_is_put_off_while_others_go_is_said_in_time_and_all_the_time
 fn what_is_put_off_for_ever_does_not_keep_others_back_and_is_said() {
     let fake = Fake::start();
     fake.on_item(|id, _| if id.ends_with("00") { 500 } else { 201 });
-    let mut rig = Rig::new("stuck", &[&fake.url]);
+    let mut rig = Rig::new("stuck-many", &[&fake.url]);
     rig.start();
     for begin in (0..3000).step_by(500) {
         rig.append(&records(begin..begin + 500));
@@ -169,4 +169,53 @@ fn what_is_put_off_for_ever_does_not_keep_others_back_and_is_said() {
     fake.behave();
     rig.until("all are there", 3 * SOON, |_| fake.documents() == 3000);
     assert!(rig.dead_letters().is_empty());
+}
+
+#[test]
+fn a_cluster_that_refuses_everything_alike_makes_no_dead_letters_at_first() {
+    let fake = Fake::start();
+    fake.on_item(|_, _| 400);
+    let mut rig = Rig::new("alike", &[&fake.url]);
+    rig.append(&records(0..200));
+    rig.start();
+    rig.until("said", Duration::from_secs(10), |rig| rig.is_raised(Code::ElasticUnreachable));
+    let said = rig.message(Code::ElasticUnreachable);
+    assert!(said.contains("every document for the same reason") && said.contains("Fix the index"), "{said}");
+    assert!(rig.dead_letters().is_empty());
+    fake.behave();
+    rig.until("all are there", SOON, |_| fake.documents() == 200);
+    rig.until("resolved", SOON, |rig| !rig.is_raised(Code::ElasticUnreachable));
+    // Few at a time are not known to be all: they are dead letters, up to the number that speaks for itself.
+    fake.on_item(|_, _| 400);
+    for n in 200..230 {
+        rig.append(&records(n..n + 1));
+        rig.drive(Duration::from_millis(150));
+    }
+    let dead = rig.dead_letters().len();
+    assert!((1..10).contains(&dead), "{dead}");
+    assert_eq!(rig.done() as usize, 200 + dead);
+}
+
+#[test]
+fn the_dead_letters_are_bounded_and_what_goes_is_counted_and_said() {
+    let fake = Fake::start();
+    fake.on_item(|id, _| if id.ends_with('7') { 201 } else { 400 });
+    let mut rig = Rig::new("bounded", &[&fake.url]);
+    rig.output.max_file_size = 20_000;
+    rig.elastic.backlog_max = 100_000;
+    rig.append_all(&records(0..640));
+    rig.start();
+    rig.until("all are judged", SOON, |rig| rig.done() == 640);
+    assert!(rig.is_raised(Code::ElasticBacklogDropped) && rig.is_raised(Code::DeadLetters));
+    let letters: Vec<_> = rig.suffixes().into_iter().filter(|suffix| suffix.starts_with(".dead")).collect();
+    let text = |suffix: &String| fs::read_to_string(rig.folder.join(format!("events.jsonl{suffix}"))).unwrap();
+    let bytes: usize = letters.iter().map(|suffix| text(suffix).len()).sum();
+    assert!(bytes <= 50_000 + 50 * 1_200, "{bytes} bytes in {letters:?}");
+    let kept: usize = letters.iter().map(|suffix| text(suffix).lines().count()).sum();
+    assert_eq!(kept as u64 + rig.status.counters.elastic_dropped.get(), 600);
+    // A replay sends what is left, oldest first.
+    fake.behave();
+    let replayed = rig.replay();
+    assert!(replayed.success && replayed.shown.contains(&format!("{kept} sent")), "{}", replayed.shown);
+    assert_eq!(fake.documents(), 40 + kept);
 }

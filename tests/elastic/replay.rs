@@ -67,3 +67,29 @@ fn a_replay_to_a_cluster_that_refuses_the_login_gives_every_letter_back() {
     assert!(rig.replay().success);
     assert_eq!(fake.documents(), 120);
 }
+
+#[test]
+fn the_only_letter_without_a_final_line_feed_is_sent() {
+    let fake = Fake::start();
+    let rig = Rig::new("replay-unended", &[&fake.url]);
+    let letter = format!("{{\"at\":\"x\",\"status\":400,\"reason\":\"r\",\"record\":{}}}", record(1));
+    fs::write(rig.folder.join("events.jsonl.dead"), letter).unwrap();
+    let replayed = rig.replay();
+    assert!(replayed.success && replayed.shown.contains("1 sent"), "{}", replayed.shown);
+    assert_eq!((fake.documents(), rig.suffixes()), (1, vec![String::new()]));
+}
+
+#[test]
+fn whatever_the_file_looks_like_nothing_in_it_is_lost() {
+    let fake = Fake::start();
+    let rig = Rig::new("replay-odd", &[&fake.url]);
+    let letter = |n: usize| format!("{{\"at\":\"x\",\"status\":400,\"reason\":\"r\",\"record\":{}}}", record(n));
+    let torn = &letter(3)[..200];
+    let odd = format!("\n\r\n{}\r\nnot a letter\n{{\"record\":7}}\n{}\n{torn}", letter(1), letter(2));
+    fs::write(rig.folder.join("events.jsonl.dead"), &odd).unwrap();
+    let replayed = rig.replay();
+    assert!(!replayed.success && replayed.shown.contains("3 refused again"), "{}", replayed.shown);
+    assert_eq!(fake.documents(), 2);
+    let left = fs::read_to_string(rig.folder.join("events.jsonl.dead")).unwrap();
+    assert_eq!(left, format!("not a letter\n{{\"record\":7}}\n{torn}\n"));
+}

@@ -4,8 +4,9 @@
 use std::time::Instant;
 
 use audiohook_collector::elastic::Cursor;
-use audiohook_collector::elastic::lines::fields;
-use audiohook_collector::elastic::queue::Queue;
+use audiohook_collector::elastic::batch::Batch;
+use audiohook_collector::elastic::document::Document;
+use audiohook_collector::event::Redaction;
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
@@ -15,14 +16,14 @@ enum Step {
     /// Of a request of at most so many documents, those are put off whose bit is set.
     Answered { documents: usize, put_off: u16 },
     /// The first one goes behind the others.
-    PutLast,
+    Rotate,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         3 => (1usize..6).prop_map(Step::Read),
         3 => (1usize..12, any::<u16>()).prop_map(|(documents, put_off)| Step::Answered { documents, put_off }),
-        1 => Just(Step::PutLast),
+        1 => Just(Step::Rotate),
     ];
     prop::collection::vec(step, 1..24)
 }
@@ -39,50 +40,47 @@ fn line(number: usize) -> String {
 #[test]
 fn it_stands_before_the_earliest_document_that_is_not_done() {
     super::run(steps(), |steps| {
-        let mut queue = Queue::new("index");
+        let mut batch = Batch::new("index");
         let mut read = 0;
-        // What the queue holds, by the numbers of the lines, in the order in which it would send them.
+        // What the batch holds, by the numbers of the lines, in the order in which it would send them.
         let mut model: Vec<usize> = Vec::new();
         for step in steps {
             match step {
                 Step::Read(lines) => {
                     for _ in 0..lines {
                         let text = line(read);
-                        let found = fields(text.as_bytes()).unwrap();
-                        queue.push(text.as_bytes(), &found, found.id.unwrap(), at(read));
+                        batch.push(&Document::of(text.as_bytes(), &Redaction::default()).unwrap(), at(read));
                         model.push(read);
                         read += 1;
                     }
                 }
                 Step::Answered { documents, put_off } => {
-                    let (sent, bytes) = queue.fitting(documents, usize::MAX);
+                    let (sent, body) = batch.request(documents, usize::MAX);
                     prop_assert_eq!(sent, documents.min(model.len()));
-                    let body = queue.take_body();
-                    let ids: Vec<&[u8]> = body[..bytes].split(|byte| *byte == b'\n').collect();
+                    let ids: Vec<&[u8]> = body.split(|byte| *byte == b'\n').collect();
                     for (index, number) in model[..sent].iter().enumerate() {
                         let action = String::from_utf8(ids[2 * index].to_vec()).unwrap();
                         prop_assert!(action.contains(&format!("\"_id\":\"{number}\"")), "{action} is not of {number}");
                     }
-                    queue.return_body(body);
                     let is_put_off = |index: usize| put_off >> index & 1 == 1;
-                    queue.settle(sent, Instant::now(), is_put_off);
+                    batch.settle(sent, Instant::now(), is_put_off);
                     let mut index = 0;
                     model.retain(|_| {
                         index += 1;
                         index > sent || is_put_off(index - 1)
                     });
                 }
-                Step::PutLast => {
-                    queue.put_last();
+                Step::Rotate => {
+                    batch.rotate();
                     if !model.is_empty() {
                         model.rotate_left(1);
                     }
                 }
             }
-            prop_assert_eq!(queue.earliest(), model.iter().min().map(|number| at(*number)));
-            prop_assert_eq!(queue.len(), model.len());
+            prop_assert_eq!(batch.earliest(), model.iter().min().map(|number| at(*number)));
+            prop_assert_eq!(batch.len(), model.len());
             for (index, number) in model.iter().enumerate() {
-                prop_assert_eq!(queue.record(index), line(*number).into_bytes());
+                prop_assert_eq!(batch.record(index), line(*number).into_bytes());
             }
         }
         Ok(())

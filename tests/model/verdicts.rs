@@ -1,6 +1,6 @@
 //! The verdicts: whatever a cluster answers, a document counts as done only where the answer says of it that it is there.
 
-use audiohook_collector::elastic::verdict::{Item, Reply, Verdict, judge};
+use audiohook_collector::elastic::verdict::{Cause, Held, Item, Reply, Verdict, judge};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -62,10 +62,10 @@ fn fits(item: &Item, part: &Part) -> bool {
         Item::Exists => part.status == 409,
         // Nothing that time can mend is buried.
         Item::Dead { status, .. } => {
-            *status == part.status && !matches!(part.status, 200..=299 | 401 | 403 | 408 | 409 | 429 | 500..=599)
+            *status == part.status && !matches!(part.status, 200..=299 | 401 | 403 | 404 | 408 | 409 | 429 | 500..=599)
         }
-        Item::Refused(_) => matches!(part.status, 401 | 403),
-        Item::ReadOnly(_) | Item::Again(_) => !matches!(part.status, 200..=299 | 409),
+        Item::Held(Held { cause: Cause::Login | Cause::Rights, .. }) => matches!(part.status, 401 | 403),
+        Item::Held(_) => !matches!(part.status, 200..=299 | 409),
     }
 }
 
@@ -84,8 +84,8 @@ fn each_document_is_judged_by_its_own_part_and_by_nothing_else() {
             prop_assert_eq!(judged(alone, 1), Verdict::Items(vec![item.clone()]));
         }
         // An answer that speaks of more or fewer, or is cut short, says nothing of any.
-        prop_assert!(matches!(judged(whole.clone(), parts.len() + 1), Verdict::Failed(_)));
-        prop_assert!(matches!(judged(whole[..whole.len() - 1].to_vec(), parts.len()), Verdict::Failed(_)));
+        prop_assert!(matches!(judged(whole.clone(), parts.len() + 1), Verdict::Held(_)));
+        prop_assert!(matches!(judged(whole[..whole.len() - 1].to_vec(), parts.len()), Verdict::Held(_)));
         Ok(())
     });
 }

@@ -106,7 +106,7 @@ fn an_audit_misses_no_event_that_the_topics_bring_and_the_collector_filters() {
     let lost = text.lines().position(|line| line.contains("DATAACTIONS-0009")).unwrap();
     write_without(&file, &text, &[lost]);
     let (status, report, _) = audit(&["audit"]);
-    assert!(status == Some(1) && report.contains("\n1 events are missing"), "{report}");
+    assert!(status == Some(1) && report.contains("INCOMPLETE: 1 events are missing"), "{report}");
     let (status, report, errors) = audit(&["audit", "--repair"]);
     assert_eq!(status, Some(0), "{report} {errors}");
     assert_eq!(records::read(&file).len(), 8);

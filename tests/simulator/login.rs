@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use audiohook_collector::simulator::{Action, Call, Event, Options, Route, Simulator};
+use audiohook_collector::simulator::{Action, Call, Event, Options, Route, Simulator, http_date};
 use serde_json::{Value, json};
 
 use crate::support::collector::credentials;
@@ -105,6 +105,30 @@ fn a_call_goes_wrong_as_often_as_told() {
     assert_eq!(client.call("GET", "/anything", "").status, 502);
     faults.heal_all();
     assert!(Socket::open(&client.channel().1).is_ok());
+}
+
+#[test]
+fn an_answer_may_be_whatever_a_test_makes_of_the_right_one() {
+    let sim = simulator(|_| {});
+    let client = Client::logged_in(&sim);
+    let faults = sim.faults();
+    let list = || client.call("GET", CHANNELS, "");
+    faults.fail_next(Call::Channels, Action::change_json(|_, list| list["more"] = json!(1)), 1);
+    assert_eq!((&list().json["more"], &list().json["more"]), (&json!(1), &Value::Null));
+    let dated = Action::change(|_, answer| answer.headers.push(("Date", http_date(0))));
+    faults.fail_next(Call::Channels, dated, 1);
+    assert_eq!(list().headers.get_all("Date").iter().collect::<Vec<_>>(), ["Thu, 01 Jan 1970 00:00:00 GMT"]);
+    // Another request than the one that came.
+    let made = Action::custom(|request, service| {
+        let mut request = request.clone();
+        "POST".clone_into(&mut request.method);
+        service(&request)
+    });
+    faults.fail_next(Call::Channels, made, 1);
+    assert!(list().json["connectUri"].is_string());
+    assert_eq!(sim.view(|view| view.channels_made()), 1);
+    faults.fail_next(Call::Handshake, Action::Preceded(b"HTTP/1.1 103 Early Hints\r\n\r\n".to_vec()), 1);
+    assert_eq!(Socket::open(&client.channel().1).err(), Some(103));
 }
 
 #[test]

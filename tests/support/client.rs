@@ -82,7 +82,7 @@ impl Client {
         if !self.token.is_empty() {
             request = request.header("Authorization", format!("Bearer {}", self.token));
         }
-        if body.is_empty() {
+        if body.is_empty() && method != "POST" {
             return self.finish(self.agent.run(request.body(()).unwrap())?);
         }
         self.run(request.header("Content-Type", "application/json").body(body.to_owned()).unwrap())

@@ -117,6 +117,9 @@ impl Session {
     }
 
     fn hour_is_complete(&mut self) {
+        if self.auditing.repairs > 0 {
+            log::info!("what was missing is in the file now");
+        }
         if !self.reading.has_gap() {
             self.status.clear(Code::Incomplete);
         }

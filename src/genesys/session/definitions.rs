@@ -43,10 +43,10 @@ impl Definitions {
     }
 
     fn failed(&mut self, error: &ApiError) {
-        let Problem { what, cure } = error.problem();
+        let problem = error.problem();
         let used = if self.fetched.is_empty() { "the built-in list" } else { "the last known list" };
         let impact = format!("{used} of definitions is used, and events of definitions not in it are late");
-        self.unconfirmed = Some(Problem::new(format!("{what}; {impact}"), cure));
+        self.unconfirmed = Some(Problem { what: format!("{}; {impact}", problem.what), ..problem });
     }
 }
 

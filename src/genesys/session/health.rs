@@ -154,13 +154,13 @@ impl Snapshot<'_> {
     }
 
     fn refused_credentials(&self) -> Problem {
-        let Problem { what, cure } = self.refused.cloned().unwrap_or_default();
+        let problem = self.refused.cloned().unwrap_or_default();
         let impact = match (self.has_token, self.socket_works()) {
             (true, _) => "collecting goes on until the present token ends".to_owned(),
             (false, true) => format!("only the open socket still collects; if it closes, {}", self.impact()),
             (false, false) => format!("not collecting: {}", self.impact()),
         };
-        Problem::new(format!("{what}; {impact}"), cure)
+        Problem { what: format!("{}; {impact}", problem.what), ..problem }
     }
 
     fn starting(&self) -> Problem {
@@ -170,8 +170,9 @@ impl Snapshot<'_> {
     }
 
     fn socket_down(&self) -> Problem {
-        let Problem { what, cure } = self.why_down;
+        let Problem { what, cure, correlation_id } = self.why_down;
         Problem::new(format!("the socket to Genesys Cloud is down ({what}); {}", self.impact()), or_retried(cure))
+            .with_correlation_id(correlation_id.as_deref())
     }
 
     /// The history is forbidden or fails.
@@ -179,7 +180,8 @@ impl Snapshot<'_> {
         let (what, cure) = self.why_history.map_or(("the history cannot be read", ""), |why| (&why.what, &why.cure));
         let which = if self.socket_works() { "events that the socket misses" } else { "all events" };
         let what = format!("{what}; {which} are late{until}; Genesys keeps them for ten days");
-        Problem::new(what, or_retried(cure))
+        let correlation_id = self.why_history.and_then(|why| why.correlation_id.as_deref());
+        Problem::new(what, or_retried(cure)).with_correlation_id(correlation_id)
     }
 
     fn rejected(&self) -> Problem {
@@ -514,7 +516,7 @@ mod tests {
             let problems = snapshot.problems();
             assert_eq!(problems.iter().map(|(code, _)| *code).collect::<Vec<_>>(), codes, "{name}");
             assert!(problems.first().is_none_or(|(_, problem)| problem.what.contains(what)), "{name}: {problems:?}");
-            for (code, Problem { what, cure }) in &problems {
+            for (code, Problem { what, cure, .. }) in &problems {
                 assert!(cure.ends_with('.') || *code == DefinitionsUnconfirmed, "{name}: {code:?} {cure}");
                 assert!(!what.ends_with('.') && !what.contains('\n'), "{name}: {code:?} {what}");
             }

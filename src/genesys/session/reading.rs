@@ -15,7 +15,7 @@ use crate::audit::files;
 use crate::clock::{Millis, format_millis};
 use crate::config::Delivery;
 use crate::dedup::rows::Span;
-use crate::dedup::{MARGIN_MS, TOLERANCE_MS};
+use crate::dedup::{MARGIN_MS, Range, TOLERANCE_MS};
 use crate::genesys::backoff::Backoff;
 use crate::genesys::error::{ApiError, Kind};
 use crate::genesys::history::{History, KEPT_MS, Next, REACH_MS, Read, Taken};
@@ -92,6 +92,8 @@ pub(super) struct Reading {
     pub waits_for_writer: bool,
     /// Whether a catch-up was done since the start.
     pub has_caught_up: bool,
+    /// The span whose records the writer was given from the files for the read under way.
+    from_files: Option<Range>,
     /// What the writer was last told of whether the history works.
     told_works: bool,
 }
@@ -116,6 +118,7 @@ impl Reading {
             is_loaded: false,
             waits_for_writer: false,
             has_caught_up: false,
+            from_files: None,
             told_works: true,
         }
     }
@@ -305,22 +308,38 @@ impl Session {
     /// Begins a read; the writer gets its span, and its pages as they come.
     pub(super) fn begin(&mut self, read: Read, now: Instant) {
         let covered = (read.purpose == Purpose::CatchUp).then(|| read.ids.clone());
+        self.reading.from_files = None;
         self.send(WriterCommand::Begin { span: read.span, covered });
         self.reading.history.add(read, now);
     }
 
     /// Before the first request of a piece that is older than the writer's index reaches: reads its records from the
-    /// files. Whether the request can be sent.
+    /// files, and where there is room for them, all up to where the index begins. Whether the request can be sent.
     fn prepare_piece(&mut self, now: Instant) -> bool {
         let index_since = self.status.gauges.index_since.get().unwrap_or(Millis::MIN);
-        let Some(piece) = self.reading.history.next_piece() else { return true };
-        if index_since <= piece.from - 2 * MARGIN_MS {
+        let Some((piece, until)) = self.reading.history.next_piece() else { return true };
+        let is_known = self.reading.from_files.is_some_and(|known| known.from <= piece.from && piece.to <= known.to);
+        if is_known || index_since <= piece.from - 2 * MARGIN_MS {
             return true;
         }
+        log::debug!(
+            "the index does not reach back to {}: reading the records from the files",
+            format_millis(piece.from)
+        );
         let beat = &self.beat;
-        let records = files::index_between(&self.config, piece, self.reading.history.can_be_halved(), &|| beat.busy());
+        let all = Range { from: piece.from, to: until.min(index_since).max(piece.to) };
+        let can_be_halved = self.reading.history.can_be_halved();
+        let read = |range: Range, is_bounded: bool| {
+            let records = files::index_between(&self.config, range, is_bounded, &|| beat.busy());
+            records.map(|records| records.map(|records| (records, range)))
+        };
+        let records = read(all, true).and_then(|records| match records {
+            Some(records) => Ok(Some(records)),
+            None => read(piece, can_be_halved),
+        });
         match records {
-            Ok(Some(records)) => {
+            Ok(Some((records, range))) => {
+                self.reading.from_files = Some(range);
                 self.send(WriterCommand::Records(Box::new(records)));
                 true
             }
@@ -432,8 +451,8 @@ impl Session {
         if self.overdue_at().is_none_or(|at| now < at) {
             return;
         }
-        let Problem { what, cure } = self.call_failed.as_ref().map_or_else(Problem::default, |(_, why)| why.clone());
-        self.reading.why = Some(Problem::new(format!("the history is not read in time: {what}"), cure));
+        let why = self.call_failed.as_ref().map_or_else(Problem::default, |(_, why)| why.clone());
+        self.reading.why = Some(Problem { what: format!("the history is not read in time: {}", why.what), ..why });
         self.reading.state = State::Failing;
     }
 

@@ -44,6 +44,8 @@ fn simulator() -> Simulator {
 fn config_for(sim: &Simulator) -> Config {
     let Client { id, secret } = Options::default().clients.remove(0);
     Config {
+        instance: String::new(),
+        notices: Vec::new(),
         genesys: config::Genesys {
             env: "usw2.pure.cloud".to_owned(),
             client_id: id,
@@ -52,7 +54,7 @@ fn config_for(sim: &Simulator) -> Config {
             api_url: sim.url(),
             delivery: Delivery::Auto,
             topics_file: PathBuf::from("/no/such/topics.json"),
-            topics_file_named: false,
+            topics: None,
         },
         catch_up: CatchUp {
             interval: Duration::from_secs(1),
@@ -433,7 +435,7 @@ fn refused_credentials_are_said_with_the_cure_and_not_tried_again_soon() {
     let mut stage = Stage::with(sim, config, None, None);
     stage.until("nothing but the refusal", |stage| stage.codes() == [Code::CredentialsRefused]);
     let reasons = stage.status.reasons();
-    let Problem { what, cure } = &reasons[0].problem;
+    let Problem { what, cure, .. } = &reasons[0].problem;
     assert!(cure.contains("GENESYS_CLIENT_SECRET") && !what.contains("wrong-wrong"), "{what} {cure}");
     assert_eq!(stage.sim.view(|view| view.count(Call::Token)), 1);
 }
@@ -533,16 +535,13 @@ fn what_the_service_limits_is_learned() {
 fn a_definition_that_the_history_does_not_know_is_left_out() {
     let sim = simulator();
     sim.issue_by(event(), Route::HistoryOnly);
-    let path = std::env::temp_dir().join(format!("topics-{}.json", std::process::id()));
-    std::fs::write(&path, r#"{"topics":["v2.operations.events.AUDIOHOOK-*","v2.operations.events.NO-SUCH-1"]}"#)
-        .unwrap();
     let mut config = config_for(&sim);
-    config.genesys.topics_file = path.clone();
+    let topics = ["v2.operations.events.AUDIOHOOK-*", "v2.operations.events.NO-SUCH-1"];
+    config.genesys.topics = Some(topics.map(str::to_owned).to_vec());
     sim.faults().set(|knobs| knobs.requests_per_minute = None);
     let mut stage = Stage::with(sim, config, None, None);
     stage.until("the history's event", |stage| stage.seen.history.len() == 1);
     stage.until("read", |stage| stage.seen.read_up_to.is_some() && !stage.status.is_raised(Code::HistoryFailing));
-    std::fs::remove_file(path).unwrap();
 }
 
 #[test]

@@ -7,9 +7,9 @@ use std::fmt;
 /// Characters of a value that are shown; a value is shown to be recognised, not to be read.
 const SHOWN_CHARS_MAX: usize = 120;
 
-/// One thing that is wrong: which setting, what it holds, what is wrong with that and what is right.
+/// One thing that is wrong: which setting, what it holds, and what it must be instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct SettingError {
     /// The variable's name, or the file (and line) that the settings were to come from.
     pub subject: String,
     /// The value as it may be shown; none where there is no value, or where it is a secret.
@@ -18,13 +18,13 @@ pub struct Fault {
     pub message: String,
 }
 
-impl Fault {
+impl SettingError {
     pub fn new(subject: impl Into<String>, value: Option<String>, message: impl Into<String>) -> Self {
         Self { subject: subject.into(), value, message: message.into() }
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for SettingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.value {
             Some(value) => write!(f, "{}={value}: {}", self.subject, self.message),
@@ -33,25 +33,25 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Every fault of the settings; never empty. Shown one a line.
+/// Every error of the settings; never empty. Shown one per line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Faults(pub Vec<Fault>);
+pub struct Errors(pub Vec<SettingError>);
 
-impl fmt::Display for Faults {
+impl fmt::Display for Errors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, fault) in self.0.iter().enumerate() {
+        for (index, error) in self.0.iter().enumerate() {
             if index > 0 {
                 f.write_str("\n")?;
             }
-            write!(f, "{fault}")?;
+            write!(f, "{error}")?;
         }
         Ok(())
     }
 }
 
-impl std::error::Error for Faults {}
+impl std::error::Error for Errors {}
 
-/// A value as a fault may show it: on one line, not endless, and without what stands before the `@` of an address or
+/// A value as an error may show it: on one line, not endless, and without what stands before the `@` of an address or
 /// behind its `?`.
 pub fn shown(value: &str) -> String {
     let mut text = String::new();
@@ -101,11 +101,11 @@ mod tests {
     }
 
     #[test]
-    fn faults_stand_one_a_line() {
-        let faults = Faults(vec![
-            Fault::new("HTTP_PORT", Some("0".into()), "must be 1 or more"),
-            Fault::new("GENESYS_CLIENT_SECRET", None, "not set"),
+    fn errors_stand_one_per_line() {
+        let errors = Errors(vec![
+            SettingError::new("HTTP_PORT", Some("0".into()), "must be 1 or more"),
+            SettingError::new("GENESYS_CLIENT_SECRET", None, "not set"),
         ]);
-        assert_eq!(faults.to_string(), "HTTP_PORT=0: must be 1 or more\nGENESYS_CLIENT_SECRET: not set");
+        assert_eq!(errors.to_string(), "HTTP_PORT=0: must be 1 or more\nGENESYS_CLIENT_SECRET: not set");
     }
 }

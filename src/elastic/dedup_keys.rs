@@ -1,8 +1,7 @@
-//! A document that a cluster refuses though nothing is wrong with it: one in which a key is given twice.
+//! Removes all but the last of equal keys from a record, at any depth: the last counts.
 //!
-//! Deals with: taking out all but the last of equal keys, at any depth, for the last counts. Clusters refuse such a
-//! document as a whole, in parts too that they only store. Must never: be used before the cluster has refused the
-//! document, or for the file, which keeps both.
+//! Clusters refuse a document in which a key is given twice, in parts too that they only store. Used only after the
+//! cluster has refused the document; the file keeps both.
 
 use twox_hash::XxHash3_128;
 
@@ -27,15 +26,15 @@ struct Open {
 
 /// The text without the members that a later one of the same object and key stands for, and without white space; `None`
 /// when there are none, or the text is no JSON.
-pub fn without_doubled_keys(text: &str) -> Option<Vec<u8>> {
+pub fn without_duplicate_keys(text: &str) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len());
     let members = read_members(text, &mut out)?;
-    let doubled = doubled(members);
-    if doubled.is_empty() {
+    let duplicates = duplicates(members);
+    if duplicates.is_empty() {
         return None;
     }
     let (mut kept_to, mut passed_to) = (0, 0);
-    for (from, to) in doubled {
+    for (from, to) in duplicates {
         // What stands within one that is gone is gone with it.
         if from >= passed_to {
             let kept = from - passed_to;
@@ -99,21 +98,21 @@ fn read_members(text: &str, out: &mut Vec<u8>) -> Option<Vec<Member>> {
 }
 
 /// Where those members stand that have a later equal, in the order of the text.
-fn doubled(mut members: Vec<Member>) -> Vec<(usize, usize)> {
+fn duplicates(mut members: Vec<Member>) -> Vec<(usize, usize)> {
     members.sort_unstable_by_key(|member| (member.object, member.key, member.from));
     let pairs = members.iter().zip(members.iter().skip(1));
     let earlier = pairs.filter(|(one, next)| (one.object, one.key) == (next.object, next.key));
-    let mut doubled: Vec<_> = earlier.map(|(one, _)| (one.from, one.to)).collect();
-    doubled.sort_unstable();
-    doubled
+    let mut duplicates: Vec<_> = earlier.map(|(one, _)| (one.from, one.to)).collect();
+    duplicates.sort_unstable();
+    duplicates
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn mended(text: &str) -> Option<String> {
-        without_doubled_keys(text).map(|out| String::from_utf8(out).unwrap())
+    fn changed(text: &str) -> Option<String> {
+        without_duplicate_keys(text).map(|out| String::from_utf8(out).unwrap())
     }
 
     #[test]
@@ -127,7 +126,7 @@ mod tests {
             (r#"{"":1,"":"b c"}"#, r#"{"":"b c"}"#),
             (r#"[{"a":1},{"a":2,"a":3}]"#, r#"[{"a":1},{"a":3}]"#),
         ] {
-            assert_eq!(mended(text).as_deref(), Some(expected), "{text}");
+            assert_eq!(changed(text).as_deref(), Some(expected), "{text}");
         }
     }
 
@@ -141,15 +140,15 @@ mod tests {
             r#"{"a":1,"a":"#,
             r#"{"a":1,"a":2}}"#,
         ] {
-            assert_eq!(mended(text), None, "{text}");
+            assert_eq!(changed(text), None, "{text}");
         }
     }
 
     #[test]
     fn depth_and_number_are_no_matter() {
         let deep = format!("{}1{}", r#"{"a":0,"a":"#.repeat(100_000), "}".repeat(100_000));
-        assert_eq!(mended(&deep), Some(format!("{}1{}", r#"{"a":"#.repeat(100_000), "}".repeat(100_000))));
+        assert_eq!(changed(&deep), Some(format!("{}1{}", r#"{"a":"#.repeat(100_000), "}".repeat(100_000))));
         let wide = format!("{{{}\"a\":7}}", r#""a":1,"#.repeat(100_000));
-        assert_eq!(mended(&wide).as_deref(), Some(r#"{"a":7}"#));
+        assert_eq!(changed(&wide).as_deref(), Some(r#"{"a":7}"#));
     }
 }

@@ -1,0 +1,185 @@
+//! What the cluster does with the index: the settings that keep documents out, and a trial document.
+//!
+//! Must never: leave the document behind.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use ureq::http::Method;
+
+use super::Findings;
+use crate::clock::{Clock, format_millis};
+use crate::status::Problem;
+
+/// Time for a request: longer than [`SERVER_TIME`], so that the outcome is known.
+pub(super) const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long the server itself may take to write: after that it gives up, and nothing appears later.
+const SERVER_TIME: &str = "5s";
+
+/// Status and body, or why there is no answer.
+pub(super) type Answer = Result<(u16, Vec<u8>), String>;
+
+/// A node that answers, and the index that the events go to.
+pub(super) struct Cluster<'a> {
+    pub ask: &'a dyn Fn(Method, &str, Option<&str>) -> Answer,
+    pub index: &'a str,
+    /// The index's name in a path.
+    pub encoded: &'a str,
+}
+
+impl Cluster<'_> {
+    fn get(&self, path: &str) -> Option<Value> {
+        let (status, body) = (self.ask)(Method::GET, path, None).ok()?;
+        (status == 200).then(|| serde_json::from_slice(&body).ok()).flatten()
+    }
+
+    /// Whether a node that does not greet with its name is one: it refuses an empty bulk request with an error of its own.
+    pub fn is_one(&self) -> bool {
+        let answer = (self.ask)(Method::POST, "/_bulk", Some("\n"));
+        let Ok((status, body)) = answer else { return false };
+        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+        (200..300).contains(&status) || matches!(status, 401 | 403) || (status != 404 && body.get("error").is_some())
+    }
+
+    fn exists(&self) -> bool {
+        (self.ask)(Method::HEAD, &format!("/{}", self.encoded), None).is_ok_and(|(status, _)| status != 404)
+    }
+
+    /// What keeps documents out of the index, whoever sends them; what the login may not see is left to the trial.
+    pub fn check_settings(&self, out: &Findings) {
+        const NAME: &str = "cluster settings";
+        let index = self.index;
+        let settings = self.get("/_cluster/settings?include_defaults=true&flat_settings=true").unwrap_or_default();
+        let mut problems = Vec::new();
+        if setting(&settings, "rest.action.multi.allow_explicit_index") == Some("false") {
+            problems.push(Problem::new(
+                "rest.action.multi.allow_explicit_index is false: the cluster refuses every bulk request",
+                "Set it to true in the configuration file of every node.",
+            ));
+        }
+        let auto_create = setting(&settings, "action.auto_create_index").unwrap_or("true");
+        if !allows(auto_create, index) && !self.exists() {
+            problems.push(Problem::new(
+                format!("action.auto_create_index is {auto_create}: the index {index} is absent and is not created"),
+                format!("Create the index {index}, or allow it in action.auto_create_index."),
+            ));
+        }
+        let health =
+            self.get(&format!("/_cluster/health/{}?level=indices&timeout=1s", self.encoded)).unwrap_or_default();
+        if health["indices"].as_object().is_some_and(|all| all.values().any(|one| one["status"] == "red")) {
+            problems.push(Problem::new(
+                format!("the index {index} is red: a part of it is on no node and takes no documents"),
+                "Check the cluster's nodes and disks (GET _cluster/allocation/explain).",
+            ));
+        }
+        for problem in &problems {
+            out.problem(NAME, problem);
+        }
+        if problems.is_empty() {
+            out.ok(NAME, if settings.is_null() { "not visible for this login" } else { "nothing refuses documents" });
+        }
+    }
+
+    /// Tries the right to write: makes a document and deletes it again.
+    pub fn check_write(&self, clock: &Clock, out: &Findings) {
+        const NAME: &str = "cluster write";
+        let index = self.index;
+        if !self.exists() {
+            return out.ok(NAME, format_args!("not tried: the index {index} is absent; the first event creates it"));
+        }
+        let id = format!("audiohook-collector-check-{}", clock.wall());
+        let now = format_millis(clock.wall());
+        let document =
+            format!(r#"{{"@timestamp":"{now}","timestamp":"{now}","event_type":"audiohook_collector_check"}}"#);
+        let create = format!("/{}/_create/{id}?timeout={SERVER_TIME}", self.encoded);
+        let made = (self.ask)(Method::PUT, &create, Some(&document));
+        // In a data stream a document is deleted from the index behind it, whose name is in the answer.
+        let answer: Value =
+            made.as_ref().map(|(_, body)| serde_json::from_slice(body).unwrap_or_default()).unwrap_or_default();
+        let behind = answer["_index"].as_str().unwrap_or(self.encoded);
+        let delete = || (self.ask)(Method::DELETE, &format!("/{behind}/_doc/{id}?timeout={SERVER_TIME}"), None);
+        let failed = match &made {
+            Ok((200..=299, _)) => {
+                return match delete() {
+                    Ok((200..=299, _)) => out.ok(NAME, format_args!("a document was created in {index} and deleted")),
+                    other => out.bad(
+                        NAME,
+                        format_args!("a document was created in {index} and could not be deleted: {}", told(&other)),
+                        format_args!(
+                            "Delete the document {id} yourself. The collector itself needs no right to delete."
+                        ),
+                    ),
+                };
+            }
+            Ok((status, _)) => {
+                let blocked = answer["error"]["type"].as_str() == Some("cluster_block_exception");
+                match status {
+                    _ if blocked => {
+                        "Check the free space of the cluster's disks, then remove the block (index.blocks.*)."
+                    }
+                    401 | 403 => "Give the user the rights to create the index and documents in it.",
+                    _ => "Check the cluster's log.",
+                }
+            }
+            Err(_) => {
+                // It may have been created all the same.
+                let _ = delete();
+                "Check the cluster's log and load."
+            }
+        };
+        out.bad(NAME, told(&made), failed);
+    }
+}
+
+/// A cluster's setting: a transient one before a persistent one before the default.
+fn setting<'a>(settings: &'a Value, name: &str) -> Option<&'a str> {
+    ["transient", "persistent", "defaults"].iter().find_map(|layer| settings[layer][name].as_str())
+}
+
+/// Whether `action.auto_create_index` lets this index be created: true, false, or patterns with + and -, of which the
+/// first that matches counts.
+fn allows(auto_create: &str, index: &str) -> bool {
+    if matches!(auto_create, "true" | "false") {
+        return auto_create == "true";
+    }
+    let rule = auto_create.split(',').map(str::trim).find(|rule| matches(rule.trim_start_matches(['+', '-']), index));
+    rule.is_some_and(|rule| !rule.starts_with('-'))
+}
+
+/// Whether a name fits a pattern with stars.
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == name,
+        Some((before, after)) => {
+            let Some(rest) = name.strip_prefix(before) else { return false };
+            (0..=rest.len()).any(|at| rest.is_char_boundary(at) && matches(after, &rest[at..]))
+        }
+    }
+}
+
+/// What an answer says, in a line.
+fn told(answer: &Answer) -> String {
+    match answer {
+        Ok((status, body)) => format!("the cluster answers {status}{}", crate::elastic::verdict::words_of_body(body)),
+        Err(why) => why.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn auto_create_index_is_true_false_or_patterns() {
+        for (value, expected) in [
+            ("true", true),
+            ("false", false),
+            ("+genesys-*", true),
+            ("-genesys-*,+*", false),
+            ("other,*audio*", true),
+            ("logs", false),
+        ] {
+            assert_eq!(allows(value, "genesys-audiohook"), expected, "{value}");
+        }
+    }
+}

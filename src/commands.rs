@@ -1,0 +1,63 @@
+//! The commands: one module each, and what they have in common.
+
+pub mod audit;
+pub mod check;
+pub mod collect;
+pub mod demo;
+pub mod health;
+pub mod help;
+pub mod replay;
+pub mod simulate;
+pub mod template;
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use crossbeam_channel::Receiver;
+
+use crate::cli::{Error, Given};
+use crate::clock::Clock;
+use crate::config::{Config, Environment, LogSettings, Need};
+use crate::logging::{self, Flush};
+use crate::signals::{self, Signal};
+
+/// This process's environment.
+pub(crate) fn environment() -> Environment {
+    std::env::vars_os().collect()
+}
+
+pub(crate) fn load(given: &Given, need: Need) -> Result<Config, Error> {
+    Ok(Config::load(need, &environment(), given.env_file.as_deref())?)
+}
+
+/// Starts the log of a command that runs until it is stopped: on standard output.
+pub(crate) fn log_to_output(log: &LogSettings, notices: &[String]) -> Result<Flush, Error> {
+    started(logging::start(log, Clock::system()), notices)
+}
+
+/// Starts the log of a command whose standard output is for its answer alone.
+pub(crate) fn log_beside_output(log: &LogSettings, notices: &[String]) -> Result<Flush, Error> {
+    started(logging::start_beside_output(log, Clock::system()), notices)
+}
+
+fn started(log: io::Result<Flush>, notices: &[String]) -> Result<Flush, Error> {
+    let flush = log.map_err(|error| Error::Failed(format!("cannot start the log: {error}")))?;
+    for notice in notices {
+        log::warn!("{notice}");
+    }
+    Ok(flush)
+}
+
+pub(crate) fn listen_to_signals() -> Result<Receiver<Signal>, Error> {
+    signals::listen().map_err(|error| Error::Failed(format!("cannot listen to signals: {error}")))
+}
+
+/// Prints the answer of a command. A closed pipe is no failure (`audiohook-collector help | head`); a full disk is.
+pub(crate) fn print(text: impl Display) -> Result<ExitCode, Error> {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::Failed(format!("cannot print: {error}"))),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}

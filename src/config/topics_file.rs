@@ -1,0 +1,98 @@
+//! TOPICS_FILE: `{"topics":["v2.operations.events.AUDIOHOOK-*"]}`.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::files;
+
+/// Bytes of the file, at most.
+const BYTES_MAX: usize = 1024 * 1024;
+/// Characters of the parser's message that are shown: it may quote a value as long as the file.
+const MESSAGE_CHARS_MAX: usize = 160;
+
+const RIGHT_FORM: &str = "the file must be an object with a list, such as \
+                          {\"topics\":[\"v2.operations.events.AUDIOHOOK-*\"]}";
+
+#[derive(Deserialize)]
+struct TopicsFile {
+    topics: Vec<String>,
+}
+
+/// The entries of the file. `None`: there is none, and `required` is false.
+///
+/// # Errors
+/// When it cannot be read, or is invalid: with line and column.
+pub fn read(path: &Path, required: bool) -> Result<Option<Vec<String>>, String> {
+    match files::read(path, BYTES_MAX) {
+        Ok(bytes) => parse(&bytes).map(Some).map_err(|error| format!("{}: {error}", path.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !required => Ok(None),
+        Err(error) => Err(format!("cannot read {}: {error}", path.display())),
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<Vec<String>, String> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    // Read as a map first: serde accepts an array for a struct.
+    serde_json::from_slice::<HashMap<String, IgnoredAny>>(bytes)
+        .and_then(|_| serde_json::from_slice(bytes))
+        .map(|file: TopicsFile| file.topics)
+        .map_err(|error| explain(&error))
+}
+
+fn explain(error: &serde_json::Error) -> String {
+    let place = format!("line {}, column {}", error.line(), error.column());
+    if error.is_data() {
+        // Serde's text ends with the place, in words of its own.
+        let text: String = error.to_string().chars().take(MESSAGE_CHARS_MAX).collect();
+        let what = text.split(" at line ").next().unwrap_or_default();
+        return format!("{what} at {place}; {RIGHT_FORM}");
+    }
+    let text = error.to_string();
+    let hint = if text.starts_with("trailing comma") || text.starts_with("expected value") {
+        " (a comma too many?)"
+    } else {
+        ""
+    };
+    format!("invalid JSON at {place}{hint}; {RIGHT_FORM}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_file_is_reported_with_line_and_column() {
+        let error = parse(b"{\"topics\":[\n  \"a\",,\n]}").unwrap_err();
+        assert!(error.starts_with("invalid JSON at line 2, column 7 (a comma too many?)"), "{error}");
+        assert_eq!(parse(b"\xef\xbb\xbf{\"topics\":[\"a\"]}").unwrap(), ["a"]);
+        assert_eq!(read(Path::new("/no/such/topics.json"), false), Ok(None));
+        assert!(read(Path::new("/no/such/topics.json"), true).is_err());
+    }
+
+    #[test]
+    fn whatever_is_not_an_object_with_topics_is_refused_with_the_right_form() {
+        for text in [
+            "",
+            "[]",
+            r#"[["v2.operations.events.AUDIOHOOK-*"]]"#,
+            "null",
+            "7",
+            "\"topics\"",
+            "topics: [a]",
+            "{}",
+            r#"{"topics":"a"}"#,
+            r#"{"topics":[1]}"#,
+            r#"{"topics":null}"#,
+            r#"{"topic":["a"]}"#,
+            r#"{"topics":["a"]} x"#,
+        ] {
+            let error = parse(text.as_bytes()).expect_err(text);
+            assert!(error.ends_with(RIGHT_FORM) && error.contains("line 1, column"), "{text}: {error}");
+        }
+        let quoted = parse(format!("\"{}\"", "é".repeat(10_000)).as_bytes()).unwrap_err();
+        assert!(quoted.len() < 600, "{quoted}");
+    }
+}

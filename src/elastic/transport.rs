@@ -1,0 +1,260 @@
+//! One HTTP request at a time to a node of the cluster: TLS, gzip, the login, and the mask over what was sent.
+//!
+//! It neither retries nor follows a redirect, and does not know what an answer means.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use flate2::{Compress, Compression, FlushCompress, Status as Flated};
+use ureq::http::{HeaderMap, Method, Request};
+use ureq::{Agent, AsSendBody};
+
+use crate::clock::{Clock, parse_http_date};
+use crate::config;
+use crate::elastic::verdict::{self, Cause, FILTER_PATH, Held, Reply};
+use crate::net::{Dialer, Limits, agent, dial_error};
+use crate::secret::{self, Secret};
+
+/// Time to look up a name, connect and agree on TLS.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for everything, where a request brings no shorter one.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes of an answer that are read, at most.
+const ANSWER_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// A wait that a server asks for is kept to up to this.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+/// Bytes of buffers that are kept from one request to the next.
+const BUFFER_KEPT_BYTES: usize = 1024 * 1024;
+/// 32 KiB of history, the most that gzip has.
+const GZIP_WINDOW_BITS: u8 = 15;
+
+/// Why there is no answer.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// For a person.
+    pub why: String,
+    /// What to do, where the step that failed names a setting of the cluster: a sentence.
+    pub advice: Option<String>,
+    /// The time ran out with the connection open: the cluster may be at work on the request still.
+    pub timed_out: bool,
+    /// The connection broke while the request was under way: it may be larger than somebody in between takes.
+    pub broke: bool,
+}
+
+impl From<Failure> for Held {
+    fn from(failure: Failure) -> Self {
+        Self { cause: Cause::Unreachable, why: failure.why, advice: failure.advice }
+    }
+}
+
+/// A way to the cluster's nodes.
+pub struct Transport {
+    /// The nodes' addresses, without credentials.
+    urls: Vec<String>,
+    agent: Agent,
+    authorization: Option<Secret>,
+    clock: Clock,
+    gzip: Compress,
+    packed: Vec<u8>,
+}
+
+impl Transport {
+    /// # Errors
+    /// When ELASTIC_CA_FILE cannot be read or holds no certificate, or HTTPS_PROXY is no address.
+    pub fn new(elastic: &config::Elastic, network: &config::Network, clock: Clock) -> io::Result<Self> {
+        let dialer = match &elastic.ca_file {
+            Some(path) => Dialer::with_ca_file(network, path),
+            None => Dialer::new(network),
+        };
+        let dialer = dialer.map_err(|error| io::Error::other(error.to_string()))?;
+        if elastic.ca_file.is_some() {
+            dialer.check_trust().map_err(|error| io::Error::other(error.to_string()))?;
+        }
+        let limits = Limits { connect: CONNECT_TIMEOUT, read: REQUEST_TIMEOUT, total: REQUEST_TIMEOUT };
+        Ok(Self {
+            urls: elastic.urls.iter().map(|url| url.trim_end_matches('/').to_owned()).collect(),
+            agent: agent(Arc::new(dialer), limits),
+            authorization: elastic.authorization.clone(),
+            clock,
+            gzip: Compress::new_gzip(Compression::fast(), GZIP_WINDOW_BITS),
+            packed: Vec::new(),
+        })
+    }
+
+    /// The nodes' addresses, without credentials.
+    pub fn urls(&self) -> &[String] {
+        &self.urls
+    }
+
+    /// Sends a bulk request, compressed.
+    ///
+    /// # Errors
+    /// When there is no HTTP answer.
+    pub fn bulk(&mut self, node: usize, body: &[u8], timeout: Duration) -> Result<Reply, Failure> {
+        let mut packed = std::mem::take(&mut self.packed);
+        pack(&mut self.gzip, body, &mut packed);
+        let head = self
+            .head(node, Method::POST, &format!("/_bulk?filter_path={FILTER_PATH}"))
+            .header("content-type", "application/x-ndjson")
+            .header("content-encoding", "gzip");
+        let sent = self.run(head.body(&packed[..]), timeout);
+        packed.clear();
+        packed.shrink_to(BUFFER_KEPT_BYTES);
+        self.packed = packed;
+        sent
+    }
+
+    /// Sends a JSON request, or one without a body (`""`).
+    ///
+    /// # Errors
+    /// When there is no HTTP answer.
+    pub fn call(
+        &self,
+        node: usize,
+        method: Method,
+        path: &str,
+        body: &str,
+        timeout: Duration,
+    ) -> Result<Reply, Failure> {
+        let takes_body = method == Method::POST;
+        let head = self.head(node, method, path);
+        if body.is_empty() && !takes_body {
+            return self.run(head.body(()), timeout);
+        }
+        self.run(head.header("content-type", "application/json").body(body.as_bytes()), timeout)
+    }
+
+    /// Masks the login that was sent, in whatever form a cluster repeats it.
+    pub fn mask(&self, text: &mut String) {
+        if let Some(authorization) = &self.authorization {
+            *text = secret::hide(text, authorization.expose()).into_owned();
+        }
+    }
+
+    /// Why an answer other than a success keeps everything back, with the secrets masked.
+    pub fn held(&self, reply: &Reply) -> Held {
+        let mut held = verdict::held(reply);
+        self.mask(&mut held.why);
+        held
+    }
+
+    fn head(&self, node: usize, method: Method, path: &str) -> ureq::http::request::Builder {
+        let head = Request::builder().method(method).uri(format!("{}{path}", self.urls[node]));
+        match &self.authorization {
+            Some(value) => head.header("authorization", value.expose()),
+            None => head,
+        }
+    }
+
+    fn run(
+        &self,
+        request: Result<Request<impl AsSendBody>, ureq::http::Error>,
+        timeout: Duration,
+    ) -> Result<Reply, Failure> {
+        let request = request.map_err(|error| failure(&error.into()))?;
+        let request = self.agent.configure_request(request).timeout_global(Some(timeout)).build();
+        let response = self.agent.run(request).map_err(|error| failure(&error))?;
+        let (parts, body) = response.into_parts();
+        let body = body.into_with_config().limit(ANSWER_BYTES_MAX).read_to_vec().map_err(|error| failure(&error))?;
+        Ok(Reply { status: parts.status.as_u16(), retry_after: self.retry_after(&parts.headers), body })
+    }
+
+    /// Seconds, or a date by this machine's clock.
+    fn retry_after(&self, headers: &HeaderMap) -> Option<Duration> {
+        let text = headers.get("retry-after")?.to_str().ok()?.trim();
+        let wait = match text.parse::<u64>() {
+            Ok(seconds) => Duration::from_secs(seconds),
+            Err(_) => Duration::from_millis(u64::try_from(parse_http_date(text)? - self.clock.wall()).unwrap_or(0)),
+        };
+        Some(wait.min(RETRY_AFTER_MAX))
+    }
+}
+
+/// A name as a part of a path.
+pub fn percent_encoded(name: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
+    name.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
+/// Compresses into the buffer.
+fn pack(gzip: &mut Compress, body: &[u8], packed: &mut Vec<u8>) {
+    gzip.reset();
+    packed.clear();
+    packed.reserve(body.len() / 4 + 1024);
+    loop {
+        let done = gzip.total_in() as usize;
+        match gzip.compress_vec(&body[done..], packed, FlushCompress::Finish) {
+            Ok(Flated::StreamEnd) => return,
+            // No room: the stream goes on where it stopped.
+            _ => packed.reserve(packed.capacity() / 2 + 1024),
+        }
+    }
+}
+
+/// A failure in words that carry no credentials.
+fn failure(error: &ureq::Error) -> Failure {
+    use ureq::{Error, Timeout};
+    if let Some(dial) = dial_error(error) {
+        let text = dial.to_string();
+        let (why, cure) = text.split_once("; ").unwrap_or((&text, ""));
+        let advice = cure.contains("ELASTIC_").then(|| sentence(cure));
+        return Failure { why: why.to_owned(), advice, timed_out: false, broke: false };
+    }
+    let why = match error {
+        Error::Timeout(Timeout::Resolve) => "cannot look up its name in time".to_owned(),
+        Error::Timeout(Timeout::Connect) => "cannot connect in time".to_owned(),
+        Error::Timeout(_) => "no answer in time".to_owned(),
+        Error::Io(error) => format!("cannot reach it: {error}"),
+        Error::BodyExceedsLimit(_) => "its answer is too long".to_owned(),
+        Error::BadUri(_) | Error::Http(_) => "ELASTIC_URL or ELASTIC_AUTH cannot be put into a request".to_owned(),
+        other => format!("cannot reach it: {other}"),
+    };
+    let broke = match error {
+        Error::Io(cause) => matches!(
+            cause.kind(),
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted
+        ),
+        Error::BodyExceedsLimit(_) => true,
+        _ => false,
+    };
+    let timed_out = matches!(error, Error::Timeout(of) if !matches!(of, Timeout::Resolve | Timeout::Connect));
+    Failure { why, advice: None, timed_out, broke }
+}
+
+fn sentence(text: &str) -> String {
+    let (first, rest) = text.split_at_checked(1).unwrap_or_default();
+    format!("{}{rest}.", first.to_ascii_uppercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    #[test]
+    fn what_is_packed_unpacks_to_the_same_bytes_again_and_again() {
+        let mut gzip = Compress::new_gzip(Compression::fast(), GZIP_WINDOW_BITS);
+        let mut packed = Vec::new();
+        // Bytes that do not compress make the buffer grow on the way.
+        let mut seed = 7u64;
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1);
+            (seed >> 33) as u8
+        })
+        .take(300_000)
+        .collect();
+        for body in [&b""[..], b"a line\n", &noise, &[b'x'; 200_000]] {
+            pack(&mut gzip, body, &mut packed);
+            let mut back = Vec::new();
+            flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut back).unwrap();
+            assert!(back == body, "{} bytes", body.len());
+        }
+    }
+
+    #[test]
+    fn a_name_is_safe_in_a_path() {
+        assert_eq!(percent_encoded("genesys-audiohook_1.x"), "genesys-audiohook_1.x");
+        assert_eq!(percent_encoded("a/b?c d"), "a%2Fb%3Fc%20d");
+    }
+}
