@@ -77,12 +77,12 @@ impl<'a> Field<'a> {
         let text = self.decoded();
         let text = text.trim();
         if let Ok(number) = text.parse::<i64>() {
-            return Some(match number {
-                ..SECONDS_END => number.checked_mul(1000)?,
-                ..MILLIS_END => number,
-                ..MICROS_END => number / 1000,
-                _ => number / 1_000_000,
-            });
+            return match number {
+                n if n < SECONDS_END => n.checked_mul(1000),
+                n if n < MILLIS_END => Some(n),
+                n if n < MICROS_END => Some(n / 1000),
+                n => Some(n / 1_000_000),
+            };
         }
         if let Some(ms) = parse_instant(text) {
             return Some(ms);

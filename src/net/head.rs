@@ -28,16 +28,17 @@ pub struct Head {
 /// # Errors
 /// When the connection ends or is silent for too long, and when what comes is not HTTP or too long.
 pub fn read_head(stream: impl Read) -> io::Result<Head> {
-    let mut bytes = stream.take(HEAD_BYTES_MAX).bytes();
+    let mut stream = stream.take(HEAD_BYTES_MAX);
+    let mut byte = [0];
     loop {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") && !head.ends_with(b"\n\n") {
-            let Some(byte) = bytes.next() else {
+            if stream.read(&mut byte)? == 0 {
                 return Err(io::Error::other(
                     "the connection was closed before the whole answer, or the answer is too long",
                 ));
-            };
-            head.push(byte?);
+            }
+            head.push(byte[0]);
         }
         let head = parse(&head).ok_or_else(|| io::Error::other("the answer is not HTTP"))?;
         if head.status == 101 || !(100..200).contains(&head.status) {

@@ -236,7 +236,7 @@ fn shake_hands(stream: &mut dyn Stream, target: &Target, path: &str, now: Millis
     if status != 101 {
         if let Some(id) = value("inin-correlation-id") {
             let id: String = id.chars().filter(char::is_ascii_graphic).take(CORRELATION_CHARS_MAX).collect();
-            log::warn!("the WebSocket handshake was refused with {status} [correlation id {id}]");
+            log::warn!("the socket's handshake was refused with {status} [correlation id {id}]");
         }
         return Err(Closed::Refused { status, retry_after: retry_after(&head.headers, now) });
     }
