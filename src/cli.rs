@@ -13,6 +13,7 @@ use lexopt::{Arg, Parser, ValueExt};
 pub use help::{HINT, VERSION, text as help};
 
 use crate::clock::{Millis, parse_rfc3339};
+use crate::commands::events;
 use crate::config::{address, values};
 use crate::simulator::PER_MINUTE_MAX;
 
@@ -41,6 +42,7 @@ pub enum Command {
     Simulate(Simulate),
     Check { json: bool },
     Audit(Audit),
+    Events(events::Options),
     Health,
     Replay,
     Template,
@@ -82,14 +84,23 @@ pub enum Name {
     Simulate,
     Check,
     Audit,
+    Events,
     Health,
     Replay,
     Template,
 }
 
 impl Name {
-    pub const ALL: [Self; 7] =
-        [Self::Demo, Self::Simulate, Self::Check, Self::Audit, Self::Health, Self::Replay, Self::Template];
+    pub const ALL: [Self; 8] = [
+        Self::Demo,
+        Self::Simulate,
+        Self::Check,
+        Self::Audit,
+        Self::Events,
+        Self::Health,
+        Self::Replay,
+        Self::Template,
+    ];
 
     pub fn text(self) -> &'static str {
         match self {
@@ -97,6 +108,7 @@ impl Name {
             Self::Simulate => "simulate",
             Self::Check => "check",
             Self::Audit => "audit",
+            Self::Events => "events",
             Self::Health => "health",
             Self::Replay => "replay",
             Self::Template => "template",
@@ -119,6 +131,7 @@ struct Given {
     seed: Option<u64>,
     rate: Option<f64>,
     audit: Audit,
+    events: events::Options,
     /// Each option that belongs to some commands alone, as it was given.
     options: Vec<&'static str>,
 }
@@ -193,13 +206,27 @@ fn long_option(given: &mut Given, option: &str, parser: &mut Parser) -> Result<(
         "to" => given.audit.to = Some(instant("to", &text()?)?),
         "json" => given.audit.json = true,
         "repair" => given.audit.repair = true,
+        "since" => given.events.since = Some(when("since", &text()?)?),
+        "until" => given.events.until = Some(when("until", &text()?)?),
+        "event-id" => given.events.event_id = Some(text()?),
+        "entity-id" => given.events.entity_id = Some(text()?),
+        "conversation-id" => given.events.conversation_id = Some(text()?),
+        "limit" => given.events.limit = Some(text()?.parse().map_err(|_| "--limit must be a whole number")?),
+        "follow" => given.events.follow = true,
+        "format" => {
+            given.events.format = Some(match text()?.as_str() {
+                "json" => events::Format::Json,
+                "table" => events::Format::Table,
+                _ => return Err("--format must be json or table".to_owned()),
+            });
+        }
         _ => return Err(format!("unknown option '--{option}'")),
     }
     Ok(())
 }
 
 /// The options that some commands alone have.
-const OPTIONS: [(&str, &[Name]); 9] = [
+const OPTIONS: [(&str, &[Name]); 17] = [
     ("dir", &[Name::Demo]),
     ("for", &[Name::Demo]),
     ("listen", &[Name::Simulate]),
@@ -209,6 +236,14 @@ const OPTIONS: [(&str, &[Name]); 9] = [
     ("to", &[Name::Audit]),
     ("json", &[Name::Check, Name::Audit]),
     ("repair", &[Name::Audit]),
+    ("since", &[Name::Events]),
+    ("until", &[Name::Events]),
+    ("event-id", &[Name::Events]),
+    ("entity-id", &[Name::Events]),
+    ("conversation-id", &[Name::Events]),
+    ("limit", &[Name::Events]),
+    ("follow", &[Name::Events]),
+    ("format", &[Name::Events]),
 ];
 
 fn request(given: Given) -> Result<Request, String> {
@@ -242,6 +277,7 @@ fn request(given: Given) -> Result<Request, String> {
             }
             Command::Audit(given.audit)
         }
+        Some(Name::Events) => Command::Events(given.events),
         Some(Name::Health) => Command::Health,
         Some(Name::Replay) => Command::Replay,
         Some(Name::Template) => Command::Template,
@@ -267,6 +303,14 @@ fn rate(text: &str) -> Result<f64, String> {
 fn instant(option: &str, text: &str) -> Result<Millis, String> {
     parse_rfc3339(text).filter(|ms| *ms >= 0).ok_or_else(|| {
         format!("--{option} must be an instant with its offset (RFC 3339), such as 2026-11-23T10:00:00Z")
+    })
+}
+
+fn when(option: &str, text: &str) -> Result<events::When, String> {
+    events::When::parse(text).ok_or_else(|| {
+        format!(
+            "--{option} must be an instant such as 2026-11-23T10:00:00Z, or a span back from now such as 30m, 2h or 3d"
+        )
     })
 }
 
@@ -317,6 +361,27 @@ mod tests {
                 repair: true
             })
         );
+    }
+
+    #[test]
+    fn the_filters_of_events_are_understood() {
+        let Command::Events(options) =
+            command("events --since 2h --event-id A --limit 5 --follow --format table --until 2026-11-23T10:00:00Z")
+        else {
+            panic!()
+        };
+        assert_eq!(options.since, Some(events::When::Ago(7_200_000)));
+        assert_eq!((options.event_id.as_deref(), options.limit), (Some("A"), Some(5)));
+        assert!(options.follow && options.format == Some(events::Format::Table));
+        for line in [
+            "events --since yesterday",
+            "events --limit -1",
+            "events --format xml",
+            "check --follow",
+            "events --follow=yes",
+        ] {
+            assert!(parsed(line).is_err(), "{line}");
+        }
     }
 
     #[test]

@@ -12,13 +12,14 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, after, bounded, sele
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::event::Redaction;
 use crate::genesys::{session, topics};
 use crate::http::Bound;
 use crate::message::Address;
 use crate::net::Dialer;
 use crate::output::Lock;
 use crate::signals::Signal;
-use crate::status::Status;
+use crate::status::{Status, backfill};
 use crate::writer::{Begin, Inbox, Writer};
 use crate::{http, reader, systemd, thread};
 
@@ -78,7 +79,8 @@ impl Collector {
     fn start(config: Config, bound: Option<Bound>) -> Result<Self, Fault> {
         let clock = Clock::system();
         let config = Arc::new(config);
-        let status = Arc::new(Status::new(clock.clone(), config.elastic.is_some()));
+        let status = Status::new(clock.clone(), config.elastic.is_some()).named(&config.genesys.env);
+        let status = Arc::new(status);
         topics::read_file(&config.genesys.topics_file, config.genesys.topics_file_named).map_err(Fault::Setting)?;
         let dialer = Dialer::new(&config.network).map_err(|error| Fault::Setting(error.to_string()))?;
         let dialer = Arc::new(dialer);
@@ -110,6 +112,10 @@ impl Collector {
         let handle = http::start(bound, status.clone(), clock.clone(), config.http.token.clone(), stopped.clone())
             .map_err(|e| refused("http", e))?;
         watch("http", handle, ended_in.clone()).map_err(|e| refused("http", e))?;
+
+        let redaction = Redaction::new(&config.output.redact_fields);
+        backfill::start(status.clone(), config.output.file.clone(), redaction, stopped.clone())
+            .map_err(|e| refused("counts", e))?;
 
         let open = {
             let (dialer, news, status, clock, stop) =

@@ -7,6 +7,7 @@ pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod collector;
+pub mod commands;
 pub mod config;
 pub mod demo;
 pub mod elastic;
@@ -77,6 +78,7 @@ fn command(invocation: Invocation) -> ExitCode {
             tool(config, |config| check(config, json))
         }
         Command::Audit(options) => tool(load(Need::Credentials), |config| audit(config, options)),
+        Command::Events(options) => tool(load(Need::Nothing), |config| events(config, options)),
         Command::Replay => tool(load(Need::Cluster), replay),
         Command::Template => tool(load(Need::Template), template),
         Command::Health => match config::load_http(&environment, env_file) {
@@ -157,6 +159,13 @@ fn check(config: Config, json: bool) -> ExitCode {
 
 fn audit(config: Config, options: cli::Audit) -> ExitCode {
     audit::run(&config, &options)
+}
+
+fn events(config: Config, options: commands::events::Options) -> ExitCode {
+    match commands::events::run(&config, &options, &Clock::system()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failure(error),
+    }
 }
 
 fn replay(config: Config) -> ExitCode {

@@ -3,7 +3,9 @@
 //! Deals with: counters, the reasons for a health that is not `healthy`, each thread's heartbeat, the newest events.
 //! Must never: make a publisher wait; every lock here is held for a copy, never over a send, a write or a request.
 
+pub mod backfill;
 mod beat;
+mod counts;
 mod reason;
 mod reasons;
 mod recent;
@@ -14,9 +16,10 @@ use std::sync::{Mutex, PoisonError};
 use serde::Serialize;
 
 pub use beat::{Beat, Beats, STALLED_AFTER, Stalled};
+pub use counts::{Counts, Series, Totals};
 pub use reason::{Code, Problem, Reason, Severity};
 use reasons::Reasons;
-pub use recent::{RECENT_MAX, Recent, is_full};
+pub use recent::{Line, RECENT_MAX, Recent, Snapshot, is_full};
 
 use crate::clock::{Clock, Millis, format_millis};
 use crate::secret::Secret;
@@ -109,6 +112,10 @@ pub struct Status {
     pub gauges: Gauges,
     pub beats: Beats,
     pub recent: Recent,
+    /// Events by code and integration.
+    pub counts: Counts,
+    /// INSTANCE_NAME: what tells this collector from others on the page, in `/health` and in the metrics.
+    pub instance: String,
     clock: Clock,
     started: Millis,
     elastic_on: bool,
@@ -125,6 +132,8 @@ impl Status {
             gauges: Gauges::default(),
             beats: Beats::new(clock.clone()),
             recent: Recent::default(),
+            counts: Counts::default(),
+            instance: String::new(),
             started: clock.wall(),
             elastic_on,
             session: Mutex::default(),
@@ -139,6 +148,17 @@ impl Status {
             Problem::new("the collector is starting and not subscribed yet", "Wait a few seconds."),
         );
         status
+    }
+
+    /// The same, for the instance of this name.
+    #[must_use]
+    pub fn named(self, instance: impl Into<String>) -> Self {
+        Self { instance: instance.into(), ..self }
+    }
+
+    /// This machine's time.
+    pub fn now(&self) -> Millis {
+        self.clock.wall()
     }
 
     /// Reports a problem. The first time it is logged; while it lasts, a new text replaces the old one and `since` stays.
@@ -215,6 +235,7 @@ impl Status {
         Health {
             status: verdict(&reasons),
             timestamp: format_millis(self.clock.wall()),
+            instance: self.instance.clone(),
             channel_id: session.channel.map(|id| id.masked()),
             topics: session.topics,
             stats: Stats {
@@ -288,6 +309,7 @@ pub fn verdict(reasons: &[Reason]) -> &'static str {
 pub struct Health {
     pub status: &'static str,
     pub timestamp: String,
+    pub instance: String,
     pub channel_id: Option<String>,
     pub topics: Vec<String>,
     pub stats: Stats,

@@ -24,6 +24,7 @@ Without a command it runs the collector. The commands:
   simulate   run only the simulated Genesys Cloud, to point a collector at
   check      try everything that a start needs, and say what is wrong and what to do
   audit      compare the collected files with Genesys Cloud's own counts
+  events     print records from the output file and its backups
   health     ask the running collector how it is
   replay     send the dead letters to the cluster again
   template   print the index template
@@ -74,6 +75,23 @@ Options:
       --repair          append what is missing; refused while a collector runs on the file
       --json            print one JSON document instead of lines";
 
+const EVENTS: &str = "\
+Prints records from OUTPUT_FILE and its backups, oldest first. It reads only, needs no credentials, and works beside a
+running collector.
+
+Usage: audiohook-collector events [--since WHEN] [--until WHEN] [--event-id ID] [--entity-id ID]
+                                  [--conversation-id ID] [--limit N] [--follow] [--format json|table]
+
+Options:
+      --since WHEN          only events from this time on: 2026-11-23T10:00:00Z, or a span back from now: 30m, 2h, 3d
+      --until WHEN          only events before this time
+      --event-id ID         only events with this code, such as AUDIOHOOK-0003
+      --entity-id ID        only events of this integration
+      --conversation-id ID  only events of this conversation
+      --limit N             only the newest N
+      --follow              keep printing new events, across rotations, until stopped
+      --format json|table   the lines as they are, or a table; a table where standard output is a terminal";
+
 const HEALTH: &str = "\
 Asks the collector that runs on HTTP_HOST and HTTP_PORT how it is, and prints its answer. Status 0 if it is healthy or
 degraded, else 1: a container's health check.
@@ -105,6 +123,7 @@ pub fn text(name: Option<Name>) -> String {
         Some(Name::Simulate) => (SIMULATE, ""),
         Some(Name::Check) => (CHECK, ""),
         Some(Name::Audit) => (AUDIT, ""),
+        Some(Name::Events) => (EVENTS, ""),
         Some(Name::Health) => (HEALTH, ""),
         Some(Name::Replay) => (REPLAY, ""),
         Some(Name::Template) => (TEMPLATE, ""),

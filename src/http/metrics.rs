@@ -1,7 +1,6 @@
 //! `GET /metrics`: the status as Prometheus's text format, version 0.0.4.
 //!
-//! Deals with: names, which are fixed, since alarms are written against them. Must never: leave a series out because
-//! it is nought; what was never seen is 0.
+//! The names are fixed, since alerts are written against them. Must never: leave a series out because it is 0.
 
 use std::fmt::{self, Display, Write};
 
@@ -17,6 +16,7 @@ const PREFIX: &str = "audiohook_collector_";
 pub fn text(status: &Status) -> String {
     let mut out = String::with_capacity(8 * 1024);
     events(&mut out, status);
+    audiohook(&mut out, status);
     elastic(&mut out, status);
     health(&mut out, status);
     process(&mut out);
@@ -27,21 +27,46 @@ fn events(out: &mut String, status: &Status) {
     let (c, g) = (&status.counters, &status.gauges);
     let received =
         [("{source=\"websocket\"}", c.received_websocket.get()), ("{source=\"history\"}", c.received_history.get())];
-    counter(out, "events_received_total", "Events and unreadable frames taken in, by the way they came.", &received);
+    counter(out, "events_received_total", "Events and unreadable frames received, by their source.", &received);
     counter(out, "events_written_total", "Records appended to the file.", &[("", c.written.get())]);
-    let help = "Events that were in the file already and were dropped.";
+    let help = "Events that were in the file already.";
     counter(out, "events_duplicate_total", help, &[("", c.duplicate.get())]);
-    let help = "Events that are not AudioHook's and were left out.";
+    let help = "Events that are not AudioHook's; they are not written.";
     counter(out, "events_filtered_total", help, &[("", c.filtered.get())]);
-    let help = "Frames that are no events; they are kept beside the file.";
+    let help = "Frames that are not events; they are kept beside the file.";
     counter(out, "events_unreadable_total", help, &[("", c.unreadable.get())]);
     let help = "Whether a WebSocket to Genesys Cloud is open.";
     gauge(out, "socket_connected", help, &[("", g.socket_connected.get().unwrap_or(0))]);
     counter(out, "socket_connects_total", "WebSockets opened.", &[("", c.socket_connects.get())]);
-    let help = "Up to when the history is in the file for certain, in seconds since 1970; 0 where it is not read.";
+    let help = "The instant up to which the history is in the file, in seconds since 1970; 0 where it is not read.";
     gauge(out, "history_checkpoint_timestamp_seconds", help, &[("", Seconds(g.checkpoint.get()))]);
     let help = "The newest event's own time, in seconds since 1970; 0 before the first.";
     gauge(out, "last_event_timestamp_seconds", help, &[("", Seconds(g.last_event.get()))]);
+}
+
+/// AudioHook's own health: what was written, by code and integration. A pair has both series from its beginning, so
+/// that an alert sees the step from 0.
+fn audiohook(out: &mut String, status: &Status) {
+    let pairs = status.counts.totals();
+    let samples: Vec<(String, u64)> = pairs
+        .iter()
+        .flat_map(|pair| {
+            [("false", pair.on_time), ("true", pair.late)].map(|(late, count)| {
+                let (event_id, entity_id) = (label(&pair.event_id), label(&pair.entity_id));
+                let name = label(&pair.entity_name);
+                let labels = format!("event_id={event_id},entity_id={entity_id},entity_name={name},late=\"{late}\"");
+                (format!("{{{labels}}}"), count)
+            })
+        })
+        .collect();
+    let samples: Vec<(&str, u64)> = samples.iter().map(|(labels, count)| (labels.as_str(), *count)).collect();
+    let help = "AudioHook events written, by code and integration; late: older than 15 minutes when written.";
+    counter(out, "audiohook_events_total", help, &samples);
+}
+
+/// A label's value in quotes, escaped as the format demands.
+fn label(value: &str) -> String {
+    format!("\"{}\"", value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n"))
 }
 
 fn elastic(out: &mut String, status: &Status) {
@@ -51,8 +76,8 @@ fn elastic(out: &mut String, status: &Status) {
         ("{result=\"exists\"}", c.elastic_exists.get()),
         ("{result=\"dead\"}", c.elastic_dead.get()),
     ];
-    counter(out, "elastic_documents_total", "Documents that the cluster answered, by its verdict.", &documents);
-    let help = "Bytes of records in the file that the cluster has not had.";
+    counter(out, "elastic_documents_total", "Documents by the cluster's verdict.", &documents);
+    let help = "Bytes of records in the file that the cluster does not have yet.";
     gauge(out, "elastic_backlog_bytes", help, &[("", g.elastic_backlog_bytes.get().unwrap_or(0))]);
     let help = "Records whose backup was deleted before the cluster had them.";
     counter(out, "elastic_dropped_events_total", help, &[("", c.elastic_dropped.get())]);
@@ -65,12 +90,16 @@ fn health(out: &mut String, status: &Status) {
         .map(|code| (format!("{{code=\"{}\"}}", code.name()), raised.iter().any(|reason| reason.code == *code)))
         .collect();
     let samples: Vec<(&str, u8)> = labels.iter().map(|(label, is)| (label.as_str(), u8::from(*is))).collect();
-    gauge(out, "health_reason", "Whether this is wrong now, for every code there is.", &samples);
-    let version = concat!("{version=\"", env!("CARGO_PKG_VERSION"), "\"}");
-    gauge(out, "build_info", "The program's version.", &[(version, 1)]);
+    gauge(out, "health_reason", "Whether this health reason is raised, for every code.", &samples);
+    let confirmed = u8::from(!raised.iter().any(|reason| reason.code == Code::DefinitionsUnconfirmed));
+    let help = "Whether Genesys Cloud has confirmed the list of AudioHook definitions that is in use.";
+    gauge(out, "definitions_confirmed", help, &[("", confirmed)]);
+    let instance = label(&status.instance);
+    let labels = format!("{{version=\"{}\",instance_name={instance}}}", env!("CARGO_PKG_VERSION"));
+    gauge(out, "build_info", "The program's version and the name of this instance.", &[(&labels, 1)]);
 }
 
-/// The names that every exporter of a process uses. Where the system does not tell, they are left out.
+/// The names that every exporter of a process uses; left out where the system has no such numbers.
 fn process(out: &mut String) {
     let Some(process) = process::read() else { return };
     let mut one =
@@ -107,7 +136,7 @@ fn family(out: &mut String, prefix: &str, name: &str, kind: &str, help: &str, sa
     }
 }
 
-/// Milliseconds, shown as seconds; nought when there are none.
+/// Milliseconds, shown as seconds; 0 when there are none.
 struct Seconds(Option<Millis>);
 
 impl Display for Seconds {
@@ -149,7 +178,23 @@ mod tests {
             let line = format!("audiohook_collector_health_reason{{code=\"{}\"}} {value}\n", code.name());
             assert!(text.contains(&line), "{line} in\n{text}");
         }
+        assert!(text.contains("audiohook_collector_definitions_confirmed 1\n"));
         assert!(text.contains("audiohook_collector_build_info{version=\""));
+    }
+
+    #[test]
+    fn events_are_counted_by_code_and_integration() {
+        let status = Status::new(Clock::system(), false).named("a\"b\\c\nd");
+        let now = status.now();
+        status.counts.add("AUDIOHOOK-0003", "e-1", "Voice \"EU\"", now, now);
+        status.counts.add("AUDIOHOOK-0003", "e-1", "Voice \"EU\"", now - 3_600_000, now);
+        let text = text(&status);
+        let labels = r#"event_id="AUDIOHOOK-0003",entity_id="e-1",entity_name="Voice \"EU\"""#;
+        for late in ["false", "true"] {
+            let line = format!("audiohook_collector_audiohook_events_total{{{labels},late=\"{late}\"}} 1\n");
+            assert!(text.contains(&line), "{line} in\n{text}");
+        }
+        assert!(text.contains(r#"instance_name="a\"b\\c\nd"} 1"#), "{text}");
     }
 
     #[test]

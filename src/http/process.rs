@@ -1,7 +1,5 @@
-//! What the system tells of this process.
-//!
-//! Deals with: the one place that reads `/proc`; where there is none (anything but Linux, or a root without it), nothing
-//! is told. Must never: fail a request for it.
+//! The numbers that the system keeps of this process, from `/proc`. Where there is none (anything but Linux, or a root
+//! without it), there are no numbers.
 
 use std::fs;
 
@@ -53,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn linux_tells_everything() {
+    fn linux_has_every_number() {
         let process = read().unwrap();
         assert!(process.resident_bytes > 100_000 && process.virtual_bytes >= process.resident_bytes, "{process:?}");
         assert!(

@@ -1,0 +1,3 @@
+//! The commands, each in a module of its own.
+
+pub mod events;
