@@ -43,9 +43,7 @@ impl Backend {
     /// # Errors
     /// When there is no descriptor left, or when it has ended.
     pub fn connect(&self) -> io::Result<UnixStream> {
-        let stream = UnixStream::connect_addr(&self.address)?;
-        stream.set_nonblocking(true)?;
-        Ok(stream)
+        UnixStream::connect_addr(&self.address)
     }
 }
 

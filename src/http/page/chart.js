@@ -1,7 +1,7 @@
 // Events by code over the last hour, day or ten days, and the integrations that fail.
 
 const SPANS = [
-  { id: "1h", name: "1 hour", label: "1 h", length: HOUR, step: MINUTE },
+  { id: "1h", name: "hour", label: "1 h", length: HOUR, step: MINUTE },
   { id: "24h", name: "24 hours", label: "24 h", length: 24 * HOUR, step: 15 * MINUTE },
   { id: "10d", name: "10 days", label: "10 d", length: 240 * HOUR, step: 3 * HOUR },
 ];
