@@ -129,13 +129,13 @@ pub fn start(
     stop: Receiver<()>,
 ) -> io::Result<JoinHandle<()>> {
     let (stopped, stopper) = UnixStream::pair()?;
-    let guard = Arc::new(guard::Guard::new(stopped, routes::Site::new(status, token), clock)?);
+    let guard = guard::Guard::new(bound.listeners, stopped, routes::Site::new(status, token), clock)?;
     // poll(2) cannot wait for a channel: this thread turns the stop into a closed socket.
     thread::spawn("http-stop", move || {
         let _ = stop.recv();
         drop(stopper);
     })?;
-    thread::spawn("http", move || guard.run(bound.listeners))
+    thread::spawn("http", move || guard.run())
 }
 
 #[cfg(test)]

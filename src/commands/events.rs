@@ -14,7 +14,7 @@ use memchr::memmem;
 
 use crate::clock::{Clock, Millis, parse_instant};
 use crate::config::Config;
-use crate::event::{FieldText, Fields, Redaction, read_line, text};
+use crate::event::{Fields, Redaction, read_line, text};
 
 use follow::Files;
 use table::Table;
@@ -137,51 +137,41 @@ pub enum Stopped {
 struct Filter {
     since: Option<Millis>,
     until: Option<Millis>,
-    event_id: Option<String>,
-    entity_id: Option<String>,
-    conversation_id: Option<String>,
+    /// Names of fields, and the values they must have.
+    fields: Vec<(&'static str, String)>,
 }
 
 impl Filter {
     fn new(options: &Options, now: Millis) -> Self {
+        let fields = [
+            ("event_id", &options.event_id),
+            ("entity_id", &options.entity_id),
+            ("conversation_id", &options.conversation_id),
+        ];
         Self {
             since: options.since.map(|when| when.instant(now)),
             until: options.until.map(|when| when.instant(now)),
-            event_id: options.event_id.clone(),
-            entity_id: options.entity_id.clone(),
-            conversation_id: options.conversation_id.clone(),
+            fields: fields.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect(),
         }
     }
 
     fn takes(&self, line: &[u8]) -> bool {
-        let wanted = [&self.event_id, &self.entity_id, &self.conversation_id];
         // A value that stands nowhere in the line is no field's; only an escape could hide it.
-        let is_there = |value: &&String| memmem::find(line, value.as_bytes()).is_some();
-        if !wanted.iter().copied().flatten().all(|value| is_there(&value)) && !line.contains(&b'\\') {
+        let is_there = |value: &str| memmem::find(line, value.as_bytes()).is_some();
+        if !self.fields.iter().all(|(_, value)| is_there(value)) && !line.contains(&b'\\') {
             return false;
         }
         let is_by_time = self.since.is_some() || self.until.is_some();
-        let mut time = None;
-        if is_by_time {
-            time = own_timestamp(line);
-        }
-        if wanted.iter().any(|value| value.is_some()) || (is_by_time && time.is_none()) {
+        let mut time = if is_by_time { own_timestamp(line) } else { None };
+        if !self.fields.is_empty() || (is_by_time && time.is_none()) {
             let Some(fields) = Fields::read(line) else { return false };
-            let holds = |wanted: &Option<String>, field: Option<FieldText<'_>>| {
-                wanted.as_ref().is_none_or(|value| *value == text(field))
-            };
-            if !(holds(&self.event_id, fields.event_id)
-                && holds(&self.entity_id, fields.entity_id)
-                && holds(&self.conversation_id, fields.conversation_id))
-            {
+            if !self.fields.iter().all(|(name, value)| text(fields.get(name)) == value.as_str()) {
                 return false;
             }
             time = time.or(fields.event_time());
         }
-        !is_by_time
-            || time.is_some_and(|time| {
-                self.since.is_none_or(|since| time >= since) && self.until.is_none_or(|until| time < until)
-            })
+        let fits = |time| self.since.is_none_or(|since| time >= since) && self.until.is_none_or(|until| time < until);
+        !is_by_time || time.is_some_and(fits)
     }
 }
 

@@ -41,6 +41,17 @@ impl<'a> Fields<'a> {
         serde_json::from_slice(line).ok()
     }
 
+    /// The field of this name that records can be picked by; `None` for any other.
+    pub fn get(&self, name: &str) -> Option<FieldText<'a>> {
+        match name {
+            "id" => self.id,
+            "event_id" => self.event_id,
+            "entity_id" => self.entity_id,
+            "conversation_id" => self.conversation_id,
+            _ => None,
+        }
+    }
+
     /// The event's own time, else the time of its receipt.
     pub fn event_time(&self) -> Option<Millis> {
         [self.timestamp, self.received_at].into_iter().flatten().find_map(|text| parse_instant(&text.decoded()))

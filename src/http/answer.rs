@@ -72,12 +72,11 @@ pub fn header<'r>(request: &'r Request, name: &'static str) -> Option<&'r str> {
     request.headers().iter().find(|header| header.field.equiv(name)).map(|header| header.value.as_str())
 }
 
+/// Whether `gzip` is among the accepted codings, and not with a weight of 0.
 fn accepts_gzip(request: &Request) -> bool {
-    header(request, "Accept-Encoding").is_some_and(|value| {
-        value.to_ascii_lowercase().split(',').any(|choice| {
-            let (coding, weight) = choice.split_once(';').unwrap_or((choice, ""));
-            let refused = weight.trim().strip_prefix("q=").and_then(|q| q.parse().ok()).is_some_and(|q: f32| q <= 0.0);
-            matches!(coding.trim(), "gzip" | "*") && !refused
-        })
+    let accepted = header(request, "Accept-Encoding").unwrap_or_default().to_ascii_lowercase().replace(' ', "");
+    accepted.split(',').any(|coding| {
+        let (name, weight) = coding.split_once(";q=").unwrap_or((coding, "1"));
+        matches!(name, "gzip" | "*") && weight.parse().is_ok_and(|weight: f32| weight > 0.0)
     })
 }

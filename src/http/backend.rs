@@ -43,7 +43,9 @@ impl Backend {
     /// # Errors
     /// When there is no descriptor left, or when it has ended.
     pub fn connect(&self) -> io::Result<UnixStream> {
-        UnixStream::connect_addr(&self.address)
+        let stream = UnixStream::connect_addr(&self.address)?;
+        stream.set_nonblocking(true)?;
+        Ok(stream)
     }
 }
 

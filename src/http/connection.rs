@@ -7,6 +7,7 @@ use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use memchr::memmem;
 use rustix::event::PollFlags;
 
 /// Bytes of a request's head, at most.
@@ -24,6 +25,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 const LINGER: Duration = Duration::from_secs(2);
 /// Bytes of an answer held for a client.
 const PIECE_BYTES: usize = 64 * 1024;
+/// The targets whose answers are long.
+const HEAVY: [&[u8]; 2] = [b" /events", b" /live"];
 /// Reads or writes in one turn, so that no client keeps the others waiting.
 const STEPS_A_TURN: usize = 2;
 
@@ -39,11 +42,9 @@ pub struct Connection {
     /// How many of `bytes` the client took.
     sent: usize,
     answer_until: Instant,
+    is_heavy: bool,
     /// Whether anything of the answer came.
     is_answered: bool,
-    was_blocked: bool,
-    /// Whether it took some of its answer after it had been blocked: slow, but honest.
-    has_resumed: bool,
 }
 
 enum Phase {
@@ -67,9 +68,8 @@ impl Connection {
             bytes: Vec::new(),
             sent: 0,
             answer_until: now,
+            is_heavy: false,
             is_answered: false,
-            was_blocked: false,
-            has_resumed: false,
         }
     }
 
@@ -108,15 +108,28 @@ impl Connection {
         matches!(self.phase, Phase::Answer(_)) && self.sent < self.bytes.len()
     }
 
-    /// Which connection is given up first when there are too many: the lowest. One that takes its answer, however
-    /// slowly, comes after those that do nothing.
-    pub fn rank(&self) -> (u8, Instant) {
-        let class = match self.phase {
-            Phase::Head | Phase::Ready | Phase::Linger | Phase::Ended => 0,
-            _ if self.is_blocked() && !self.has_resumed => 1,
-            _ => 2,
-        };
-        (class, self.useful_at)
+    /// Whether it asks for events, which can come to megabytes.
+    pub fn is_heavy(&self) -> bool {
+        self.is_heavy
+    }
+
+    /// Whether its answer is on its way.
+    pub fn is_answering(&self) -> bool {
+        matches!(self.phase, Phase::Answer(_))
+    }
+
+    /// Since when it has been of no use: it neither asked nor took any of its answer.
+    pub fn idle_since(&self) -> Instant {
+        self.useful_at
+    }
+
+    /// Whether it may be given up for a newer connection, and how early: the lowest first.
+    pub fn rank(&self) -> Option<(bool, Instant)> {
+        match self.phase {
+            Phase::Ready if !self.is_heavy => None,
+            Phase::Answer(_) => self.is_blocked().then_some((true, self.useful_at)),
+            _ => Some((false, self.useful_at)),
+        }
     }
 
     pub fn end(&mut self) {
@@ -186,6 +199,7 @@ impl Connection {
                 match body_length(&self.bytes[..end]) {
                     Ok(body) => {
                         self.bytes.truncate(end + body);
+                        self.is_heavy = HEAVY.iter().any(|path| memmem::find(&self.bytes, path).is_some());
                         self.phase = Phase::Ready;
                         self.useful_at = now;
                     }
@@ -201,14 +215,7 @@ impl Connection {
             if !self.is_blocked() && !self.next_piece(now)? {
                 return Ok(());
             }
-            match self.client.write(&self.bytes[self.sent..]) {
-                Ok(count) => self.sent += count,
-                Err(error) => {
-                    self.was_blocked = true;
-                    return Err(error);
-                }
-            }
-            self.has_resumed = self.was_blocked;
+            self.sent += self.client.write(&self.bytes[self.sent..])?;
             self.useful_at = now;
             self.deadline = (now + NO_PROGRESS_MAX).min(self.answer_until);
         }

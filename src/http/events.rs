@@ -2,62 +2,45 @@
 
 use super::body::Body;
 use super::query::{Pairs, Value};
-use crate::event::{FieldText, Fields, text};
+use crate::event::{Fields, text};
 use crate::status::{Line, RECENT_MAX, Status};
 
 /// Records in an answer when no limit is given.
 const LIMIT_DEFAULT: usize = 50;
+
+/// What records can be filtered by.
+const FILTERS: [&str; 4] = ["id", "event_id", "conversation_id", "entity_id"];
 
 /// What is asked for.
 #[derive(Debug)]
 pub struct Filter {
     /// [`RECENT_MAX`] at most.
     limit: usize,
-    id: Option<Value>,
-    event_id: Option<Value>,
-    conversation_id: Option<Value>,
-    entity_id: Option<Value>,
+    /// Names of fields, and the values they must have.
+    fields: Vec<(String, Value)>,
 }
 
 impl Filter {
-    /// Of a name given twice the last counts; unknown names are ignored.
+    /// Of a limit given twice the last counts; unknown names are ignored.
     ///
     /// # Errors
-    /// A sentence on the value that is wrong.
-    pub fn parse(pairs: Pairs) -> Result<Self, String> {
-        let mut filter =
-            Self { limit: LIMIT_DEFAULT, id: None, event_id: None, conversation_id: None, entity_id: None };
-        for (name, value) in pairs {
-            match name.as_str() {
-                "limit" => {
-                    let limit = whole_number(&value.text).ok_or_else(|| {
-                        format!("limit is not a whole number; at most {RECENT_MAX} records are returned")
-                    })?;
-                    filter.limit = limit.min(RECENT_MAX as u64) as usize;
-                }
-                "id" => filter.id = Some(value),
-                "event_id" => filter.event_id = Some(value),
-                "conversation_id" => filter.conversation_id = Some(value),
-                "entity_id" => filter.entity_id = Some(value),
-                _ => {}
-            }
+    /// A sentence on the limit that is none.
+    pub fn parse(mut pairs: Pairs) -> Result<Self, String> {
+        let mut limit = LIMIT_DEFAULT;
+        for (_, value) in pairs.iter().filter(|(name, _)| name == "limit") {
+            let number = whole_number(&value.text);
+            let number = number
+                .ok_or_else(|| format!("limit is not a whole number; at most {RECENT_MAX} records are returned"))?;
+            limit = number.min(RECENT_MAX as u64) as usize;
         }
-        Ok(filter)
-    }
-
-    fn is_on(&self) -> bool {
-        [&self.id, &self.event_id, &self.conversation_id, &self.entity_id].iter().any(|value| value.is_some())
+        pairs.retain(|(name, _)| FILTERS.contains(&name.as_str()));
+        Ok(Self { limit, fields: pairs })
     }
 
     fn matches(&self, line: &[u8]) -> bool {
-        let Some(fields) = Fields::read(line) else { return false };
-        let holds = |wanted: &Option<Value>, field: Option<FieldText<'_>>| {
-            wanted.as_ref().is_none_or(|value| value.is(&text(field)))
-        };
-        holds(&self.id, fields.id)
-            && holds(&self.event_id, fields.event_id)
-            && holds(&self.conversation_id, fields.conversation_id)
-            && holds(&self.entity_id, fields.entity_id)
+        self.fields.is_empty()
+            || Fields::read(line)
+                .is_some_and(|fields| self.fields.iter().all(|(name, value)| value.is(&text(fields.get(name)))))
     }
 }
 
@@ -70,8 +53,7 @@ pub fn whole_number(text: &str) -> Option<u64> {
 /// `{"recent_events":[…]}`, oldest first.
 pub fn document(status: &Status, filter: &Filter) -> Body {
     let newest_first = status.recent.snapshot().lines.into_iter().rev();
-    let mut lines: Vec<Line> =
-        newest_first.filter(|line| !filter.is_on() || filter.matches(line)).take(filter.limit).collect();
+    let mut lines: Vec<Line> = newest_first.filter(|line| filter.matches(line)).take(filter.limit).collect();
     let comma = Line::new(b",".to_vec());
     let mut body = Body::from("{\"recent_events\":[");
     if let Some(first) = lines.pop() {

@@ -25,16 +25,16 @@ const CONNECTIONS_MAX: usize = 128;
 const CONNECTIONS_MIN: usize = 8;
 /// At most this share of the descriptors that the process may open: files and sockets of other threads need the rest.
 const DESCRIPTORS_SHARE: usize = 8;
-/// Clients at once that do not take their answers as fast as they come: each keeps its answer in memory.
-const BLOCKED_MAX: usize = 16;
+/// Long answers at once, at most: each keeps its records in memory until its client has taken them.
+const LONG_ANSWERS_MAX: usize = 16;
 /// Bytes of an answer that the system holds for a client.
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
 /// Connections accepted before those that are there have their turn again.
 const ACCEPTS_A_TURN: usize = 32;
-/// Requests handed over before those that are being answered have their turn again.
-const HAND_OVERS_A_TURN: usize = 4;
-/// How long a new connection is not given up for a newer one.
+/// How long a connection that does nothing is not given up for a newer one…
 const GRACE: Duration = Duration::from_millis(50);
+/// …and one that takes none of its answer: whoever reads slowly takes a piece within this time.
+const STALLED_AFTER: Duration = Duration::from_secs(1);
 /// How long to wait after the system refused a descriptor.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Descriptors that one hand-over takes: our end, the backend's end, and its copy.
@@ -100,7 +100,6 @@ impl Guard {
             }
             self.hand_over(now);
             self.connections.retain(|connection| !connection.has_ended() && connection.deadline > now);
-            self.bound_blocked();
             if ready.newcomers {
                 (0..self.listeners.len()).for_each(|listener| self.accept(listener, now));
             }
@@ -152,18 +151,15 @@ impl Guard {
         Some(ready)
     }
 
-    /// Hands complete requests to the backend, a few a turn. The newest goes first: where more come
-    /// than can be served, whoever asks now is answered now.
+    /// Hands complete requests to the backend, who asked first before who asked later.
     fn hand_over(&mut self, now: Instant) {
         self.hand_over_at = None;
-        for _ in 0..HAND_OVERS_A_TURN {
-            let ready = (0..self.connections.len()).filter(|at| self.connections[*at].is_ready());
-            let Some(newest) = ready.max_by_key(|at| self.connections[*at].rank()) else { return };
+        while let Some(next) = self.next_request(now) {
             if self.backend.has_ended() {
                 self.restart_backend();
             }
             match self.has_room().then(|| self.backend.connect()) {
-                Some(Ok(stream)) => self.connections[newest].hand_over(stream, now),
+                Some(Ok(stream)) => self.connections[next].hand_over(stream, now),
                 refused => {
                     if refused.and_then(Result::err).is_some_and(|e| e.kind() == ErrorKind::ConnectionRefused) {
                         self.restart_backend();
@@ -173,7 +169,26 @@ impl Guard {
                 }
             }
         }
-        self.hand_over_at = Some(now);
+    }
+
+    /// The request to be handed over: a long answer waits while there are too many, and for the short ones.
+    fn next_request(&mut self, now: Instant) -> Option<usize> {
+        let ready = (0..self.connections.len()).filter(|at| self.connections[*at].is_ready());
+        let key = |at: &usize| (self.connections[*at].is_heavy(), self.connections[*at].idle_since());
+        let next = ready.min_by_key(key)?;
+        let is_long = |one: &&Connection| one.is_heavy() && one.is_answering();
+        if !self.connections[next].is_heavy() || self.connections.iter().filter(is_long).count() < LONG_ANSWERS_MAX {
+            return Some(next);
+        }
+        // A client that stalls gives its place to one that waits.
+        let stalls =
+            |one: &Connection| one.is_blocked() && now.saturating_duration_since(one.idle_since()) >= STALLED_AFTER;
+        if let Some(stalled) = self.connections.iter_mut().find(|one| one.is_heavy() && stalls(one)) {
+            stalled.end();
+            return Some(next);
+        }
+        self.hand_over_at = Some(now + PAUSE);
+        None
     }
 
     /// Whether the backend can have the descriptors it needs to accept one more request: it ends where it cannot.
@@ -237,22 +252,16 @@ impl Guard {
 
     /// Gives up the least useful connection, unless it is too new for that.
     fn make_room(&mut self, now: Instant) -> bool {
-        let least = (0..self.connections.len()).min_by_key(|at| self.connections[*at].rank());
-        let least = least.filter(|at| now.saturating_duration_since(self.connections[*at].rank().1) >= GRACE);
-        least.map(|at| self.connections.swap_remove(at)).is_some()
+        let ranked = (0..self.connections.len()).filter_map(|at| Some((self.connections[at].rank()?, at)));
+        let least = ranked.min().filter(|((is_blocked, useful_at), _)| {
+            now.saturating_duration_since(*useful_at) >= if *is_blocked { STALLED_AFTER } else { GRACE }
+        });
+        least.map(|(_, at)| self.connections.swap_remove(at)).is_some()
     }
 
     /// Gives back the one descriptor of the reserve that no hand-over needs.
     fn give_one_back(&mut self) -> bool {
         self.reserve.len() > HAND_OVER && self.reserve.pop().is_some()
-    }
-
-    fn bound_blocked(&mut self) {
-        while self.connections.iter().filter(|connection| connection.is_blocked()).count() > BLOCKED_MAX {
-            let blocked = (0..self.connections.len()).filter(|at| self.connections[*at].is_blocked());
-            let Some(least) = blocked.min_by_key(|at| self.connections[*at].rank()) else { return };
-            self.connections.swap_remove(least);
-        }
     }
 
     fn report(&mut self, now: Instant, error: &io::Error) {

@@ -33,7 +33,11 @@ impl Definition {
 const CATALOGUE: [(&str, &str, &str); 13] = [
     ("AUDIOHOOK-0001", "AudioHook invalid server address", "The address of the AudioHook server is invalid."),
     ("AUDIOHOOK-0002", "AudioHook connection timeout", "The AudioHook server did not accept the connection in time."),
-    ("AUDIOHOOK-0003", "AudioHook authentication failure", "The AudioHook server refused the API key or the signature."),
+    (
+        "AUDIOHOOK-0003",
+        "AudioHook authentication failure",
+        "The AudioHook server refused the API key or the signature.",
+    ),
     ("AUDIOHOOK-0004", "AudioHook protocol error", "The AudioHook server sent a message that breaks the protocol."),
     ("AUDIOHOOK-0005", "AudioHook disconnected", "The AudioHook server closed the session before the call ended."),
     ("AUDIOHOOK-0006", "AudioHook ping timeout", "The AudioHook server did not answer a ping in time."),

@@ -37,7 +37,7 @@ fn the_page_shows_what_arrives_and_what_is_wrong() {
     browser.open(&page(&stage));
     browser.wait_for("h1", "All events are being collected");
     browser.wait_for("#none", "No events yet");
-    browser.wait_for("#chart", "No events in this time range");
+    browser.wait("document.querySelector('#chart').textContent.includes('No events in this time range')");
     browser.run("window.same = true;");
 
     // An event that arrives, on a page that is not loaded anew.
@@ -123,7 +123,8 @@ fn a_thousand_events_are_held_filtered_and_copied() {
     let more: Vec<Value> = (0..1000).map(|n| incident::record(now(), 5000 + n, 2, 1)).collect();
     add(&stage, &more);
     browser.wait_for("#shown", "1,000 of 1,000 match");
-    let spent = browser.run("const t = performance.now(); show([], false); return performance.now() - t;").as_f64().unwrap();
+    let spent =
+        browser.run("const t = performance.now(); show([], false); return performance.now() - t;").as_f64().unwrap();
     assert!(spent < 500.0, "one turn takes {spent} ms");
     // On a phone nothing stands beyond the edge.
     let phone = json!({"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": true});
@@ -215,7 +216,9 @@ fn the_address_holds_what_is_shown() {
     browser.open(&page(&stage));
     browser.wait("document.querySelectorAll('#rows tr').length === 20");
     browser.click("#spans button:last-child");
-    browser.run("[...document.querySelectorAll('#legend button')].find((b) => b.dataset.what === 'AUDIOHOOK-0003').click();");
+    browser.run(
+        "[...document.querySelectorAll('#legend button')].find((b) => b.dataset.what === 'AUDIOHOOK-0003').click();",
+    );
     // The code's explanation, with what to check.
     browser.wait_for("#meaning", "What 0003 means");
     browser.wait_for("#meaning", "Compare the API key");
@@ -438,7 +441,8 @@ fn pictures() {
     let Some(browser) = Browser::start() else { return };
     // A collector that has been running for three hours.
     let (clock, hand) = Clock::manual(now() - 3 * 3_600_000);
-    let status = std::sync::Arc::new(audiohook_collector::status::Status::new(clock.clone(), true).named("usw2.pure.cloud"));
+    let status =
+        std::sync::Arc::new(audiohook_collector::status::Status::new(clock.clone(), true).named("usw2.pure.cloud"));
     hand.advance(std::time::Duration::from_secs(3 * 3600));
     status.clear(Code::Starting);
     status.counts.set_loaded();
