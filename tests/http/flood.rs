@@ -105,8 +105,10 @@ fn slow_readers_get_their_answers_whole_while_others_never_read() {
     let line = format!(r#"{{"event_id":"AUDIOHOOK-0001","raw_event":"{}"}}"#, "x".repeat(4000));
     stage.status.recent.extend(std::iter::repeat_n(line.as_bytes(), 1000));
     let address = stage.address;
+    let (begun_in, begun) = crossbeam_channel::bounded(3);
     let slow: Vec<_> = (0..3)
         .map(|_| {
+            let begun = begun_in.clone();
             spawn("slow", move || {
                 let mut stream = connect(address);
                 stream.write_all(b"GET /events?limit=1000 HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
@@ -114,6 +116,9 @@ fn slow_readers_get_their_answers_whole_while_others_never_read() {
                 let (mut answer, mut piece) = (Vec::new(), [0; 100_000]);
                 // A megabyte a second.
                 while let Ok(count @ 1..) = stream.read(&mut piece) {
+                    if answer.is_empty() {
+                        begun.send(()).unwrap();
+                    }
                     answer.extend_from_slice(&piece[..count]);
                     let _ = pause.recv_timeout(Duration::from_micros(count as u64));
                 }
@@ -122,6 +127,9 @@ fn slow_readers_get_their_answers_whole_while_others_never_read() {
             .unwrap()
         })
         .collect();
+    for _ in 0..3 {
+        begun.recv_timeout(PATIENCE).unwrap();
+    }
     let mut never = Vec::new();
     for _ in 0..100 {
         let mut stream = stage.connect();
