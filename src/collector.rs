@@ -12,13 +12,14 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, after, bounded, sele
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::event::Redaction;
 use crate::genesys::session;
 use crate::http::Bound;
 use crate::message::Address;
 use crate::net::Dialer;
 use crate::output::{Lock, regular};
 use crate::signals::Signal;
-use crate::status::Status;
+use crate::status::{Status, backfill};
 use crate::writer::{Begin, Inbox, Writer};
 use crate::{http, reader, systemd, thread};
 
@@ -117,6 +118,10 @@ impl Collector {
         let handle = http::start(bound, status.clone(), clock.clone(), config.http.token.clone(), stopped.clone())
             .map_err(|e| refused("http", e))?;
         watch("http", handle, ended_in.clone()).map_err(|e| refused("http", e))?;
+
+        let redaction = Redaction::new(&config.output.redact_fields);
+        backfill::start(status.clone(), config.output.file.clone(), redaction, stopped.clone())
+            .map_err(|e| refused("counts", e))?;
 
         let open = {
             let context = reader::Context {

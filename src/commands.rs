@@ -4,6 +4,7 @@ pub mod audit;
 pub mod check;
 pub mod collect;
 pub mod demo;
+pub mod events;
 pub mod health;
 pub mod help;
 pub mod replay;

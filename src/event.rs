@@ -3,7 +3,9 @@
 //! Deals with: which fields an event has and where they stand on either way, what makes it AudioHook's, what identifies
 //! it, and the line that it becomes. Pure: no clock, no file, no count. Must never: change what Genesys sent.
 
+mod codes;
 mod definitions;
+mod fields;
 mod frame;
 mod id;
 mod line;
@@ -11,7 +13,9 @@ mod record;
 mod redact;
 mod row;
 
+pub use codes::{EVENT_CODES, EventCode, event_code, event_codes_document};
 pub use definitions::Definitions;
+pub use fields::{FieldText, Fields, text};
 pub use frame::{Verdict, judge_frame};
 pub use id::{Id, Identity};
 pub use line::{Line, read_line};

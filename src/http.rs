@@ -1,26 +1,26 @@
 //! The HTTP server: health, recent events, metrics and the live page.
 //!
 //! ```text
-//! clients ⇄ front (poll, limits, deadlines) ⇄ tiny_http on one private connection ⇄ routes ⇄ status
+//! clients ⇄ guard (connections, deadlines, byte budgets) ⇄ tiny_http on a private Unix socket ⇄ routes ⇄ status
 //! ```
 //!
-//! tiny_http parses requests and prints answers, and meets no client: a failed `accept` ends it, it knows no time limit
-//! and no size limit, and a client that does not read its answer blocks it. So the front accepts, bounds and times all
-//! connections and hands on complete, well-formed requests alone. Must never: wait for a client, wait for another stage,
-//! read a file per request, or take the last descriptors from those who keep the events.
+//! tiny_http parses requests and sends answers. By itself it has no time limit and no size limit, a failed `accept` ends
+//! it, and a client that does not read its answer blocks a thread: so the guard accepts the clients, hands over complete
+//! request heads, one a connection, and carries the answers at each client's pace. Must never: read a file for a request,
+//! or wait for another thread than its own.
 
 mod answer;
+mod backend;
 mod body;
+mod connection;
 mod events;
-mod front;
-mod head;
+mod guard;
+mod live;
 mod metrics;
 mod page;
-mod peer;
 mod process;
 mod query;
 mod routes;
-mod tiny;
 mod token;
 
 use std::collections::BTreeSet;
@@ -38,7 +38,7 @@ use crate::secret::Secret;
 use crate::status::Status;
 use crate::thread;
 
-/// Connections that wait in the kernel while the front is busy; the kernel has its own limit beside it.
+/// Connections that wait in the kernel while the guard is busy; the kernel has a limit of its own.
 const BACKLOG: i32 = 1024;
 
 /// The public port, taken and not yet served.
@@ -128,15 +128,14 @@ pub fn start(
     token: Option<Secret>,
     stop: Receiver<()>,
 ) -> io::Result<JoinHandle<()>> {
-    let tiny = tiny::Tiny::start(&clock)?;
     let (stopped, stopper) = UnixStream::pair()?;
-    let front = front::Front::new(bound.listeners, stopped, tiny, routes::Site::new(status, token), clock)?;
-    // poll(2) cannot hear a channel: this thread only carries the stop from the one to the other.
+    let guard = guard::Guard::new(bound.listeners, stopped, routes::Site::new(status, token), clock)?;
+    // poll(2) cannot wait for a channel: this thread turns the stop into a closed socket.
     thread::spawn("http-stop", move || {
         let _ = stop.recv();
         drop(stopper);
     })?;
-    thread::spawn("http", move || front.run())
+    thread::spawn("http", move || guard.run())
 }
 
 #[cfg(test)]

@@ -37,12 +37,13 @@ use cli::{Command, Error};
 use commands::help;
 
 /// Every command; the first one is what runs without a command.
-pub static COMMANDS: [&Command; 10] = [
+pub static COMMANDS: [&Command; 11] = [
     &commands::collect::COMMAND,
     &commands::demo::COMMAND,
     &commands::simulate::COMMAND,
     &commands::check::COMMAND,
     &commands::audit::COMMAND,
+    &commands::events::COMMAND,
     &commands::health::COMMAND,
     &commands::replay::COMMAND,
     &commands::template::COMMAND,

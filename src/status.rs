@@ -3,7 +3,9 @@
 //!
 //! Must never: make a publisher wait; every lock here is held for a copy, never over a send, a write or a request.
 
+pub mod backfill;
 mod beat;
+mod counts;
 mod reason;
 mod reasons;
 mod recent;
@@ -14,9 +16,10 @@ use std::sync::{Mutex, PoisonError};
 use serde::Serialize;
 
 pub use beat::{Beat, Beats, STALLED_AFTER, Stalled};
+pub use counts::{Counts, Series, Totals};
 pub use reason::{CONSEQUENCES, Code, Problem, Reason, Severity};
 use reasons::Reasons;
-pub use recent::{RECENT_MAX, Recent, is_full};
+pub use recent::{Line, RECENT_MAX, Recent, Snapshot, is_full};
 
 use crate::clock::{Clock, Millis, format_millis};
 use crate::secret::Secret;
@@ -120,10 +123,12 @@ pub struct Status {
     pub gauges: Gauges,
     pub beats: Beats,
     pub recent: Recent,
-    clock: Clock,
-    started: Millis,
+    /// Events by code and integration.
+    pub counts: Counts,
     /// INSTANCE_NAME: what tells this collector from others on the page, in `/health` and in the metrics.
     pub instance: String,
+    clock: Clock,
+    started: Millis,
     elastic_on: bool,
     session: Mutex<SessionView>,
     elastic: Mutex<ElasticView>,
@@ -138,8 +143,9 @@ impl Status {
             gauges: Gauges::default(),
             beats: Beats::new(clock.clone()),
             recent: Recent::default(),
-            started: clock.wall(),
+            counts: Counts::default(),
             instance: String::new(),
+            started: clock.wall(),
             elastic_on,
             session: Mutex::default(),
             elastic: Mutex::default(),
@@ -159,6 +165,11 @@ impl Status {
     #[must_use]
     pub fn named(self, instance: impl Into<String>) -> Self {
         Self { instance: instance.into(), ..self }
+    }
+
+    /// This machine's time.
+    pub fn now(&self) -> Millis {
+        self.clock.wall()
     }
 
     /// Reports a problem. The first time it is logged; while it lasts, a new text replaces the old one and `since` stays.
@@ -231,6 +242,7 @@ impl Status {
         Health {
             status: verdict(&reasons),
             timestamp: format_millis(self.clock.wall()),
+            instance: self.instance.clone(),
             channel_id: session.channel.map(|id| id.masked()),
             topics: session.topics,
             stats: Stats {
@@ -257,7 +269,6 @@ impl Status {
                 dead: c.elastic_dead.get(),
                 dropped: c.elastic_dropped.get(),
             }),
-            instance: self.instance.clone(),
             version: env!("CARGO_PKG_VERSION"),
         }
     }
@@ -334,13 +345,13 @@ pub fn verdict(reasons: &[Reason]) -> &'static str {
 pub struct Health {
     pub status: &'static str,
     pub timestamp: String,
+    pub instance: String,
     pub channel_id: Option<String>,
     pub topics: Vec<String>,
     pub stats: Stats,
     pub reasons: Vec<reason::Shown>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub elastic: Option<ElasticHealth>,
-    pub instance: String,
     pub version: &'static str,
 }
 

@@ -142,7 +142,7 @@ const LINES: &[&str] = &[
 ];
 const REQUESTS: &[&str] = &[
     "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
-    "GET /events?limit=3&event_id=AUDIOHOOK-0001 HTTP/1.1\r\nAuthorization: Bearer x\r\nConnection: close\r\n\r\n",
+    "GET /events?limit=3&event_id=AUDIOHOOK-0001 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer x\r\nConnection: close\r\n\r\n",
     "POST / HTTP/1.1\r\nContent-Length: 4\r\n\r\nabcdGET /metrics HTTP/1.0\r\n\r\n",
     "HEAD http://x/metrics HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
 ];

@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SocketType, connect as connect_socket, socket};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use stage::{PATIENCE, Stage, exchange};
 
-const GET_HEALTH: &[u8] = b"GET /health HTTP/1.1\r\nConnection: close\r\n\r\n";
+const GET_HEALTH: &[u8] = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
 
 /// Sockets made while there still were descriptors; a later connect takes none.
 fn sockets(count: usize) -> Vec<OwnedFd> {

@@ -1,48 +1,62 @@
-//! A body in small pieces, each of which is freed as soon as it is sent.
-//!
-//! Deals with: megabytes of events without one allocation that large, which would come and go with each request and
-//! leave the heap in shreds. Must never: hold what was sent.
+//! The body of an answer: pieces that it shares with whoever else holds them, and its compression.
 
 use std::collections::VecDeque;
+use std::io::{self, Read};
 
-/// Bytes of a piece that is gathered from smaller parts.
-const PIECE_BYTES: usize = 16 * 1024;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 
-/// Pieces, in order.
+use crate::status::Line;
+
+/// Pieces, in order. Reading it takes them one by one, so that megabytes of events are never copied into one buffer.
 #[derive(Debug, Default)]
-pub struct Body(VecDeque<Vec<u8>>);
+pub struct Body {
+    pieces: VecDeque<Line>,
+    /// Bytes of the first piece that were read.
+    read: usize,
+    len: usize,
+}
 
 impl Body {
-    /// Appends bytes, which may spread over pieces.
-    pub fn push(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            let full = self.0.back().is_none_or(|last| last.len() >= PIECE_BYTES);
-            if full {
-                self.0.push_back(Vec::with_capacity(PIECE_BYTES));
-            }
-            if let Some(last) = self.0.back_mut() {
-                let (now, later) = bytes.split_at(bytes.len().min(PIECE_BYTES - last.len()));
-                last.extend_from_slice(now);
-                bytes = later;
-            }
-        }
+    pub fn push(&mut self, piece: Line) {
+        self.len += piece.len();
+        self.pieces.push_back(piece);
     }
 
     /// Bytes of all pieces.
     pub fn len(&self) -> usize {
-        self.0.iter().map(Vec::len).sum()
+        self.len
     }
 
-    /// The pieces themselves.
-    pub fn into_pieces(self) -> VecDeque<Vec<u8>> {
-        self.0
+    /// The same, compressed.
+    pub fn gzip(mut self) -> Self {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        // Writing to memory cannot fail.
+        let _ = io::copy(&mut self, &mut encoder);
+        encoder.finish().unwrap_or_default().into()
+    }
+}
+
+impl Read for Body {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(piece) = self.pieces.front() {
+            let count = (&piece[self.read..]).read(buffer)?;
+            self.read += count;
+            if count > 0 || buffer.is_empty() {
+                return Ok(count);
+            }
+            self.pieces.pop_front();
+            self.read = 0;
+        }
+        Ok(0)
     }
 }
 
 impl<T: Into<Vec<u8>>> From<T> for Body {
-    /// One piece, as large as it comes.
     fn from(bytes: T) -> Self {
-        Self(VecDeque::from([bytes.into()]))
+        let mut body = Self::default();
+        body.push(Line::new(bytes.into()));
+        body
     }
 }
 
@@ -51,16 +65,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_pushed_comes_out_in_small_pieces() {
-        let mut body = Body::default();
-        let long: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();
-        body.push(b"head");
-        body.push(&long);
-        body.push(b"");
-        body.push(b"tail");
-        assert_eq!(body.len(), long.len() + 8);
-        let pieces = body.into_pieces();
-        assert!(pieces.iter().all(|piece| !piece.is_empty() && piece.capacity() <= PIECE_BYTES));
-        assert_eq!(Vec::from(pieces).concat(), [b"head", long.as_slice(), b"tail"].concat());
+    fn pieces_are_read_in_order_plain_or_compressed() {
+        let build = || {
+            let mut body = Body::from("head");
+            for piece in [&b""[..], &[7; 100_000], b"tail"] {
+                body.push(Line::new(piece.to_vec()));
+            }
+            body
+        };
+        let expected = [&b"head"[..], &[7; 100_000], b"tail"].concat();
+        let mut plain = Vec::new();
+        assert_eq!(build().len(), expected.len());
+        build().read_to_end(&mut plain).unwrap();
+        assert_eq!(plain, expected);
+        let compressed = build().gzip();
+        assert!(compressed.len() < 1000);
+        let mut inflated = Vec::new();
+        flate2::read::GzDecoder::new(compressed).read_to_end(&mut inflated).unwrap();
+        assert_eq!(inflated, expected);
     }
 }

@@ -1,9 +1,8 @@
 //! `GET /metrics`: the status as Prometheus's text format, version 0.0.4.
 //!
-//! Deals with: names, which are fixed, since alarms are written against them. Must never: leave a series out because
-//! it is nought; what was never seen is 0.
+//! The names are fixed, since alerts are written against them. Must never: leave a series out because it is 0.
 
-use std::fmt::{self, Display, Write};
+use std::fmt::{Display, Write};
 
 use super::process;
 use crate::clock::Millis;
@@ -13,108 +12,111 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 const PREFIX: &str = "audiohook_collector_";
 
+/// Names and values of a sample's labels.
+type Labels<'a> = &'a [(&'a str, &'a str)];
+
 /// The whole exposition.
 pub fn text(status: &Status) -> String {
-    let mut out = String::with_capacity(8 * 1024);
+    let mut out = String::with_capacity(16 * 1024);
     events(&mut out, status);
+    audiohook(&mut out, status);
     elastic(&mut out, status);
     health(&mut out, status);
-    process(&mut out);
+    // The names that every exporter of a process uses; left out where the system has no such numbers.
+    for (name, help, value) in process::read().unwrap_or_default() {
+        family(&mut out, name, help);
+        sample(&mut out, name, &[], value);
+    }
     out
 }
 
 fn events(out: &mut String, status: &Status) {
     let (c, g) = (&status.counters, &status.gauges);
-    let received =
-        [("{source=\"websocket\"}", c.received_websocket.get()), ("{source=\"history\"}", c.received_history.get())];
-    counter(out, "events_received_total", "Events and unreadable frames taken in, by the way they came.", &received);
-    counter(out, "events_written_total", "Records appended to the file.", &[("", c.written.get())]);
-    let help = "Events that were in the file already and were dropped.";
-    counter(out, "events_duplicate_total", help, &[("", c.duplicate.get())]);
-    let help = "Events that are not AudioHook's and were left out.";
-    counter(out, "events_filtered_total", help, &[("", c.filtered.get())]);
-    let help = "Frames that are no events; they are kept beside the file.";
-    counter(out, "events_unreadable_total", help, &[("", c.unreadable.get())]);
+    let received = family(out, "events_received_total", "Events and unreadable frames received, by their source.");
+    sample(out, &received, &[("source", "websocket")], c.received_websocket.get());
+    sample(out, &received, &[("source", "history")], c.received_history.get());
+    one(out, "events_written_total", "Records appended to the file.", c.written.get());
+    one(out, "events_duplicate_total", "Events that were in the file already.", c.duplicate.get());
+    one(out, "events_filtered_total", "Events that are not AudioHook's; they are not written.", c.filtered.get());
+    let help = "Frames that are not events; they are kept beside the file.";
+    one(out, "events_unreadable_total", help, c.unreadable.get());
     let help = "Whether a WebSocket to Genesys Cloud is open.";
-    gauge(out, "socket_connected", help, &[("", g.socket_connected.get().unwrap_or(0))]);
-    counter(out, "socket_connects_total", "WebSockets opened.", &[("", c.socket_connects.get())]);
-    let help = "Up to when the history is in the file for certain, in seconds since 1970; 0 where it is not read.";
-    gauge(out, "history_checkpoint_timestamp_seconds", help, &[("", Seconds(g.checkpoint.get()))]);
+    one(out, "socket_connected", help, g.socket_connected.get().unwrap_or(0));
+    one(out, "socket_connects_total", "WebSockets opened.", c.socket_connects.get());
+    let help = "The instant up to which the history is in the file, in seconds since 1970; 0 where it is not read.";
+    one(out, "history_checkpoint_timestamp_seconds", help, seconds(g.checkpoint.get()));
     let help = "The newest event's own time, in seconds since 1970; 0 before the first.";
-    gauge(out, "last_event_timestamp_seconds", help, &[("", Seconds(g.last_event.get()))]);
+    one(out, "last_event_timestamp_seconds", help, seconds(g.last_event.get()));
+}
+
+/// AudioHook's own health: what was written, by code and integration. A pair has both series from its beginning, so
+/// that an alert sees the step from 0.
+fn audiohook(out: &mut String, status: &Status) {
+    let help = "AudioHook events written, by code and integration; late: older than 15 minutes when written.";
+    let name = family(out, "audiohook_events_total", help);
+    for pair in status.counts.totals() {
+        for (late, count) in [("false", pair.on_time), ("true", pair.late)] {
+            let (event, id, entity) = (&*pair.event_id, &*pair.entity_id, &*pair.entity_name);
+            sample(
+                out,
+                &name,
+                &[("event_id", event), ("entity_id", id), ("entity_name", entity), ("late", late)],
+                count,
+            );
+        }
+    }
 }
 
 fn elastic(out: &mut String, status: &Status) {
     let (c, g) = (&status.counters, &status.gauges);
-    let documents = [
-        ("{result=\"created\"}", c.elastic_created.get()),
-        ("{result=\"exists\"}", c.elastic_exists.get()),
-        ("{result=\"dead\"}", c.elastic_dead.get()),
-    ];
-    counter(out, "elastic_documents_total", "Documents that the cluster answered, by its verdict.", &documents);
-    let help = "Bytes of records in the file that the cluster has not had.";
-    gauge(out, "elastic_backlog_bytes", help, &[("", g.elastic_backlog_bytes.get().unwrap_or(0))]);
+    let name = family(out, "elastic_documents_total", "Documents by the cluster's verdict.");
+    for (result, count) in [("created", &c.elastic_created), ("exists", &c.elastic_exists), ("dead", &c.elastic_dead)] {
+        sample(out, &name, &[("result", result)], count.get());
+    }
+    let help = "Bytes of records in the file that the cluster does not have yet.";
+    one(out, "elastic_backlog_bytes", help, g.elastic_backlog_bytes.get().unwrap_or(0));
     let help = "Records whose backup was deleted before the cluster had them.";
-    counter(out, "elastic_dropped_events_total", help, &[("", c.elastic_dropped.get())]);
+    one(out, "elastic_dropped_events_total", help, c.elastic_dropped.get());
 }
 
 fn health(out: &mut String, status: &Status) {
     let raised = status.reasons();
-    let labels: Vec<(String, bool)> = Code::ALL
-        .iter()
-        .map(|code| (format!("{{code=\"{}\"}}", code.name()), raised.iter().any(|reason| reason.code == *code)))
-        .collect();
-    let samples: Vec<(&str, u8)> = labels.iter().map(|(label, is)| (label.as_str(), u8::from(*is))).collect();
-    gauge(out, "health_reason", "Whether this is wrong now, for every code there is.", &samples);
-    let version = concat!("{version=\"", env!("CARGO_PKG_VERSION"), "\"}");
-    gauge(out, "build_info", "The program's version.", &[(version, 1)]);
-}
-
-/// The names that every exporter of a process uses. Where the system does not tell, they are left out.
-fn process(out: &mut String) {
-    let Some(process) = process::read() else { return };
-    let mut one =
-        |name: &str, kind: &str, help: &str, value: &dyn Display| family(out, "", name, kind, help, &[("", value)]);
-    one("process_cpu_seconds_total", "counter", "User and system CPU time, in seconds.", &process.cpu_seconds);
-    one(
-        "process_start_time_seconds",
-        "gauge",
-        "When the process started, in seconds since 1970.",
-        &process.started_seconds,
-    );
-    one("process_resident_memory_bytes", "gauge", "Resident memory, in bytes.", &process.resident_bytes);
-    one("process_virtual_memory_bytes", "gauge", "Virtual memory, in bytes.", &process.virtual_bytes);
-    one("process_threads", "gauge", "Threads.", &process.threads);
-    one("process_open_fds", "gauge", "Open file descriptors.", &process.open_fds);
-    if let Some(max) = process.max_fds {
-        one("process_max_fds", "gauge", "File descriptors that may be open.", &max);
+    let is_raised = |code: Code| raised.iter().any(|reason| reason.code == code);
+    let name = family(out, "health_reason", "Whether this health reason is raised, for every code.");
+    for code in Code::ALL {
+        sample(out, &name, &[("code", code.name())], u8::from(is_raised(code)));
     }
+    let help = "Whether Genesys Cloud has confirmed the list of AudioHook definitions that is in use.";
+    one(out, "definitions_confirmed", help, u8::from(!is_raised(Code::DefinitionsUnconfirmed)));
+    let name = family(out, "build_info", "The program's version and the name of this instance.");
+    sample(out, &name, &[("version", env!("CARGO_PKG_VERSION")), ("instance_name", &status.instance)], 1);
 }
 
-fn counter(out: &mut String, name: &str, help: &str, samples: &[(&str, impl Display)]) {
-    family(out, PREFIX, name, "counter", help, samples);
+fn one(out: &mut String, name: &str, help: &str, value: impl Display) {
+    let name = family(out, name, help);
+    sample(out, &name, &[], value);
 }
 
-fn gauge(out: &mut String, name: &str, help: &str, samples: &[(&str, impl Display)]) {
-    family(out, PREFIX, name, "gauge", help, samples);
-}
-
-/// A name's help, type and samples: labels, in braces or none, and a value. Writing to a string cannot fail.
-fn family(out: &mut String, prefix: &str, name: &str, kind: &str, help: &str, samples: &[(&str, impl Display)]) {
+/// Writes a name's help and type, and returns the whole name. A counter's name ends in `_total`. Writing to a string
+/// cannot fail.
+fn family(out: &mut String, name: &str, help: &str) -> String {
+    let prefix = if name.starts_with("process_") { "" } else { PREFIX };
+    let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
     let _ = writeln!(out, "# HELP {prefix}{name} {help}\n# TYPE {prefix}{name} {kind}");
-    for (labels, value) in samples {
-        let _ = writeln!(out, "{prefix}{name}{labels} {value}");
-    }
+    format!("{prefix}{name}")
 }
 
-/// Milliseconds, shown as seconds; nought when there are none.
-struct Seconds(Option<Millis>);
+fn sample(out: &mut String, name: &str, labels: Labels<'_>, value: impl Display) {
+    let escape = |value: &str| value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
+    let labels: Vec<String> = labels.iter().map(|(label, value)| format!("{label}=\"{}\"", escape(value))).collect();
+    let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+    let _ = writeln!(out, "{name}{labels} {value}");
+}
 
-impl Display for Seconds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ms = self.0.unwrap_or(0).max(0);
-        write!(f, "{}.{:03}", ms / 1000, ms % 1000)
-    }
+/// Milliseconds as seconds; 0 when there are none.
+fn seconds(ms: Option<Millis>) -> String {
+    let ms = ms.unwrap_or(0).max(0);
+    format!("{}.{:03}", ms / 1000, ms % 1000)
 }
 
 #[cfg(test)]
@@ -149,7 +151,23 @@ mod tests {
             let line = format!("audiohook_collector_health_reason{{code=\"{}\"}} {value}\n", code.name());
             assert!(text.contains(&line), "{line} in\n{text}");
         }
+        assert!(text.contains("audiohook_collector_definitions_confirmed 1\n"));
         assert!(text.contains("audiohook_collector_build_info{version=\""));
+    }
+
+    #[test]
+    fn events_are_counted_by_code_and_integration() {
+        let status = Status::new(Clock::system(), false).named("a\"b\\c\nd");
+        let now = status.now();
+        status.counts.add("AUDIOHOOK-0003", "e-1", "Voice \"EU\"", now, now);
+        status.counts.add("AUDIOHOOK-0003", "e-1", "Voice \"EU\"", now - 3_600_000, now);
+        let text = text(&status);
+        let labels = r#"event_id="AUDIOHOOK-0003",entity_id="e-1",entity_name="Voice \"EU\"""#;
+        for late in ["false", "true"] {
+            let line = format!("audiohook_collector_audiohook_events_total{{{labels},late=\"{late}\"}} 1\n");
+            assert!(text.contains(&line), "{line} in\n{text}");
+        }
+        assert!(text.contains(r#"instance_name="a\"b\\c\nd"} 1"#), "{text}");
     }
 
     #[test]

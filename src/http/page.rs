@@ -1,56 +1,44 @@
-//! `GET /`: the live page, whole in one answer.
+//! The live page: its files, and the policy that lets nothing else run.
 //!
-//! Deals with: putting style and script into the document, and the policy that lets nothing else run. Must never: put
-//! anything from an event into it; the script does that, as text.
+//! Must never: put anything from an event into them; the script does that, as text.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::LazyLock;
+use std::borrow::Cow;
 
 use super::answer::Answer;
-
-pub const ICON_PATH: &str = "/icon.svg";
 
 const HTML: &str = include_str!("page/page.html");
 const CSS: &str = include_str!("page/page.css");
 const ICON: &str = include_str!("page/icon.svg");
 const JS: &str = concat!(
-    include_str!("page/words.js"),
-    include_str!("page/wire.js"),
+    "\"use strict\";\n",
+    include_str!("page/dom.js"),
+    include_str!("page/format.js"),
+    include_str!("page/api.js"),
     include_str!("page/state.js"),
     include_str!("page/chart.js"),
     include_str!("page/table.js"),
+    include_str!("page/record.js"),
+    include_str!("page/main.js"),
 );
 
-/// Assembled once: everything but the nonce is the same for ever.
-static DOCUMENTS: LazyLock<[String; 2]> = LazyLock::new(|| {
-    ["no", "yes"].map(|token| {
-        let page = HTML.replace("{{version}}", env!("CARGO_PKG_VERSION")).replace("{{token}}", token);
-        page.replace("{{css}}", CSS).replace("{{js}}", JS)
-    })
-});
+const HTML_TYPE: &str = "text/html; charset=utf-8";
 
-/// The page; it asks for the token if one is needed. Its one script and one style carry a nonce that the policy names
-/// and that no two answers share.
-pub fn document(needs_token: bool) -> Answer {
-    let nonce = nonce();
-    let policy = format!(
-        "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src 'self'; connect-src 'self'; \
-         base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    );
-    Answer::new(200, "text/html; charset=utf-8", DOCUMENTS[usize::from(needs_token)].replace("{{nonce}}", &nonce))
-        .with("Content-Security-Policy", policy)
-        .with("X-Frame-Options", "DENY")
-}
+/// Only the page's own files are loaded, and only its own server is asked.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The page's picture.
-pub fn icon() -> Answer {
-    Answer::new(200, "image/svg+xml", ICON).with("Content-Security-Policy", "default-src 'none'")
-}
-
-/// 128 bits that cannot be guessed: the standard library's hash keys come from the system's random source.
-fn nonce() -> String {
-    let half = || RandomState::new().build_hasher().finish();
-    format!("{:016x}{:016x}", half(), half())
+/// The file at this path, if it is one of the page's. The page asks for the token before it asks for data.
+pub fn file(path: &str, needs_token: bool) -> Option<Answer> {
+    let (content_type, text): (_, Cow<'static, str>) = match path {
+        "/" if needs_token => (HTML_TYPE, HTML.replacen("data-token=\"no\"", "data-token=\"yes\"", 1).into()),
+        "/" => (HTML_TYPE, HTML.into()),
+        "/page.css" => ("text/css; charset=utf-8", CSS.into()),
+        "/page.js" => ("text/javascript; charset=utf-8", JS.into()),
+        "/icon.svg" => ("image/svg+xml", ICON.into()),
+        _ => return None,
+    };
+    let answer = Answer::new(200, content_type, text.into_owned()).with("Content-Security-Policy", POLICY);
+    Some(answer.with("X-Frame-Options", "DENY"))
 }
 
 #[cfg(test)]
@@ -58,27 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_policy_admits_this_answers_own_script_and_style_alone() {
-        let (one, other) = (document(false), document(true));
-        let policy = |answer: &Answer| {
-            let header = answer.headers.iter().find(|(name, _)| *name == "Content-Security-Policy");
-            header.map(|(_, value)| value.clone()).unwrap()
-        };
-        assert_ne!(policy(&one), policy(&other));
-        let nonce = policy(&one).split("'nonce-").nth(1).unwrap().split('\'').next().unwrap().to_owned();
-        let body = String::from_utf8(Vec::from(one.body.into_pieces()).concat()).unwrap();
-        assert_eq!(body.matches(&format!("nonce=\"{nonce}\"")).count(), 2);
-        for mark in ["{{nonce}}", "{{css}}", "{{js}}", "{{version}}", "{{token}}"] {
-            assert!(!body.contains(mark), "{mark} was left");
-        }
-        assert!(body.contains("data-token=\"no\""));
-        for tag in ["<script", "<style"] {
-            assert_eq!(body.matches(tag).count(), 1, "{tag}");
-        }
-    }
-
-    #[test]
-    fn the_page_asks_nobody_else_for_anything() {
+    fn the_page_loads_nothing_from_elsewhere_and_reads_no_markup() {
         for text in [HTML, CSS, JS, ICON] {
             for bad in [
                 "http://",
@@ -95,5 +63,10 @@ mod tests {
                 assert_eq!(text.matches(bad).count(), allowed, "{bad}");
             }
         }
+        for path in ["page.css", "page.js", "icon.svg"] {
+            assert!(HTML.contains(&format!("\"{path}\"")) && file(&format!("/{path}"), false).is_some(), "{path}");
+        }
+        assert_eq!(HTML.matches("data-token=\"no\"").count(), 1);
+        assert!(!HTML.contains("<style") && !HTML.contains(" style="), "the policy forbids it");
     }
 }

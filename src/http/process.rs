@@ -1,51 +1,40 @@
-//! What the system tells of this process.
-//!
-//! Deals with: the one place that reads `/proc`; where there is none (anything but Linux, or a root without it), nothing
-//! is told. Must never: fail a request for it.
+//! The numbers that the system keeps of this process, from `/proc`. Where there is none (anything but Linux, or a root
+//! without it), there are no numbers.
 
 use std::fs;
 
 use rustix::param::clock_ticks_per_second;
 use rustix::process::{Resource, getrlimit};
 
-/// The process, now.
-#[derive(Debug)]
-pub struct Process {
-    pub cpu_seconds: f64,
-    /// Seconds since 1970.
-    pub started_seconds: f64,
-    pub resident_bytes: u64,
-    pub virtual_bytes: u64,
-    pub threads: u64,
-    pub open_fds: usize,
-    /// `None`: without a limit.
-    pub max_fds: Option<u64>,
-}
+/// A number's name, its help text and its value.
+pub type Number = (&'static str, &'static str, f64);
 
 /// Reads `/proc/self`; `None` where the system has none, or one that reads otherwise.
-pub fn read() -> Option<Process> {
+pub fn read() -> Option<Vec<Number>> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let boot = fs::read_to_string("/proc/stat").ok()?;
     // The name in brackets may hold blanks and brackets of its own: fields count from the last one (proc(5)).
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
-    let ticks = |field: usize| fields.get(field - 3)?.parse::<f64>().ok();
-    let second = clock_ticks_per_second() as f64;
+    let seconds = |field: usize| Some(fields.get(field - 3)?.parse::<f64>().ok()? / clock_ticks_per_second() as f64);
     let booted: f64 = boot.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
-    let number = |name: &str| -> Option<u64> {
+    let number = |name: &str| -> Option<f64> {
         let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
         value.split_ascii_whitespace().next()?.parse().ok()
     };
-    Some(Process {
-        cpu_seconds: (ticks(14)? + ticks(15)?) / second,
-        started_seconds: booted + ticks(22)? / second,
-        resident_bytes: number("VmRSS")? * 1024,
-        virtual_bytes: number("VmSize")? * 1024,
-        threads: number("Threads")?,
-        // Less the one that the listing itself takes.
-        open_fds: fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1),
-        max_fds: getrlimit(Resource::Nofile).current,
-    })
+    // Less the one that the listing itself takes.
+    let open = fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1);
+    let mut numbers = vec![
+        ("process_cpu_seconds_total", "User and system CPU time, in seconds.", seconds(14)? + seconds(15)?),
+        ("process_start_time_seconds", "When the process started, in seconds since 1970.", booted + seconds(22)?),
+        ("process_resident_memory_bytes", "Resident memory, in bytes.", number("VmRSS")? * 1024.0),
+        ("process_virtual_memory_bytes", "Virtual memory, in bytes.", number("VmSize")? * 1024.0),
+        ("process_threads", "Threads.", number("Threads")?),
+        ("process_open_fds", "Open file descriptors.", open as f64),
+    ];
+    let max = getrlimit(Resource::Nofile).current;
+    numbers.extend(max.map(|max| ("process_max_fds", "File descriptors that may be open.", max as f64)));
+    Some(numbers)
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -53,14 +42,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn linux_tells_everything() {
-        let process = read().unwrap();
-        assert!(process.resident_bytes > 100_000 && process.virtual_bytes >= process.resident_bytes, "{process:?}");
-        assert!(
-            process.threads >= 1 && process.open_fds >= 3 && process.max_fds.is_none_or(|max| max > 3),
-            "{process:?}"
-        );
+    fn linux_has_every_number() {
+        let numbers = read().unwrap();
+        let value = |name: &str| numbers.iter().find(|(other, ..)| *other == name).unwrap().2;
+        let resident = value("process_resident_memory_bytes");
+        assert!(resident > 100_000.0 && value("process_virtual_memory_bytes") >= resident, "{numbers:?}");
+        assert!(value("process_threads") >= 1.0 && value("process_open_fds") >= 3.0, "{numbers:?}");
         let now = crate::clock::Clock::system().wall() as f64 / 1000.0;
-        assert!((now - 86_400.0..=now + 2.0).contains(&process.started_seconds), "{process:?} at {now}");
+        assert!((now - 86_400.0..=now + 2.0).contains(&value("process_start_time_seconds")), "{numbers:?} at {now}");
     }
 }

@@ -1,18 +1,19 @@
-//! What each path answers.
-//!
-//! Deals with: paths, methods, and who may read what. Must never: wait for another stage; everything here is read from
-//! the status that the others publish.
+//! What each path answers, and who may read what. Everything here is read from the status that the others publish.
 
 use std::sync::Arc;
 
 use serde_json::json;
-use tiny_http::{Method, Request};
+use tiny_http::{HTTPVersion, Method, Request};
 
-use super::answer::{Answer, JSON};
-use super::events::{self, Wanted};
-use super::{metrics, page, query, token};
+use super::answer::{Answer, JSON, header};
+use super::events::{self, Filter};
+use super::{live, metrics, page, query, token};
 use crate::secret::Secret;
 use crate::status::Status;
+use crate::thread;
+
+/// Bodies up to this many bytes fit into the socket's buffer: sending one never waits.
+const IMMEDIATE_BYTES_MAX: usize = 32 * 1024;
 
 /// What is served, and to whom.
 pub struct Site {
@@ -21,7 +22,8 @@ pub struct Site {
 }
 
 /// The paths there are.
-const PATHS: [&str; 7] = ["/", "/health", "/events", "/livez", "/readyz", "/metrics", page::ICON_PATH];
+const PATHS: [&str; 10] =
+    ["/", "/page.css", "/page.js", "/icon.svg", "/health", "/events", "/live", "/livez", "/readyz", "/metrics"];
 
 impl Site {
     pub fn new(status: Arc<Status>, token: Option<Secret>) -> Self {
@@ -32,10 +34,24 @@ impl Site {
         &self.status
     }
 
-    /// The answer to a request; its body is left out for HEAD when it is printed.
-    pub fn answer(&self, request: &Request) -> Answer {
-        let authorization = request.headers().iter().find(|h| h.field.equiv("Authorization"));
-        self.route(request.method(), request.url(), authorization.map(|h| h.value.as_str()))
+    /// Answers a request. A long answer goes at its client's pace, on a thread of its own.
+    pub fn serve(&self, request: Request) {
+        let answer = self.answer(&request);
+        if answer.body.len() <= IMMEDIATE_BYTES_MAX {
+            return answer.send(request);
+        }
+        // Where the system refuses a thread, tiny_http answers with 500 as the request is dropped.
+        if let Err(error) = thread::spawn("http-answer", move || answer.send(request)) {
+            log::warn!("cannot start a thread for an HTTP answer: {error}");
+        }
+    }
+
+    fn answer(&self, request: &Request) -> Answer {
+        let hosts = request.headers().iter().filter(|header| header.field.equiv("Host")).count();
+        if *request.http_version() >= HTTPVersion(1, 1) && hosts != 1 {
+            return Answer::error(400, "an HTTP/1.1 request needs one Host header");
+        }
+        self.route(request.method(), request.url(), header(request, "Authorization"))
     }
 
     fn route(&self, method: &Method, target: &str, authorization: Option<&str>) -> Answer {
@@ -44,25 +60,26 @@ impl Site {
             Err(wrong) => return Answer::error(400, &wrong),
         };
         if !PATHS.contains(&path) {
-            return Answer::error(404, "nothing is here; there are /, /health, /events, /livez, /readyz and /metrics");
+            return Answer::error(404, "not found; there are /, /health, /events, /livez, /readyz and /metrics");
         }
         if !matches!(method, Method::Get | Method::Head) {
-            return Answer::error(405, "only GET and HEAD are answered here").with("Allow", "GET, HEAD");
+            return Answer::error(405, "only GET and HEAD are supported").with("Allow", "GET, HEAD");
+        }
+        if let Some(answer) = page::file(path, self.token.is_some()) {
+            return answer;
         }
         let admitted = token::admits(self.token.as_ref(), authorization);
+        let bad_query = |wrong: String| Answer::error(400, &wrong);
         match path {
-            "/" => page::document(self.token.is_some()),
-            page::ICON_PATH => page::icon(),
             "/livez" => self.alive(),
             "/readyz" => self.ready(),
             "/health" => self.health(admitted),
             _ if !admitted => Answer::error(401, "send the token of HTTP_TOKEN as Authorization: Bearer …")
                 .with("WWW-Authenticate", "Bearer"),
             "/metrics" => Answer::new(200, metrics::CONTENT_TYPE, metrics::text(&self.status)),
-            _ => match Wanted::parse(pairs) {
-                Ok(wanted) => Answer::new(200, JSON, events::document(&self.status, &wanted)),
-                Err(wrong) => Answer::error(400, &wrong),
-            },
+            "/live" => live::document(&self.status, &pairs).map_or_else(bad_query, |body| Answer::new(200, JSON, body)),
+            _ => Filter::parse(pairs)
+                .map_or_else(bad_query, |filter| Answer::new(200, JSON, events::document(&self.status, &filter))),
         }
     }
 
@@ -102,7 +119,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Clock;
-    use crate::status::{Code, STALLED_AFTER};
+    use crate::status::{Code, Problem, STALLED_AFTER};
 
     fn site(token: Option<&str>) -> Site {
         Site::new(Arc::new(Status::new(Clock::system(), false)), token.map(Secret::new))
@@ -110,7 +127,7 @@ mod tests {
 
     fn get(site: &Site, target: &str, authorization: Option<&str>) -> (u16, serde_json::Value) {
         let answer = site.route(&Method::Get, target, authorization);
-        (answer.status, serde_json::from_slice(&Vec::from(answer.body.into_pieces()).concat()).unwrap_or_default())
+        (answer.status, serde_json::from_reader(answer.body).unwrap_or_default())
     }
 
     #[test]
@@ -120,7 +137,7 @@ mod tests {
         site.status.clear(Code::Starting);
         let (code, health) = get(&site, "/health", None);
         assert_eq!((code, &health["status"], &health["reasons"]), (200, &json!("healthy"), &json!([])));
-        site.status.raise(Code::DiskWriteFailed, "full".to_owned());
+        site.status.raise(Code::DiskWriteFailed, Problem::new("full", "Free some space."));
         let (code, health) = get(&site, "/health", None);
         assert_eq!((code, &health["status"]), (503, &json!("unhealthy")));
         assert_eq!(health["reasons"][0]["code"], "disk_write_failed");
@@ -131,17 +148,17 @@ mod tests {
         let site = site(Some("open sesame"));
         site.status.recent.extend([&b"{}"[..]].into_iter());
         for wrong in [None, Some("Bearer open"), Some("Basic open sesame")] {
-            for path in ["/events", "/metrics"] {
+            for path in ["/events", "/live", "/metrics"] {
                 let answer = site.route(&Method::Get, path, wrong);
                 assert_eq!(answer.status, 401);
-                assert!(answer.headers.contains(&("WWW-Authenticate", "Bearer".into())));
+                assert!(answer.headers.contains(&("WWW-Authenticate", "Bearer")));
             }
             let (code, health) = get(&site, "/health", wrong);
             let mut names: Vec<&str> = health.as_object().unwrap().keys().map(String::as_str).collect();
             names.sort();
             assert_eq!((code, names), (200, vec!["status", "timestamp"]));
             assert_eq!((get(&site, "/livez", wrong).0, get(&site, "/readyz", wrong).0), (200, 503));
-            assert_eq!((get(&site, "/", wrong).0, get(&site, page::ICON_PATH, wrong).0), (200, 200));
+            assert_eq!((get(&site, "/", wrong).0, get(&site, "/icon.svg", wrong).0), (200, 200));
         }
         let right = Some("Bearer open sesame");
         assert_eq!(get(&site, "/events", right), (200, json!({ "recent_events": [{}] })));
@@ -159,10 +176,10 @@ mod tests {
         for path in PATHS {
             let answer = site.route(&Method::Delete, path, None);
             assert_eq!(answer.status, 405);
-            assert!(answer.headers.contains(&("Allow", "GET, HEAD".into())));
+            assert!(answer.headers.contains(&("Allow", "GET, HEAD")));
             assert_eq!(site.route(&Method::Head, path, None).status, site.route(&Method::Get, path, None).status);
         }
-        for target in ["/events?limit=many", "/events?event_id=%zz"] {
+        for target in ["/events?limit=many", "/events?event_id=%ff", "/live?since=x"] {
             let (code, body) = get(&site, target, None);
             assert!(code == 400 && body["error"].is_string(), "{target}");
         }

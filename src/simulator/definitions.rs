@@ -22,14 +22,18 @@ pub(super) fn self_uri(id: &str) -> String {
     format!("/api/v2/usage/events/definitions/{id}")
 }
 
-/// What the service offers at the start: AudioHook's definitions, and some of other features.
+/// What the service offers at the start: AudioHook's, and some of other features.
 const CATALOGUE: [(&str, &str, &str); 10] = [
-    ("AUDIOHOOK-0001", "AudioHook configuration error", "The server URI of the AudioHook integration is invalid."),
+    ("AUDIOHOOK-0001", "AudioHook invalid server address", "The address of the AudioHook server is invalid."),
     ("AUDIOHOOK-0002", "AudioHook connection timeout", "The AudioHook server did not accept the connection in time."),
-    ("AUDIOHOOK-0003", "AudioHook authentication failed", "The AudioHook server refused the credentials."),
+    (
+        "AUDIOHOOK-0003",
+        "AudioHook authentication failure",
+        "The AudioHook server refused the API key or the signature.",
+    ),
     ("AUDIOHOOK-0004", "AudioHook protocol error", "The AudioHook server sent a message that breaks the protocol."),
     ("AUDIOHOOK-0005", "AudioHook disconnected", "The AudioHook server closed the session before the call ended."),
-    ("AUDIOHOOK-0006", "AudioHook TLS failure", "The certificate of the AudioHook server was not accepted."),
+    ("AUDIOHOOK-0006", "AudioHook ping timeout", "The AudioHook server did not answer a ping in time."),
     ("AUDIOHOOK-0007", "AudioHook session rate limited", "The AudioHook server refused the session: too many at once."),
     ("AUDIOHOOK-0008", "AudioHook session recovered", "Audio streaming to the AudioHook server works again."),
     ("DATAACTIONS-0001", "Data action timeout", "A data action did not answer in time."),
@@ -49,4 +53,17 @@ pub(super) fn list_json(definitions: &Definitions, gone: &BTreeSet<String>) -> V
     let to_json = |(id, of): (&String, &Definition)| json!({"id": id, "name": of.name, "description": of.description, "selfUri": self_uri(id)});
     let entities: Vec<Value> = listed.map(to_json).collect();
     json!({"entities": entities, "selfUri": "/api/v2/usage/events/definitions"})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::event_code;
+
+    #[test]
+    fn audiohooks_definitions_have_the_names_that_are_explained() {
+        for (id, name, _) in CATALOGUE.iter().filter(|(id, ..)| id.starts_with("AUDIOHOOK-")) {
+            assert_eq!(event_code(id).map(|code| code.name), Some(*name), "{id}");
+        }
+    }
 }

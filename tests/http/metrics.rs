@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use audiohook_collector::status::Code;
+use audiohook_collector::event::EVENT_CODES;
+use audiohook_collector::status::{Code, Problem};
 
 use crate::port;
 use crate::stage::Stage;
@@ -23,7 +24,7 @@ fn start(command: &mut Command) -> Option<Child> {
     }
 }
 
-const ALERTS: &str = "tests/prometheus/alerts.yml";
+const ALERTS: &str = "contrib/monitoring/alerts.yml";
 
 #[test]
 fn every_code_has_an_alert_and_the_rules_pass_their_tests() {
@@ -31,8 +32,17 @@ fn every_code_has_an_alert_and_the_rules_pass_their_tests() {
     for code in Code::ALL {
         assert!(rules.contains(&format!("health_reason{{code=\"{}\"}} == 1", code.name())), "{code:?}");
     }
+    // Each code's explanation, wherever an alert names a code.
+    let folded = rules.split_whitespace().collect::<Vec<_>>().join(" ");
+    for code in EVENT_CODES.iter().filter(|code| !code.recovery) {
+        let explained = format!("\"{}\" }}}}{}. {} {}", code.id, code.name, code.means, code.check);
+        assert_eq!(folded.matches(&explained).count(), 2, "{}", code.id);
+    }
+    for code in EVENT_CODES.iter().filter(|code| code.recovery) {
+        assert!(rules.contains(&format!("event_id!~\"{}\"", code.id)), "{} is no failure", code.id);
+    }
     let mut promtool = Command::new("promtool");
-    promtool.args(["test", "rules", "tests/prometheus/alerts_test.yml"]);
+    promtool.args(["test", "rules", "tests/prometheus/alerts_test.yml", "tests/prometheus/audiohook_test.yml"]);
     let Some(promtool) = start(promtool.stdout(Stdio::piped()).stderr(Stdio::piped())) else { return };
     let output = promtool.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -58,7 +68,8 @@ impl Drop for Server {
 fn a_real_prometheus_scrapes_it_with_the_token() {
     let stage = Stage::start(Some("open sesame"));
     stage.status.counters.received_history.add(12);
-    stage.status.raise(Code::Incomplete, "an audit found one event missing".to_owned());
+    stage.status.counts.add("AUDIOHOOK-0003", "e-1", "Voice", stage.status.now(), stage.status.now());
+    stage.status.raise(Code::Incomplete, Problem::new("an audit found one event missing", "Fix it."));
     let port = port::free_port(port::COLLECTORS);
     let folder = std::env::temp_dir().join(format!("prometheus-test-{}-{port}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
@@ -89,8 +100,10 @@ fn a_real_prometheus_scrapes_it_with_the_token() {
     for (query, expected) in [
         ("up", "1"),
         ("audiohook_collector_events_received_total{source=\"history\"}", "12"),
+        ("audiohook_collector_audiohook_events_total{event_id=\"AUDIOHOOK-0003\",late=\"false\"}", "1"),
+        ("count(audiohook_collector_audiohook_events_total)", "2"),
         ("audiohook_collector_health_reason{code=\"incomplete\"}", "1"),
-        ("count(audiohook_collector_health_reason)", "15"),
+        ("count(audiohook_collector_health_reason)", "16"),
         ("ALERTS{alertname=\"AudioHookCollectorIncomplete\",alertstate=\"pending\"}", "1"),
     ] {
         let deadline = Instant::now() + Duration::from_secs(30);
@@ -106,7 +119,7 @@ fn promtool_finds_nothing_to_say() {
     let stage = Stage::start(None);
     stage.status.counters.received_websocket.add(3);
     stage.status.gauges.last_event.set(1_795_430_645_123);
-    stage.status.raise(Code::DeadLetters, "a \"quoted\" message".to_owned());
+    stage.status.raise(Code::DeadLetters, Problem::new("a \"quoted\" message", "Fix it."));
     let reply = stage.get("/metrics");
     assert_eq!(reply.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     let mut promtool = Command::new("promtool");

@@ -31,7 +31,8 @@ impl Stage {
     /// One that is healthy.
     pub fn start(token: Option<&str>) -> Self {
         let clock = Clock::system();
-        let status = Arc::new(Status::new(clock.clone(), true));
+        let status = Arc::new(Status::new(clock.clone(), true).named("test"));
+        status.counts.set_loaded();
         status.clear(Code::Starting);
         status.update_session(|session| {
             session.ready = true;

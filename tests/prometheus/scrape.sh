@@ -6,6 +6,7 @@
 set -euo pipefail
 program=$1
 here=$(cd "$(dirname "$0")" && pwd)
+rules=$(cd "$here/../../contrib/monitoring" && pwd)/alerts.yml
 work=$(mktemp -d)
 beside=()
 cleanup() {
@@ -17,8 +18,8 @@ cleanup() {
 }
 trap cleanup EXIT
 
-promtool check rules "$here/alerts.yml"
-promtool test rules "$here/alerts_test.yml"
+promtool check rules "$rules"
+promtool test rules "$here/alerts_test.yml" "$here/audiohook_test.yml"
 
 "$program" demo --dir "$work/demo" --for 120 >"$work/demo.log" 2>&1 &
 beside+=($!)
@@ -37,7 +38,7 @@ target=${target%/metrics}
 port=$((20000 + $$ % 10000))
 cat >"$work/prometheus.yml" <<YAML
 global: {scrape_interval: 1s, evaluation_interval: 1s}
-rule_files: [$here/alerts.yml]
+rule_files: ['$rules']
 scrape_configs:
   - job_name: audiohook-collector
     static_configs: [{targets: ['$target']}]
@@ -54,7 +55,8 @@ adds_up="sum(${name}_received_total) == sum(${name}_written_total) + sum(${name}
 adds_up+=" + sum(${name}_filtered_total) + sum(${name}_unreadable_total)"
 begin=$SECONDS
 for query in 'up{job="audiohook-collector"} == 1' 'audiohook_collector_events_written_total > 0' \
-    'count(audiohook_collector_health_reason) == 15' 'sum(audiohook_collector_health_reason) == 0' \
+    'count(audiohook_collector_health_reason) == 16' \
+    'sum(audiohook_collector_audiohook_events_total) > 0' 'audiohook_collector_definitions_confirmed == 1' 'sum(audiohook_collector_health_reason) == 0' \
     'audiohook_collector_socket_connected == 1' 'process_resident_memory_bytes > 0' \
     "$adds_up"; do
     until holds "$query"; do
@@ -67,7 +69,7 @@ for query in 'up{job="audiohook-collector"} == 1' 'audiohook_collector_events_wr
     done
     echo "holds: $query"
 done
-if holds 'ALERTS{alertstate="firing"}'; then
+if holds 'ALERTS{alertstate="firing", alertname=~"AudioHookCollector.*"}'; then
     echo 'an alert fires on a healthy collector' >&2
     exit 1
 fi

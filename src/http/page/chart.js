@@ -1,136 +1,161 @@
-// The last hours: events by code, and who is affected most.
+// Events by code over the last hour, day or ten days, and the integrations that fail.
 
-const SPANS = [["1 h", 3600e3, 60e3], ["6 h", 6 * 3600e3, 300e3], ["24 h", 24 * 3600e3, 1200e3], ["10 d", 240 * 3600e3, 4 * 3600e3]];
-const COLOURS = 6;
-const colours = new Map();
-let chosen = SPANS[1], chartShown = "", bins = null, pointed = null;
+const SPANS = [
+  { id: "1h", name: "hour", label: "1 h", length: HOUR, step: MINUTE },
+  { id: "24h", name: "24 hours", label: "24 h", length: 24 * HOUR, step: 15 * MINUTE },
+  { id: "10d", name: "10 days", label: "10 d", length: 240 * HOUR, step: 3 * HOUR },
+];
+const COLOURS = 12;
+let chartShown = "", bins = null, pointed = null;
 
 const codeOf = (x) => (typeof x.e.event_id === "string" && x.e.event_id) || "no code";
 
-// What the events can be picked by.
-const FIELDS = {
-  code: codeOf,
-  integration: (x) => x.e.entity_id || x.e.entity_name,
-  conversation: (x) => x.e.conversation_id,
-};
+// An event that reports a recovery is no failure.
+function isRecovery(code, name) {
+  const known = store.codes.get(code);
+  return known ? known.recovery : /\b(recovered|restored|resumed)\b/i.test(name || "");
+}
+const names = new Map();
+const isFailure = (code) => !isRecovery(code, names.get(code));
 
-// A code keeps its colour for as long as the page is open; those after the sixth share the grey.
+// A code has the same colour in every browser and on every day.
 function colour(code) {
-  if (!colours.has(code)) colours.set(code, Math.min(colours.size, COLOURS));
-  return `k${colours.get(code)}`;
+  if (!isFailure(code)) return "k-recovery";
+  const number = /(\d+)$/.exec(code);
+  const hash = number ? Number(number[1]) - 1 : [...code].reduce((sum, c) => (sum * 31 + c.codePointAt(0)) % 997, 7);
+  return `k${((hash % COLOURS) + COLOURS) % COLOURS}`;
+}
+
+const range = () => SPANS.find((one) => one.id === view.range) || SPANS[1];
+
+// Each minute of a day is known, and each hour before.
+function* bucketsSince(from, series) {
+  const dayAgo = now() - 24 * HOUR;
+  if (from >= dayAgo - MINUTE) for (const [minute, n] of series.minutes) yield [minute * MINUTE, n];
+  else for (const [hour, n] of series.hours) yield [hour * HOUR, n];
+}
+
+function sumSince(from, wanted) {
+  let sum = 0;
+  for (const series of store.series.values()) {
+    if (!wanted(series.event_id || "no code")) continue;
+    for (const [at, n] of bucketsSince(from, series)) if (at >= from) sum += n;
+  }
+  return sum;
 }
 
 for (const option of SPANS) {
-  const button = make("button", { type: "button", "aria-pressed": String(option === chosen) }, option[0]);
-  button.addEventListener("click", () => {
-    chosen = option;
-    for (const other of $("spans").children) other.setAttribute("aria-pressed", String(other === button));
-    showHours();
-  });
-  $("spans").append(button);
+  $("spans").append(make("button", { type: "button", "data-id": option.id, title: `The last ${option.name}`, onclick: () => setView({ range: option.id }) }, option.label));
 }
 
-function showHours() {
-  const [label, length, step] = chosen, end = Math.ceil(now() / step) * step, start = end - length;
-  const inside = store.events.filter((x) => x.t >= start && x.t < end);
-  for (const code of [...new Set(store.events.map(codeOf))].sort()) colour(code);
+function showChart() {
+  const { id, length, step } = range(), zone = new Date(now()).getTimezoneOffset() * MINUTE;
+  for (const button of $("spans").children) button.setAttribute("aria-pressed", String(button.dataset.id === id));
+  for (const x of store.events) if (x.e.event_name) names.set(codeOf(x), x.e.event_name);
+  const end = Math.ceil((now() - zone) / step) * step + zone, start = end - length;
   const rows = Array.from({ length: length / step }, () => new Map());
-  for (const x of inside) {
-    const row = rows[Math.floor((x.t - start) / step)], code = codeOf(x);
-    row.set(code, (row.get(code) || 0) + 1);
+  const byCode = new Map(), byIntegration = new Map();
+  for (const series of store.series.values()) {
+    const code = series.event_id || "no code";
+    let sum = 0, last = 0;
+    for (const [at, n] of bucketsSince(start, series)) {
+      if (at < start || at >= end) continue;
+      sum += n;
+      last = Math.max(last, at);
+      if (!view.integration || series.entity_id === view.integration) {
+        const row = rows[Math.floor((at - start) / step)];
+        row.set(code, (row.get(code) || 0) + n);
+      }
+    }
+    if (!sum) continue;
+    if (!view.integration || series.entity_id === view.integration) byCode.set(code, (byCode.get(code) || 0) + sum);
+    if (isFailure(code)) {
+      const entry = byIntegration.get(series.entity_id) || { n: 0, last: 0, name: "", codes: [] };
+      byIntegration.set(series.entity_id, { n: entry.n + sum, last: Math.max(entry.last, last), name: series.entity_name || entry.name, codes: [...entry.codes, [code, sum]] });
+    }
   }
-  const known = store.more && store.events.length ? Math.min(...store.events.slice(0, 50).map((x) => x.t)) : -Infinity;
-  bins = { ...bins, rows, start, step, label, inside, known };
+  bins = { ...bins, rows, start, step };
   drawChart();
-  showLegend(inside);
   point();
-  showTops("integrations", inside, "integration", (x) => x.e.entity_name || x.e.entity_id, false);
-  showTops("conversations", inside, "conversation", (x) => x.e.conversation_id, true);
+  showLegend(byCode);
+  showIntegrations(byIntegration);
 }
 
 function drawChart() {
-  const { rows, start, step, known } = bins, svg = $("chart");
-  const width = svg.clientWidth, height = 190, left = 34, bottom = 22, top = 6;
+  const { rows, start, step } = bins, svg = $("chart");
+  const width = svg.clientWidth, height = svg.clientHeight, left = 34, bottom = 22, top = 6;
   if (!width) return;
-  const key = JSON.stringify([width, start, step, known, rows.map((row) => [...row])]);
+  const key = JSON.stringify([width, height, start, step, rows.map((row) => [...row])]);
   if (key === chartShown) return;
   chartShown = key;
   const sums = rows.map((row) => [...row.values()].reduce((sum, n) => sum + n, 0));
-  const most = nice(Math.max(...sums, 1)), plot = height - bottom - top, wide = (width - left) / rows.length;
+  const most = ceiling(Math.max(...sums, 1)), plot = height - bottom - top, wide = (width - left) / rows.length;
   const parts = [];
-  if (known > start) {
-    const edge = Math.min(width - left, ((known - start) / step) * wide);
-    parts.push(draw("rect", { x: left, y: top, width: edge, height: plot, class: "unknown" }));
-    if (edge > 170) parts.push(text(left + 10, top + 18, "older events: see the file", "start"));
-  }
   for (const share of most % 2 === 0 ? [0, 0.5, 1] : [0, 1]) {
     const y = Math.round(top + plot * (1 - share)) + 0.5;
-    parts.push(draw("line", { x1: left, x2: width, y1: y, y2: y }), text(left - 8, y + 4, count(most * share), "end"));
+    parts.push(makeSvg("line", { x1: left, x2: width, y1: y, y2: y }), label(left - 8, y + 4, compact(most * share), "end"));
   }
-  parts.push(...hours(start, step * rows.length, left, width, height));
-  parts.push(draw("rect", { id: "band", x: 0, y: top, width: wide, height: plot, class: "band", visibility: "hidden" }));
+  parts.push(...timeLabels(start, step * rows.length, left, width, height));
+  parts.push(makeSvg("rect", { id: "band", x: 0, y: top, width: wide, height: plot, class: "band", visibility: "hidden" }));
   rows.forEach((row, i) => {
     let y = top + plot;
     for (const code of [...row.keys()].sort()) {
-      const tall = (row.get(code) / most) * plot;
+      const tall = (row.get(code) / most) * plot, gap = wide > 5 ? 1.5 : 0.5;
       y -= tall;
-      const gap = wide > 5 ? 1.5 : 0.5;
-      parts.push(draw("rect", { x: (left + i * wide).toFixed(2), y: y.toFixed(2), width: (wide - gap).toFixed(2), height: Math.max(tall, 0.8).toFixed(2), class: colour(code) }));
+      parts.push(makeSvg("rect", { x: (left + i * wide).toFixed(2), y: y.toFixed(2), width: (wide - gap).toFixed(2), height: Math.max(tall, 0.8).toFixed(2), class: `bar-part ${colour(code)}` }));
     }
   });
-  bins.left = left;
-  bins.wide = wide;
+  if (!sums.some(Boolean)) parts.push(label(left + (width - left) / 2, top + plot / 2, store.isLoaded ? "No events in this time range" : "Reading the files of earlier runs", "middle"));
+  Object.assign(bins, { left, wide });
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   svg.replaceChildren(...parts);
   point();
 }
 
-function text(x, y, what, anchor) {
-  const element = draw("text", { x, y, "text-anchor": anchor });
-  element.textContent = what;
-  return element;
-}
+const label = (x, y, text, anchor) => makeSvg("text", { x, y, "text-anchor": anchor }, text);
+const compact = (n) => (n >= 10000 ? `${n / 1000}k` : count(n));
 
 // A handful of round local times along the axis.
-function hours(start, length, left, width, height) {
+function timeLabels(start, length, left, width, height) {
   const room = Math.max(2, Math.floor((width - left) / 90));
-  const every = [10, 15, 30, 60, 120, 180, 240, 360, 720, 1440, 2880].map((m) => m * 60e3).find((ms) => length / ms <= room) || 2880 * 60e3;
-  const zone = new Date(start).getTimezoneOffset() * 60e3, parts = [];
+  const every = [10, 15, 30, 60, 120, 180, 240, 360, 720, 1440, 2880].map((m) => m * MINUTE).find((ms) => length / ms <= room) || 2880 * MINUTE;
+  const zone = new Date(start).getTimezoneOffset() * MINUTE, parts = [];
   for (let at = Math.ceil((start - zone) / every) * every + zone; at < start + length; at += every) {
     const x = left + ((at - start) / length) * (width - left), d = new Date(at);
     if (x > width - 24 || x < left + 14) continue;
-    const label = d.getHours() === 0 && d.getMinutes() === 0 ? `${d.getDate()} ${MONTHS[d.getMonth()]}` : clockTime(at, false);
-    parts.push(text(x, height - 5, label, "middle"));
+    parts.push(label(x, height - 5, d.getHours() === 0 && d.getMinutes() === 0 ? day(d) : clockTime(at, false), "middle"));
   }
   return parts;
 }
 
-function nice(n) {
+function ceiling(n) {
   const power = 10 ** Math.floor(Math.log10(n));
   return [1, 2, 4, 6, 8, 10].map((f) => f * power).find((f) => f >= n);
 }
 
-// Says what stands under the pointer, or else the sum.
+// Shows what the bar under the pointer is made of, or else the sum.
 function point() {
-  const { rows, start, step, inside, label, left, wide } = bins, row = rows[pointed], band = $("band");
+  if (!bins) return;
+  const { rows, start, step, left, wide } = bins, row = rows[pointed], band = $("band");
   if (band) {
     band.setAttribute("visibility", row ? "visible" : "hidden");
     if (row) band.setAttribute("x", left + pointed * wide);
   }
   if (!row) {
-    const time = label.replace(" d", " days");
-    sayParts("readout", inside.length ? `${plural(inside.length, "event")} in the last ${time}` : `nothing in the last ${time}`);
-    return sayPoint();
+    const sum = rows.reduce((all, one) => all + [...one.values()].reduce((a, b) => a + b, 0), 0);
+    const where = view.integration ? " of this integration" : "";
+    setText("readout", `${sum ? plural(sum, "event") : "no events"}${where} in the last ${range().name}`);
+    return describePoint();
   }
   const from = start + pointed * step;
-  const parts = [...row].sort().flatMap(([code, n], i) => [i ? ", " : "", alone(short(code)), ` × ${count(n)}`]);
-  const day = step > 3600e3 ? `${new Date(from).getDate()} ${MONTHS[new Date(from).getMonth()]} ` : "";
-  sayParts("readout", `${day}${clockTime(from, false)}–${clockTime(from + step, false)}: `, ...(parts.length ? parts : ["nothing"]));
-  sayPoint();
+  const parts = [...row].sort().flatMap(([code, n], i) => [i ? ", " : "", isolated(short(code)), ` × ${count(n)}`]);
+  const date = range().length > 24 * HOUR ? `${day(new Date(from))} ` : "";
+  setParts("readout", `${date}${clockTime(from, false)}–${clockTime(from + step, false)}: `, ...(parts.length ? parts : ["no events"]));
+  describePoint();
 }
 
-// The same to those who cannot see it.
-function sayPoint() {
+// The same for screen readers.
+function describePoint() {
   const last = bins.rows.length - 1;
   const values = { "aria-valuemax": last, "aria-valuenow": pointed ?? last, "aria-valuetext": $("readout").textContent };
   for (const [name, value] of Object.entries(values)) {
@@ -143,15 +168,15 @@ $("chart").addEventListener("pointermove", (event) => {
   pointed = Math.floor((event.clientX - $("chart").getBoundingClientRect().left - bins.left) / bins.wide);
   point();
 });
-function pointAway() {
+function leavePoint() {
   pointed = null;
-  if (bins) point();
+  point();
 }
-$("chart").addEventListener("pointerleave", pointAway);
-$("chart").addEventListener("blur", pointAway);
+$("chart").addEventListener("pointerleave", leavePoint);
+$("chart").addEventListener("blur", leavePoint);
 $("chart").addEventListener("keydown", (event) => {
   if (!bins) return;
-  if (event.key === "Escape") return pointAway();
+  if (event.key === "Escape") return leavePoint();
   const last = bins.rows.length - 1, at = pointed ?? last + 1;
   const to = { ArrowLeft: at - 1, ArrowRight: at + 1, ArrowDown: at - 1, ArrowUp: at + 1, PageDown: at - 10, PageUp: at + 10, Home: 0, End: last }[event.key];
   if (to === undefined) return;
@@ -161,65 +186,45 @@ $("chart").addEventListener("keydown", (event) => {
 });
 new ResizeObserver(() => { if (bins) drawChart(); }).observe($("chart"));
 
-// Codes without what they have in common, and not endless.
-const short = (code) => code.replace(/^AUDIOHOOK-/, "").replace(/^(.{40}).+$/s, "$1…");
-
-function showLegend(inside) {
-  const sums = new Map();
-  for (const x of inside) {
-    const code = codeOf(x), entry = sums.get(code) || { n: 0, name: "" };
-    entry.n += 1;
-    entry.name = x.e.event_name || entry.name;
-    sums.set(code, entry);
-  }
-  const list = [...sums].sort((a, b) => b[1].n - a[1].n || (a[0] < b[0] ? -1 : 1));
-  const build = () => make("li", {}, make("button", { type: "button", onclick: (event) => pick("code", event.currentTarget.dataset.what) },
+// In the order of the codes, so that each keeps its place while the numbers change.
+function showLegend(byCode) {
+  const items = [...byCode].sort((a, b) => (a[0] < b[0] ? -1 : 1)).map(([code, n]) => ({ code, n, name: names.get(code) || (store.codes.get(code) || {}).name || "", on: view.code === code }));
+  const build = () => make("li", {}, make("button", { type: "button", onclick: (event) => toggle("code", event.currentTarget.dataset.what) },
     make("span", { class: "swatch" }), make("b"), make("bdi", { class: "detail" }), make("span", { class: "sum" })));
-  fill($("legend"), list, build, (row, [code, { n, name }]) => {
-    const button = row.firstElementChild, [swatch, label, detail, sum] = button.children;
+  fillList($("legend"), items, build, (row, { code, n, name, on }) => {
+    const button = row.firstElementChild, [swatch, id, detail, sum] = button.children;
     button.dataset.what = code;
-    button.title = [`Show the events of ${code}`, name].filter(Boolean).join(": ");
+    button.setAttribute("aria-pressed", String(on));
+    button.title = [code, name].filter(Boolean).join(": ");
     swatch.setAttribute("class", `swatch ${colour(code)}`);
-    label.textContent = code;
-    detail.textContent = name;
+    id.textContent = short(code);
+    detail.textContent = name.replace(/^AudioHook /, "");
     sum.textContent = count(n);
   });
 }
 
-function showTops(id, inside, field, labelOf, mono) {
-  const keyOf = FIELDS[field], sums = new Map();
-  for (const x of inside) {
-    const what = keyOf(x);
-    if (!what) continue;
-    const entry = sums.get(what) || { n: 0, last: 0, codes: new Map(), label: "" };
-    entry.n += 1;
-    entry.last = Math.max(entry.last, x.t);
-    entry.label = labelOf(x);
-    entry.codes.set(codeOf(x), (entry.codes.get(codeOf(x)) || 0) + 1);
-    sums.set(what, entry);
-  }
-  const list = [...sums].sort((a, b) => b[1].n - a[1].n || b[1].last - a[1].last).slice(0, 6);
+function showIntegrations(byIntegration) {
+  const list = [...byIntegration].sort((a, b) => b[1].n - a[1].n || b[1].last - a[1].last).slice(0, 6);
   const most = list.length ? list[0][1].n : 1;
-  const items = list.map(([what, { n, last, codes, label }]) => {
-    const detail = [...codes].sort((a, b) => b[1] - a[1]).map(([code, m]) => (codes.size > 1 ? `${short(code)} × ${count(m)}` : code));
-    return { what: String(what), label: String(label), n, share: (100 * n) / most, codes: detail.join(", "), when: ago(now() - last) };
-  });
-  const build = () => {
-    const bar = draw("svg", { viewBox: "0 0 100 3", preserveAspectRatio: "none", "aria-hidden": "true" });
-    bar.append(draw("rect", { width: 100, height: 3, class: "base" }), draw("rect", { height: 3, class: "part" }));
-    return make("li", {}, make("button", { type: "button", onclick: (event) => pick(field, event.currentTarget.dataset.what) },
-      make("span", { class: mono ? "label mono" : "label" }), make("span", { class: "count" }),
-      make("span", { class: "detail" }), make("span", { class: "ago" }), bar));
-  };
-  fill($(id), items, build, (row, item) => {
-    const button = row.firstElementChild, [label, sum, detail, when, bar] = button.children;
-    button.dataset.what = item.what;
-    button.title = item.what;
-    label.textContent = item.label;
+  const items = list.map(([id, { n, last, name, codes }]) => ({
+    id, n, name: name || id || "no integration", share: (100 * n) / most, on: view.integration === id,
+    codes: codes.sort((a, b) => b[1] - a[1]).map(([code, m]) => (codes.length > 1 ? `${short(code)} × ${count(m)}` : code)).join(", "),
+    when: now() - last < 2 * MINUTE ? "now" : ago(now() - last),
+  }));
+  const build = () => make("li", {}, make("button", { type: "button", onclick: (event) => toggle("integration", event.currentTarget.dataset.what) },
+    make("span", { class: "name" }), make("span", { class: "count" }), make("span", { class: "detail" }), make("span", { class: "ago" }),
+    makeSvg("svg", { viewBox: "0 0 100 3", preserveAspectRatio: "none", "aria-hidden": "true" },
+      makeSvg("rect", { width: 100, height: 3, class: "base" }), makeSvg("rect", { height: 3, class: "part" }))));
+  fillList($("integrations"), items, build, (row, item) => {
+    const button = row.firstElementChild, [name, sum, detail, when, bar] = button.children;
+    button.dataset.what = item.id;
+    button.setAttribute("aria-pressed", String(item.on));
+    button.title = item.id;
+    name.textContent = item.name;
     sum.textContent = count(item.n);
     detail.textContent = item.codes;
     when.textContent = item.when;
     bar.lastElementChild.setAttribute("width", item.share);
   });
-  $(`${id}-none`).hidden = items.length > 0;
+  $("integrations-none").hidden = items.length > 0;
 }

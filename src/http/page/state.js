@@ -1,42 +1,59 @@
-// The state in words, the reasons, the figures.
+// The state in words, the problems with their cures, the figures.
 
-const NUMBERS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
+const REASONS = {
+  credentials_refused: "Genesys Cloud refuses the credentials",
+  not_receiving: "No events can be received",
+  disk_write_failed: "Events cannot be written to disk",
+  stalled: "A thread of the collector does not respond",
+  starting: "The collector is starting",
+  socket_down: "The WebSocket is down",
+  history_forbidden: "Reading the history is not permitted",
+  history_failing: "The history cannot be read",
+  subscription_rejected: "A subscription was rejected",
+  elastic_unreachable: "The cluster cannot be reached",
+  elastic_refused: "The cluster refuses the documents",
+  elastic_backlog_dropped: "Events were dropped before the cluster had them",
+  dead_letters: "The cluster rejected some events",
+  unreadable_frames: "Frames were received that are not events",
+  incomplete: "Events are missing from the file",
+  definitions_unconfirmed: "The list of AudioHook definitions is not confirmed",
+};
+
+const hasReason = (...codes) => store.health.reasons.some((reason) => codes.includes(reason.code));
 
 function showState() {
-  const health = store.health;
-  const state = store.silent ? "silent" : health.status;
-  const reasons = health ? health.reasons : [];
-  const last = store.events.length ? store.events[store.events.length - 1].r : NaN;
-  const newest = Number.isFinite(last)
-    ? `The newest event came ${ago(now() - last)}.`
-    : "No AudioHook event has come so far. Genesys Cloud sends one only when something goes wrong.";
-  const wants = reasons.length === 1 ? "one thing wants a look" : `${NUMBERS[reasons.length] || reasons.length} things want a look`;
+  const { health } = store, reasons = health ? health.reasons : [];
   const starting = reasons.length === 1 && reasons[0].code === "starting";
+  const problems = plural(reasons.length, "problem");
   const [word, headline, subline] = {
-    healthy: ["Healthy", "Every event is being kept.", `${newest} Nothing needs you.`],
+    healthy: ["Healthy", "All events are being collected", "No action needed."],
     degraded: starting
-      ? ["Starting", "The collector is starting.", newest]
-      : ["Degraded", `Events are being kept; ${wants}.`, newest],
-    unhealthy: ["Unhealthy", "Events are not being kept.", `${newest} What to do stands below.`],
-    silent: ["No answer", "The collector does not answer.", silence()],
-  }[state];
+      ? ["Starting", "The collector is starting", "It subscribes to the events in a few seconds."]
+      : ["Degraded", `Events are being collected, with ${problems}`, "What to do is shown below."],
+    unhealthy: ["Unhealthy", "Events are not being collected", "What to do is shown below."],
+    silent: ["No answer", "The collector does not answer", silence()],
+  }[store.silent ? "silent" : health.status];
+  const state = store.silent ? "silent" : health.status;
   if ($("state").dataset.state !== state) $("state").dataset.state = state;
-  say("word", word);
-  say("headline", headline);
-  say("subline", subline);
+  setText("word", word);
+  setText("headline", headline);
+  setText("subline", subline);
   $("main").classList.toggle("stale", store.silent);
   const live = store.silent ? "lost" : "yes";
   if ($("live").dataset.live !== live) $("live").dataset.live = live;
-  say("live-text", store.silent ? "not answering" : `live · ${clockTime(Date.now(), true)}`);
-  const title = `${word} – AudioHook collector`;
+  setText("live-text", store.silent ? "no answer" : `live · ${clockTime(now(), true)}`);
+  const instance = health ? health.instance : "";
+  setText("instance", instance);
+  setText("zone", `Times in ${zoneName()}`);
+  const title = [word, instance, "AudioHook collector"].filter(Boolean).join(" – ");
   if (document.title !== title) document.title = title;
   showReasons(reasons);
 }
 
 function silence() {
-  const tried = "It is asked again every two seconds.";
-  if (!store.answeredAt) return `${tried} Is it running, and is this its address?`;
-  return `Its last answer came ${ago(Date.now() - store.answeredAt)}; what is shown below is from then. ${tried}`;
+  const tried = "Retrying every two seconds.";
+  if (!store.answeredAt) return `Check that it is running and that this is its address. ${tried}`;
+  return `Its last answer came ${ago(Date.now() - store.answeredAt)}; the data below is from then. ${tried}`;
 }
 
 let reasonsShown = "";
@@ -45,98 +62,71 @@ function showReasons(reasons) {
   const key = JSON.stringify(reasons);
   if (key !== reasonsShown) {
     reasonsShown = key;
-    const rank = (reason) => (BAD.has(reason.code) ? 0 : 1);
-    const cards = [...reasons].sort((a, b) => rank(a) - rank(b)).map((reason) =>
-      make("article", { class: BAD.has(reason.code) ? "reason bad" : "reason", "data-code": reason.code },
-        make("h3", {}, REASONS[reason.code] || reason.code, make("code", {}, reason.code)),
+    const isBad = (reason) => reason.severity === "unhealthy";
+    const cards = [...reasons].sort((a, b) => isBad(b) - isBad(a)).map((reason) =>
+      make("article", { class: isBad(reason) ? "reason bad" : "reason", "data-code": reason.code },
+        make("h3", {}, REASONS[reason.code] || reason.code, " ", make("code", {}, reason.code)),
         make("span", { class: "since", "data-since": reason.since }),
-        ...explanation(reason.message)));
+        make("p", { class: "message" }, isolated(sentence(reason.message))),
+        ...(reason.cure ? [make("p", { class: "cure" }, make("b", {}, "What to do"), " ", isolated(reason.cure))] : [])));
     $("reasons").replaceChildren(...cards);
   }
   for (const since of $("reasons").querySelectorAll(".since")) {
-    const at = Date.parse(since.dataset.since);
-    const text = `since ${dayTime(at, now())} · ${span(now() - at).replace(/\.\d/, "")}`;
+    const at = Date.parse(since.dataset.since), text = `since ${dayTime(at, now())} · ${rounded(now() - at)}`;
     if (since.textContent !== text) since.textContent = text;
   }
 }
 
-function explanation(message) {
-  const [what, cure] = understandReason(message);
-  const parts = [make("p", { class: "message" }, alone(sentence(what)))];
-  if (cure) parts.push(make("p", { class: "cure" }, make("b", {}, "What to do"), alone(sentence(cure))));
-  return parts;
-}
-
-const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
-
-// What the cluster's tile says while one of these reasons stands, the gravest first.
-const CLUSTER = [["elastic_refused", "Refuses"], ["elastic_unreachable", "Unreachable"], ["elastic_backlog_dropped", "Lacks events"]];
+// What the cluster's figure shows while one of these reasons is raised, the gravest first.
+const CLUSTER = [["elastic_refused", "Refuses documents"], ["elastic_unreachable", "Unreachable"], ["elastic_backlog_dropped", "Lacks events"]];
 
 function showFigures() {
-  const { events, health } = store, { stats, elastic } = health, at = now();
-  showNow(events, at);
-  showLateness(events);
-  sayBig("file-big", count(stats.audiohook_events), stats.audiohook_events === 1 ? "event" : "events");
-  const aside = [[stats.duplicates, "double"], [stats.unreadable, "unreadable frame"]].filter(([n]) => n > 0);
-  const other = stats.filtered > 0 ? [`${count(stats.filtered)} not AudioHook's`] : [];
-  const left = aside.map(([n, what]) => plural(n, what)).concat(other);
-  say("file-small", `in ${span(at - Date.parse(stats.started_at)).replace(/\.\d/, "")}${left.length ? `; left out: ${left.join(", ")}` : ""}`);
-  const down = health.reasons.some((reason) => reason.code === "socket_down");
-  sayBig("way-big", stats.socket_connected ? "Socket open" : down ? "Socket down" : stats.history_checkpoint ? "By history" : "No socket");
-  const read = stats.history_checkpoint ? `history read up to ${ago(at - Date.parse(stats.history_checkpoint))}` : "the history is not read";
-  say("way-small", [read, stats.reconnects ? plural(stats.reconnects, "reconnect") : ""].filter(Boolean).join(", "));
+  const { health } = store, { stats, elastic } = health, at = now();
+  const inHour = sumSince(at - HOUR, isFailure), before = sumSince(at - 2 * HOUR, isFailure) - inHour;
+  setBig("hour-big", count(inHour));
+  setText("hour-small", `${count(before)} in the hour before`);
+  showDelay();
+  const newest = store.events.reduce((last, x) => Math.max(last, x.t), -Infinity);
+  setBig("newest-big", Number.isFinite(newest) ? ago(at - newest) : "None yet");
+  setText("newest-small", Number.isFinite(newest) ? dayTime(newest, at) : "Genesys Cloud sends events only about problems.");
+  showSource(stats, at);
   $("cluster").hidden = !elastic;
-  if (elastic) {
-    const waiting = elastic.backlog_bytes > 0, trouble = CLUSTER.find(([code]) => health.reasons.some((reason) => reason.code === code));
-    if (trouble) sayBig("cluster-big", trouble[1]);
-    else if (waiting) sayBig("cluster-big", bytes(elastic.backlog_bytes), "waiting");
-    else sayBig("cluster-big", "Up to date");
-    say("cluster-small", [
-      trouble && waiting ? `${bytes(elastic.backlog_bytes)} waiting` : "",
-      elastic.server || "no answer from it yet",
-      plural(elastic.created + elastic.exists, "document"),
-      elastic.dead ? plural(elastic.dead, "dead letter") : "",
-      elastic.dropped ? `${count(elastic.dropped)} dropped` : "",
-    ].filter(Boolean).join(" · "));
-  }
+  if (elastic) showCluster(elastic);
+  const since = `since ${dayTime(Date.parse(stats.started_at), at)}`;
+  const odd = stats.unreadable ? `, ${plural(stats.unreadable, "unreadable frame")}` : "";
+  setText("foot", `${plural(stats.audiohook_events, "event")} written ${since}${odd} · version ${health.version}`);
 }
 
-let sparkShown = "";
-
-function showNow(events, at) {
-  const minutes = new Array(60).fill(0);
-  for (const { r } of events) {
-    const back = Math.floor((at - r) / 60000);
-    if (back < 60) minutes[59 - Math.max(0, back)] += 1;
-  }
-  const full = store.more && events.length && at - events[0].r < 60000;
-  sayBig("now-big", (full ? "over " : "") + count(minutes[59]), minutes[59] === 1 ? "event" : "events");
-  const hour = minutes.reduce((sum, n) => sum + n, 0);
-  const reaches = store.more && events.length && at - events[0].r < 3600000;
-  say("now-small", reaches ? `${count(hour)} in the last ${span(at - events[0].r)}` : `${count(hour)} in the last hour`);
-  const key = minutes.join();
-  if (key === sparkShown) return;
-  sparkShown = key;
-  const most = Math.max(...minutes, 1);
-  const bars = minutes.map((n, i) => {
-    const height = n ? Math.max(2, (n / most) * 21) : 1;
-    return draw("rect", { x: i * 4, y: 22 - height, width: 3, height, class: n ? "" : "base" });
-  });
-  $("spark").setAttribute("viewBox", "0 0 239 22");
-  $("spark").setAttribute("preserveAspectRatio", "none");
-  $("spark").replaceChildren(...bars);
+function showSource(stats, at) {
+  const checkpoint = Date.parse(stats.history_checkpoint), works = Number.isFinite(checkpoint) && !hasReason("history_forbidden", "history_failing", "credentials_refused", "not_receiving");
+  if (stats.socket_connected) setBig("source-big", "WebSocket");
+  else if (works) setBig("source-big", "History");
+  else setBig("source-big", hasReason("starting") ? "Connecting" : "Nothing");
+  const read = works ? `history up to ${ago(at - checkpoint)}` : "history not being read";
+  setText("source-small", [stats.socket_connected ? "connected" : "", read].filter(Boolean).join(", "));
 }
 
-function showLateness(events) {
-  const by = (source) => events.filter((x) => x.e.source === source && Number.isFinite(x.r - x.t)).slice(-200)
+function showCluster(elastic) {
+  const waiting = elastic.backlog_bytes > 0, trouble = CLUSTER.find(([code]) => hasReason(code));
+  if (trouble) setBig("cluster-big", trouble[1]);
+  else if (waiting) setBig("cluster-big", bytes(elastic.backlog_bytes), "waiting");
+  else setBig("cluster-big", "Up to date");
+  setText("cluster-small", [
+    trouble && waiting ? `${bytes(elastic.backlog_bytes)} waiting` : "",
+    elastic.server || "not connected yet",
+    elastic.dead ? plural(elastic.dead, "dead letter") : "",
+    elastic.dropped ? `${count(elastic.dropped)} dropped` : "",
+  ].filter(Boolean).join(" · "));
+}
+
+function showDelay() {
+  const by = (source) => store.events.filter((x) => x.e.source === source && Number.isFinite(x.r - x.t)).slice(-200)
     .map((x) => Math.max(0, x.r - x.t)).sort((a, b) => a - b);
-  const socket = by("websocket"), history = by("history");
-  const main = socket.length ? socket : history;
+  const socket = by("websocket"), main = socket.length ? socket : by("history");
   if (!main.length) {
-    sayBig("late-big", "–");
-    return say("late-small", "from the event to here; nothing has come yet");
+    setBig("delay-big", "–");
+    return setText("delay-small", "from the event to its receipt");
   }
-  sayBig("late-big", span(middle(main, 0.5)), socket.length ? "by socket" : "by history");
-  const slow = `19 of 20 within ${span(middle(main, 0.95))}`;
-  say("late-small", socket.length && history.length ? `${slow}; by history ${span(middle(history, 0.5))}` : slow);
+  setBig("delay-big", span(quantile(main, 0.5)), "median");
+  setText("delay-small", `95 % within ${span(quantile(main, 0.95))}, by ${socket.length ? "WebSocket" : "history"}`);
 }
