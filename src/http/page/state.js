@@ -103,7 +103,7 @@ function showSource(stats, at) {
   else if (works) setBig("source-big", "History");
   else setBig("source-big", hasReason("starting") ? "Connecting" : "Nothing");
   const read = works ? `history up to ${ago(at - checkpoint)}` : "history not being read";
-  setText("source-small", [stats.socket_connected ? "connected" : "", read].filter(Boolean).join(", "));
+  setText("source-small", read);
 }
 
 function showCluster(elastic) {
