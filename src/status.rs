@@ -16,7 +16,7 @@ use std::sync::{Mutex, PoisonError};
 use serde::Serialize;
 
 pub use beat::{Beat, Beats, STALLED_AFTER, Stalled};
-pub use counts::{Counts, Series, Totals};
+pub use counts::{Counts, Series, Totals, Written, when};
 pub use reason::{CONSEQUENCES, Code, Problem, Reason, Severity};
 use reasons::Reasons;
 pub use recent::{Line, RECENT_MAX, Recent, Snapshot, is_full};

@@ -19,9 +19,9 @@ pub(super) fn unmatched(rows: &[Range], records: &[Record], row_delay_ms: i64) -
         return in_order(rows, records, fits);
     }
     let mut pairs: Vec<(i64, usize, usize)> = Vec::new();
-    for row in 0..rows.len() {
+    for (row, time) in rows.iter().enumerate() {
         for record in (0..records.len()).filter(|record| fits(row, *record)) {
-            pairs.push((distance(rows[row], records[record]), row, record));
+            pairs.push((distance(*time, records[record]), row, record));
         }
     }
     pairs.sort_unstable();

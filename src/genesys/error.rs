@@ -237,6 +237,7 @@ mod tests {
                 "Give the OAuth client a role with the permission usage:events:view \
                  (Admin > Integrations > OAuth > the client > Roles)."
             )
+            .with_correlation_id(Some("abc-1"))
         );
     }
 

@@ -172,7 +172,7 @@ fn pieces_and_control_frames_and_single_bytes_are_all_read() {
 #[test]
 fn what_is_no_text_is_told_with_its_head_and_the_next_event_arrives_on_the_same_socket() {
     let mut stage = Stage::new();
-    let binary = vec![vec![0x82, 126, 0x13, 0x88], vec![7; 5000]].concat();
+    let binary = [vec![0x82, 126, 0x13, 0x88], vec![7; 5000]].concat();
     stage.say(&[binary, vec![0x81, 2, 0xff, 0xfe], frame::text("a")].concat());
     assert_eq!(stage.texts(3), ["binary: 4096", "not UTF-8: 2", "a"]);
 }

@@ -72,7 +72,7 @@ impl<const N: usize> Buckets<N> {
         number.rem_euclid(N as i64) as usize
     }
 
-    fn add(&mut self, number: i64) {
+    fn add(&mut self, number: i64, events: u64) {
         if number > self.newest {
             for passed in (self.newest + 1).max(number - N as i64 + 1)..=number {
                 self.counts[Self::place(passed)] = 0;
@@ -81,7 +81,7 @@ impl<const N: usize> Buckets<N> {
         }
         if number > self.newest - N as i64 {
             let count = &mut self.counts[Self::place(number)];
-            *count = count.saturating_add(1);
+            *count = count.saturating_add(u32::try_from(events).unwrap_or(u32::MAX));
         }
     }
 
@@ -95,6 +95,24 @@ impl<const N: usize> Buckets<N> {
             .flat_map(|(age, count)| [age, i64::from(count)])
             .collect()
     }
+}
+
+/// Records of one code, integration and minute that were written together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    pub event_id: String,
+    pub entity_id: String,
+    pub entity_name: String,
+    /// Minutes since 1970.
+    pub minute: i64,
+    pub late: bool,
+    pub count: u64,
+}
+
+/// The minute that an event counts in, and whether it was written late.
+pub fn when(event_time: Millis, written_at: Millis) -> (i64, bool) {
+    let time = if event_time > written_at + FUTURE_MS { written_at } else { event_time };
+    (time.div_euclid(MINUTE_MS), written_at - event_time > LATE_MS)
 }
 
 /// A pair's counts since the start.
@@ -122,12 +140,30 @@ pub struct Series {
 impl Counts {
     /// Counts a record that was written. Both times in milliseconds since 1970.
     pub fn add(&self, event_id: &str, entity_id: &str, entity_name: &str, event_time: Millis, written_at: Millis) {
-        let is_late = written_at - event_time > LATE_MS;
-        let time = if event_time > written_at + FUTURE_MS { written_at } else { event_time };
-        self.lock().count(event_id, entity_id, entity_name, |pair| {
-            *(if is_late { &mut pair.late } else { &mut pair.on_time }) += 1;
-            pair.add(time);
-        });
+        let (minute, late) = when(event_time, written_at);
+        self.add_written(&[Written {
+            event_id: event_id.to_owned(),
+            entity_id: entity_id.to_owned(),
+            entity_name: entity_name.to_owned(),
+            minute,
+            late,
+            count: 1,
+        }]);
+    }
+
+    /// Counts records that were written together.
+    pub fn add_written(&self, all: &[Written]) {
+        if all.is_empty() {
+            return;
+        }
+        let mut table = self.lock();
+        for written in all {
+            table.total += written.count - 1;
+            table.count(&written.event_id, &written.entity_id, &written.entity_name, |pair| {
+                *(if written.late { &mut pair.late } else { &mut pair.on_time }) += written.count;
+                pair.add(written.minute * MINUTE_MS, written.count);
+            });
+        }
     }
 
     /// Counts the record of this line, which was written just now.
@@ -144,7 +180,7 @@ impl Counts {
         let Some(fields) = Fields::read(line) else { return };
         let Some(time) = fields.event_time().filter(|time| *time <= now + FUTURE_MS) else { return };
         let (event_id, entity_id, name) = (text(fields.event_id), text(fields.entity_id), text(fields.entity_name));
-        self.lock().count(&event_id, &entity_id, &name, |pair| pair.add(time));
+        self.lock().count(&event_id, &entity_id, &name, |pair| pair.add(time, 1));
     }
 
     /// The files of earlier runs were read.
@@ -227,9 +263,9 @@ impl Pair {
         Self { entity_name: entity_name.to_owned(), on_time: 0, late: 0, minutes, hours }
     }
 
-    fn add(&mut self, time: Millis) {
-        self.minutes.add(time.div_euclid(MINUTE_MS));
-        self.hours.add(time.div_euclid(HOUR_MS));
+    fn add(&mut self, time: Millis, events: u64) {
+        self.minutes.add(time.div_euclid(MINUTE_MS), events);
+        self.hours.add(time.div_euclid(HOUR_MS), events);
     }
 }
 

@@ -270,8 +270,8 @@ fn begin_state(config: &Config, wall: Millis) -> Result<State, String> {
     let path = &config.output.state_file;
     let found = state::read(path).map_err(|error| format!("cannot read STATE_FILE {}: {error}", path.display()))?;
     let state = match found {
-        state::Found::State(state) if state.checkpoint_ms.is_some() => return Ok(state),
-        state::Found::State(state) => state,
+        state::Found::State(state) if state.checkpoint_ms.is_some() => return Ok(*state),
+        state::Found::State(state) => *state,
         state::Found::Absent => State::default(),
         state::Found::Damaged { aside, why } => {
             log::warn!(

@@ -105,10 +105,6 @@ impl Writer {
     pub(super) fn publish_recent(&self, from: usize, lines: Range<usize>) {
         let first = lines.start.max(lines.end.saturating_sub(RECENT_MAX));
         let start = |line: usize| if line == lines.start { from } else { self.intake.ends[line - 1] };
-        let wall = self.clock.wall();
-        for line in lines.clone() {
-            self.status.counts.add_line(&self.intake.lines[start(line)..self.intake.ends[line] - 1], wall);
-        }
         self.status
             .recent
             .extend((first..lines.end).map(|line| &self.intake.lines[start(line)..self.intake.ends[line] - 1]));

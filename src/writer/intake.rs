@@ -13,6 +13,7 @@ use crate::dedup::rows::{Rows, Span, Verdict as RowVerdict};
 use crate::dedup::{RECEIPT_DELAY_MS, Range, Record, Source};
 use crate::event::{Definitions, Event, Identity, Origin, RecordWriter, Redaction, Stamps, Verdict, judge_frame};
 use crate::message::{Batch, Connection, Control, Frame, Page};
+use crate::status::{Written, when};
 
 /// What was met since the last flush: published once the lines are in the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub struct Tally {
     pub unreadable: u64,
     /// The newest event's own time.
     pub newest: Option<Millis>,
+    /// What was written, by code, integration and minute.
+    pub counted: Vec<Written>,
 }
 
 /// An event that the log names.
@@ -279,6 +282,7 @@ impl Intake {
         self.tally.written += 1;
         let time = event.time.unwrap_or(received);
         self.tally.newest = Some(self.tally.newest.map_or(time, |newest| newest.max(time)));
+        self.count(event, time, received);
         if self.log_samples.len() < self.log_samples_wanted {
             let text = |name, field| self.redaction.shown(name, field).decoded().into_owned();
             self.log_samples.push(LogSample {
@@ -286,6 +290,28 @@ impl Intake {
                 event_name: text("event_name", event.name),
                 conversation_id: text("conversation_id", event.conversation_id),
             });
+        }
+    }
+
+    /// Counts an event by its code and integration. Those that are written together are mostly of a few.
+    fn count(&mut self, event: &Event<'_>, time: Millis, received: Millis) {
+        const COMPARED_MAX: usize = 16;
+        let text = |name, field| self.redaction.shown(name, field).decoded();
+        let (event_id, entity_id) = (text("event_id", event.definition), text("entity_id", event.entity_id));
+        let (minute, late) = when(time, received);
+        let is_it = |one: &&mut Written| {
+            (one.minute, one.late) == (minute, late) && one.event_id == event_id && one.entity_id == entity_id
+        };
+        match self.tally.counted.iter_mut().rev().take(COMPARED_MAX).find(is_it) {
+            Some(one) => one.count += 1,
+            None => self.tally.counted.push(Written {
+                entity_name: text("entity_name", event.entity_name).into_owned(),
+                event_id: event_id.into_owned(),
+                entity_id: entity_id.into_owned(),
+                minute,
+                late,
+                count: 1,
+            }),
         }
     }
 

@@ -23,6 +23,7 @@ impl Writer {
             self.quarantine(&rejected);
         }
         let tally = std::mem::take(&mut self.intake.tally);
+        self.status.counts.add_written(&tally.counted);
         let c = &self.status.counters;
         c.received_websocket.add(tally.received_websocket);
         c.received_history.add(tally.received_history);

@@ -59,7 +59,7 @@ pub struct State {
 /// What was found at the start.
 #[derive(Debug, PartialEq)]
 pub enum Found {
-    State(State),
+    State(Box<State>),
     Absent,
     /// It was put aside under this name.
     Damaged {
@@ -84,7 +84,7 @@ pub fn read(path: &Path) -> io::Result<Found> {
         return Ok(Found::Absent);
     }
     let why = match parse(&bytes) {
-        Ok(state) => return Ok(Found::State(state)),
+        Ok(state) => return Ok(Found::State(Box::new(state))),
         Err(why) => why,
     };
     let aside = with_suffix(path, ".damaged");
@@ -201,7 +201,7 @@ mod tests {
             ..State::default()
         };
         write(&path, &state).unwrap();
-        assert_eq!(read(&path).unwrap(), Found::State(state));
+        assert_eq!(read(&path).unwrap(), Found::State(Box::new(state)));
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let mut bytes = std::fs::read(&path).unwrap();
         for at in 0..bytes.len() {

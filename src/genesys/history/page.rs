@@ -30,6 +30,10 @@ struct Wire<'a> {
 /// # Errors
 /// When it is none, or its `nextUri` leads to another host: a token must not go there.
 pub fn parse(body: &str, api_url: &str) -> Result<Parsed, String> {
+    // A list would pass for an object without fields.
+    if !body.trim_start().starts_with('{') {
+        return Err("the answer is not a page of events".to_owned());
+    }
     let wire: Wire =
         serde_json::from_str(body).map_err(|error| format!("the answer is not a page of events ({error})"))?;
     let start = body.as_ptr() as usize;
