@@ -644,7 +644,7 @@ fn the_cluster_is_reached_named_and_written_to_without_a_trace() {
     check(&sim, &folder, &on).assert_wrong("cluster", "7.8");
     fake.script(|_| Act::Answer(302, ""));
     let said = check(&sim, &folder, &on);
-    said.assert_wrong("cluster", "ELASTIC_URL is right");
+    said.assert_wrong("cluster", "ELASTIC_URL");
     fake.script(|_| Act::Answer(401, "{}"));
     check(&sim, &folder, &on).assert_wrong("cluster", "ELASTIC_AUTH");
     fake.script(|_| Act::Close);

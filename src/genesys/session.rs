@@ -473,6 +473,7 @@ impl Session {
         let service = self.api.service();
         if service.is_known() {
             self.service_time.learn(service.now(), self.clock.now());
+            self.login.compare_clocks(service);
         }
     }
 

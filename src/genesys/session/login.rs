@@ -43,7 +43,6 @@ impl Login {
         if let Some(token) = api.token() {
             log::info!("logged in; token valid for {}", span(token.life));
         }
-        self.compare_clocks(api.service());
         Ok(())
     }
 
@@ -57,7 +56,8 @@ impl Login {
         wait
     }
 
-    fn compare_clocks(&mut self, service: &ServiceClock) {
+    /// Warns where this machine's clock is off, once the service's time is known.
+    pub fn compare_clocks(&mut self, service: &ServiceClock) {
         let ahead_ms = service.ahead_ms();
         let is_off = service.is_known() && ahead_ms.abs() > CLOCK_TOLERANCE_MS;
         if is_off && !self.clock_warned {
