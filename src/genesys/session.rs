@@ -469,7 +469,7 @@ impl Session {
     }
 
     /// Passes on the service's time.
-    fn publish_service_time(&self) {
+    fn publish_service_time(&mut self) {
         let service = self.api.service();
         if service.is_known() {
             self.service_time.learn(service.now(), self.clock.now());
