@@ -3,7 +3,7 @@ _audiohook_collector() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command='' each options
     COMPREPLY=()
     for each in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
-        case $each in demo | simulate | check | audit | health | replay | template | help | version) command=${command:-$each} ;; esac
+        case $each in demo | simulate | check | audit | events | health | replay | template | help | version) command=${command:-$each} ;; esac
     done
     case $before in
         --env-file)
@@ -14,17 +14,23 @@ _audiohook_collector() {
             mapfile -t COMPREPLY < <(compgen -d -- "$word")
             return
             ;;
-        --for | --from | --listen | --rate | --seed | --to) return ;;
+        --format)
+            mapfile -t COMPREPLY < <(compgen -W 'json table' -- "$word")
+            return
+            ;;
+        --conversation-id | --entity-id | --event-id | --for | --from | --limit | --listen | --rate | --seed | --since | --to | --until) return ;;
     esac
     options='--env-file --help --version'
     case $command in
-        '') options="demo simulate check audit health replay template help version $options" ;;
+        '') options="demo simulate check audit events health replay template help version $options" ;;
         demo) options="--dir --for $options" ;;
         simulate) options="--listen --seed --rate $options" ;;
         check) options="--json --verbose $options" ;;
         audit) options="--from --to --repair --all --json $options" ;;
+        events) options="--since --until --event-id --entity-id --conversation-id --limit --follow --format $options" ;;
         health) options="--plugin $options" ;;
-        help) options="demo simulate check audit health replay template help version $options" ;;
+        template) options="--data-stream --lifecycle $options" ;;
+        help) options="demo simulate check audit events health replay template help version $options" ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$options" -- "$word")
 }

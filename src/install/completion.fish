@@ -1,5 +1,5 @@
 # fish completion for audiohook-collector
-set -l commands demo simulate check audit health replay template help version
+set -l commands demo simulate check audit events health replay template help version
 complete -c audiohook-collector -f
 complete -c audiohook-collector -l env-file -r -F -d 'read settings from this file instead of ./.env; the environment wins over it'
 complete -c audiohook-collector -l help -d 'print this help (also -h)'
@@ -8,6 +8,7 @@ complete -c audiohook-collector -n "not __fish_seen_subcommand_from $commands" -
 complete -c audiohook-collector -n "not __fish_seen_subcommand_from $commands" -a simulate -d 'run only the simulated Genesys Cloud, to point a collector at'
 complete -c audiohook-collector -n "not __fish_seen_subcommand_from $commands" -a check -d 'try everything that a start needs, and say what is wrong and what to do'
 complete -c audiohook-collector -n "not __fish_seen_subcommand_from $commands" -a audit -d 'compare the collected files with Genesys Cloud\'s own counts'
+complete -c audiohook-collector -n "not __fish_seen_subcommand_from $commands" -a events -d 'print records from the output file and its backups'
 complete -c audiohook-collector -n "not __fish_seen_subcommand_from $commands" -a health -d 'ask the running collector for its health'
 complete -c audiohook-collector -n "not __fish_seen_subcommand_from $commands" -a replay -d 'send the dead letters to the cluster again'
 complete -c audiohook-collector -n "not __fish_seen_subcommand_from $commands" -a template -d 'print the index template'
@@ -25,5 +26,15 @@ complete -c audiohook-collector -n '__fish_seen_subcommand_from audit' -l to -x 
 complete -c audiohook-collector -n '__fish_seen_subcommand_from audit' -l repair -d 'append what is missing; refused while a collector runs on the file'
 complete -c audiohook-collector -n '__fish_seen_subcommand_from audit' -l all -d 'list all missing and extra events, not only the first 20'
 complete -c audiohook-collector -n '__fish_seen_subcommand_from audit' -l json -d 'print one JSON document instead of lines'
+complete -c audiohook-collector -n '__fish_seen_subcommand_from events' -l since -x -d 'from this instant on (RFC 3339), or from so long ago: 30m, 2h, 3d'
+complete -c audiohook-collector -n '__fish_seen_subcommand_from events' -l until -x -d 'up to this instant, or up to so long ago'
+complete -c audiohook-collector -n '__fish_seen_subcommand_from events' -l event-id -x -d 'only of this code, such as AUDIOHOOK-0003'
+complete -c audiohook-collector -n '__fish_seen_subcommand_from events' -l entity-id -x -d 'only of this integration'
+complete -c audiohook-collector -n '__fish_seen_subcommand_from events' -l conversation-id -x -d 'only of this conversation'
+complete -c audiohook-collector -n '__fish_seen_subcommand_from events' -l limit -x -d 'only the newest N'
+complete -c audiohook-collector -n '__fish_seen_subcommand_from events' -l follow -d 'go on with new records, across rotations, until stopped'
+complete -c audiohook-collector -n '__fish_seen_subcommand_from events' -l format -x -a 'json table' -d 'lines as they are, or a table'
 complete -c audiohook-collector -n '__fish_seen_subcommand_from health' -l plugin -d 'print one line and exit as a plugin for Nagios, Icinga, Checkmk or Zabbix'
-complete -c audiohook-collector -n '__fish_seen_subcommand_from help' -a 'demo simulate check audit health replay template help version'
+complete -c audiohook-collector -n '__fish_seen_subcommand_from template' -l data-stream -d 'print the template of a data stream'
+complete -c audiohook-collector -n '__fish_seen_subcommand_from template' -l lifecycle -d 'print the lifecycle policy of ELASTIC_RETENTION instead'
+complete -c audiohook-collector -n '__fish_seen_subcommand_from help' -a 'demo simulate check audit events health replay template help version'
