@@ -63,6 +63,8 @@ pub struct DeadLetters {
     known: Option<HashSet<u64>>,
     /// Device and inode of each file that is known.
     files: Vec<(u64, u64)>,
+    /// The length of the newest file when it was last known: a replay may add letters too.
+    length: u64,
 }
 
 /// `OUTPUT_FILE.dead`.
@@ -89,7 +91,7 @@ impl DeadLetters {
     /// there already is not appended again.
     pub fn new(output: &Path, file_bytes: u64, bytes_max: u64, knows: bool) -> Self {
         let known = knows.then(HashSet::new);
-        Self { path: path_of(output), file_bytes, bytes_max, known, files: Vec::new() }
+        Self { path: path_of(output), file_bytes, bytes_max, known, files: Vec::new(), length: 0 }
     }
 
     pub fn path(&self) -> &Path {
@@ -154,6 +156,7 @@ impl DeadLetters {
         }
         written?;
         let meta = file.metadata()?;
+        self.length = meta.len();
         let key = (meta.dev(), meta.ino());
         if self.known.is_some() && !self.files.contains(&key) {
             self.files.push(key);
@@ -210,12 +213,13 @@ impl DeadLetters {
         let paths = files(&self.path.with_extension(""));
         let keys: Vec<_> =
             paths.iter().filter_map(|path| fs::metadata(path).ok()).map(|meta| (meta.dev(), meta.ino())).collect();
-        let is_known = !self.files.is_empty() && self.files.iter().all(|key| keys.contains(key));
+        let length = fs::metadata(&self.path).map_or(0, |meta| meta.len());
+        let is_known = length == self.length && !self.files.is_empty() && self.files.iter().all(|key| keys.contains(key));
         if is_known && keys.len() == self.files.len() && known.len() < KNOWN_MAX {
             return;
         }
         known.clear();
-        self.files = keys;
+        (self.files, self.length) = (keys, length);
         let mut bytes = 0;
         for path in paths.iter().rev() {
             bytes += fs::metadata(path).map_or(0, |meta| meta.len());

@@ -365,8 +365,13 @@ fn who_is_put_out_twice_makes_a_channel_of_its_own() {
         }
         stage.until("the socket", |stage| stage.sim.view(|view| view.sockets_opened()) >= opened);
         stage.sim.faults().take_over_channels();
+        stage.until("a reaction", |stage| {
+            stage.sim.view(|view| view.sockets_opened() > opened || view.channels_made() > 1)
+        });
     }
+    let opened = stage.sim.view(|view| view.sockets_opened());
     stage.until("a channel of its own", |stage| stage.sim.view(|view| view.channels_made() == 2));
+    stage.until("its socket", |stage| stage.sim.view(|view| view.sockets_opened() > opened));
     stage.until_settled();
     stage.until_received();
 }
