@@ -21,7 +21,7 @@ INSTALL ?= install
 INSTALL_PROGRAM ?= $(INSTALL) -m 0755
 INSTALL_DATA ?= $(INSTALL) -m 0644
 CARGO ?= cargo
-# What the demo is given: make demo ARGS="--for 20".
+# Arguments of demo, test and bench: make demo ARGS="--for 20", make test ARGS="--test events".
 ARGS ?=
 # Tests mostly wait for something, so more of them run at once than there are processors.
 RUST_TEST_THREADS ?= 6
@@ -34,12 +34,13 @@ BIN ?= $(or $(packed),$(target_dir)/release/audiohook-collector)
 directories := DESTDIR prefix bindir sysconfdir docdir man8dir datadir unitdir bashcompletiondir zshcompletiondir fishcompletiondir
 $(foreach name,$(directories) INSTALL_PROGRAM INSTALL_DATA BIN,$(eval install uninstall: export $(name) := $($(name))))
 
-.PHONY: all bench build chaos demo test static dist install uninstall clean help tools
+.PHONY: all bench build chaos demo test clusters static dist install uninstall clean help tools
 all: build
 
 help:
 	@echo 'make demo       build and run it against a simulated Genesys Cloud, with no account (ARGS="--for 20")'
 	@echo 'make test       run the tests'
+	@echo 'make clusters   run the tests against real OpenSearch and Elasticsearch servers: minutes; needs Java 17 and Maven'
 	@echo 'make bench      measure it beside the floor under it (ARGS=--short, --growth, "--compare COMMAND…")'
 	@echo 'make chaos      break everything at once and look for a lost or doubled event (SEED=, FAULTS=1000, LOAD=60)'
 	@echo 'make build      build the release binary'
@@ -56,7 +57,11 @@ demo: tools
 	@$(target_dir)/debug/audiohook-collector demo $(ARGS)
 
 test: tools
-	RUST_TEST_THREADS=$(RUST_TEST_THREADS) $(CARGO) test --locked
+	RUST_TEST_THREADS=$(RUST_TEST_THREADS) $(CARGO) test --locked $(ARGS)
+
+# Each test starts a server of its own, which takes a processor and 1 GB of memory.
+clusters: tools
+	RUST_TEST_THREADS=2 $(CARGO) test --locked --test real_cluster --test real_collector $(ARGS)
 
 bench: tools
 	$(CARGO) bench --locked --bench bench -- $(ARGS)

@@ -2,7 +2,7 @@
 //!
 //! Most rows are judged at once ([`super::index::Records::quick`]). The others are held by content, and judged together as
 //! soon as no row that is still to come can belong to any of their records. Must never: split such a group, but at its
-//! bounds ([`GROUP_ROWS_MAX`], [`BYTES_MAX`]), where the rows of the last [`MARGIN_MS`] stay as context.
+//! bounds (`GROUP_ROWS_MAX`, `BYTES_MAX`), where the rows of the last `MARGIN_MS` stay as context.
 
 use std::collections::HashMap;
 

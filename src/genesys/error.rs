@@ -133,7 +133,7 @@ pub(super) fn shorten(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(TEXT_MAX).collect()
 }
 
-/// The wait that a 429 names in its text, for where `Retry-After` is missing: `Retry the request in [27] seconds` [3p].
+/// The wait that a 429 names in its text, for where `Retry-After` is missing: `Retry the request in [27] seconds` (seen by third parties).
 fn rate_limit_hint(text: &str) -> Option<Duration> {
     let (before, _) = text.split_once("] seconds")?;
     let seconds = before.rsplit('[').next()?.trim().parse().ok()?;

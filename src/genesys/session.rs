@@ -4,7 +4,7 @@
 //! Must never: sleep, wait for room in a queue, hold a duty up for longer than one request, look into an event.
 //!
 //! It is a scheduler over a few parts, each of which owns its state and says when it is due. The loop runs the first that
-//! is, in the order of [`Session::work`], and otherwise waits for news, for room in the writer's queue, or for the next
+//! is, in the order of `Session::work`, and otherwise waits for news, for room in the writer's queue, or for the next
 //! instant. The parts do not know each other: what one of them means for another is decided here.
 
 mod auditing;
