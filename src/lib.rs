@@ -1,6 +1,6 @@
 //! Collects Genesys Cloud AudioHook operational events: every one, once, in a rotated file of JSON lines.
 //!
-//! See ARCHITECTURE in the README for the picture; each module opens with its purpose.
+//! See docs/architecture.md for the picture; each module opens with its purpose.
 
 pub mod audit;
 pub mod check;

@@ -100,6 +100,8 @@ fn everything_is_put_in_its_place() {
         ("usr/local/share/zsh/site-functions/_audiohook-collector", 0o644),
         ("usr/local/share/fish/vendor_completions.d/audiohook-collector.fish", 0o644),
         ("usr/local/share/doc/audiohook-collector/LICENSE", 0o644),
+        ("usr/local/share/doc/audiohook-collector/docs/health.md", 0o644),
+        ("usr/local/share/doc/audiohook-collector/contrib/monitoring/alerts.yml", 0o644),
     ] {
         assert_eq!(root.mode(path), mode, "{path}");
     }

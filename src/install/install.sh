@@ -68,6 +68,9 @@ put data src/install/completion.fish "$fishcompletiondir/audiohook-collector.fis
 put data LICENSE "$docdir/LICENSE"
 if [ -e README.md ]; then put data README.md "$docdir/README.md"; fi
 put data CHANGELOG.md "$docdir/CHANGELOG.md"
+for file in docs/*.md contrib/monitoring/alerts.yml; do
+    if [ -e "$file" ]; then put data "$file" "$docdir/$file"; fi
+done
 
 if [ -z "$root" ]; then
     echo "installed; fill in the credentials in $settings/collector.env, then: systemctl enable --now audiohook-collector"

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Removes what `make install` put below $DESTDIR, and nothing else: edited settings, events and state stay.
 set -eu
+cd "$(dirname "$0")/../.."
 : "${bindir:?}" "${sysconfdir:?}" "${datadir:?}" "${docdir:?}" "${man8dir:?}"
 : "${unitdir:?}" "${bashcompletiondir:?}" "${zshcompletiondir:?}" "${fishcompletiondir:?}"
 root=${DESTDIR:-}
@@ -26,7 +27,10 @@ rm -f "$root$bindir/audiohook-collector" \
     "$root$zshcompletiondir/_audiohook-collector" \
     "$root$fishcompletiondir/audiohook-collector.fish" \
     "$root$docdir/LICENSE" "$root$docdir/README.md" "$root$docdir/CHANGELOG.md"
+for file in docs/*.md contrib/monitoring/alerts.yml; do
+    rm -f "$root$docdir/$file"
+done
 # Folders of our own, where nothing else is left in them.
-for folder in "$settings" "$pristine" "$docdir" "$unitdir/audiohook-collector.service.d"; do
+for folder in "$settings" "$pristine" "$docdir/docs" "$docdir/contrib/monitoring" "$docdir/contrib" "$docdir" "$unitdir/audiohook-collector.service.d"; do
     if [ -d "$root$folder" ]; then rmdir "$root$folder" 2>/dev/null || true; fi
 done
