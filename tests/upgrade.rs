@@ -56,7 +56,7 @@ fn a_state_without_newer_fields_is_read_and_gone_on_with() {
     assert_eq!(collector.term().code(), Some(0));
     let kept = state_of(&path);
     assert!(kept["checkpoint_ms"].as_i64() >= whole["checkpoint_ms"].as_i64(), "{kept}");
-    assert_eq!(kept["format"], 1);
+    assert_eq!(kept["format"], 2);
 }
 
 /// A version that knows less must not guess: the file is put aside, which is said, and nothing is lost or doubled.

@@ -5,7 +5,7 @@ use std::io::Result;
 use crate::clock::Millis;
 use crate::config::Config;
 use crate::dedup::index::{Index, RECORDS_MAX};
-use crate::dedup::{RECEIPT_DELAY_MS, Range, Record};
+use crate::dedup::{MARGIN_MS, RECEIPT_DELAY_MS, Range, Record};
 use crate::event::Line;
 use crate::output::Flow;
 use crate::output::records;
@@ -52,13 +52,14 @@ pub fn each_between(
 /// When a file cannot be read.
 pub fn index_between(config: &Config, span: Range, is_bounded: bool, pulse: &dyn Fn()) -> Result<Option<Index>> {
     let max = if is_bounded { RECORDS_MAX } else { usize::MAX };
-    let span = Range { from: span.from - BEFORE_MS, to: span.to + BEFORE_MS };
+    let span = Range { from: span.from - 2 * MARGIN_MS, to: span.to + 2 * MARGIN_MS };
     let mut index = Index::new(usize::MAX, row_delay_ms(config));
     each_between(config, span, pulse, |content, record, _, _| {
         index.insert(content, record);
         if index.len() <= max { Flow::On } else { Flow::Stop }
     })?;
     index.filled_since(span.from);
+    index.filled_until(span.to - MARGIN_MS);
     Ok((index.len() <= max).then_some(index))
 }
 

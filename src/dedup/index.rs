@@ -58,6 +58,8 @@ pub struct Index {
     max: usize,
     /// Every record of the files from this instant on is here.
     complete_since: Millis,
+    /// Up to this instant: later for the collector's own index than any record.
+    complete_until: Millis,
     row_delay_ms: i64,
 }
 
@@ -71,6 +73,7 @@ impl Index {
             len: 0,
             max,
             complete_since: Millis::MIN,
+            complete_until: Millis::MAX,
             row_delay_ms,
         }
     }
@@ -91,6 +94,11 @@ impl Index {
     /// States how far back this index was filled.
     pub fn filled_since(&mut self, instant: Millis) {
         self.complete_since = self.complete_since.max(instant);
+    }
+
+    /// States how far this index was filled.
+    pub fn filled_until(&mut self, instant: Millis) {
+        self.complete_until = instant;
     }
 
     /// Adds a record. At the bound the oldest eighth is forgotten first.
@@ -203,8 +211,9 @@ pub struct Records<'a> {
 impl<'a> Records<'a> {
     /// Whether all records are known that a row of this time could match.
     pub fn reach(&self, from: Millis) -> bool {
-        let known_since = |index: &Index| index.complete_since <= from.saturating_sub(2 * TOLERANCE_MS);
-        known_since(self.index) || self.from_files.is_some_and(known_since)
+        let since = from.saturating_sub(2 * TOLERANCE_MS);
+        let reaches = |index: &Index| index.complete_since <= since && from <= index.complete_until;
+        reaches(self.index) || self.from_files.is_some_and(reaches)
     }
 
     /// The records of this content that may belong to events of this time.

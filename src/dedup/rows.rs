@@ -137,11 +137,14 @@ impl Rows {
         let is_timed = time.from == time.to;
         self.in_order &= is_timed && time.from >= self.newest;
         self.newest = self.newest.max(time.from);
+        let is_judged = self.span.judges(time);
         if !records.reach(time.from) {
-            self.unjudged_since = Some(self.unjudged_since.map_or(time.from, |since| since.min(time.from)));
+            // What is only context comes again, with the read that judges it.
+            if is_judged {
+                self.unjudged_since = Some(self.unjudged_since.map_or(time.from, |since| since.min(time.from)));
+            }
             return Verdict::Duplicate;
         }
-        let is_judged = self.span.judges(time);
         let quick = if is_timed { records.quick(content, time.from) } else { Quick::Ask };
         match quick {
             Quick::Known => return Verdict::Duplicate,
@@ -184,8 +187,8 @@ impl Rows {
             let mut closed = closed(rows, &near, complete_to, records.row_delay_ms());
             let mut context_from = Millis::MAX;
             if closed == 0 && (is_full || rows.len() > GROUP_ROWS_MAX) {
-                closed = rows.len() / 2;
-                context_from = rows[closed].time.from - MARGIN_MS;
+                closed = rows.len().div_ceil(2);
+                context_from = rows.get(closed).map_or(Millis::MAX, |row| row.time.from - MARGIN_MS);
             }
             if closed == 0 {
                 continue;

@@ -214,7 +214,8 @@ impl DeadLetters {
         let keys: Vec<_> =
             paths.iter().filter_map(|path| fs::metadata(path).ok()).map(|meta| (meta.dev(), meta.ino())).collect();
         let length = fs::metadata(&self.path).map_or(0, |meta| meta.len());
-        let is_known = length == self.length && !self.files.is_empty() && self.files.iter().all(|key| keys.contains(key));
+        let is_known =
+            length == self.length && !self.files.is_empty() && self.files.iter().all(|key| keys.contains(key));
         if is_known && keys.len() == self.files.len() && known.len() < KNOWN_MAX {
             return;
         }

@@ -215,6 +215,11 @@ impl History {
         self.piece = None;
     }
 
+    /// Whether the service refused this definition.
+    pub fn is_unknown(&self, id: &str) -> bool {
+        self.unknown_ids.contains(id)
+    }
+
     /// The definitions changed: those that were refused may be taken now.
     pub fn forget_unknown_ids(&mut self) {
         self.unknown_ids.clear();
@@ -415,7 +420,8 @@ impl History {
         }
         // Every definition alone was refused, so it is not the definitions: it may be too old.
         let next = piece.from + SKIP_MS;
-        if piece.from < self.oldest + EDGE_ZONE_MS && next < job.read.until {
+        let may_skip = job.read.purpose != Purpose::Coverage;
+        if may_skip && piece.from < self.oldest + EDGE_ZONE_MS && next < job.read.until {
             taken.skipped = Some((piece.from, next));
             job.at = next;
         } else {

@@ -160,8 +160,16 @@ impl Intake {
             self.tally.duplicate += 1;
             return;
         }
-        self.index.insert(identity.content, record);
+        self.note(identity.content, record);
         self.write(event, identity, Origin::Websocket { channel: &batch.channel }, received);
+    }
+
+    /// Takes note of a record that is written.
+    fn note(&mut self, content: u64, record: Record) {
+        self.index.insert(content, record);
+        if let Some(records) = &mut self.from_files {
+            records.insert(content, record);
+        }
     }
 
     /// A read of the history begins.
@@ -262,7 +270,7 @@ impl Intake {
             Some(at) => Record { at, timed: true, source: Source::History },
             None => untimed(received),
         };
-        self.index.insert(identity.content, record);
+        self.note(identity.content, record);
         self.appended += 1;
         self.write(event, identity, Origin::History, received);
     }

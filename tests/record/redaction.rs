@@ -7,6 +7,9 @@ use crate::simulator;
 use crate::support::collector::on_socket;
 use crate::support::{Collector, Folder, SOON, poll};
 
+/// Rows of the history wait ten seconds for their frames.
+const LONG: std::time::Duration = std::time::Duration::from_secs(40);
+
 #[test]
 fn hidden_fields_stand_nowhere_in_clear() {
     let hidden = [("REDACT_FIELDS", "phoneNumber, conversationId,name,nested ,Case"), ("GENESYS_DELIVERY", "auto")];
@@ -29,8 +32,8 @@ fn hidden_fields_stand_nowhere_in_clear() {
     };
     sim.issue(event.clone());
     sim.issue_by(event, Route::HistoryOnly);
-    let records = collector.wait_lines(2, SOON);
-    let clear = plain.wait_lines(1, SOON);
+    let records = collector.wait_lines(2, LONG);
+    let clear = plain.wait_lines(1, LONG);
     let from_socket = records.iter().find(|record| record.text("source") == Some("websocket")).unwrap();
     assert_eq!(from_socket.text("id"), clear[0].text("id"), "the id is made before");
     for record in &records {
@@ -42,7 +45,7 @@ fn hidden_fields_stand_nowhere_in_clear() {
     sim.faults().send_text("{\"eventBody\":{\"phoneNumber\":\"SECRETVALUE-broken\"");
     sim.faults().send_text("{\"eventBody\":\"SECRETVALUE-shape\"}");
     sim.issue(Event::numbered("AUDIOHOOK-0002"));
-    collector.wait_lines(3, SOON);
+    collector.wait_lines(3, LONG);
     assert!(poll(SOON, || collector.reasons()?.contains(&"unreadable_frames".to_owned()).then_some(())).is_some());
     let mut seen = collector.log_lines().join("\n");
     for path in ["/events?limit=1000", "/health", "/metrics", "/", "/events?conversation_id=SECRETVALUE-conversation"] {
@@ -71,7 +74,7 @@ fn what_stood_in_the_file_in_clear_is_shown_with_its_values_hidden() {
         ..Event::numbered("AUDIOHOOK-0002")
     };
     sim.issue(event);
-    open.wait_lines(2, SOON);
+    open.wait_lines(2, LONG);
     let shown = open.get("/events").unwrap().1;
     assert!(shown.contains("\"channel\":\"…") && !shown.contains("streaming-"), "the channel is masked: {shown}");
     assert!(shown.contains("\"phoneNumber\": \"SECRETVALUE\""), "and nothing else is changed: {shown}");
@@ -104,7 +107,7 @@ fn a_hidden_definition_or_id_is_hidden_on_both_ways() {
             on_socket("redact-ways", &[("GENESYS_DELIVERY", "auto"), ("REDACT_FIELDS", name)]);
         sim.issue_by(Event::numbered("AUDIOHOOK-0001"), Route::SocketOnly);
         sim.issue_by(Event::numbered("AUDIOHOOK-0001"), Route::HistoryOnly);
-        for record in collector.wait_lines(2, SOON) {
+        for record in collector.wait_lines(2, LONG) {
             for field in fields {
                 assert_eq!(record.text(field), Some("[redacted]"), "{name}, {field}: {}", record.line);
             }

@@ -56,8 +56,9 @@ impl Session {
         }
         self.auditing.span = Some((from, to));
         match self.compare_counts(from, to) {
-            Ok(true) => self.hour_is_complete(),
-            Ok(false) => {
+            Ok(Some(true)) => self.hour_is_complete(),
+            Ok(None) => self.auditing.at = Some(self.clock.now() + RETRY),
+            Ok(Some(false)) => {
                 let span = Span { from, to };
                 let ids = self.plan.ids.as_slice().into();
                 self.begin(Read { ids, span, until: to + MARGIN_MS, purpose: Purpose::Repair }, now);
@@ -76,18 +77,18 @@ impl Session {
         Held::of(&self.config.output).cut((to - SPAN_MS).max(self.reading.origin), to)
     }
 
-    /// Whether the counts prove that nothing is missing.
-    fn compare_counts(&mut self, from: Millis, to: Millis) -> Result<bool, ApiError> {
+    /// Whether the counts prove that nothing is missing; none where the files cannot be read.
+    fn compare_counts(&mut self, from: Millis, to: Millis) -> Result<Option<bool>, ApiError> {
         let counts = self.api.aggregates(from, to)?;
         let (beat, ids) = (&self.beat, &self.plan.ids);
         match files::count_between(&self.config, ids, from, to, &|| beat.busy()) {
             Ok(Counts { by_definition, has_like_events }) => {
                 let are_equal = ids.iter().zip(by_definition).all(|(id, n)| counts.get(id).copied().unwrap_or(0) == n);
-                Ok(are_equal && !has_like_events)
+                Ok(Some(are_equal && !has_like_events))
             }
             Err(error) => {
                 log::warn!("cannot read the output files for an audit: {error}");
-                Ok(true)
+                Ok(None)
             }
         }
     }

@@ -87,16 +87,13 @@ impl Session {
 
     fn take_definitions(&mut self, definitions: Vec<Definition>) {
         let was_confirmed = std::mem::replace(&mut self.definitions.is_confirmed, true);
-        let has_changed = definitions != self.definitions.fetched;
         self.definitions.fetched = definitions;
         self.send_definitions();
         let plan = self.definitions.plan();
         if !was_confirmed || plan.notices != self.plan.notices {
             plan.notices.iter().for_each(|notice| log::warn!("{notice}"));
         }
-        if has_changed {
-            self.reading.history.forget_unknown_ids();
-        }
+        self.reading.history.forget_unknown_ids();
         if plan != self.plan {
             log::info!("collecting {} topics: {}", plan.topics.len(), shorten(&plan.topics));
             self.plan = plan;

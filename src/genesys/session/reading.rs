@@ -42,6 +42,12 @@ const FIRST_GAP_MS_MIN: Millis = 3_600_000;
 /// A wall clock that differs by less is right: the service tells whole seconds.
 const CLOCKS_APART_MS: Millis = 2_500;
 
+/// After a read that could not be judged: until then the session knows how far the index reaches.
+const UNJUDGED_RETRY: Duration = Duration::from_secs(1);
+
+/// Definitions that the service refuses are tried again after this.
+const COVERAGE_RETRY: Duration = Duration::from_secs(600);
+
 /// After files that cannot be read.
 const FILES_RETRY: Duration = Duration::from_secs(5);
 
@@ -79,6 +85,8 @@ pub(super) struct Reading {
     pub checkpoint: Millis,
     covered: Vec<String>,
     coverage: Option<Coverage>,
+    /// When definitions may be read next that the checkpoint does not cover.
+    coverage_at: Instant,
     /// Before this nothing is asked for: where the very first start began.
     pub origin: Millis,
     /// Origin and checkpoint are this machine's time so far.
@@ -111,6 +119,7 @@ impl Reading {
             checkpoint: start.checkpoint,
             covered: start.covered.clone(),
             coverage: None,
+            coverage_at: now,
             origin: start.origin,
             by_wall: start.by_wall,
             again: false,
@@ -168,7 +177,8 @@ impl Session {
             return Some(reading.at.max(self.started + SOCKET_FIRST));
         }
         let has_coverage = reading.state != State::Forbidden && !self.uncovered().is_empty();
-        Some(if has_coverage { reading.retry_at.min(reading.at) } else { reading.at })
+        let coverage_at = has_coverage.then(|| reading.retry_at.max(reading.coverage_at));
+        Some(coverage_at.map_or(reading.at, |at| at.min(reading.at)))
     }
 
     /// Sends one request of the history, or begins the next read.
@@ -201,6 +211,13 @@ impl Session {
     fn take_answer(&mut self, taken: Taken) {
         taken.notices.iter().for_each(|notice| log::warn!("{notice}"));
         match taken.failed {
+            // The others are read on; these are not covered until they are taken.
+            Some(error) if matches!(error.kind, Kind::Refused(_)) && self.reading.history.has(Purpose::Coverage) => {
+                log::warn!("{}; these definitions are tried again later", error.problem().what);
+                self.reading.history.clear();
+                self.reading.coverage = None;
+                self.reading.coverage_at = self.clock.now() + COVERAGE_RETRY;
+            }
             Some(error) => self.read_failed(&error.with_correlation(self.api.correlation())),
             None if taken.progressed => self.read_worked(),
             // What is refused and asked for in another way is no success.
@@ -254,11 +271,12 @@ impl Session {
         }
         let uncovered = self.uncovered();
         self.reading.retry_at = now;
-        if now >= self.reading.at || uncovered.is_empty() {
+        let may_cover = !uncovered.is_empty() && now >= self.reading.coverage_at;
+        if now >= self.reading.at || !may_cover {
             self.reading.at = now + self.config.catch_up.interval;
             self.begin_catch_up(service_now, now);
         }
-        if self.reading.history.is_idle() && !uncovered.is_empty() {
+        if self.reading.history.is_idle() && may_cover {
             self.begin_coverage(uncovered, begin, now);
         }
     }
@@ -288,7 +306,7 @@ impl Session {
     fn begin_coverage(&mut self, uncovered: Vec<String>, begin: Millis, now: Instant) {
         let to = self.reading.checkpoint;
         let coverage = self.reading.coverage.take_if(|coverage| coverage.ids == uncovered);
-        let coverage = coverage.unwrap_or_else(|| {
+        let mut coverage = coverage.unwrap_or_else(|| {
             log::info!(
                 "reading the history of {} from {} on: it was not read before",
                 super::shorten(&uncovered),
@@ -296,6 +314,9 @@ impl Session {
             );
             Coverage { ids: uncovered, at: begin, to }
         });
+        // Catch-ups in between moved the checkpoint; the last part, however short, has the writer remember the coverage.
+        coverage.to = to;
+        coverage.at = coverage.at.min(to - MARGIN_MS);
         let end = (coverage.at + COVERAGE_MS).min(coverage.to);
         let span = Span { from: coverage.at, to: end };
         let ids = coverage.ids.as_slice().into();
@@ -358,7 +379,8 @@ impl Session {
     fn end_read(&mut self, read: &Read) {
         let is_last = self.reading.coverage.as_ref().is_none_or(|coverage| read.span.to >= coverage.to);
         let covers = read.purpose == Purpose::Coverage && is_last;
-        let ids = if covers { read.ids.clone() } else { Arc::from([]) };
+        let is_taken = |id: &&String| !self.reading.history.is_unknown(id);
+        let ids = if covers { read.ids.iter().filter(is_taken).cloned().collect() } else { Arc::from([]) };
         self.send(WriterCommand::End { ids, up_to: read.span.to, purpose: read.purpose });
         self.reading.waits_for_writer = true;
     }
@@ -370,12 +392,19 @@ impl Session {
         if let Some(since) = unjudged_since {
             // More came since than the index holds: the same is read again, with the records from the files.
             log::debug!("the index does not reach back to {}: reading the files", format_millis(since));
-            self.reading.at = if purpose == Purpose::CatchUp { now } else { self.reading.at };
+            if purpose == Purpose::CatchUp {
+                self.reading.at = now + UNJUDGED_RETRY;
+            }
             return;
         }
         match purpose {
             Purpose::CatchUp => {
                 self.reading.has_caught_up = true;
+                let history = &self.reading.history;
+                if self.reading.covered.iter().any(|id| history.is_unknown(id)) {
+                    self.reading.covered.retain(|id| !history.is_unknown(id));
+                    self.reading.coverage_at = now + COVERAGE_RETRY;
+                }
                 if std::mem::take(&mut self.reading.again) {
                     self.reading.at = now;
                 }
@@ -384,7 +413,11 @@ impl Session {
                 let Some(mut coverage) = self.reading.coverage.take() else { return };
                 coverage.at = (coverage.at + COVERAGE_MS).min(coverage.to);
                 if coverage.at >= coverage.to {
+                    // One that the service refuses is tried again, and is not covered until then.
+                    coverage.ids.retain(|id| !self.reading.history.is_unknown(id));
                     self.reading.covered.append(&mut coverage.ids);
+                    self.reading.coverage_at =
+                        now + if self.uncovered().is_empty() { Duration::ZERO } else { COVERAGE_RETRY };
                 } else {
                     self.reading.coverage = Some(coverage);
                 }
