@@ -39,6 +39,8 @@ const SKIP_MS: Millis = 10 * 60 * 1000;
 const PIECE_MS_MAX: Millis = 24 * 3600 * 1000;
 /// A refused or slow piece is halved down to this, before its definitions are.
 const PIECE_MS_ENOUGH: Millis = 3600 * 1000;
+/// No piece is halved below this because the service refuses it.
+const PIECE_MS_LEAST: Millis = 60 * 1000;
 /// No piece is halved below this because of what it holds.
 const PIECE_MS_MIN: Millis = 1000;
 /// How often a group is begun anew at once (an expired cursor) before it counts as failing.
@@ -156,6 +158,8 @@ pub struct History {
     piece: Option<Piece>,
     /// How long a piece is now.
     piece_ms: Millis,
+    /// Where the next piece ends at the latest.
+    next_end: Millis,
     /// How many ids are asked for at once.
     group_max: usize,
     /// How many rows a page has: fewer where answers were too long.
@@ -174,6 +178,7 @@ impl History {
             jobs: VecDeque::new(),
             piece: None,
             piece_ms: PIECE_MS_MAX,
+            next_end: Millis::MAX,
             group_max: usize::MAX,
             page_size: PAGE_SIZE,
             unknown_ids: HashSet::new(),
@@ -232,6 +237,11 @@ impl History {
         Some((Range { from: job.at - 1, to: (job.at + self.piece_ms).min(until) }, until))
     }
 
+    /// Has the next piece end here, if it would be longer.
+    pub fn end_next_piece_at(&mut self, instant: Millis) {
+        self.next_end = instant;
+    }
+
     /// Whether pieces can be shorter than they are now.
     pub fn can_be_halved(&self) -> bool {
         self.piece_ms > PIECE_MS_MIN
@@ -258,7 +268,8 @@ impl History {
             let known: Vec<String> =
                 job.read.ids.iter().filter(|id| !self.unknown_ids.contains(*id)).cloned().collect();
             let ids = if known.is_empty() { job.read.ids.to_vec() } else { known };
-            Piece::new(from, (from + self.piece_ms).min(job.read.until), &ids, self.group_max)
+            let to = (from + self.piece_ms).min(std::mem::replace(&mut self.next_end, Millis::MAX)).max(from + 1);
+            Piece::new(from, to.min(job.read.until), &ids, self.group_max)
         });
         let body = json!({
             "interval": interval(piece.from, piece.to),
@@ -361,6 +372,7 @@ impl History {
                 format!("read the history from {from} to {to}: {} events in {} requests", job.events, job.requests)
             });
             taken.done = self.jobs.pop_front().map(|job| job.read);
+            self.group_max = usize::MAX;
             self.page_size = PAGE_SIZE;
         }
     }
@@ -399,7 +411,7 @@ impl History {
             taken.notices.push(format!("{error}: asking for {} min at once", self.piece_ms / 60_000));
             return;
         }
-        let (Some(piece), Some(job)) = (self.piece.as_mut(), self.jobs.front_mut()) else { return };
+        let Some(piece) = self.piece.as_mut() else { return };
         let Some(mut ids) = piece.groups.pop_front() else { return };
         if ids.len() > 1 {
             let rest = ids.split_off(ids.len() / 2);
@@ -418,7 +430,11 @@ impl History {
             self.end_piece(taken);
             return;
         }
-        // Every definition alone was refused, so it is not the definitions: it may be too old.
+        // Every definition alone was refused, so it is not the definitions: the span is still too long, or too old.
+        if self.halve(PIECE_MS_LEAST) {
+            return;
+        }
+        let (Some(piece), Some(job)) = (self.piece.as_mut(), self.jobs.front_mut()) else { return };
         let next = piece.from + SKIP_MS;
         let may_skip = job.read.purpose != Purpose::Coverage;
         if may_skip && piece.from < self.oldest + EDGE_ZONE_MS && next < job.read.until {

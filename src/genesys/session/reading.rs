@@ -338,7 +338,13 @@ impl Session {
     /// files, and where there is room for them, all up to where the index begins. Whether the request can be sent.
     fn prepare_piece(&mut self, now: Instant) -> bool {
         let index_since = self.status.gauges.index_since.get().unwrap_or(Millis::MIN);
-        let Some((piece, until)) = self.reading.history.next_piece() else { return true };
+        let Some((mut piece, until)) = self.reading.history.next_piece() else { return true };
+        // From here on the index is enough.
+        let boundary = index_since.saturating_add(2 * MARGIN_MS + 1_000);
+        if piece.from < boundary && boundary < piece.to {
+            self.reading.history.end_next_piece_at(boundary);
+            piece.to = boundary;
+        }
         let is_known = self.reading.from_files.is_some_and(|known| known.from <= piece.from && piece.to <= known.to);
         if is_known || index_since <= piece.from - 2 * MARGIN_MS {
             return true;
@@ -348,7 +354,7 @@ impl Session {
             format_millis(piece.from)
         );
         let beat = &self.beat;
-        let all = Range { from: piece.from, to: until.min(index_since).max(piece.to) };
+        let all = Range { from: piece.from, to: until.min(boundary).max(piece.to) };
         let can_be_halved = self.reading.history.can_be_halved();
         let read = |range: Range, is_bounded: bool| {
             let records = files::index_between(&self.config, range, is_bounded, &|| beat.busy());
