@@ -147,7 +147,8 @@ impl Service {
         let end = offset + page.len();
         let next = match going {
             Going::PageEmpty => Some(next(offset, empty + 1)),
-            Going::PageRepeated => Some(next(offset, empty)),
+            // An empty page that names its own cursor is the last one.
+            Going::PageRepeated if !page.is_empty() => Some(next(offset, empty)),
             _ if offset == 0 && empty < self.empty_pages => Some(next(0, empty + 1)),
             _ => (end < rows.len()).then(|| next(end, 0)),
         };
