@@ -20,7 +20,7 @@ use std::time::Duration;
 
 pub use errors::{Errors, SettingError};
 pub use load::{Need, is_set, load_http};
-pub use reader::Environment;
+pub use reader::{Environment, NO_FILE};
 
 use crate::secret::Secret;
 

@@ -179,7 +179,7 @@ fn settings(url: &str, client: &Client, folder: &Path, host: &str, port: u16) ->
     .map(|(name, value)| (name.into(), value))
     .into();
     // No settings file, so that a `./.env` for real use is not read.
-    Config::load(Need::Nothing, &settings, Some(Path::new("/dev/null"))).map_err(io::Error::other)
+    Config::load(Need::Nothing, &settings, Some(Path::new(config::NO_FILE))).map_err(io::Error::other)
 }
 
 /// Prints where to look.

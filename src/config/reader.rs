@@ -43,6 +43,9 @@ const NAMES_OF_OTHERS: [&str; 9] = [
     "SSL_CERT_FILES",
 ];
 
+/// In place of a settings file's path: none is read, not even `./.env`.
+pub const NO_FILE: &str = "";
+
 /// Reads settings by their names, and keeps what is wrong with them.
 pub struct Reader<'a> {
     environment: &'a Environment,
@@ -62,6 +65,9 @@ impl<'a> Reader<'a> {
         let file_path = env_file.unwrap_or(Path::new("./.env")).to_owned();
         let credential_folders = systemds.into_iter().chain(beside).collect();
         let mut reader = Self { environment, file: BTreeMap::new(), file_path, credential_folders, errors: Vec::new() };
+        if reader.file_path == Path::new(NO_FILE) {
+            return reader;
+        }
         let shown = reader.file_path.display().to_string();
         match files::read(&reader.file_path, SETTINGS_FILE_BYTES_MAX) {
             Ok(bytes) => {
