@@ -20,7 +20,7 @@ use crate::net::Dialer;
 use crate::output::{Lock, regular};
 use crate::signals::Signal;
 use crate::status::{Status, backfill};
-use crate::writer::{Begin, Inbox, Writer};
+use crate::writer::{Inbox, Writer};
 use crate::{http, reader, systemd, thread};
 
 /// Batches of frames that wait for the writer; each holds what one read or two brought, 256 KiB or so at most.
@@ -134,10 +134,9 @@ impl Collector {
             };
             Box::new(move |address: Address| reader::start(address, context.clone()))
         };
-        let Begin { checkpoint, origin, by_wall, covered, definitions, channel } = begin;
         let handle = session::start(session::Setup {
             config: config.clone(),
-            start: session::Start { checkpoint, origin, by_wall, covered, definitions, channel },
+            start: begin,
             dialer,
             to_writer: pages_in,
             news,

@@ -41,7 +41,7 @@ use super::history::History;
 use super::topics::Plan;
 use crate::clock::{Clock, Millis, ServiceTime, SuspendDetector};
 use crate::config::{Config, Delivery};
-use crate::message::{Address, ChannelState, Connection, Control, Definition, SessionEvent, WriterCommand};
+use crate::message::{Address, ChannelState, Connection, Control, SessionEvent, Start, WriterCommand};
 use crate::net::Dialer;
 use crate::reader::ReaderHandle;
 use crate::secret::Secret;
@@ -53,23 +53,6 @@ const DEFINITIONS_INTERVAL: Duration = Duration::from_secs(6 * 3600);
 const WAIT_MAX: Duration = Duration::from_secs(30);
 /// How long the first socket of a channel waits for the channel to be on the disk, which may be full.
 const REMEMBER_MAX: Duration = Duration::from_secs(2);
-
-/// Where the last run ended.
-#[derive(Clone, Debug)]
-pub struct Start {
-    /// Everything in the history before this is on the disk.
-    pub checkpoint: Millis,
-    /// Where the very first start began: nothing before it is asked for, or missed.
-    pub origin: Millis,
-    /// Both are this machine's time: the service's was never heard.
-    pub by_wall: bool,
-    /// The definitions that were read up to the checkpoint.
-    pub covered: Vec<String>,
-    /// The definitions that were fetched last.
-    pub definitions: Vec<Definition>,
-    /// The channel that the last run remembered.
-    pub channel: Option<ChannelState>,
-}
 
 /// Opens a socket: [`crate::reader::start`] with what it needs, or a test's own.
 pub type Open = Box<dyn FnMut(Address) -> io::Result<ReaderHandle> + Send>;
@@ -419,7 +402,7 @@ impl Session {
                 self.connections.remembered(now);
             }
             SessionEvent::Loaded => self.reading.is_loaded = true,
-            SessionEvent::Checkpoint(ms) => self.reading.checkpoint = ms,
+            SessionEvent::ReadUpTo { ids, up_to, purpose } => self.reading.covers(&ids, up_to, purpose),
             SessionEvent::ReadDone { purpose, appended, unjudged_since } => {
                 self.read_done(purpose, appended, unjudged_since);
             }

@@ -11,7 +11,7 @@ fn ids(count: usize) -> Vec<String> {
 
 fn read(span: Millis, ids: &[String]) -> Read {
     // The margin makes it a round number of hours.
-    let span = Span { from: NOW - span + MARGIN_MS, to: NOW };
+    let span = Span { from: NOW - span + CONTEXT_MS, to: NOW };
     Read { ids: ids.into(), span, until: NOW, purpose: Purpose::CatchUp }
 }
 

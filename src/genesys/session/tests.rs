@@ -7,6 +7,7 @@ use crossbeam_channel::bounded;
 
 use super::*;
 use crate::config::{self, CatchUp, LogFormat, LogSettings, Network, Reconnect};
+use crate::genesys::topics::built_in;
 use crate::message::{Batch, Control, Frame, Purpose};
 use crate::secret::Secret;
 use crate::simulator::{Action, Call, Client, Event, Options, Route, Simulator};
@@ -33,6 +34,8 @@ struct Seen {
     socket: BTreeSet<String>,
     history: BTreeSet<String>,
     read_up_to: Option<Millis>,
+    /// Of the read under way.
+    purpose: Option<Purpose>,
     channel: Option<ChannelState>,
     definitions: usize,
 }
@@ -115,8 +118,7 @@ impl Stage {
             checkpoint: checkpoint.unwrap_or(first),
             origin: checkpoint.map_or(first, |_| 0),
             by_wall: false,
-            covered: checkpoint
-                .map_or_else(Vec::new, |_| crate::genesys::topics::built_in().into_iter().map(|d| d.id).collect()),
+            coverage: checkpoint.into_iter().flat_map(|at| built_in().into_iter().map(move |d| (d.id, at))).collect(),
             definitions: Vec::new(),
             channel,
         };
@@ -176,11 +178,13 @@ impl Stage {
                     self.seen.history.insert(row["conversation"]["id"].as_str().unwrap().to_owned());
                 }
             }
-            WriterCommand::End { up_to, purpose, .. } => {
+            WriterCommand::Begin { purpose, .. } => self.seen.purpose = Some(purpose),
+            WriterCommand::End { ids, up_to } => {
+                let Some(purpose) = self.seen.purpose else { panic!("an end without a beginning") };
                 if purpose == Purpose::CatchUp {
                     self.seen.read_up_to = Some(up_to);
-                    let _ = self.news.try_send(SessionEvent::Checkpoint(up_to));
                 }
+                let _ = self.news.try_send(SessionEvent::ReadUpTo { ids, up_to, purpose });
                 let done = SessionEvent::ReadDone { purpose, appended: 0, unjudged_since: None };
                 let _ = self.news.try_send(done);
             }
