@@ -340,3 +340,38 @@ impl Hasher for KeyedHasher {
         self.hash
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(at: Millis, timed: bool, source: Source) -> Record {
+        Record { at, timed, source }
+    }
+
+    #[test]
+    fn receipts_without_a_gap_are_passed_over_and_a_gap_is_used() {
+        let mut index = Index::new(1_000, 0);
+        assert_eq!(index.free_receipt(1, Source::Socket, 50), 50);
+        for at in (50..150).chain(152..200) {
+            assert!(index.insert(1, record(at, false, Source::Socket)));
+        }
+        index.insert(1, record(150, true, Source::Socket));
+        index.insert(1, record(150, false, Source::History));
+        let free = [49, 50, 149, 150, 151, 152, 300].map(|at| index.free_receipt(1, Source::Socket, at));
+        assert_eq!(free, [49, 150, 150, 150, 151, 200, 300]);
+        assert_eq!(index.free_receipt(1, Source::History, 150), 151);
+    }
+
+    #[test]
+    fn a_frame_of_exactly_the_time_of_a_row_is_known_though_the_history_fails() {
+        let mut index = Index::new(1_000, 0);
+        index.insert(1, record(5_000, true, Source::History));
+        let records = Records { index: &index, from_files: None };
+        let has = |at, works| records.has_frame(1, Range::at(at), true, works);
+        assert_eq!(
+            [has(5_000, false), has(5_001, false), has(5_001, true), has(7_001, true)],
+            [true, false, true, false]
+        );
+    }
+}
