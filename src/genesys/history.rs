@@ -303,7 +303,7 @@ impl History {
     fn take_page(&mut self, body: String, received: Millis, taken: &mut Taken) {
         let parsed = match page::parse(&body, &self.api_url) {
             Ok(parsed) => parsed,
-            Err(cause) => return self.take_failure(ApiError::nonsense(WHAT, cause), taken),
+            Err(cause) => return self.take_failure(ApiError::invalid_response(WHAT, cause), taken),
         };
         let (Some(piece), Some(job)) = (self.piece.as_mut(), self.jobs.front_mut()) else { return };
         piece.failures = 0;
@@ -342,7 +342,7 @@ impl History {
             Following::Nothing => self.end_group(taken),
             Following::Again => {
                 taken.progressed = false;
-                self.restart(ApiError::nonsense(WHAT, "its pages repeat and have no end"), taken);
+                self.restart(ApiError::invalid_response(WHAT, "its pages repeat and have no end"), taken);
             }
         }
     }
@@ -399,7 +399,7 @@ impl History {
                 }
             }
             // Long spans take long: shorter ones may be answered in time.
-            Kind::Network | Kind::Unavailable(_) | Kind::Nonsense => {
+            Kind::Network | Kind::Unavailable(_) | Kind::InvalidResponse => {
                 if has_cursor && piece.failures >= CURSOR_FAILURES_MAX {
                     piece.begin_group();
                 } else if !has_cursor && piece.failures >= 2 {

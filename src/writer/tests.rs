@@ -24,8 +24,8 @@ fn stage(name: &str) -> (Writer, ManualClock, Arc<Status>, Receiver<SessionEvent
     let config = Arc::new(Config::load(Need::Nothing, &environment, Some(&settings)).unwrap());
     let (clock, hand) = Clock::manual(NOW);
     let status = Arc::new(Status::new(clock.clone(), false));
-    let (news, heard) = bounded(16);
-    let (writer, _) = Writer::open(config, status.clone(), clock, news).unwrap();
+    let (session, heard) = bounded(16);
+    let (writer, _) = Writer::open(config, status.clone(), clock, session).unwrap();
     (writer, hand, status, heard, folder)
 }
 
