@@ -126,13 +126,12 @@ pub fn plan(file: Option<&[String]>, definitions: Option<&[Definition]>) -> Plan
 
 #[derive(Deserialize)]
 struct Available {
-    entities: Vec<Template>,
+    entities: Option<Vec<Template>>,
 }
 
 #[derive(Deserialize)]
 struct Template {
-    id: String,
-    #[serde(default)]
+    id: Option<String>,
     transports: Option<Vec<String>>,
 }
 
@@ -143,7 +142,8 @@ struct Template {
 pub fn understand_transports(body: &str) -> Result<Option<Vec<String>>, String> {
     let answer: Available = serde_json::from_str(body).map_err(|error| format!("it lists no topics ({error})"))?;
     let wanted = TOPIC_PREFIX.trim_end_matches('.');
-    Ok(answer.entities.into_iter().find(|template| template.id.starts_with(wanted)).and_then(|found| found.transports))
+    let is_wanted = |template: &Template| template.id.as_ref().is_some_and(|id| id.starts_with(wanted));
+    Ok(answer.entities.unwrap_or_default().into_iter().find(is_wanted).and_then(|found| found.transports))
 }
 
 /// Whether a socket is among them.
