@@ -122,6 +122,8 @@ pub enum WriterCommand {
     /// A read of the history begins: its pages follow, then its end. What was held of another read is dropped.
     Begin {
         span: Span,
+        /// Rows up to here follow; those beyond the span are context.
+        until: Millis,
         purpose: Purpose,
     },
     /// Records from the files, for rows that are older than the writer's index reaches.

@@ -87,8 +87,9 @@ pub struct Writer {
     /// Whether it was logged that frames cannot be quarantined.
     quarantine_failed: bool,
     intake: Intake,
-    /// What the read under way is for.
+    /// What the read under way is for, and up to where it brings rows.
     purpose: Purpose,
+    until: Millis,
     indexer: Option<IndexerHandle>,
     /// The file of the cursor for which the backups were trimmed last.
     trimmed_at: Option<FileIdentity>,
@@ -176,8 +177,8 @@ impl Writer {
     fn take(&mut self, command: WriterCommand, stop: &Receiver<()>) -> Result<(), String> {
         self.want_log_samples();
         match command {
-            WriterCommand::Begin { span, purpose } => {
-                self.purpose = purpose;
+            WriterCommand::Begin { span, until, purpose } => {
+                (self.purpose, self.until) = (purpose, until);
                 self.intake.begin_read(span);
             }
             WriterCommand::Records(records) => self.intake.from_files = Some(records),
@@ -213,15 +214,22 @@ impl Writer {
         self.flush(stop)?;
         let bounds = self.intake.rows.oldest().into_iter().chain(self.intake.unjudged_since);
         let up_to = bounds.fold(instant, Millis::min);
-        let is_new = |id: &String| self.state.coverage.get(id).is_none_or(|known| *known < up_to);
-        if ids.iter().any(is_new) { self.cover(ids, up_to, stop) } else { Ok(()) }
+        if self.covered(&ids) < up_to { self.cover(ids, up_to, stop) } else { Ok(()) }
+    }
+
+    /// Up to when all of these definitions were read.
+    fn covered(&self, ids: &[String]) -> Millis {
+        ids.iter().map(|id| self.state.coverage.get(id).copied().unwrap_or(Millis::MIN)).min().unwrap_or(Millis::MAX)
     }
 
     /// The read is done: what it brought is written, and remembered once it is durable.
     fn end_read(&mut self, ids: Arc<[String]>, up_to: Millis, stop: &Receiver<()>) -> Result<(), String> {
-        self.intake.judge_rows(Millis::MAX);
+        // A repair comes once; what is open at the end of other reads comes again with the next.
+        self.intake.finish_rows(if self.purpose == Purpose::Repair { Millis::MAX } else { self.until });
         self.flush(stop)?;
         let (purpose, appended, unjudged_since) = (self.purpose, self.intake.appended, self.intake.unjudged_since);
+        let open_since = self.intake.rows.oldest().unwrap_or(Millis::MAX);
+        let up_to = up_to.min(open_since.max(self.covered(&ids)));
         self.intake.drop_read();
         match unjudged_since {
             None => self.cover(ids, up_to, stop)?,

@@ -10,14 +10,10 @@ const COMBINATIONS_MAX: usize = 1 << 18;
 /// A row may pair with any socket record in whose range it lies; a row without a time also with a history record without
 /// one. The pairs of a greedy choice, nearest first, are extended along augmenting paths until no more pairs are possible.
 pub(super) fn unmatched(rows: &[Range], records: &[Record], row_delay_ms: i64) -> (Vec<usize>, Vec<usize>) {
-    let fits = |row: usize, record: usize| {
-        let is_timed_row = rows[row].from == rows[row].to;
-        let may = records[record].source == Source::Socket || !is_timed_row && !records[record].timed;
-        may && records[record].range(row_delay_ms).overlaps(rows[row])
-    };
     if rows.len() * records.len() > COMBINATIONS_MAX {
-        return in_order(rows, records, fits);
+        return unmatched_in_order(rows, records, row_delay_ms);
     }
+    let fits = |row: usize, record: usize| fits(rows[row], records[record], row_delay_ms);
     let mut pairs: Vec<(i64, usize, usize)> = Vec::new();
     for (row, time) in rows.iter().enumerate() {
         for record in (0..records.len()).filter(|record| fits(row, *record)) {
@@ -41,12 +37,18 @@ pub(super) fn unmatched(rows: &[Range], records: &[Record], row_delay_ms: i64) -
     (free(&record_of), free(&row_of))
 }
 
+fn fits(row: Range, record: Record, row_delay_ms: i64) -> bool {
+    let may = record.source == Source::Socket || row.from != row.to && !record.timed;
+    may && record.range(row_delay_ms).overlaps(row)
+}
+
 fn free(partners: &[Option<usize>]) -> Vec<usize> {
     (0..partners.len()).filter(|place| partners[*place].is_none()).collect()
 }
 
 /// Pairs in the order of time: first those of equal times, then each row with the earliest record that is free and fits.
-fn in_order(rows: &[Range], records: &[Record], fits: impl Fn(usize, usize) -> bool) -> (Vec<usize>, Vec<usize>) {
+pub(super) fn unmatched_in_order(rows: &[Range], records: &[Record], row_delay_ms: i64) -> (Vec<usize>, Vec<usize>) {
+    let fits = |row: usize, record: usize| fits(rows[row], records[record], row_delay_ms);
     let mut by_time: Vec<usize> = (0..records.len()).collect();
     by_time.sort_by_key(|record| records[*record].at);
     let (mut record_of, mut row_of) = (vec![None; rows.len()], vec![None; records.len()]);

@@ -1,13 +1,14 @@
 //! The rows of one read of the history, held until all rows are known that could claim the same records.
 //!
 //! Most rows are judged at once ([`super::index::Records::quick`]). The others are held by content, and judged together as
-//! soon as no row that is still to come can belong to any of their records. Must never: split such a group, but at its
-//! bounds (`GROUP_ROWS_MAX`, `BYTES_MAX`), where the rows of the last `MARGIN_MS` stay as context.
+//! soon as no row that is still to come can belong to any of their records. What is open at the end of a read is judged by
+//! the next, which brings it again. Must never: split such a group, but at its bounds (`GROUP_ROWS_MAX`, `BYTES_MAX`), where
+//! the rows of the last `MARGIN_MS` stay as context.
 
 use std::collections::HashMap;
 
 use super::index::{Quick, Records};
-use super::reconcile::reconcile;
+use super::reconcile::{reconcile, reconcile_part};
 use super::{MARGIN_MS, Range, Record};
 use crate::clock::Millis;
 
@@ -166,9 +167,17 @@ impl Rows {
         if is_held { Verdict::Held } else { Verdict::Duplicate }
     }
 
-    /// Judges the groups to which no row can belong that is still to come: all rows of the read before `complete_to` were
-    /// offered. At the end of a read that is [`Millis::MAX`].
+    /// Judges the groups to which no row can belong that is still to come: all rows before `complete_to` were offered.
     pub fn judge(&mut self, complete_to: Millis, records: Records<'_>) -> Judged {
+        self.judge_closed(complete_to, false, records)
+    }
+
+    /// The same at the end of the read. The groups with rows that have no time are judged too, for no time closes them.
+    pub fn finish(&mut self, complete_to: Millis, records: Records<'_>) -> Judged {
+        self.judge_closed(complete_to, true, records)
+    }
+
+    fn judge_closed(&mut self, complete_to: Millis, is_end: bool, records: Records<'_>) -> Judged {
         let mut judged = Judged { unjudged_since: self.unjudged_since, ..Judged::default() };
         if self.count == 0 {
             return judged;
@@ -184,7 +193,11 @@ impl Rows {
                 continue;
             }
             let near = candidates(rows, records);
-            let mut closed = closed(rows, &near, complete_to, records.row_delay_ms());
+            let has_untimed = rows.iter().any(|row| row.time.from != row.time.to);
+            let mut closed = match is_end && has_untimed {
+                true => rows.len(),
+                false => closed(rows, &near, complete_to, records.row_delay_ms()),
+            };
             let mut context_from = Millis::MAX;
             if closed == 0 && (is_full || rows.len() > GROUP_ROWS_MAX) {
                 closed = rows.len().div_ceil(2);
@@ -196,7 +209,11 @@ impl Rows {
             let matched = if context_from == Millis::MAX { closed } else { rows.len() };
             let ranges: Vec<Range> = rows[..matched].iter().map(|row| row.time).collect();
             let mut is_missing = vec![false; matched];
-            let found = reconcile(&ranges, &near, records.row_delay_ms());
+            let found = if matched == closed {
+                reconcile(&ranges, &near, records.row_delay_ms())
+            } else {
+                reconcile_part(&ranges, &near, records.row_delay_ms())
+            };
             found.missing.into_iter().for_each(|place| is_missing[place] = true);
             let mut context = Vec::new();
             for (row, is_missing) in rows.drain(..closed).zip(is_missing) {

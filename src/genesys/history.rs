@@ -325,7 +325,7 @@ impl History {
                 rows: parsed.rows,
                 received,
                 ids: piece.groups.front().cloned().unwrap_or_default().into(),
-                asked: Range { from: job.read.span.from, to: job.read.span.to },
+                asked: Range { from: job.read.span.from, to: job.read.span.to - 1 },
                 is_first: piece.group.cursor.is_none(),
                 is_all: piece.is_one_group,
             });

@@ -89,6 +89,7 @@ impl Writer {
         let writer = Self {
             intake: Intake::new(redaction, overlap_ms),
             purpose: Purpose::CatchUp,
+            until: Millis::MAX,
             config,
             status,
             clock,

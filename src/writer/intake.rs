@@ -9,7 +9,7 @@ use twox_hash::XxHash3_64;
 
 use crate::clock::Millis;
 use crate::dedup::index::{Index, RECORDS_MAX, Records};
-use crate::dedup::rows::{Rows, Span, Verdict as RowVerdict};
+use crate::dedup::rows::{Judged, Rows, Span, Verdict as RowVerdict};
 use crate::dedup::{RECEIPT_DELAY_MS, Range, Record, Source};
 use crate::event::{Definitions, Event, Identity, Origin, RecordWriter, Redaction, Stamps, Verdict, judge_frame};
 use crate::message::{Batch, Connection, Control, Frame, Page};
@@ -237,6 +237,18 @@ impl Intake {
         let mut rows = std::mem::take(&mut self.rows);
         let judged = rows.judge(complete_to, self.records());
         self.rows = rows;
+        self.take_judged(judged);
+    }
+
+    /// The same at the end of the read.
+    pub fn finish_rows(&mut self, complete_to: Millis) {
+        let mut rows = std::mem::take(&mut self.rows);
+        let judged = rows.finish(complete_to, self.records());
+        self.rows = rows;
+        self.take_judged(judged);
+    }
+
+    fn take_judged(&mut self, judged: Judged) {
         self.unjudged_since = judged.unjudged_since;
         self.tally.duplicate += judged.duplicates;
         let definitions = std::mem::take(&mut self.definitions);
@@ -382,7 +394,7 @@ mod tests {
     fn read(intake: &mut Intake, rows: &[String]) {
         intake.begin_read(Span { from: 1_795_430_000_000, to: 1_795_431_000_000 });
         intake.page(&page(rows));
-        intake.judge_rows(Millis::MAX);
+        intake.finish_rows(Millis::MAX);
         intake.drop_read();
     }
 
@@ -448,7 +460,7 @@ mod tests {
         records.filled_since(at - 100_000);
         intake.from_files = Some(Box::new(records));
         intake.page(&page(&[row("2026-11-23T10:44:05.500Z"), row("2026-11-23T10:44:05.500Z")]));
-        intake.judge_rows(Millis::MAX);
+        intake.finish_rows(Millis::MAX);
         assert_eq!((intake.appended, intake.unjudged_since), (1, None));
         assert_eq!((intake.tally.written, intake.tally.duplicate), (1, 2));
     }

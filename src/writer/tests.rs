@@ -72,7 +72,7 @@ fn the_checkpoint_passes_no_row_that_waits_for_others() {
         is_first: true,
         is_all: true,
     };
-    writer.take(WriterCommand::Begin { span, purpose: Purpose::CatchUp }, &stop).unwrap();
+    writer.take(WriterCommand::Begin { span, until: span.to, purpose: Purpose::CatchUp }, &stop).unwrap();
     writer.take(WriterCommand::Page(page), &stop).unwrap();
     // A third row could still claim the frame's record.
     writer.take(WriterCommand::ReadUpTo { ids: ids.clone(), up_to: NOW + 1_300 }, &stop).unwrap();

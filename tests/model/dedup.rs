@@ -13,6 +13,8 @@ const START: i64 = 1_795_430_640_000;
 /// Events happen within this time.
 const LENGTH_MS: i64 = 150_000;
 const OVERLAP_MS: i64 = 900_000;
+/// Shorter than most chains.
+const SHORT_OVERLAP_MS: i64 = 20_000;
 /// How long rows wait for their frames.
 const ROW_WAIT_MS: i64 = 10_000;
 const ROW_DELAY_MS: i64 = OVERLAP_MS + RECEIPT_DELAY_MS;
@@ -78,6 +80,7 @@ fn distinct(mut events: Vec<Event>) -> Vec<Event> {
 /// How the collector runs.
 #[derive(Clone, Debug)]
 struct Run {
+    overlap: i64,
     read_every: i64,
     page_rows: usize,
     /// Records that the index holds; older ones come from the files.
@@ -89,8 +92,15 @@ struct Run {
 fn run() -> impl Strategy<Value = Run> {
     let kills = prop::collection::vec((0..LENGTH_MS + LATE_ROW_MS, 0usize..20), 0..4);
     let index_max = prop_oneof![2 => Just(1_000usize), 1 => 8usize..40];
-    (10_000i64..60_000, prop_oneof![1usize..6, Just(200)], index_max, kills)
-        .prop_map(|(read_every, page_rows, index_max, kills)| Run { read_every, page_rows, index_max, kills })
+    (10_000i64..60_000, prop_oneof![1usize..6, Just(200)], index_max, kills).prop_map(
+        |(read_every, page_rows, index_max, kills)| Run {
+            overlap: OVERLAP_MS,
+            read_every,
+            page_rows,
+            index_max,
+            kills,
+        },
+    )
 }
 
 /// The collector as far as deduplication goes: its file, and the index beside it.
@@ -98,13 +108,14 @@ struct Collector {
     file: Vec<(u64, Record)>,
     index: Index,
     index_max: usize,
+    overlap: i64,
     checkpoint: i64,
 }
 
 impl Collector {
-    fn new(index_max: usize) -> Self {
-        let (file, index) = (Vec::new(), Index::new(index_max, ROW_DELAY_MS));
-        Self { file, index, index_max, checkpoint: START - OVERLAP_MS }
+    fn new(run: &Run) -> Self {
+        let (file, index) = (Vec::new(), Index::new(run.index_max, ROW_DELAY_MS));
+        Self { file, index, index_max: run.index_max, overlap: run.overlap, checkpoint: START - OVERLAP_MS }
     }
 
     /// A start knows what the file shows, and nothing else.
@@ -134,12 +145,12 @@ impl Collector {
 
     /// One read of the history; `pages_max`: it is cut short by a kill.
     fn read(&mut self, events: &[Event], now: i64, page_rows: usize, pages_max: usize) {
-        let (from, to) = (self.checkpoint - OVERLAP_MS, now - ROW_WAIT_MS);
+        let (from, to) = (self.checkpoint - self.overlap, now - ROW_WAIT_MS);
         let mut snapshot = None;
         loop {
             match self.read_with(snapshot.as_ref(), events, now, Span { from, to }, page_rows, pages_max) {
                 None => return,
-                Some(false) => {
+                Some(None) => {
                     // Older than the index reaches: the records come from the files.
                     let mut records = Index::new(usize::MAX, ROW_DELAY_MS);
                     for (content, record) in &self.file {
@@ -147,16 +158,16 @@ impl Collector {
                     }
                     snapshot = Some(records);
                 }
-                Some(true) => {
-                    self.checkpoint = to;
-                    self.index.forget_before(to - OVERLAP_MS - 2 * RECEIPT_DELAY_MS);
+                Some(Some(open_since)) => {
+                    self.checkpoint = to.min(open_since.max(self.checkpoint));
+                    self.index.forget_before(self.checkpoint - self.overlap - 2 * RECEIPT_DELAY_MS);
                     return;
                 }
             }
         }
     }
 
-    /// Whether all rows could be judged; `None`: it was killed.
+    /// When the first row happened that is still open, where all could be judged that are not; `None`: it was killed.
     fn read_with(
         &mut self,
         snapshot: Option<&Index>,
@@ -165,7 +176,7 @@ impl Collector {
         span: Span,
         page_rows: usize,
         mut pages_max: usize,
-    ) -> Option<bool> {
+    ) -> Option<Option<i64>> {
         let is_there = |event: &&Event| event.frame + event.row_after <= now && event.row >= span.from - MARGIN_MS;
         let mut visible: Vec<&Event> = events.iter().filter(is_there).filter(|event| event.row < span.to).collect();
         visible.sort_by_key(|event| event.row);
@@ -179,20 +190,19 @@ impl Collector {
                 }
             }
             let complete_to = page.last().map_or(0, |event| event.row);
-            self.judge(&mut rows, complete_to, snapshot);
+            let judged = rows.judge(complete_to, Records { index: &self.index, from_files: snapshot });
+            judged.missing.iter().for_each(|row| self.append(row.content, row.time.from));
         }
-        let unjudged = self.judge(&mut rows, i64::MAX, snapshot);
-        Some(unjudged.is_none())
+        let judged = rows.finish(span.to, Records { index: &self.index, from_files: snapshot });
+        judged.missing.iter().for_each(|row| self.append(row.content, row.time.from));
+        Some(match judged.unjudged_since {
+            Some(_) => None,
+            None => Some(rows.oldest().unwrap_or(i64::MAX)),
+        })
     }
 
     fn append(&mut self, content: u64, at: i64) {
         self.write(content, Record { at, timed: true, source: Source::History });
-    }
-
-    fn judge(&mut self, rows: &mut Rows, complete_to: i64, snapshot: Option<&Index>) -> Option<i64> {
-        let judged = rows.judge(complete_to, Records { index: &self.index, from_files: snapshot });
-        judged.missing.iter().for_each(|row| self.append(row.content, row.time.from));
-        judged.unjudged_since
     }
 }
 
@@ -209,7 +219,7 @@ fn collect(events: &[Event], run: &Run) -> Collector {
         run.kills.iter().map(|(at, pages)| (START + at, Some(*pages))).collect();
     instants.extend((0..).map(|n| (START + n * run.read_every, None)).take_while(|(at, _)| *at <= end));
     instants.sort_unstable();
-    let mut collector = Collector::new(run.index_max);
+    let mut collector = Collector::new(run);
     for (now, kill) in instants {
         while let Some((at, event)) = frames.next_if(|(at, _)| *at <= now) {
             collector.take_frame(event, at);
@@ -242,7 +252,11 @@ fn assert_each_event_is_there_once(events: &[Event], collector: &Collector) -> R
 }
 
 fn run_rule(events: impl Strategy<Value = Vec<Event>>) {
-    super::run((events.prop_map(distinct), run()), |(mut events, run)| {
+    run_rule_with(events, run());
+}
+
+fn run_rule_with(events: impl Strategy<Value = Vec<Event>>, run: impl Strategy<Value = Run>) {
+    super::run((events.prop_map(distinct), run), |(mut events, run)| {
         if run.index_max < events.len() {
             // A frame that is repeated after its record was forgotten is written twice; so is a limit stated.
             events.iter_mut().for_each(|event| event.frames_after[1] = None);
@@ -267,6 +281,15 @@ fn each_event_of_a_chain_of_minutes_is_in_the_file_once() {
 }
 
 #[test]
+fn each_event_of_a_chain_that_is_longer_than_the_overlap_is_in_the_file_once() {
+    let events = chain(TOLERANCE_MS).prop_map(|mut events| {
+        events.iter_mut().for_each(|event| event.row_after = event.row_after.min(SHORT_OVERLAP_MS / 2));
+        events
+    });
+    run_rule_with(events, run().prop_map(|run| Run { overlap: SHORT_OVERLAP_MS, ..run }));
+}
+
+#[test]
 fn the_six_like_events_of_a_known_loss_give_six_records() {
     let told = [(24_332, 24_010, false, 500), (25_000, 25_329, true, 500), (11_486, 12_126, true, 600_000)];
     let more = [(5_549, 6_323, true, 500), (19_839, 19_465, true, 500), (16_478, 15_889, true, 500)];
@@ -282,6 +305,6 @@ fn the_six_like_events_of_a_known_loss_give_six_records() {
             row_after,
         })
         .collect();
-    let run = Run { read_every: 60_000, page_rows: 200, index_max: 1_000, kills: Vec::new() };
+    let run = Run { overlap: OVERLAP_MS, read_every: 60_000, page_rows: 200, index_max: 1_000, kills: Vec::new() };
     assert_eq!(collect(&events, &run).file.len(), 6);
 }

@@ -131,9 +131,14 @@ impl Reading {
         }
     }
 
+    /// Up to when this definition was read.
+    fn read_to(&self, id: &String) -> Millis {
+        self.coverage.get(id).copied().unwrap_or(Millis::MIN)
+    }
+
     /// Whether this definition was read up to the checkpoint.
     fn is_covered(&self, id: &String) -> bool {
-        self.coverage.get(id).is_some_and(|read| *read >= self.checkpoint)
+        self.read_to(id) >= self.checkpoint
     }
 
     /// Whether a gap was found that nothing can fill.
@@ -306,8 +311,7 @@ impl Session {
             history.forget_unknown_ids();
         }
         uncovered.retain(|id| !history.is_unknown(id));
-        let coverage = &self.reading.coverage;
-        let read_to = |id: &String| coverage.get(id).map_or(begin, |read| begin.max(*read));
+        let read_to = |id: &String| self.reading.read_to(id).max(begin);
         let least = uncovered.iter().map(read_to).min().unwrap_or(begin);
         let ids: Arc<[String]> = uncovered.iter().filter(|id| read_to(id) == least).cloned().collect();
         let checkpoint = self.reading.checkpoint;
@@ -335,7 +339,7 @@ impl Session {
             return;
         }
         self.reading.from_files = None;
-        self.send(WriterCommand::Begin { span: read.span, purpose: read.purpose });
+        self.send(WriterCommand::Begin { span: read.span, until: read.until, purpose: read.purpose });
         self.reading.history.add(read, now);
     }
 
@@ -414,8 +418,13 @@ impl Session {
                 self.reading.at = now;
             }
         }
-        // Those that the service refuses are tried again, and are not covered until then.
         let uncovered = self.uncovered();
+        let is_last = |id: &String| self.reading.read_to(id) + COVERAGE_MS >= self.reading.checkpoint;
+        if purpose == Purpose::Coverage && uncovered.iter().all(is_last) {
+            // Rows that are open at the end of the last part are soon closed by others, or by time.
+            self.reading.coverage_at = self.reading.coverage_at.max(now + UNJUDGED_RETRY);
+        }
+        // Those that the service refuses are tried again, and are not covered until then.
         if !uncovered.is_empty() && uncovered.iter().all(|id| self.reading.history.is_unknown(id)) {
             self.reading.coverage_at = self.reading.coverage_at.max(now + COVERAGE_RETRY);
         }
