@@ -163,6 +163,15 @@ pub enum Purpose {
 /// Up to when the history of each definition was read: every event before it is in the file.
 pub type Coverage = BTreeMap<String, Millis>;
 
+/// These definitions were read up to here. No definition counts as read beyond the checkpoint: one that goes back, because
+/// a clock was ahead, takes all of them along.
+pub fn extend_coverage(coverage: &mut Coverage, ids: &[String], up_to: Millis, purpose: Purpose) {
+    coverage.extend(ids.iter().map(|id| (id.clone(), up_to)));
+    if purpose == Purpose::CatchUp {
+        coverage.values_mut().for_each(|read| *read = up_to.min(*read));
+    }
+}
+
 /// Genesys keeps ten days of history. Source: the vendor's help page on operational event queries.
 pub const HISTORY_KEPT_MS: Millis = 10 * 24 * 3600 * 1000;
 

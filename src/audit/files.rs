@@ -5,7 +5,7 @@ use std::io::Result;
 use crate::clock::Millis;
 use crate::config::Config;
 use crate::dedup::index::{Index, RECORDS_MAX};
-use crate::dedup::{MARGIN_MS, RECEIPT_DELAY_MS, Range, Record};
+use crate::dedup::{CONTEXT_MS, MARGIN_MS, RECEIPT_DELAY_MS, Range, Record};
 use crate::event::Line;
 use crate::output::Flow;
 use crate::output::records;
@@ -47,13 +47,13 @@ pub fn each_between(
     records::each_since_beside_rotation(&config.output.file, span.from - BEFORE_MS, visit, pulse)
 }
 
-/// The records of a span; `None`: there are more than the index's bound, where that `is_bounded`.
+/// The records of a span, and those for rows before it that may still be held; `None`: there are more than the index's bound, where that `is_bounded`.
 ///
 /// # Errors
 /// When a file cannot be read.
 pub fn index_between(config: &Config, span: Range, is_bounded: bool, pulse: &dyn Fn()) -> Result<Option<Index>> {
     let max = if is_bounded { RECORDS_MAX } else { usize::MAX };
-    let span = Range { from: span.from - 2 * MARGIN_MS, to: span.to + 2 * MARGIN_MS };
+    let span = Range { from: span.from - CONTEXT_MS - 2 * MARGIN_MS, to: span.to + 2 * MARGIN_MS };
     let mut index = Index::new(usize::MAX, row_delay_ms(config));
     each_between(config, span, pulse, |content, record, _, _| {
         index.insert(content, record);

@@ -35,6 +35,12 @@ pub struct Row {
     is_context: bool,
 }
 
+impl Row {
+    fn is_timed(&self) -> bool {
+        self.time.from == self.time.to
+    }
+}
+
 /// What becomes of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -139,7 +145,8 @@ impl Rows {
         self.in_order &= is_timed && time.from >= self.newest;
         self.newest = self.newest.max(time.from);
         let is_judged = self.span.judges(time);
-        if !records.reach(time.from) {
+        // No records reach over a whole read: a row without a time is judged with those there are, rather twice than never.
+        if is_timed && !records.reach(time.from) {
             // What is only context comes again, with the read that judges it.
             if is_judged {
                 self.unjudged_since = Some(self.unjudged_since.map_or(time.from, |since| since.min(time.from)));
@@ -185,11 +192,13 @@ impl Rows {
         let is_full = self.bytes > BYTES_MAX;
         for rows in self.held.values_mut() {
             // Records may have been forgotten since the rows were offered.
-            if let Some(first) = rows.first().filter(|first| !records.reach(first.time.from)) {
+            if let Some(first) = rows.iter().find(|row| row.is_timed() && !records.reach(row.time.from)) {
                 judged.unjudged_since = judged.unjudged_since.into_iter().chain([first.time.from]).min();
-                self.count -= rows.len();
-                self.bytes -= rows.iter().map(|row| row.text.len() + OVERHEAD).sum::<usize>();
-                judged.duplicates += rows.drain(..).filter(|row| !row.is_context).count() as u64;
+                for row in rows.extract_if(.., |row| row.is_timed()) {
+                    self.count -= 1;
+                    self.bytes -= row.text.len() + OVERHEAD;
+                    judged.duplicates += u64::from(!row.is_context);
+                }
                 continue;
             }
             let near = candidates(rows, records);

@@ -30,9 +30,9 @@ const EDGE_MS: Millis = 60 * 1000;
 /// How far back it is asked for.
 pub const REACH_MS: Millis = HISTORY_KEPT_MS - EDGE_MS;
 /// Nearer to the end of what the service keeps than this, a piece that is refused may be too old.
-const EDGE_ZONE_MS: Millis = 24 * 3600 * 1000;
+pub const EDGE_ZONE_MS: Millis = 24 * 3600 * 1000;
 /// So much is passed over there at once.
-const SKIP_MS: Millis = 10 * 60 * 1000;
+pub const SKIP_MS: Millis = 10 * 60 * 1000;
 /// The longest piece that is asked for at once.
 const PIECE_MS_MAX: Millis = 24 * 3600 * 1000;
 /// A refused or slow piece is halved down to this, before its definitions are.
@@ -238,10 +238,11 @@ impl History {
     }
 
     /// The piece that begins with the next request, and the end of its read; none in the middle of a piece.
-    pub fn next_piece(&self) -> Option<(Range, Millis)> {
+    pub fn next_piece(&self, service_now: Millis) -> Option<(Range, Millis)> {
         let job = self.jobs.front().filter(|_| self.piece.is_none())?;
-        let until = job.read.until;
-        Some((Range { from: job.at - 1, to: (job.at + self.piece_ms).min(until) }, until))
+        let from = job.next_from(service_now);
+        let to = (from + self.piece_ms).max(job.at + 1).min(job.read.until);
+        Some((Range { from, to }, job.read.until))
     }
 
     /// Has the next piece end here, if it would be longer.
@@ -269,9 +270,7 @@ impl History {
         self.rate.take();
         self.oldest = service_now - HISTORY_KEPT_MS;
         let piece = self.piece.get_or_insert_with(|| {
-            // A millisecond more, wherever the service's intervals end: what comes twice is dropped.
-            let begin = if job.at > job.from { job.at - 1 } else { job.at };
-            let from = begin.max(service_now - REACH_MS).min(job.read.until);
+            let from = job.next_from(service_now);
             let end = std::mem::replace(&mut self.next_end, Millis::MAX);
             let to = (from + self.piece_ms).min(end).max(from + 1).max(job.at + 1);
             Piece::new(from, to.min(job.read.until), &job.read.ids, self.group_max)
@@ -505,6 +504,13 @@ impl History {
 }
 
 impl Job {
+    /// Where the next piece begins.
+    fn next_from(&self, service_now: Millis) -> Millis {
+        // A millisecond more, wherever the service's intervals end: what comes twice is dropped.
+        let begin = if self.at > self.from { self.at - 1 } else { self.at };
+        begin.max(service_now - REACH_MS).min(self.read.until)
+    }
+
     fn percent(&self) -> i64 {
         100 * (self.at - self.from) / (self.read.until - self.from).max(1)
     }

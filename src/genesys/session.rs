@@ -99,6 +99,8 @@ struct Session {
     login: Login,
     definitions: Definitions,
     plan: Plan,
+    /// The definitions whose history is read.
+    read_ids: Vec<String>,
     transport: Transport,
     subscription: Subscription,
     /// Whether the writer has put the newest channel on the disk.
@@ -124,6 +126,7 @@ impl Session {
         let owner = channel::owner(genesys);
         let is_usable = |state: &ChannelState| channel::is_usable(state, &owner, api.service().now());
         let remembered = start.channel.clone().filter(is_usable);
+        let plan = definitions.plan();
         Self {
             service_time: ServiceTime::default(),
             outbox: Outbox::new(to_writer),
@@ -132,7 +135,8 @@ impl Session {
             throttle_backoff: backoff.clone(),
             call_failed: None,
             login: Login::new(backoff.clone(), now),
-            plan: definitions.plan(),
+            read_ids: definitions.read_ids(&plan),
+            plan,
             definitions,
             transport: Transport::new(genesys.delivery, now),
             subscription: Subscription::new(remembered, backoff.clone(), now),
@@ -402,7 +406,7 @@ impl Session {
                 self.connections.remembered(now);
             }
             SessionEvent::Loaded => self.reading.is_loaded = true,
-            SessionEvent::ReadUpTo { ids, up_to, purpose } => self.reading.covers(&ids, up_to, purpose),
+            SessionEvent::ReadUpTo { ids, up_to, purpose } => self.read_up_to(&ids, up_to, purpose),
             SessionEvent::ReadDone { purpose, appended, unjudged_since } => {
                 self.read_done(purpose, appended, unjudged_since);
             }

@@ -250,12 +250,13 @@ fn backlog(config: &Config) -> Option<Keep> {
 }
 
 /// A state of format 1 does not tell which definitions were read: all of them are read again, from where the files still
-/// show what was collected before.
+/// show what was collected before. What a start of any format reads again, this one does whatever they show.
 fn upgraded(state: State, config: &Config) -> State {
     let (true, Some(checkpoint)) = (state.format < state::FORMAT, state.checkpoint_ms) else { return state };
-    let begin = state.origin_ms.unwrap_or(Millis::MIN);
-    let origin = Held::of(&config.output).cut(begin, checkpoint).map_or(checkpoint, |(from, _)| from);
-    State { origin_ms: Some(origin).filter(|origin| *origin > Millis::MIN), ..state }
+    let begin = state.origin_ms.unwrap_or(checkpoint - HISTORY_KEPT_MS);
+    let overlap_from = checkpoint - config.catch_up.overlap.as_millis() as i64;
+    let held_from = Held::of(&config.output).cut(begin, checkpoint).map_or(checkpoint, |(from, _)| from);
+    State { origin_ms: Some(held_from.min(overlap_from).max(begin)), ..state }
 }
 
 /// The state to begin with. A first start is remembered at once: where it began must not move with a restart.
@@ -301,4 +302,32 @@ fn begin_state(config: &Config, wall: Millis) -> Result<State, String> {
         )
     })?;
     Ok(state)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+    use crate::config::Need;
+
+    const NOW: Millis = 1_795_430_645_000;
+
+    #[test]
+    fn a_state_of_the_first_format_reads_the_overlap_again_whatever_the_files_show() {
+        let folder = std::env::temp_dir().join(format!("audiohook-upgrade-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let (settings, output) = (folder.join("empty.env"), folder.join("events.jsonl"));
+        std::fs::write(&settings, "").unwrap();
+        let environment = [("OUTPUT_FILE".into(), OsString::from(&output)), ("BACKUP_COUNT".into(), "0".into())].into();
+        let config = Config::load(Need::Nothing, &environment, Some(&settings)).unwrap();
+        let overlap_ms = config.catch_up.overlap.as_millis() as i64;
+        let begin = NOW - 5 * 24 * 3_600_000;
+        let old = |origin_ms| State { format: 1, checkpoint_ms: Some(NOW), origin_ms, ..State::default() };
+        // Somebody else's rotation has just taken the file away.
+        assert_eq!(Held::of(&config.output), Held::Nothing);
+        assert_eq!(upgraded(old(Some(begin)), &config).origin_ms, Some(NOW - overlap_ms));
+        assert_eq!(upgraded(old(Some(NOW - 1_000)), &config).origin_ms, Some(NOW - 1_000));
+        std::fs::remove_dir_all(folder).unwrap();
+    }
 }

@@ -14,7 +14,7 @@ use super::{STOP_MAX, Writer, state};
 use crate::clock::Millis;
 use crate::dedup::RECEIPT_DELAY_MS;
 use crate::elastic::IndexerHandle;
-use crate::message::{HISTORY_KEPT_MS, Purpose, SessionEvent};
+use crate::message::{HISTORY_KEPT_MS, Purpose, SessionEvent, extend_coverage};
 use crate::output::identity::Cursor;
 use crate::output::{Change, Stopped, backups};
 use crate::status::{Code, Problem, RECENT_MAX};
@@ -157,7 +157,7 @@ impl Writer {
         if purpose == Purpose::Repair {
             return Ok(());
         }
-        self.state.coverage.extend(ids.iter().map(|id| (id.clone(), up_to)));
+        extend_coverage(&mut self.state.coverage, &ids, up_to, purpose);
         if purpose == Purpose::CatchUp {
             self.state.checkpoint_ms = Some(up_to);
             self.state.by_wall = false;

@@ -7,6 +7,7 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::config::Need;
 use crate::dedup::Range;
+use crate::dedup::index::Index;
 use crate::dedup::rows::Span;
 use crate::message::{Frames, Page};
 
@@ -87,5 +88,69 @@ fn the_checkpoint_passes_no_row_that_waits_for_others() {
         _ => None,
     });
     assert_eq!(done, Some((1, None)));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+const SECOND: Millis = 1_000;
+const MINUTE: Millis = 60 * SECOND;
+
+fn row(entity: &str, time: Option<Millis>) -> String {
+    let time = time.map_or(String::new(), |time| format!(r#","dateCreated":"{}""#, crate::clock::format_millis(time)));
+    format!(r#"{{"eventDefinition":{{"id":"AUDIOHOOK-0001"}},"entityId":"{entity}"{time}}}"#)
+}
+
+fn page_of(row: &str, span: Span, ids: &Arc<[String]>) -> WriterCommand {
+    let mut page = Page { ids: ids.clone(), ..Page::of_rows(Range { from: span.from, to: span.to }) };
+    page.push_row(row, NOW);
+    WriterCommand::Page(page)
+}
+
+/// The records from the files, for a piece of a read.
+fn records_of(from: Millis, to: Millis) -> WriterCommand {
+    let mut records = Index::new(1_000, 0);
+    records.filled_since(from - 8 * SECOND);
+    records.filled_until(to + 4 * SECOND);
+    WriterCommand::Records(Box::new(records))
+}
+
+#[test]
+fn a_row_without_a_time_does_not_hold_the_checkpoint_for_ever() {
+    let (mut writer, _hand, _status, _heard, folder) = stage("untimed");
+    let (_keep, stop) = bounded(0);
+    let ids: Arc<[String]> = Arc::from(["AUDIOHOOK-0001".to_owned()]);
+    let span = Span { from: NOW - 200 * MINUTE, to: NOW - MINUTE };
+    let middle = NOW - 100 * MINUTE;
+    // All that the index has is younger, and the records of the whole span are too many to be read at once.
+    writer.intake.index.filled_since(NOW);
+    let read = [
+        WriterCommand::Begin { span, until: span.to, purpose: Purpose::CatchUp },
+        records_of(span.from, middle),
+        page_of(&row("without", None), span, &ids),
+        WriterCommand::ReadUpTo { ids: ids.clone(), up_to: middle },
+        records_of(middle - 1, span.to),
+        page_of(&row("with", Some(middle + MINUTE)), span, &ids),
+        page_of(&row("another", None), span, &ids),
+        WriterCommand::ReadUpTo { ids: ids.clone(), up_to: span.to },
+        WriterCommand::End { ids: ids.clone(), up_to: span.to },
+    ];
+    read.into_iter().for_each(|command| writer.take(command, &stop).unwrap());
+    let records = std::fs::read_to_string(folder.join("events.jsonl")).unwrap().lines().count();
+    assert_eq!((records, writer.state.checkpoint_ms), (3, Some(span.to)));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_checkpoint_that_goes_back_takes_every_definition_along() {
+    let (mut writer, _hand, _status, _heard, folder) = stage("back");
+    let (_keep, stop) = bounded(0);
+    let ids: Arc<[String]> = Arc::from(["AUDIOHOOK-0001".to_owned()]);
+    // Read while the service's clock was an hour ahead.
+    for id in ["AUDIOHOOK-0001", "AUDIOHOOK-0002"] {
+        writer.state.coverage.insert(id.to_owned(), NOW + 60 * MINUTE);
+    }
+    let span = Span { from: NOW - 15 * MINUTE, to: NOW };
+    writer.take(WriterCommand::Begin { span, until: span.to, purpose: Purpose::CatchUp }, &stop).unwrap();
+    writer.take(WriterCommand::End { ids, up_to: NOW }, &stop).unwrap();
+    assert_eq!(writer.state.coverage.values().max(), Some(&NOW), "{:?}", writer.state.coverage);
     std::fs::remove_dir_all(folder).unwrap();
 }

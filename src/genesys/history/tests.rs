@@ -235,3 +235,18 @@ fn a_definition_that_was_refused_once_is_not_read_in_the_middle_of_a_read() {
     assert_eq!(ask(&mut history).2, ["AUDIOHOOK-0001"]);
     assert_eq!(history.ids().unwrap()[..], ["AUDIOHOOK-0001".to_owned()]);
 }
+
+#[test]
+fn the_records_are_asked_for_that_the_piece_needs() {
+    for span in [5 * HOUR, 30 * HOUR, 12 * 24 * HOUR] {
+        let mut history = history(span, &ids(1));
+        while let Some((expected, _)) = history.next_piece(NOW) {
+            let Next::Ask { body, .. } = history.next(Instant::now(), NOW) else { panic!() };
+            let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+            let (from, to) = body["interval"].as_str().unwrap().split_once('/').unwrap();
+            let [from, to] = [from, to].map(|text| crate::clock::parse_instant(text).unwrap());
+            assert!(expected.from <= from && to <= expected.to, "{} h: {from} to {to}, not {expected:?}", span / HOUR);
+            history.take(page([], None), 0);
+        }
+    }
+}

@@ -59,7 +59,7 @@ impl Session {
             Ok(None) => self.auditing.at = Some(self.clock.now() + RETRY),
             Ok(Some(false)) => {
                 let span = Span { from, to };
-                let ids = self.plan.ids.as_slice().into();
+                let ids = self.read_ids.as_slice().into();
                 self.begin(Read { ids, span, until: self.with_context(to), purpose: Purpose::Repair }, now);
             }
             Err(error) => {
@@ -79,7 +79,7 @@ impl Session {
     /// Whether the counts prove that nothing is missing; none where the files cannot be read.
     fn compare_counts(&mut self, from: Millis, to: Millis) -> Result<Option<bool>, ApiError> {
         let counts = self.api.aggregates(from, to)?;
-        let (beat, ids) = (&self.beat, &self.plan.ids);
+        let (beat, ids) = (&self.beat, &self.read_ids);
         match files::count_between(&self.config, ids, from, to, &|| beat.busy()) {
             Ok(Counts { by_definition, needs_rows }) => {
                 let are_equal = ids.iter().zip(by_definition).all(|(id, n)| counts.get(id).copied().unwrap_or(0) == n);
@@ -90,6 +90,11 @@ impl Session {
                 Ok(None)
             }
         }
+    }
+
+    /// The rows of the span could not be judged.
+    pub(super) fn audit_again_at(&mut self, at: Instant) {
+        self.auditing.at = Some(at);
     }
 
     /// The writer has appended what was missing.

@@ -36,6 +36,13 @@ impl Definitions {
         topics::plan(self.file.as_deref(), Some(self.fetched.as_slice()).filter(|fetched| !fetched.is_empty()))
     }
 
+    /// The plan's definitions whose history is read: those of whose rows it is known that they are AudioHook's. Others
+    /// may turn out to be when their names are known; until then their rows would be left out, and count as read.
+    pub fn read_ids(&self, plan: &Plan) -> Vec<String> {
+        let known = crate::event::Definitions::new(&self.fetched);
+        plan.ids.iter().filter(|id| known.is_audiohook(id)).cloned().collect()
+    }
+
     /// TOPICS_FILE names definitions, and the service has none of them.
     pub fn unknown_only(&self, plan: &Plan) -> bool {
         let is_known = |id: &String| self.fetched.iter().any(|definition| definition.id == *id);
@@ -94,6 +101,7 @@ impl Session {
             plan.notices.iter().for_each(|notice| log::warn!("{notice}"));
         }
         self.reading.history.forget_unknown_ids();
+        self.read_ids = self.definitions.read_ids(&plan);
         if plan != self.plan {
             log::info!("collecting {} topics: {}", plan.topics.len(), shorten(&plan.topics));
             self.plan = plan;

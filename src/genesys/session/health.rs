@@ -310,7 +310,7 @@ impl Session {
             interval: self.config.catch_up.interval,
             topics_file: &genesys.topics_file,
             has_topics: !self.plan.topics.is_empty(),
-            has_ids: !self.plan.ids.is_empty(),
+            has_ids: !self.read_ids.is_empty(),
             names_unknown_only: self.definitions.unknown_only(&self.plan),
             refused,
             has_token: self.api.token().is_some(),

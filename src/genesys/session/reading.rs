@@ -8,6 +8,7 @@
 //!
 //! Must never: skip a span that failed; read while the writer's queue is full; claim coverage for what was not read.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,8 +20,8 @@ use crate::dedup::rows::Span;
 use crate::dedup::{CONTEXT_MS, MARGIN_MS, Range, TOLERANCE_MS};
 use crate::genesys::backoff::Backoff;
 use crate::genesys::error::{ApiError, Kind};
-use crate::genesys::history::{History, Next, REACH_MS, Read, Taken};
-use crate::message::{Coverage, HISTORY_KEPT_MS, Purpose, Start, WriterCommand};
+use crate::genesys::history::{EDGE_ZONE_MS, History, Next, REACH_MS, Read, SKIP_MS, Taken};
+use crate::message::{Coverage, HISTORY_KEPT_MS, Purpose, Start, WriterCommand, extend_coverage};
 use crate::status::{Code, Problem};
 
 /// At the start the socket comes first; the history waits for it this long.
@@ -79,6 +80,10 @@ pub(super) struct Reading {
     coverage: Coverage,
     /// When those may be read next whose coverage does not.
     coverage_at: Instant,
+    /// Where the part of the coverage begins that was begun last.
+    coverage_from: Millis,
+    /// How much of the oldest that the service should keep is not asked for, by definition: it refuses to be asked.
+    passed_over: BTreeMap<String, Millis>,
     /// Before this nothing is asked for: where the very first start began.
     pub origin: Millis,
     /// Origin and checkpoint are this machine's time so far.
@@ -111,6 +116,8 @@ impl Reading {
             checkpoint: start.checkpoint,
             coverage: start.coverage.clone(),
             coverage_at: now,
+            coverage_from: Millis::MAX,
+            passed_over: BTreeMap::new(),
             origin: start.origin,
             by_wall: start.by_wall,
             again: false,
@@ -125,7 +132,7 @@ impl Reading {
 
     /// Up to here these definitions were read, and it is on the disk.
     pub fn covers(&mut self, ids: &[String], up_to: Millis, purpose: Purpose) {
-        self.coverage.extend(ids.iter().map(|id| (id.clone(), up_to)));
+        extend_coverage(&mut self.coverage, ids, up_to, purpose);
         if purpose == Purpose::CatchUp {
             self.checkpoint = up_to;
         }
@@ -154,7 +161,7 @@ impl Reading {
 
 impl Session {
     pub(super) fn wants_history(&self) -> bool {
-        self.config.genesys.delivery != Delivery::Websocket && !self.plan.ids.is_empty()
+        self.config.genesys.delivery != Delivery::Websocket && !self.read_ids.is_empty()
     }
 
     /// A socket was opened: what came before is to be read.
@@ -223,10 +230,14 @@ impl Session {
             // The others are read on; these are not covered until they are taken.
             Some(error) if matches!(error.kind, Kind::Refused(_)) && self.reading.history.has(Purpose::Coverage) => {
                 log::warn!("{}; these definitions are tried again later", error.problem().what);
+                self.pass_over_more();
                 self.reading.history.clear();
                 self.reading.coverage_at = self.clock.now() + COVERAGE_RETRY;
             }
-            Some(error) => self.read_failed(&error.with_correlation(self.api.correlation())),
+            Some(error) => {
+                self.read_failed(&error.with_correlation(self.api.correlation()));
+                self.let_catch_up_pass();
+            }
             None if taken.progressed => self.read_worked(),
             // What is refused and asked for in another way is no success.
             None => {}
@@ -258,9 +269,40 @@ impl Session {
         }
     }
 
+    /// Part of what the service should keep may be too old for it: the next try begins later.
+    fn pass_over_more(&mut self) {
+        let is_old = self.reading.coverage_from < self.api.service().now() - REACH_MS + EDGE_ZONE_MS;
+        for id in self.reading.history.ids().filter(|_| is_old).into_iter().flat_map(|ids| ids.iter()) {
+            let passed = self.reading.passed_over.entry(id.clone()).or_default();
+            *passed = (2 * *passed).clamp(SKIP_MS, EDGE_ZONE_MS);
+        }
+    }
+
+    /// The writer has made durable what was read of these definitions up to here.
+    pub(super) fn read_up_to(&mut self, ids: &[String], up_to: Millis, purpose: Purpose) {
+        self.reading.covers(ids, up_to, purpose);
+        let oldest = self.api.service().now() - REACH_MS;
+        let passed = ids.iter().filter_map(|id| self.reading.passed_over.remove(id)).max();
+        if let Some(passed) = passed {
+            self.report_gap(oldest, oldest + passed, "Genesys Cloud refuses to be asked for events so old");
+        }
+    }
+
+    /// Whatever else fails does not hold up a catch-up that is due: it is tried again afterwards.
+    fn let_catch_up_pass(&mut self) {
+        let now = self.clock.now();
+        let reading = &mut self.reading;
+        let is_due = reading.state == State::Failing && now >= reading.at;
+        if is_due && !reading.history.is_idle() && !reading.history.has(Purpose::CatchUp) {
+            reading.history.clear();
+            reading.at = reading.retry_at;
+            reading.coverage_at = reading.retry_at + self.config.catch_up.interval;
+        }
+    }
+
     /// The definitions of the plan that the checkpoint does not cover.
     fn uncovered(&self) -> Vec<String> {
-        self.plan.ids.iter().filter(|id| !self.reading.is_covered(id)).cloned().collect()
+        self.read_ids.iter().filter(|id| !self.reading.is_covered(id)).cloned().collect()
     }
 
     /// Begins a catch-up where one is due, else the next part of what is not covered.
@@ -274,7 +316,7 @@ impl Session {
         if self.reading.checkpoint <= begin {
             // Nothing is asked for that is older, so nothing older is left to be covered.
             let checkpoint = self.reading.checkpoint;
-            self.reading.coverage.extend(self.plan.ids.iter().map(|id| (id.clone(), checkpoint)));
+            self.reading.coverage.extend(self.read_ids.iter().map(|id| (id.clone(), checkpoint)));
         }
         let uncovered = self.uncovered();
         self.reading.retry_at = now;
@@ -292,7 +334,7 @@ impl Session {
         let checkpoint = self.reading.checkpoint;
         let why = "the history was not read for longer than the ten days that Genesys keeps it";
         self.report_gap(checkpoint, service_now - HISTORY_KEPT_MS, why);
-        let ids: Arc<[String]> = self.plan.ids.iter().filter(|id| self.reading.is_covered(id)).cloned().collect();
+        let ids: Arc<[String]> = self.read_ids.iter().filter(|id| self.reading.is_covered(id)).cloned().collect();
         let from = (checkpoint - self.overlap_ms()).max(self.reading.origin);
         let to = (service_now - self.row_wait_ms(now)).max(checkpoint);
         self.begin(Read { ids, span: Span { from, to }, until: to, purpose: Purpose::CatchUp }, now);
@@ -311,7 +353,11 @@ impl Session {
             history.forget_unknown_ids();
         }
         uncovered.retain(|id| !history.is_unknown(id));
-        let read_to = |id: &String| self.reading.read_to(id).max(begin);
+        let oldest = self.api.service().now() - REACH_MS;
+        let read_to = |id: &String| {
+            let passed = self.reading.passed_over.get(id).map_or(Millis::MIN, |passed| oldest + passed);
+            self.reading.read_to(id).max(begin).max(passed)
+        };
         let least = uncovered.iter().map(read_to).min().unwrap_or(begin);
         let ids: Arc<[String]> = uncovered.iter().filter(|id| read_to(id) == least).cloned().collect();
         let checkpoint = self.reading.checkpoint;
@@ -319,6 +365,7 @@ impl Session {
             from: (least - self.overlap_ms()).max(begin).min(checkpoint - MARGIN_MS),
             to: (least + COVERAGE_MS).min(checkpoint),
         };
+        self.reading.coverage_from = span.from;
         log::info!(
             "reading the history of {} from {} to {}: it was not read before",
             super::shorten(&ids),
@@ -347,7 +394,7 @@ impl Session {
     /// files, and where there is room for them, all up to where the index begins. Whether the request can be sent.
     fn prepare_piece(&mut self, now: Instant) -> bool {
         let index_since = self.status.gauges.index_since.get().unwrap_or(Millis::MIN);
-        let Some((mut piece, until)) = self.reading.history.next_piece() else { return true };
+        let Some((mut piece, until)) = self.reading.history.next_piece(self.api.service().now()) else { return true };
         // From here on the index is enough.
         let boundary = index_since.saturating_add(2 * MARGIN_MS + 1_000);
         if piece.from + 1 < boundary && boundary < piece.to {
@@ -403,10 +450,16 @@ impl Session {
         if let Some(since) = unjudged_since {
             // More came since than the index holds: the same is read again, with the records from the files.
             log::debug!("the index does not reach back to {}: reading the files", format_millis(since));
-            if purpose == Purpose::CatchUp {
-                self.reading.at = now + UNJUDGED_RETRY;
+            let retry_at = now + UNJUDGED_RETRY;
+            match purpose {
+                Purpose::CatchUp => self.reading.at = retry_at,
+                Purpose::Coverage => self.reading.coverage_at = retry_at,
+                Purpose::Repair => self.audit_again_at(retry_at),
             }
             return;
+        }
+        if std::mem::take(&mut self.reading.again) {
+            self.reading.at = now;
         }
         if purpose == Purpose::Repair {
             self.repair_done(appended);
@@ -414,9 +467,6 @@ impl Session {
         }
         if purpose == Purpose::CatchUp {
             self.reading.has_caught_up = true;
-            if std::mem::take(&mut self.reading.again) {
-                self.reading.at = now;
-            }
         }
         let uncovered = self.uncovered();
         let is_last = |id: &String| self.reading.read_to(id) + COVERAGE_MS >= self.reading.checkpoint;

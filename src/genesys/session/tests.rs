@@ -1,6 +1,6 @@
 //! The session against the simulated service, with the test in the writer's place.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crossbeam_channel::bounded;
@@ -10,7 +10,7 @@ use crate::config::{self, CatchUp, LogFormat, LogSettings, Network, Reconnect};
 use crate::genesys::topics::built_in;
 use crate::message::{Batch, Control, Frame, Purpose};
 use crate::secret::Secret;
-use crate::simulator::{Action, Call, Client, Event, Options, Route, Simulator};
+use crate::simulator::{Action, Answer, Call, Client, Event, Options, Request, Route, Simulator};
 use crate::status::Code;
 
 /// Rows wait for their frames for ten seconds of it.
@@ -36,6 +36,12 @@ struct Seen {
     read_up_to: Option<Millis>,
     /// Of the read under way.
     purpose: Option<Purpose>,
+    /// Up to where each definition was read.
+    covered: BTreeMap<String, Millis>,
+    /// How many parts of the coverage were begun.
+    coverage_reads: usize,
+    /// No part of the coverage can be judged.
+    judges_no_coverage: bool,
     channel: Option<ChannelState>,
     definitions: usize,
 }
@@ -187,14 +193,21 @@ impl Stage {
                     self.seen.history.insert(row["conversation"]["id"].as_str().unwrap().to_owned());
                 }
             }
-            WriterCommand::Begin { purpose, .. } => self.seen.purpose = Some(purpose),
+            WriterCommand::Begin { purpose, .. } => {
+                self.seen.purpose = Some(purpose);
+                self.seen.coverage_reads += usize::from(purpose == Purpose::Coverage);
+            }
             WriterCommand::End { ids, up_to } => {
                 let Some(purpose) = self.seen.purpose else { panic!("an end without a beginning") };
                 if purpose == Purpose::CatchUp {
                     self.seen.read_up_to = Some(up_to);
                 }
-                let _ = self.inbox.try_send(SessionEvent::ReadUpTo { ids, up_to, purpose });
-                let done = SessionEvent::ReadDone { purpose, appended: 0, unjudged_since: None };
+                let unjudged_since = (purpose == Purpose::Coverage && self.seen.judges_no_coverage).then_some(0);
+                if unjudged_since.is_none() {
+                    self.seen.covered.extend(ids.iter().map(|id| (id.clone(), up_to)));
+                    let _ = self.inbox.try_send(SessionEvent::ReadUpTo { ids, up_to, purpose });
+                }
+                let done = SessionEvent::ReadDone { purpose, appended: 0, unjudged_since };
                 let _ = self.inbox.try_send(done);
             }
             WriterCommand::Channel(channel) => {
@@ -554,7 +567,7 @@ fn a_definition_that_the_history_does_not_know_is_left_out() {
     let sim = simulator();
     sim.issue_by(event(), Route::HistoryOnly);
     let mut config = config_for(&sim);
-    let topics = ["v2.operations.events.AUDIOHOOK-*", "v2.operations.events.NO-SUCH-1"];
+    let topics = ["v2.operations.events.AUDIOHOOK-*", "v2.operations.events.AUDIOHOOK-9999"];
     config.genesys.topics = Some(topics.map(str::to_owned).to_vec());
     sim.faults().set(|knobs| knobs.requests_per_minute = None);
     let mut stage = Stage::with(sim, config, None, None);
@@ -721,4 +734,96 @@ fn after_a_suspension_token_and_socket_are_renewed_and_the_history_is_read() {
             }
         });
     }
+}
+
+/// A definition that the checkpoint does not cover.
+fn define_new(sim: &Simulator, id: &str, name: &str) {
+    let [id, name, description] = [id, name, "New"].map(str::to_owned);
+    sim.define(crate::simulator::Definition { id, name, description });
+}
+
+/// Requests for the history are answered with this status where it holds.
+fn refuse_history(sim: &Simulator, status: u16, holds: impl Fn(&str) -> bool + Send + Sync + 'static) {
+    let action = Action::change(move |request: &Request, answer: &mut Answer| {
+        if holds(&String::from_utf8_lossy(&request.body)) {
+            *answer = Answer::json(status, r#"{"message":"no","code":"no"}"#);
+        }
+    });
+    sim.faults().fail(Call::History, action);
+}
+
+#[test]
+fn a_part_of_the_coverage_that_fails_does_not_keep_the_others_from_being_read() {
+    let sim = simulator();
+    sim.faults().set(|knobs| knobs.requests_per_minute = None);
+    define_new(&sim, "AUDIOHOOK-0777", "New");
+    refuse_history(&sim, 500, |body| body.contains(r#"["AUDIOHOOK-0777"]"#));
+    let (config, checkpoint) = (config_for(&sim), sim.now() - 60_000);
+    let mut stage = Stage::with(sim, config, Some(checkpoint), None);
+    stage.until("a part of the coverage", |stage| stage.seen.coverage_reads > 0);
+    stage.sim.issue_by(event(), Route::HistoryOnly);
+    stage.until("the other's event", |stage| stage.seen.history.len() == 1);
+    stage.sim.faults().heal_all();
+    stage.until("covered", |stage| stage.seen.covered.contains_key("AUDIOHOOK-0777"));
+}
+
+#[test]
+fn where_the_service_keeps_less_than_it_says_a_new_definition_is_read_all_the_same() {
+    let sim = simulator();
+    sim.faults().set(|knobs| knobs.requests_per_minute = None);
+    define_new(&sim, "AUDIOHOOK-0777", "New");
+    let (clock, hand) = Clock::manual(sim.now());
+    let oldest = sim.now() - 9 * 24 * 3_600_000;
+    refuse_history(&sim, 400, move |body| {
+        let from = body.split(r#""interval":""#).nth(1).and_then(|rest| crate::clock::parse_instant(&rest[..24]));
+        from.is_some_and(|from| from < oldest)
+    });
+    let (mut config, checkpoint) = (config_for(&sim), sim.now() - 60_000);
+    config.genesys.topics = Some(vec!["v2.operations.events.AUDIOHOOK-0777".to_owned()]);
+    sim.issue_by(Event::numbered("AUDIOHOOK-0777").at(sim.now() - 30_000), Route::HistoryOnly);
+    let mut stage = Stage::at(clock, sim, config, Some(checkpoint), None);
+    let mut moved = Instant::now();
+    stage.until("its event", |stage| {
+        if moved.elapsed() > Duration::from_millis(100) {
+            hand.advance(Duration::from_secs(601));
+            moved = Instant::now();
+        }
+        !stage.seen.history.is_empty()
+    });
+    stage.until_raised(Code::Incomplete);
+}
+
+#[test]
+fn a_definition_that_is_not_known_to_be_audiohooks_does_not_count_as_read() {
+    let sim = simulator();
+    define_new(&sim, "ACME-0001", "Acme AudioHook event");
+    sim.faults().set(|knobs| knobs.requests_per_minute = None);
+    sim.faults().fail(Call::Definitions, Action::status(500));
+    let mut config = config_for(&sim);
+    config.genesys.topics =
+        Some(["v2.operations.events.AUDIOHOOK-*", "v2.operations.events.ACME-0001"].map(str::to_owned).to_vec());
+    let mut stage = Stage::with(sim, config, None, None);
+    stage.until("a read", |stage| stage.seen.read_up_to.is_some());
+    assert!(!stage.seen.covered.contains_key("ACME-0001"), "its rows were left out");
+    stage.sim.faults().heal_all();
+    stage.until("read from the beginning", |stage| {
+        stage.seen.coverage_reads > 0 && stage.seen.covered.contains_key("ACME-0001")
+    });
+}
+
+#[test]
+fn a_part_of_the_coverage_that_cannot_be_judged_is_not_repeated_at_once() {
+    let sim = simulator();
+    sim.faults().set(|knobs| knobs.requests_per_minute = None);
+    define_new(&sim, "AUDIOHOOK-0777", "New");
+    let (clock, hand) = Clock::manual(sim.now());
+    let (config, checkpoint) = (config_for(&sim), sim.now() - 60_000);
+    let mut stage = Stage::at(clock, sim, config, Some(checkpoint), None);
+    stage.seen.judges_no_coverage = true;
+    stage.until("a part of the coverage", |stage| stage.seen.coverage_reads > 0);
+    let end = Instant::now() + Duration::from_millis(500);
+    stage.until("a while", |_| Instant::now() > end);
+    assert_eq!(stage.seen.coverage_reads, 1);
+    hand.advance(Duration::from_secs(1));
+    stage.until("another try", |stage| stage.seen.coverage_reads == 2);
 }
