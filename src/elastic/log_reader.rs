@@ -5,13 +5,14 @@
 //! is not certain what was read, it reads again: the cluster knows what it has.
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
-use std::io;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::elastic::segments::{Folder, Key, Segment, count_lines, find_line_feed, key_of, modified, read_at};
 use crate::output::identity::{Cursor, FileIdentity, identity};
+use crate::output::regular;
 
 /// Bytes that one read asks for; a longer line makes it more, up to [`LINE_BYTES_MAX`].
 const READ_BYTES: usize = 64 * 1024;
@@ -108,8 +109,9 @@ impl LogReader {
         if self.current == Some(there) {
             return Ok(());
         }
-        let file = match File::open(self.folder.output()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        let file = match regular::open(OpenOptions::new().read(true), self.folder.output()) {
+            // What is no file holds no records; the writer reports it.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => return Ok(()),
             file => file?,
         };
         self.current = Some(key_of(&file.metadata()?));
