@@ -268,7 +268,8 @@ impl History {
             let known: Vec<String> =
                 job.read.ids.iter().filter(|id| !self.unknown_ids.contains(*id)).cloned().collect();
             let ids = if known.is_empty() { job.read.ids.to_vec() } else { known };
-            let to = (from + self.piece_ms).min(std::mem::replace(&mut self.next_end, Millis::MAX)).max(from + 1);
+            let end = std::mem::replace(&mut self.next_end, Millis::MAX);
+            let to = (from + self.piece_ms).min(end).max(from + 1).max(job.at + 1);
             Piece::new(from, to.min(job.read.until), &ids, self.group_max)
         });
         let body = json!({

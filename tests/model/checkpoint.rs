@@ -76,7 +76,7 @@ fn service() -> impl Strategy<Value = Service> {
         1 => prop::collection::btree_set(event(), 120..160),
     ];
     let shape = (1usize..5, prop::option::of(0usize..6), longest, 1usize..5, 1usize..5, any::<bool>());
-    let empty_pages = prop_oneof![9 => Just(0), 1 => 1usize..60];
+    let empty_pages = prop_oneof![9 => Just(0), 1 => 1usize..25];
     let too_old = prop::option::weighted(0.2, prop_oneof![Just(HOUR / 60), Just(HOUR / 6), Just(3 * HOUR)]);
     let span = prop_oneof![Just(HOUR / 60), Just(HOUR), Just(30 * HOUR)];
     (span, events, shape, (empty_pages, too_old), prop::collection::vec(going, 0..12)).prop_map(

@@ -341,7 +341,7 @@ impl Session {
         let Some((mut piece, until)) = self.reading.history.next_piece() else { return true };
         // From here on the index is enough.
         let boundary = index_since.saturating_add(2 * MARGIN_MS + 1_000);
-        if piece.from < boundary && boundary < piece.to {
+        if piece.from + 1 < boundary && boundary < piece.to {
             self.reading.history.end_next_piece_at(boundary);
             piece.to = boundary;
         }
