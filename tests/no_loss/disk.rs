@@ -6,7 +6,7 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
 
 use crate::support::collector::settings;
-use crate::support::{Collector, Folder, assert_same_set_within, let_pass};
+use crate::support::{Collector, Folder, assert_same_set_within, let_pass, poll};
 use crate::{LONG, assert_all_stand_once, issue, simulator, wait_for_all};
 
 #[test]
@@ -149,7 +149,8 @@ fn a_fifo_in_the_place_of_a_file_beside_the_events_blocks_nothing() {
     sim.faults().send_text("{\"topicName\":\"v2.operations.events.AUDIOHOOK-0001\",\"eventBo");
     collector.wait_reason("unreadable_frames", true, LONG);
     issue(&sim, 3);
-    collector.wait_lines(6, LONG);
+    let written = || collector.metric("audiohook_collector_events_written_total").filter(|count| *count == 6.0);
+    assert!(poll(LONG, written).is_some(), "{}", collector.log_text());
     // Nothing is cut, renamed or replaced, and nobody hangs on it.
     for suffix in [".unreadable", ".1"] {
         let there = std::fs::symlink_metadata(folder.join(&format!("events.jsonl{suffix}"))).unwrap();
