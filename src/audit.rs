@@ -21,7 +21,7 @@ use crate::clock::{Clock, Millis, format_millis};
 use crate::config::Config;
 use crate::dedup::reconcile::reconcile;
 use crate::dedup::rows::Span;
-use crate::dedup::{MARGIN_MS, Range, Record};
+use crate::dedup::{CONTEXT_MS, Range, Record};
 use crate::event::{Definitions, Identity, Redaction};
 use crate::genesys::api::Api;
 use crate::genesys::error::{ApiError, Kind};
@@ -141,7 +141,7 @@ impl<'a> Audit<'a> {
             return Ok(false);
         }
         let count_of = |id: &String| genesys.get(id).copied().unwrap_or(0);
-        if self.ids.iter().map(count_of).eq(counts.by_definition.iter().copied()) && !counts.has_like_events {
+        if self.ids.iter().map(count_of).eq(counts.by_definition.iter().copied()) && !counts.needs_rows {
             for (counted, count) in self.counted.iter_mut().zip(counts.by_definition) {
                 counted.genesys += count;
                 counted.file += count;
@@ -176,13 +176,22 @@ impl<'a> Audit<'a> {
     /// The rows of a piece and its margins, by content; none where there are too many.
     fn rows(&mut self, from: Millis, to: Millis, is_shortest: bool) -> Result<Option<Contents>, String> {
         let span = Span { from, to };
-        let read = Read { ids: self.ids.as_slice().into(), span, until: to + MARGIN_MS, purpose: Purpose::Repair };
+        let until = (to + CONTEXT_MS).min(self.api.service().now()).max(to);
+        let read = Read { ids: self.ids.as_slice().into(), span, until, purpose: Purpose::Repair };
         self.history.clear();
         self.history.add(read, self.clock.now());
         let (mut contents, mut count, mut tries): (Contents, usize, u32) = Default::default();
         loop {
             let (cursor, page_size, body) = match self.history.next(self.clock.now(), self.api.service().now()) {
-                Next::Idle => return Ok(Some(contents)),
+                Next::Idle => {
+                    let refused = self.ids.iter().find(|id| self.history.is_unknown(id));
+                    return match refused {
+                        Some(id) => {
+                            Err(format!("Genesys Cloud refuses to show the history of {id}: it cannot be audited"))
+                        }
+                        None => Ok(Some(contents)),
+                    };
+                }
                 Next::Wait(wait) => {
                     wait_for(wait);
                     continue;
@@ -194,6 +203,10 @@ impl<'a> Audit<'a> {
             match taken.failed {
                 Some(error) => retry(&mut tries, &error)?,
                 None => tries = 0,
+            }
+            if let Some((from, to)) = taken.skipped {
+                let (from, to) = (format_millis(from), format_millis(to));
+                return Err(format!("Genesys Cloud refuses to show its history from {from} to {to}: begin later"));
             }
             if let Some(page) = taken.page {
                 count += self.take_page(&page, &mut contents);
@@ -230,7 +243,7 @@ impl<'a> Audit<'a> {
 
     /// Adds the records of a piece and its margins.
     fn add_records(&self, from: Millis, to: Millis, contents: &mut Contents) -> std::io::Result<()> {
-        let span = Range { from: from - MARGIN_MS, to: to + MARGIN_MS };
+        let span = Range { from: from - CONTEXT_MS, to: to + CONTEXT_MS };
         files::each_between(self.config, span, &|| (), |content, record, line, _| {
             if let Some(definition) = self.definition_of(&line.event_id.decoded()) {
                 let content = contents.entry(content).or_default();

@@ -20,7 +20,7 @@ use crate::net::Dialer;
 use crate::output::{Lock, regular};
 use crate::signals::Signal;
 use crate::status::{Status, backfill};
-use crate::writer::{Begin, Inbox, Writer};
+use crate::writer::{Inbox, Writer};
 use crate::{http, reader, systemd, thread};
 
 /// Batches of frames that wait for the writer; each holds what one read or two brought, 256 KiB or so at most.
@@ -28,7 +28,7 @@ const BATCHES_MAX: usize = 4;
 /// Pages of the history that wait for the writer.
 const PAGES_MAX: usize = 2;
 /// What the session is told of sockets; those who tell it never wait for room.
-const NEWS_MAX: usize = 64;
+const SESSION_EVENTS_MAX: usize = 64;
 /// How long a stop waits for the writer, which has its own, shorter, limits.
 const STOP_MAX: Duration = Duration::from_millis(4500);
 /// How often systemd's status line is brought up to date, and the threads' heartbeats are looked at.
@@ -88,7 +88,7 @@ impl Collector {
         })?;
         let dialer = Dialer::new(&config.network).map_err(|error| Fault::Setting(error.to_string()))?;
         let dialer = Arc::new(dialer);
-        let (news_in, news) = bounded(NEWS_MAX);
+        let (session_in, session) = bounded(SESSION_EVENTS_MAX);
         // Before any file is made: a port in use leaves none behind. But where a second collector has the first one's
         // settings, the file is what it is told of: that is what both must not have.
         let bound = bound.map_or_else(|| http::bind(&config.http), Ok);
@@ -98,7 +98,7 @@ impl Collector {
             return Err(Fault::Other(error.clone()));
         }
         let (mut writer, begin) =
-            Writer::open(config.clone(), status.clone(), clock.clone(), news_in.clone()).map_err(Fault::Other)?;
+            Writer::open(config.clone(), status.clone(), clock.clone(), session_in.clone()).map_err(Fault::Other)?;
         let bound = bound.map_err(Fault::Other)?;
 
         let (stop, stopped) = bounded::<()>(0);
@@ -127,20 +127,19 @@ impl Collector {
             let context = reader::Context {
                 dialer: dialer.clone(),
                 out: frames_in,
-                news: news_in,
+                session: session_in,
                 status: status.clone(),
                 clock: clock.clone(),
                 stop: stopped.clone(),
             };
             Box::new(move |address: Address| reader::start(address, context.clone()))
         };
-        let Begin { checkpoint, origin, by_wall, covered, definitions, channel } = begin;
         let handle = session::start(session::Setup {
             config: config.clone(),
-            start: session::Start { checkpoint, origin, by_wall, covered, definitions, channel },
+            start: begin,
             dialer,
             to_writer: pages_in,
-            news,
+            inbox: session,
             open,
             status: status.clone(),
             clock,

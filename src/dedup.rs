@@ -26,8 +26,11 @@ pub const TOLERANCE_MS: i64 = 2_000;
 /// How long after the event a frame without a time of its own may be received.
 pub const RECEIPT_DELAY_MS: i64 = 120_000;
 
-/// Rows this far beyond a span are read as context for matching.
+/// Rows so near to each other can compete for one record.
 pub const MARGIN_MS: i64 = 2 * TOLERANCE_MS;
+
+/// Rows this far beyond a span are read as context for matching: as far as those that a receipt at its edge may belong to.
+pub const CONTEXT_MS: i64 = RECEIPT_DELAY_MS + MARGIN_MS;
 
 /// Where an event was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -8,6 +8,7 @@
 //!
 //! Every channel is bounded. Data goes one way; `SessionEvent` is small, and its senders never wait for room.
 
+use std::collections::BTreeMap;
 use std::ops::Range as ByteRange;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -121,20 +122,20 @@ pub enum WriterCommand {
     /// A read of the history begins: its pages follow, then its end. What was held of another read is dropped.
     Begin {
         span: Span,
-        /// What the checkpoint covers from now on; none where it stays as it is.
-        covered: Option<Arc<[String]>>,
+        purpose: Purpose,
     },
     /// Records from the files, for rows that are older than the writer's index reaches.
     Records(Box<Index>),
     Page(Page),
-    /// All rows of the read up to this instant (the service's clock) were given.
-    ReadUpTo(Millis),
-    /// The read is done: all its rows were given.
-    End {
-        /// What the checkpoint covers in addition from now on.
+    /// All rows of these definitions were given that the read has up to this instant (the service's clock).
+    ReadUpTo {
         ids: Arc<[String]>,
         up_to: Millis,
-        purpose: Purpose,
+    },
+    /// The same, and the read is done.
+    End {
+        ids: Arc<[String]>,
+        up_to: Millis,
     },
     /// Where the very first start begins, by the service's clock: until it was heard, the machine's stood for it.
     Origin(Millis),
@@ -151,10 +152,32 @@ pub enum WriterCommand {
 pub enum Purpose {
     /// The definitions that the checkpoint covers, from the checkpoint on: its end is the next checkpoint.
     CatchUp,
-    /// Definitions that the checkpoint does not cover, up to the checkpoint: at its end it covers them.
+    /// Definitions that the checkpoint does not cover, a part of what they lack.
     Coverage,
-    /// A span that an audit found to differ.
+    /// A span that an audit could not prove to be complete.
     Repair,
+}
+
+/// Up to when the history of each definition was read: every event before it is in the file.
+pub type Coverage = BTreeMap<String, Millis>;
+
+/// Genesys keeps ten days of history. Source: the vendor's help page on operational event queries.
+pub const HISTORY_KEPT_MS: Millis = 10 * 24 * 3600 * 1000;
+
+/// Where the last run ended, and this one begins.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// Everything in the history before this is on the disk, for the definitions that were read so far.
+    pub checkpoint: Millis,
+    /// Where the very first start began: nothing before it is asked for, or missed.
+    pub origin: Millis,
+    /// Both are this machine's time: the service's was never heard.
+    pub by_wall: bool,
+    pub coverage: Coverage,
+    /// The definitions as they were last fetched; none before the first time.
+    pub definitions: Vec<Definition>,
+    /// The channel that the last run remembered.
+    pub channel: Option<ChannelState>,
 }
 
 /// A page of the history as it came.
@@ -225,8 +248,8 @@ pub enum SessionEvent {
     ChannelKept,
     /// The index is filled from the files. Before this the history is not read: its rows could not be judged.
     Loaded,
-    /// The checkpoint, after the writer moved it and it is on the disk.
-    Checkpoint(Millis),
+    /// Up to here the history of these definitions was read, and is on the disk: for a catch-up, the checkpoint.
+    ReadUpTo { ids: Arc<[String]>, up_to: Millis, purpose: Purpose },
     /// A read is done, and what it brought is on the disk.
     ReadDone {
         purpose: Purpose,

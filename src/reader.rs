@@ -81,7 +81,7 @@ impl Drop for ReaderHandle {
 pub struct Context {
     pub dialer: Arc<Dialer>,
     pub out: Sender<Batch>,
-    pub news: Sender<SessionEvent>,
+    pub session: Sender<SessionEvent>,
     pub status: Arc<Status>,
     pub clock: Clock,
     /// Disconnected when everything stops.
@@ -148,9 +148,9 @@ impl Reader {
     }
 
     /// Sends it, unless everything stops.
-    fn send(&self, news: SessionEvent) {
+    fn send(&self, session: SessionEvent) {
         select! {
-            send(self.context.news, news) -> _ => {}
+            send(self.context.session, session) -> _ => {}
             recv(self.context.stop) -> _ => {}
         }
     }

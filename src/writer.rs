@@ -28,7 +28,7 @@ use crate::message::{Batch, Purpose, SessionEvent, WriterCommand};
 use crate::output::{Lock, OutputFile};
 use crate::status::{Beat, Code, Status};
 
-pub use begin::{Appender, Begin};
+pub use begin::Appender;
 use intake::Intake;
 use state::State;
 use unreadable::Unreadable;
@@ -87,6 +87,8 @@ pub struct Writer {
     /// Whether it was logged that frames cannot be quarantined.
     quarantine_failed: bool,
     intake: Intake,
+    /// What the read under way is for.
+    purpose: Purpose,
     indexer: Option<IndexerHandle>,
     /// The file of the cursor for which the backups were trimmed last.
     trimmed_at: Option<FileIdentity>,
@@ -174,20 +176,14 @@ impl Writer {
     fn take(&mut self, command: WriterCommand, stop: &Receiver<()>) -> Result<(), String> {
         self.want_log_samples();
         match command {
-            WriterCommand::Begin { span, covered } => {
+            WriterCommand::Begin { span, purpose } => {
+                self.purpose = purpose;
                 self.intake.begin_read(span);
-                if let Some(covered) = covered.filter(|covered| **covered != *self.state.covered) {
-                    self.state.covered = covered.to_vec();
-                    self.save_state();
-                }
             }
             WriterCommand::Records(records) => self.intake.from_files = Some(records),
             WriterCommand::Page(page) => self.intake.page(&page),
-            WriterCommand::ReadUpTo(instant) => {
-                self.flush(stop)?;
-                self.read_up_to(instant, stop)?;
-            }
-            WriterCommand::End { ids, up_to, purpose } => self.end_read(&ids, up_to, purpose, stop)?,
+            WriterCommand::ReadUpTo { ids, up_to } => self.read_up_to(ids, up_to, stop)?,
+            WriterCommand::End { ids, up_to } => self.end_read(ids, up_to, stop)?,
             WriterCommand::Origin(at) => {
                 (self.state.checkpoint_ms, self.state.origin_ms, self.state.by_wall) = (Some(at), Some(at), false);
                 self.save_state();
@@ -211,31 +207,25 @@ impl Writer {
         Ok(())
     }
 
-    /// Every row of the read up to this instant was given. The checkpoint passes no row that still waits for others.
-    fn read_up_to(&mut self, instant: Millis, stop: &Receiver<()>) -> Result<(), String> {
+    /// Every row of the read up to this instant was given. What still waits for others is not covered yet.
+    fn read_up_to(&mut self, ids: Arc<[String]>, instant: Millis, stop: &Receiver<()>) -> Result<(), String> {
+        self.intake.judge_rows(instant);
+        self.flush(stop)?;
         let bounds = self.intake.rows.oldest().into_iter().chain(self.intake.unjudged_since);
         let up_to = bounds.fold(instant, Millis::min);
-        if self.state.checkpoint_ms.is_none_or(|checkpoint| up_to > checkpoint) {
-            self.move_checkpoint(up_to, stop)?;
-        }
-        Ok(())
+        let is_new = |id: &String| self.state.coverage.get(id).is_none_or(|known| *known < up_to);
+        if ids.iter().any(is_new) { self.cover(ids, up_to, stop) } else { Ok(()) }
     }
 
     /// The read is done: what it brought is written, and remembered once it is durable.
-    fn end_read(&mut self, ids: &[String], up_to: Millis, purpose: Purpose, stop: &Receiver<()>) -> Result<(), String> {
-        self.intake.end_read();
+    fn end_read(&mut self, ids: Arc<[String]>, up_to: Millis, stop: &Receiver<()>) -> Result<(), String> {
+        self.intake.judge_rows(Millis::MAX);
         self.flush(stop)?;
-        let (appended, unjudged_since) = (self.intake.appended, self.intake.unjudged_since);
+        let (purpose, appended, unjudged_since) = (self.purpose, self.intake.appended, self.intake.unjudged_since);
         self.intake.drop_read();
-        match (purpose, unjudged_since) {
-            (Purpose::CatchUp, None) => self.move_checkpoint(up_to, stop)?,
-            (Purpose::Coverage, None) => {
-                self.sync(stop)?;
-                let covered = &mut self.state.covered;
-                covered.extend(ids.iter().filter(|id| !covered.contains(id)).cloned().collect::<Vec<_>>());
-                self.save_state();
-            }
-            _ => self.sync(stop)?,
+        match unjudged_since {
+            None => self.cover(ids, up_to, stop)?,
+            Some(_) => self.sync(stop)?,
         }
         self.send(SessionEvent::ReadDone { purpose, appended, unjudged_since });
         Ok(())

@@ -18,8 +18,9 @@ const BEFORE_MS: Millis = 2 * RECEIPT_DELAY_MS;
 pub struct Counts {
     /// Records of each definition.
     pub by_definition: Vec<u64>,
-    /// Events that are equal but for their time: only the rows tell whether all of them are there.
-    pub has_like_events: bool,
+    /// Events that are equal but for their time, or a record that stands there twice: only the rows tell whether all
+    /// of them are there.
+    pub needs_rows: bool,
 }
 
 /// How long before its receipt the event of a row without a time may have happened, in milliseconds.
@@ -68,7 +69,7 @@ pub fn index_between(config: &Config, span: Range, is_bounded: bool, pulse: &dyn
 /// # Errors
 /// When a file cannot be read.
 pub fn count_between(config: &Config, ids: &[String], from: Millis, to: Millis, pulse: &dyn Fn()) -> Result<Counts> {
-    let mut by_definition = vec![0; ids.len()];
+    let (mut by_definition, mut has_repeats) = (vec![0; ids.len()], false);
     // Bounded: where there are more records than this, they are not all compared with each other.
     let mut index = Index::new(RECORDS_MAX, row_delay_ms(config));
     each_between(config, Range { from, to: to - 1 }, pulse, |content, record, line, _| {
@@ -77,10 +78,10 @@ pub fn count_between(config: &Config, ids: &[String], from: Millis, to: Millis, 
             if let Some(place) = ids.iter().position(|known| known.eq_ignore_ascii_case(&id)) {
                 by_definition[place] += 1;
             }
-            index.insert(content, record);
+            has_repeats |= !index.insert(content, record);
         }
         Flow::On
     })?;
-    let has_like_events = index.has_like_events(Range { from, to });
-    Ok(Counts { by_definition, has_like_events })
+    let needs_rows = has_repeats || index.has_like_events(Range { from, to });
+    Ok(Counts { by_definition, needs_rows })
 }

@@ -12,15 +12,15 @@ use crate::clock::{Millis, parse_instant};
 use crate::config::Config;
 use crate::genesys::api::{Api, PAGE_SIZE, interval};
 use crate::genesys::error::{ApiError, Kind};
-use crate::genesys::history::KEPT_MS;
 use crate::genesys::topics::Plan;
+use crate::message::HISTORY_KEPT_MS;
 use crate::message::{ChannelState, Definition};
 
 const MINUTE_MS: Millis = 60_000;
 const HOUR_MS: Millis = 60 * MINUTE_MS;
 const DAY_MS: Millis = 24 * HOUR_MS;
 /// Spans that are tried, the longest first: a little less than all that the service keeps.
-const SPANS_MS: [Millis; 5] = [KEPT_MS - MINUTE_MS, 7 * DAY_MS, DAY_MS, 6 * HOUR_MS, HOUR_MS];
+const SPANS_MS: [Millis; 5] = [HISTORY_KEPT_MS - MINUTE_MS, 7 * DAY_MS, DAY_MS, 6 * HOUR_MS, HOUR_MS];
 /// Bytes at the end of the output file whose records are compared with the history.
 const FILE_BYTES_MAX: usize = 1024 * 1024;
 /// Two observations of one event differ by no more.

@@ -187,7 +187,7 @@ fn history(config: &Config, api: &mut Api, plan: &Plan, out: &Findings) -> bool 
     let now = api.service().now();
     let page = api.query_page(None, PAGE_SIZE, &api_facts::body(now - HOUR_MS, now, &plan.ids, "ASC"));
     let rows = page.and_then(|page| {
-        let not_a_page = || ApiError::nonsense("read the history", "the answer is not a page of events");
+        let not_a_page = || ApiError::invalid_response("read the history", "the answer is not a page of events");
         api_facts::rows(&page).ok_or_else(|| not_a_page().with_correlation(api.correlation()))
     });
     match rows {

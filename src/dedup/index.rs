@@ -101,8 +101,8 @@ impl Index {
         self.complete_until = instant;
     }
 
-    /// Adds a record. At the bound the oldest eighth is forgotten first.
-    pub fn insert(&mut self, content: u64, record: Record) {
+    /// Adds a record, and says whether it is new. At the bound the oldest eighth is forgotten first.
+    pub fn insert(&mut self, content: u64, record: Record) -> bool {
         if self.len >= self.max {
             self.forget_oldest();
         }
@@ -113,10 +113,10 @@ impl Index {
                 let slot = occupied.into_mut();
                 if slot.0 & LIST != 0 {
                     let list = &mut self.lists[(slot.0 & !LIST) as usize];
-                    let Err(place) = list.binary_search(&packed) else { return };
+                    let Err(place) = list.binary_search(&packed) else { return false };
                     list.insert(place, packed);
                 } else if *slot == packed {
-                    return;
+                    return false;
                 } else {
                     let both = vec![packed.min(*slot), packed.max(*slot)];
                     *slot = Self::keep_list(&mut self.lists, &mut self.free, both);
@@ -124,6 +124,7 @@ impl Index {
             }
         }
         self.len += 1;
+        true
     }
 
     fn keep_list(lists: &mut Vec<Vec<Packed>>, free: &mut Vec<usize>, list: Vec<Packed>) -> Packed {
@@ -143,9 +144,19 @@ impl Index {
         }
     }
 
-    /// Whether it holds this record.
-    pub fn has(&self, content: u64, record: Record) -> bool {
-        self.of(content).binary_search(&Packed::new(record)).is_ok()
+    /// The first instant from this one on at which no untimed record of this content and source stands: two receipts in
+    /// one millisecond must not give one id.
+    pub fn free_receipt(&self, content: u64, source: Source, received: Millis) -> Millis {
+        let first = Packed::new(Record { at: received, timed: false, source });
+        let records = self.of(content);
+        let later = &records[records.partition_point(|packed| *packed < first)..];
+        // Sorted, and each but once: those without a gap stand at the beginning.
+        let (mut taken, mut free) = (0, later.len());
+        while taken < free {
+            let middle = taken + (free - taken) / 2;
+            if later[middle].0 == first.0 + middle as u64 { taken = middle + 1 } else { free = middle }
+        }
+        received + taken as Millis
     }
 
     /// Forgets the records before this instant.
@@ -259,19 +270,17 @@ impl<'a> Records<'a> {
     }
 
     /// Whether the file has this frame, or the row of its event: `time` is the event's own, or the receipt's range.
-    /// `history_works`: while the history cannot be read, only an equal frame counts, for no row would follow.
+    /// `history_works`: while the history cannot be read, only a record of exactly its time counts, for no row would
+    /// follow.
     pub fn has_frame(&self, content: u64, time: Range, timed: bool, history_works: bool) -> bool {
         let records = self.index.of(content);
-        let equal = Packed::new(Record { at: time.from, timed: true, source: Source::Socket });
-        let is_repeated = timed && records.binary_search(&equal).is_ok();
+        let has_equal = |source| {
+            let equal = Packed::new(Record { at: time.from, timed: true, source });
+            records.binary_search(&equal).is_ok()
+        };
+        let is_repeated = timed && (has_equal(Source::Socket) || has_equal(Source::History));
         let has_row = |timed| !near(records, Source::History, timed, time, self.index.row_delay_ms).is_empty();
         is_repeated || history_works && (has_row(true) || has_row(false))
-    }
-
-    /// Whether a socket record without a time of its own has this content and receipt: two receipts in one millisecond
-    /// must not give one id.
-    pub fn has_receipt(&self, content: u64, at: Millis) -> bool {
-        self.index.has(content, Record { at, timed: false, source: Source::Socket })
     }
 
     pub fn row_delay_ms(&self) -> i64 {
@@ -329,5 +338,40 @@ impl Hasher for KeyedHasher {
 
     fn finish(&self) -> u64 {
         self.hash
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(at: Millis, timed: bool, source: Source) -> Record {
+        Record { at, timed, source }
+    }
+
+    #[test]
+    fn receipts_without_a_gap_are_passed_over_and_a_gap_is_used() {
+        let mut index = Index::new(1_000, 0);
+        assert_eq!(index.free_receipt(1, Source::Socket, 50), 50);
+        for at in (50..150).chain(152..200) {
+            assert!(index.insert(1, record(at, false, Source::Socket)));
+        }
+        index.insert(1, record(150, true, Source::Socket));
+        index.insert(1, record(150, false, Source::History));
+        let free = [49, 50, 149, 150, 151, 152, 300].map(|at| index.free_receipt(1, Source::Socket, at));
+        assert_eq!(free, [49, 150, 150, 150, 151, 200, 300]);
+        assert_eq!(index.free_receipt(1, Source::History, 150), 151);
+    }
+
+    #[test]
+    fn a_frame_of_exactly_the_time_of_a_row_is_known_though_the_history_fails() {
+        let mut index = Index::new(1_000, 0);
+        index.insert(1, record(5_000, true, Source::History));
+        let records = Records { index: &index, from_files: None };
+        let has = |at, works| records.has_frame(1, Range::at(at), true, works);
+        assert_eq!(
+            [has(5_000, false), has(5_001, false), has(5_001, true), has(7_001, true)],
+            [true, false, true, false]
+        );
     }
 }

@@ -170,7 +170,7 @@ impl Api {
     /// The elements of a list in an answer, as far as there is one.
     fn elements<T: DeserializeOwned>(&self, what: &str, answer: &str, list: &str) -> Result<Vec<T>, ApiError> {
         // The parser's message could quote a channel's id.
-        elements(answer, list).map_err(|_| self.nonsense(what, "the answer is not the API's"))
+        elements(answer, list).map_err(|_| self.invalid_response(what, "the answer is not the API's"))
     }
 
     /// The vendor's correlation id of the last answer: for errors about what it held.
@@ -179,28 +179,28 @@ impl Api {
     }
 
     /// An answer that is a success and makes no sense.
-    fn nonsense(&self, what: &str, cause: impl std::fmt::Display) -> ApiError {
-        ApiError::nonsense(what, cause).with_correlation(self.correlation())
+    fn invalid_response(&self, what: &str, cause: impl std::fmt::Display) -> ApiError {
+        ApiError::invalid_response(what, cause).with_correlation(self.correlation())
     }
 
     /// All event definitions, at least one: `GET /api/v2/usage/events/definitions`.
     ///
     /// # Errors
-    /// As the service says; [`Kind::Forbidden`] without [`HISTORY_PERMISSION`]; [`Kind::Nonsense`] for an answer without
+    /// As the service says; [`Kind::Forbidden`] without [`HISTORY_PERMISSION`]; [`Kind::InvalidResponse`] for an answer without
     /// definitions.
     pub fn definitions(&mut self) -> Result<Vec<Definition>, ApiError> {
         const WHAT: &str = "ask for the event definitions";
         let body = self.ask(WHAT, Method::GET, "/api/v2/usage/events/definitions", None)?;
         let definitions = understand_definitions(&body);
         if definitions.is_empty() {
-            return Err(self.nonsense(WHAT, "the answer lists no definitions"));
+            return Err(self.invalid_response(WHAT, "the answer lists no definitions"));
         }
         Ok(definitions)
     }
 
     /// The answer lists definitions, and none of AudioHook's.
     pub fn no_audiohook_definitions(&self) -> ApiError {
-        ApiError::new(Kind::Nonsense, "ask for the event definitions", "the list has no AudioHook definition")
+        ApiError::new(Kind::InvalidResponse, "ask for the event definitions", "the list has no AudioHook definition")
             .with_cure("Check that the organization has an AudioHook integration (Admin > Integrations).")
             .with_correlation(self.correlation())
     }
@@ -213,7 +213,7 @@ impl Api {
         const WHAT: &str = "ask for the topics' transports";
         let path = "/api/v2/notifications/availabletopics?expand=transports,requiresPermissions,permissionDetails,topicParameters";
         let body = self.ask(WHAT, Method::GET, path, None)?;
-        topics::understand_transports(&body).map_err(|error| self.nonsense(WHAT, error))
+        topics::understand_transports(&body).map_err(|error| self.invalid_response(WHAT, error))
     }
 
     /// Makes a channel: `POST /api/v2/notifications/channels`.

@@ -45,9 +45,9 @@ pub fn understand(body: &str, owner: String, now: Millis) -> Result<ChannelState
     const WHAT: &str = "make a channel";
     // The parser's message could quote the id.
     let created: Created =
-        serde_json::from_str(body).map_err(|_| ApiError::nonsense(WHAT, "the answer holds no channel"))?;
+        serde_json::from_str(body).map_err(|_| ApiError::invalid_response(WHAT, "the answer holds no channel"))?;
     if !is_connectable(&created.connect_uri) {
-        return Err(ApiError::nonsense(WHAT, "the channel's address is no wss address"));
+        return Err(ApiError::invalid_response(WHAT, "the channel's address is no wss address"));
     }
     let told = created.expires.as_ref().and_then(|text| parse_instant(text.as_str()?)).filter(|expires| *expires > now);
     Ok(ChannelState {

@@ -30,7 +30,7 @@ pub enum Kind {
     /// Another 4xx: the request is wrong, and will be again.
     Refused(u16),
     /// The answer is not Genesys Cloud's: a proxy's page, a redirect, half an answer.
-    Nonsense,
+    InvalidResponse,
     /// The answer is longer than what is read of one: ask for less.
     TooLong,
 }
@@ -54,8 +54,8 @@ impl ApiError {
     }
 
     /// An answer that cannot be understood.
-    pub fn nonsense(what: &str, cause: impl fmt::Display) -> Self {
-        Self::new(Kind::Nonsense, what, cause)
+    pub fn invalid_response(what: &str, cause: impl fmt::Display) -> Self {
+        Self::new(Kind::InvalidResponse, what, cause)
             .with_cure("Check for a proxy in the way (HTTPS_PROXY), and that GENESYS_ENV is right.")
     }
 
@@ -145,7 +145,7 @@ pub fn judge(what: &str, status: u16, body: &str, retry_after: Option<Duration>,
     let (_, text, cause) = words(status, body);
     let (kind, cure) = match status {
         300..=399 => (
-            Kind::Nonsense,
+            Kind::InvalidResponse,
             "Check HTTPS_PROXY and GENESYS_ENV: a redirect comes from a proxy or from a wrong address.".to_owned(),
         ),
         401 => (
@@ -163,7 +163,7 @@ pub fn judge(what: &str, status: u16, body: &str, retry_after: Option<Duration>,
         }
         404 | 410 => (Kind::Gone, String::new()),
         407 => (
-            Kind::Nonsense,
+            Kind::InvalidResponse,
             "Set the proxy's user and password in HTTPS_PROXY, or list this host in NO_PROXY.".to_owned(),
         ),
         429 => (
@@ -205,7 +205,7 @@ mod tests {
     fn each_status_asks_for_its_own_next_step() {
         let asked = Some(Duration::from_secs(7));
         let kind = |status| judge("x", status, "{}", asked, None).kind;
-        assert_eq!(kind(302), Kind::Nonsense);
+        assert_eq!(kind(302), Kind::InvalidResponse);
         assert_eq!(kind(401), Kind::Unauthorized);
         assert_eq!(kind(403), Kind::Forbidden);
         assert_eq!(kind(404), Kind::Gone);
@@ -257,7 +257,7 @@ mod tests {
         assert!(cure(400, r#"{"error":"unauthorized_client"}"#).contains("grant type"));
         assert_eq!(judge_login(401, "", None).kind, Kind::Credentials);
         let proxy = judge_login(407, "", None);
-        assert!(proxy.kind == Kind::Nonsense && proxy.to_string().contains("HTTPS_PROXY"), "{proxy}");
+        assert!(proxy.kind == Kind::InvalidResponse && proxy.to_string().contains("HTTPS_PROXY"), "{proxy}");
         assert_eq!(judge_login(429, "", None).kind, Kind::Throttled(None));
         assert_eq!(judge_login(502, "<html>", None).kind, Kind::Unavailable(None));
     }

@@ -22,15 +22,13 @@ use super::api::{PAGE_SIZE, interval};
 use super::error::{ApiError, Kind};
 use crate::clock::{Millis, format_millis};
 use crate::dedup::rows::Span;
-use crate::dedup::{MARGIN_MS, Range};
-use crate::message::{Page, Purpose};
+use crate::dedup::{CONTEXT_MS, Range};
+use crate::message::{HISTORY_KEPT_MS, Page, Purpose};
 
-/// How far back the service keeps the history.
-pub const KEPT_MS: Millis = 10 * 24 * 3600 * 1000;
 /// What the service is about to forget is not asked for: when the request arrives, it may be too old to be taken.
 const EDGE_MS: Millis = 60 * 1000;
 /// How far back it is asked for.
-pub const REACH_MS: Millis = KEPT_MS - EDGE_MS;
+pub const REACH_MS: Millis = HISTORY_KEPT_MS - EDGE_MS;
 /// Nearer to the end of what the service keeps than this, a piece that is refused may be too old.
 const EDGE_ZONE_MS: Millis = 24 * 3600 * 1000;
 /// So much is passed over there at once.
@@ -61,8 +59,8 @@ const WHAT: &str = "read the history";
 pub struct Read {
     pub ids: Arc<[String]>,
     pub span: Span,
-    /// Rows up to here are asked for: the span's end where it is read again, else a margin more. What is younger than
-    /// the span may still wait for its frame, and must not be given another's.
+    /// Rows up to here are asked for: the span's end where it is read again, else [`CONTEXT_MS`] more. What is younger
+    /// than the span may still wait for its frame, and must not be given another's.
     pub until: Millis,
     pub purpose: Purpose,
 }
@@ -89,9 +87,8 @@ struct Piece {
     /// The definitions that are asked for now, and those that are asked for afterwards.
     groups: VecDeque<Vec<String>>,
     is_one_group: bool,
-    /// Those that were refused alone, and whether any other was not.
+    /// Those that were refused alone.
     refused: Vec<String>,
-    any_taken: bool,
     group: Group,
     failures: u32,
     restarts: u32,
@@ -205,12 +202,17 @@ impl History {
         self.jobs.iter().any(|job| job.read.purpose == purpose)
     }
 
-    /// Adds a read; one without definitions or of an empty span is none.
-    pub fn add(&mut self, read: Read, now: Instant) {
+    /// Adds a read; one without definitions or of an empty span is none. Definitions that the service does not know are
+    /// left out, if others are left.
+    pub fn add(&mut self, mut read: Read, now: Instant) {
         if read.ids.is_empty() || read.span.from >= read.span.to {
             return;
         }
-        let from = read.span.from - MARGIN_MS;
+        let known: Arc<[String]> = read.ids.iter().filter(|id| !self.unknown_ids.contains(*id)).cloned().collect();
+        if !known.is_empty() {
+            read.ids = known;
+        }
+        let from = read.span.from - CONTEXT_MS;
         self.jobs.push_back(Job { from, at: from, read, started: now, shown: now, events: 0, requests: 0 });
     }
 
@@ -228,6 +230,11 @@ impl History {
     /// The definitions changed: those that were refused may be taken now.
     pub fn forget_unknown_ids(&mut self) {
         self.unknown_ids.clear();
+    }
+
+    /// The definitions of the read under way, but for those that were refused.
+    pub fn ids(&self) -> Option<&Arc<[String]>> {
+        self.jobs.front().map(|job| &job.read.ids)
     }
 
     /// The piece that begins with the next request, and the end of its read; none in the middle of a piece.
@@ -260,17 +267,14 @@ impl History {
             return Next::Wait(wait);
         }
         self.rate.take();
-        self.oldest = service_now - KEPT_MS;
+        self.oldest = service_now - HISTORY_KEPT_MS;
         let piece = self.piece.get_or_insert_with(|| {
             // A millisecond more, wherever the service's intervals end: what comes twice is dropped.
             let begin = if job.at > job.from { job.at - 1 } else { job.at };
             let from = begin.max(service_now - REACH_MS).min(job.read.until);
-            let known: Vec<String> =
-                job.read.ids.iter().filter(|id| !self.unknown_ids.contains(*id)).cloned().collect();
-            let ids = if known.is_empty() { job.read.ids.to_vec() } else { known };
             let end = std::mem::replace(&mut self.next_end, Millis::MAX);
             let to = (from + self.piece_ms).min(end).max(from + 1).max(job.at + 1);
-            Piece::new(from, to.min(job.read.until), &ids, self.group_max)
+            Piece::new(from, to.min(job.read.until), &job.read.ids, self.group_max)
         });
         let body = json!({
             "interval": interval(piece.from, piece.to),
@@ -299,11 +303,10 @@ impl History {
     fn take_page(&mut self, body: String, received: Millis, taken: &mut Taken) {
         let parsed = match page::parse(&body, &self.api_url) {
             Ok(parsed) => parsed,
-            Err(cause) => return self.take_failure(ApiError::nonsense(WHAT, cause), taken),
+            Err(cause) => return self.take_failure(ApiError::invalid_response(WHAT, cause), taken),
         };
         let (Some(piece), Some(job)) = (self.piece.as_mut(), self.jobs.front_mut()) else { return };
         piece.failures = 0;
-        piece.any_taken = true;
         taken.progressed = true;
         job.events += parsed.rows.len() as u64;
         let rows = parsed.rows.len();
@@ -339,7 +342,7 @@ impl History {
             Following::Nothing => self.end_group(taken),
             Following::Again => {
                 taken.progressed = false;
-                self.restart(ApiError::nonsense(WHAT, "its pages repeat and have no end"), taken);
+                self.restart(ApiError::invalid_response(WHAT, "its pages repeat and have no end"), taken);
             }
         }
     }
@@ -359,6 +362,8 @@ impl History {
         if !piece.refused.is_empty() {
             let names = piece.refused.join(", ");
             taken.notices.push(format!("Genesys Cloud does not know {names}; its history is asked for the others"));
+            // They are not read further, so that the read speaks for the others alone.
+            job.read.ids = job.read.ids.iter().filter(|id| !piece.refused.contains(id)).cloned().collect();
             self.unknown_ids.extend(piece.refused);
             // What was learned by their refusals was not about the number of definitions.
             self.group_max = usize::MAX;
@@ -394,7 +399,7 @@ impl History {
                 }
             }
             // Long spans take long: shorter ones may be answered in time.
-            Kind::Network | Kind::Unavailable(_) | Kind::Nonsense => {
+            Kind::Network | Kind::Unavailable(_) | Kind::InvalidResponse => {
                 if has_cursor && piece.failures >= CURSOR_FAILURES_MAX {
                     piece.begin_group();
                 } else if !has_cursor && piece.failures >= 2 {
@@ -427,7 +432,7 @@ impl History {
         if !piece.groups.is_empty() {
             return;
         }
-        if piece.any_taken {
+        if self.jobs.front().is_some_and(|job| piece.refused.len() < job.read.ids.len()) {
             self.end_piece(taken);
             return;
         }
@@ -515,7 +520,6 @@ impl Piece {
             is_one_group: groups.len() <= 1,
             groups,
             refused: Vec::new(),
-            any_taken: false,
             group: Group::default(),
             failures: 0,
             restarts: 0,

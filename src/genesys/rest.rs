@@ -161,7 +161,7 @@ impl Rest {
     /// Sends a request and reads the whole answer.
     ///
     /// # Errors
-    /// When no whole answer came within the limits: [`Kind::Network`], [`Kind::TooLong`], or [`Kind::Nonsense`] for one
+    /// When no whole answer came within the limits: [`Kind::Network`], [`Kind::TooLong`], or [`Kind::InvalidResponse`] for one
     /// that is no HTTP.
     pub fn send(&self, call: &Call<'_>) -> Result<Answer, ApiError> {
         let _timed = self.beat.as_deref().map(Beat::timed);
@@ -174,7 +174,7 @@ impl Rest {
             builder = builder.header(CONTENT_TYPE, content_type);
         }
         // The address itself may be secret: only what is wrong with it is told.
-        let wrong = |_| ApiError::nonsense(call.what, "the address or a header is malformed");
+        let wrong = |_| ApiError::invalid_response(call.what, "the address or a header is malformed");
         let response = match call.body {
             Some((_, body)) => self.agent.run(builder.body(body).map_err(wrong)?),
             None => self.agent.run(builder.body(()).map_err(wrong)?),
@@ -187,17 +187,18 @@ impl Rest {
         let retry_after = retry_after(&head.headers, self.service.now());
         let correlation = header(&head.headers, "inin-correlation-id")
             .map(|id| crate::secret::hide(id, call.authorization.expose()).into_owned());
-        let nonsense = |cause: &str| ApiError::nonsense(call.what, cause).with_correlation(correlation.as_deref());
+        let invalid =
+            |cause: &str| ApiError::invalid_response(call.what, cause).with_correlation(correlation.as_deref());
         let status = head.status.as_u16();
         let body = body.into_with_config().limit(ANSWER_BYTES_MAX).reader();
         let body = match header(&head.headers, "content-encoding").map(str::to_ascii_lowercase).as_deref() {
             None | Some("" | "identity") => read(body),
             // It was not asked for: a proxy compresses all the same.
             Some("gzip" | "x-gzip") => read(GzDecoder::new(body)),
-            Some(other) => return Err(nonsense(&format!("the answer is compressed with {other:?}"))),
+            Some(other) => return Err(invalid(&format!("the answer is compressed with {other:?}"))),
         };
-        let mut body = String::from_utf8(body.map_err(|error| failed(&error))?)
-            .map_err(|_| nonsense("the answer is not UTF-8"))?;
+        let mut body =
+            String::from_utf8(body.map_err(|error| failed(&error))?).map_err(|_| invalid("the answer is not UTF-8"))?;
         if body.starts_with('\u{feff}') {
             body.drain(..'\u{feff}'.len_utf8());
         }
@@ -236,7 +237,7 @@ fn explain(what: &str, error: &ureq::Error) -> ApiError {
             ApiError::new(Kind::TooLong, what, format!("the answer is longer than {ANSWER_MIB_MAX} MiB"))
         }
         // The texts of the others may quote the address.
-        _ => ApiError::nonsense(what, "the answer is no HTTP that can be understood"),
+        _ => ApiError::invalid_response(what, "the answer is no HTTP that can be understood"),
     }
 }
 

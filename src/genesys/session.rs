@@ -4,7 +4,7 @@
 //! Must never: sleep, wait for room in a queue, hold a duty up for longer than one request, look into an event.
 //!
 //! It is a scheduler over a few parts, each of which owns its state and says when it is due. The loop runs the first that
-//! is, in the order of `Session::work`, and otherwise waits for news, for room in the writer's queue, or for the next
+//! is, in the order of `Session::work`, and otherwise waits for an event, for room in the writer's queue, or for the next
 //! instant. The parts do not know each other: what one of them means for another is decided here.
 
 mod auditing;
@@ -41,7 +41,7 @@ use super::history::History;
 use super::topics::Plan;
 use crate::clock::{Clock, Millis, ServiceTime, SuspendDetector};
 use crate::config::{Config, Delivery};
-use crate::message::{Address, ChannelState, Connection, Control, Definition, SessionEvent, WriterCommand};
+use crate::message::{Address, ChannelState, Connection, Control, SessionEvent, Start, WriterCommand};
 use crate::net::Dialer;
 use crate::reader::ReaderHandle;
 use crate::secret::Secret;
@@ -54,23 +54,6 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 /// How long the first socket of a channel waits for the channel to be on the disk, which may be full.
 const REMEMBER_MAX: Duration = Duration::from_secs(2);
 
-/// Where the last run ended.
-#[derive(Clone, Debug)]
-pub struct Start {
-    /// Everything in the history before this is on the disk.
-    pub checkpoint: Millis,
-    /// Where the very first start began: nothing before it is asked for, or missed.
-    pub origin: Millis,
-    /// Both are this machine's time: the service's was never heard.
-    pub by_wall: bool,
-    /// The definitions that were read up to the checkpoint.
-    pub covered: Vec<String>,
-    /// The definitions that were fetched last.
-    pub definitions: Vec<Definition>,
-    /// The channel that the last run remembered.
-    pub channel: Option<ChannelState>,
-}
-
 /// Opens a socket: [`crate::reader::start`] with what it needs, or a test's own.
 pub type Open = Box<dyn FnMut(Address) -> io::Result<ReaderHandle> + Send>;
 
@@ -80,7 +63,7 @@ pub struct Setup {
     pub start: Start,
     pub dialer: Arc<Dialer>,
     pub to_writer: Sender<WriterCommand>,
-    pub news: Receiver<SessionEvent>,
+    pub inbox: Receiver<SessionEvent>,
     pub open: Open,
     pub status: Arc<Status>,
     pub clock: Clock,
@@ -101,7 +84,7 @@ struct Session {
     api: Api,
     service_time: ServiceTime,
     outbox: Outbox,
-    news: Receiver<SessionEvent>,
+    inbox: Receiver<SessionEvent>,
     open: Open,
     status: Arc<Status>,
     clock: Clock,
@@ -129,7 +112,7 @@ struct Session {
 
 impl Session {
     fn new(setup: Setup) -> Self {
-        let Setup { config, start, dialer, to_writer, news, open, status, clock, stop } = setup;
+        let Setup { config, start, dialer, to_writer, inbox, open, status, clock, stop } = setup;
         let now = clock.now();
         let genesys = &config.genesys;
         let backoff = Backoff::new(&config.reconnect);
@@ -161,7 +144,7 @@ impl Session {
             suspend: SuspendDetector::new(clock.clone()),
             api,
             config,
-            news,
+            inbox,
             open,
             status,
             clock,
@@ -182,12 +165,12 @@ impl Session {
             if let Some(time) = self.suspend.poll() {
                 self.resumed(time);
             }
-            let mut heard = false;
-            while let Ok(news) = self.news.try_recv() {
-                self.hear(news);
-                heard = true;
+            let mut any = false;
+            while let Ok(event) = self.inbox.try_recv() {
+                self.handle(event);
+                any = true;
             }
-            if heard {
+            if any {
                 // The next request may take its time.
                 self.assess();
             }
@@ -233,13 +216,13 @@ impl Session {
             || self.audit_if_due(now)
     }
 
-    /// Waits for news, for room in the writer's queue, for a stop, or until the next duty is due.
+    /// Waits for an event, for room in the writer's queue, for a stop, or until the next duty is due.
     fn wait(&self) {
         let now = self.clock.now();
         let until = self.next_due(now);
         let mut select = Select::new();
         select.recv(&self.stop);
-        select.recv(&self.news);
+        select.recv(&self.inbox);
         self.outbox.select(&mut select);
         // Which of them it is, or that it is none, shows when the loop looks at each.
         let _ = select.ready_timeout(until.saturating_duration_since(now).min(WAIT_MAX));
@@ -388,11 +371,11 @@ impl Session {
         self.read_again();
     }
 
-    // ----- news -----
+    // ----- the events -----
 
-    fn hear(&mut self, news: SessionEvent) {
+    fn handle(&mut self, event: SessionEvent) {
         let now = self.clock.now();
-        match news {
+        match event {
             SessionEvent::Opened(connection) => {
                 if self.connections.opened(connection, now) {
                     // What occurred while no socket was open is in the history.
@@ -419,7 +402,7 @@ impl Session {
                 self.connections.remembered(now);
             }
             SessionEvent::Loaded => self.reading.is_loaded = true,
-            SessionEvent::Checkpoint(ms) => self.reading.checkpoint = ms,
+            SessionEvent::ReadUpTo { ids, up_to, purpose } => self.reading.covers(&ids, up_to, purpose),
             SessionEvent::ReadDone { purpose, appended, unjudged_since } => {
                 self.read_done(purpose, appended, unjudged_since);
             }

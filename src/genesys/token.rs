@@ -69,8 +69,8 @@ fn understand(answer: &Answer, now: Instant) -> Result<Token, ApiError> {
         return Err(judge_login(answer.status, &answer.body, answer.retry_after));
     }
     // The parser's own message could quote the token.
-    let granted: Granted =
-        serde_json::from_str(&answer.body).map_err(|_| ApiError::nonsense("log in", "the answer holds no token"))?;
+    let granted: Granted = serde_json::from_str(&answer.body)
+        .map_err(|_| ApiError::invalid_response("log in", "the answer holds no token"))?;
     let told = &granted.expires_in;
     let seconds = told.as_f64().or_else(|| told.as_str()?.trim().parse().ok());
     let life = seconds.filter(|seconds| *seconds >= 1.0 && seconds.is_finite());
@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn a_page_of_a_proxy_is_no_token_and_is_not_quoted() {
         let error = understand(&answer(200, "<html>hunter2</html>"), Instant::now()).unwrap_err();
-        assert_eq!(error.kind, Kind::Nonsense);
+        assert_eq!(error.kind, Kind::InvalidResponse);
         assert!(!error.to_string().contains("hunter2") && error.problem().cure.contains("proxy"), "{error}");
     }
 }

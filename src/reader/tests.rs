@@ -18,7 +18,7 @@ const SOON: Duration = Duration::from_secs(10);
 struct Stage {
     peer: TcpStream,
     frames: Receiver<Batch>,
-    news: Receiver<SessionEvent>,
+    session: Receiver<SessionEvent>,
     status: Arc<Status>,
     hand: ManualClock,
     handle: Option<ReaderHandle>,
@@ -46,7 +46,7 @@ impl Stage {
         // Informational answers come first, and the first event in one piece with the handshake's answer.
         peer.write_all(&[answer.as_bytes(), &frame::text("first")].concat()).unwrap();
         stage.peer = peer;
-        assert!(matches!(stage.news.recv_timeout(SOON), Ok(SessionEvent::Opened(7))));
+        assert!(matches!(stage.session.recv_timeout(SOON), Ok(SessionEvent::Opened(7))));
         assert_eq!(stage.texts(1), ["first"]);
         stage
     }
@@ -56,7 +56,7 @@ impl Stage {
         let status = Arc::new(Status::new(clock.clone(), false));
         let dialer = Arc::new(Dialer::new(&Network::default()).unwrap());
         let (out, frames) = bounded(batches);
-        let (news_in, news) = bounded(64);
+        let (session_in, session) = bounded(64);
         let (stop, stopped) = bounded(0);
         let address = Address {
             connection: 7,
@@ -67,9 +67,9 @@ impl Stage {
         // Stands in until the peer is accepted.
         let idle = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = TcpStream::connect_timeout(&idle.local_addr().unwrap(), SOON).unwrap();
-        let context = Context { dialer, out, news: news_in, status: status.clone(), clock, stop: stopped };
+        let context = Context { dialer, out, session: session_in, status: status.clone(), clock, stop: stopped };
         let handle = start(address, context).unwrap();
-        (Self { peer, frames, news, status, hand, handle: Some(handle), stop: Some(stop) }, listener)
+        (Self { peer, frames, session, status, hand, handle: Some(handle), stop: Some(stop) }, listener)
     }
 
     fn say(&mut self, bytes: &[u8]) {
@@ -91,7 +91,7 @@ impl Stage {
     }
 
     fn closed(&self) -> Closed {
-        match self.news.recv_timeout(SOON).unwrap() {
+        match self.session.recv_timeout(SOON).unwrap() {
             SessionEvent::Closed { connection: 7, why, .. } => why,
             other => panic!("{other:?}"),
         }
@@ -291,8 +291,8 @@ fn a_stop_is_heard_while_the_queue_is_full() {
     }
     stage.say(&texts);
     stage.stop.take();
-    // Nobody is told any more: the news ends with the reader.
-    assert!(stage.news.recv_timeout(SOON).is_err() || stage.news.recv_timeout(SOON).is_err());
+    // Nobody is told any more: the events end with the reader.
+    assert!(stage.session.recv_timeout(SOON).is_err() || stage.session.recv_timeout(SOON).is_err());
 }
 
 #[test]

@@ -21,35 +21,17 @@ use crate::dedup::RECEIPT_DELAY_MS;
 use crate::elastic::Indexer;
 use crate::event::{Definitions, Line, Redaction};
 use crate::logging::Rate;
-use crate::message::{ChannelState, Definition, Page, SessionEvent};
+use crate::message::{Definition, HISTORY_KEPT_MS, Page, Purpose, SessionEvent, Start};
 use crate::output::backups::{self, Keep};
 use crate::output::records::{self, Held};
 use crate::output::{Lock, OutputFile, Stopped};
 use crate::status::{self, Status};
-
-/// Genesys keeps ten days of history. Source: the vendor's help page on operational event queries.
-const HISTORY_KEPT_MS: i64 = 10 * 86_400_000;
 
 /// Why a torn last line is quarantined.
 const TORN: &str = "the last line of the output file was torn";
 
 /// How far a very first start reads its predecessor's file back beyond where it begins by this machine's clock.
 const CLOCK_SLACK_MS: i64 = 3_600_000;
-
-/// Where the session is to begin.
-#[derive(Clone, Debug)]
-pub struct Begin {
-    pub checkpoint: Millis,
-    /// Where the very first start began.
-    pub origin: Millis,
-    /// Both are this machine's time: the service's was never heard.
-    pub by_wall: bool,
-    /// The definitions that were read up to the checkpoint.
-    pub covered: Vec<String>,
-    /// The definitions as they were last fetched; none before the first time.
-    pub definitions: Vec<Definition>,
-    pub channel: Option<ChannelState>,
-}
 
 impl Writer {
     /// Takes the lock, opens the file, reads the state. Fast whatever the files hold: what they hold is read by
@@ -62,7 +44,7 @@ impl Writer {
         status: Arc<Status>,
         clock: Clock,
         session: Sender<SessionEvent>,
-    ) -> Result<(Self, Begin), String> {
+    ) -> Result<(Self, Start), String> {
         let path = &config.output.file;
         make_folder("OUTPUT_FILE", path)?;
         make_folder("STATE_FILE", &config.output.state_file)?;
@@ -90,22 +72,23 @@ impl Writer {
         let state = begin_state(&config, wall)?;
         let checkpoint = state.checkpoint_ms.unwrap_or(wall);
         let origin = state.origin_ms.unwrap_or(checkpoint);
-        let begin = Begin {
+        let start = Start {
             checkpoint,
             origin,
             by_wall: state.by_wall,
-            covered: state.covered.clone(),
+            coverage: state.coverage.clone(),
             definitions: state.definitions.clone(),
             channel: state.channel.clone(),
         };
         let beat = status.beats.register("writer");
         let overlap_ms = config.catch_up.overlap.as_millis() as i64;
         if config.genesys.delivery != Delivery::Websocket {
-            status.gauges.checkpoint.set(begin.checkpoint);
+            status.gauges.checkpoint.set(start.checkpoint);
         }
         let now = clock.now();
         let writer = Self {
             intake: Intake::new(redaction, overlap_ms),
+            purpose: Purpose::CatchUp,
             config,
             status,
             clock,
@@ -126,7 +109,7 @@ impl Writer {
             beat,
             ticked: now,
         };
-        Ok((writer, begin))
+        Ok((writer, start))
     }
 
     /// Starts the thread that fills the cluster from the file, from where the state says; `None`: there is no cluster.
@@ -265,12 +248,21 @@ fn backlog(config: &Config) -> Option<Keep> {
     Some(Keep { cursor, read: cursor, backlog_max: elastic.backlog_max })
 }
 
+/// A state of format 1 does not tell which definitions were read: all of them are read again, from where the files still
+/// show what was collected before.
+fn upgraded(state: State, config: &Config) -> State {
+    let (true, Some(checkpoint)) = (state.format < state::FORMAT, state.checkpoint_ms) else { return state };
+    let begin = state.origin_ms.unwrap_or(Millis::MIN);
+    let origin = Held::of(&config.output).cut(begin, checkpoint).map_or(checkpoint, |(from, _)| from);
+    State { origin_ms: Some(origin).filter(|origin| *origin > Millis::MIN), ..state }
+}
+
 /// The state to begin with. A first start is remembered at once: where it began must not move with a restart.
 fn begin_state(config: &Config, wall: Millis) -> Result<State, String> {
     let path = &config.output.state_file;
     let found = state::read(path).map_err(|error| format!("cannot read STATE_FILE {}: {error}", path.display()))?;
     let state = match found {
-        state::Found::State(state) if state.checkpoint_ms.is_some() => return Ok(*state),
+        state::Found::State(state) if state.checkpoint_ms.is_some() => return Ok(upgraded(*state, config)),
         state::Found::State(state) => *state,
         state::Found::Absent => State::default(),
         state::Found::Damaged { aside, why } => {

@@ -5,6 +5,7 @@
 
 use std::io::ErrorKind;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, never};
@@ -13,7 +14,7 @@ use super::{STOP_MAX, Writer, state};
 use crate::clock::Millis;
 use crate::dedup::RECEIPT_DELAY_MS;
 use crate::elastic::IndexerHandle;
-use crate::message::SessionEvent;
+use crate::message::{HISTORY_KEPT_MS, Purpose, SessionEvent};
 use crate::output::identity::Cursor;
 use crate::output::{Change, Stopped, backups};
 use crate::status::{Code, Problem, RECENT_MAX};
@@ -149,16 +150,27 @@ impl Writer {
         self.state.cursor.map(|progress| progress.cursor)
     }
 
-    /// Everything before this instant was given and is written: makes it durable and remembers it.
-    pub(super) fn move_checkpoint(&mut self, instant: Millis, stop: &Receiver<()>) -> Result<(), String> {
+    /// Everything of these definitions before this instant was given and is written: makes it durable and remembers it.
+    pub(super) fn cover(&mut self, ids: Arc<[String]>, up_to: Millis, stop: &Receiver<()>) -> Result<(), String> {
         self.sync(stop)?;
-        self.state.checkpoint_ms = Some(instant);
-        self.state.by_wall = false;
+        let purpose = self.purpose;
+        if purpose == Purpose::Repair {
+            return Ok(());
+        }
+        self.state.coverage.extend(ids.iter().map(|id| (id.clone(), up_to)));
+        if purpose == Purpose::CatchUp {
+            self.state.checkpoint_ms = Some(up_to);
+            self.state.by_wall = false;
+            // What Genesys no longer keeps cannot be read, however far a definition was.
+            self.state.coverage.retain(|_, read| *read > up_to - HISTORY_KEPT_MS);
+        }
         self.save_state();
-        self.status.gauges.checkpoint.set(instant);
-        self.intake.index.forget_before(instant - self.reach_ms());
-        self.publish_index();
-        self.send(SessionEvent::Checkpoint(instant));
+        if purpose == Purpose::CatchUp {
+            self.status.gauges.checkpoint.set(up_to);
+            self.intake.index.forget_before(up_to - self.reach_ms());
+            self.publish_index();
+        }
+        self.send(SessionEvent::ReadUpTo { ids, up_to, purpose });
         Ok(())
     }
 

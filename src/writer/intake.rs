@@ -149,10 +149,7 @@ impl Intake {
     fn socket_event(&mut self, event: &Event<'_>, batch: &Batch) {
         let identity = Identity::of(event, &mut self.scratch);
         let records = Records { index: &self.index, from_files: None };
-        let mut received = batch.received;
-        while event.time.is_none() && records.has_receipt(identity.content, received) {
-            received += 1;
-        }
+        let received = self.receipt(event, identity.content, Source::Socket, batch.received);
         let (at, timed) = event.time.map_or((received, false), |time| (time, true));
         let record = Record { at, timed, source: Source::Socket };
         let time = if timed { Range::at(at) } else { record.range(records.row_delay_ms()) };
@@ -162,6 +159,14 @@ impl Intake {
         }
         self.note(identity.content, record);
         self.write(event, identity, Origin::Websocket { channel: &batch.channel }, received);
+    }
+
+    /// When an event was received: what has no time of its own is told from others by its receipt.
+    fn receipt(&self, event: &Event<'_>, content: u64, source: Source, received: Millis) -> Millis {
+        match event.time {
+            Some(_) => received,
+            None => self.index.free_receipt(content, source, received),
+        }
     }
 
     /// Takes note of a record that is written.
@@ -227,8 +232,8 @@ impl Intake {
         }
     }
 
-    /// Judges the held rows that no row before `complete_to` can compete with any more.
-    fn judge_rows(&mut self, complete_to: Millis) {
+    /// All rows of the read before `complete_to` were given: judges the held ones with which no other can compete any more.
+    pub fn judge_rows(&mut self, complete_to: Millis) {
         let mut rows = std::mem::take(&mut self.rows);
         let judged = rows.judge(complete_to, self.records());
         self.rows = rows;
@@ -236,17 +241,16 @@ impl Intake {
         self.tally.duplicate += judged.duplicates;
         let definitions = std::mem::take(&mut self.definitions);
         for row in &judged.missing {
-            // It was judged when it came.
-            let Ok(Some(event)) = definitions.judge(&row.text, row.received) else { continue };
-            let identity = Identity::of(&event, &mut self.scratch);
-            self.append_row(&event, identity, row.received);
+            match definitions.judge(&row.text, row.received) {
+                Ok(Some(event)) => {
+                    let identity = Identity::of(&event, &mut self.scratch);
+                    self.append_row(&event, identity, row.received);
+                }
+                // By definitions that came since, it is none of AudioHook's.
+                _ => self.tally.filtered += 1,
+            }
         }
         self.definitions = definitions;
-    }
-
-    /// All rows of the read were given.
-    pub fn end_read(&mut self) {
-        self.judge_rows(Millis::MAX);
     }
 
     /// Appends every row of a page, whatever the file holds.
@@ -261,15 +265,10 @@ impl Intake {
         self.definitions = definitions;
     }
 
-    fn append_row(&mut self, event: &Event<'_>, identity: Identity, mut received: Millis) {
-        let untimed = |at| Record { at, timed: false, source: Source::History };
-        while event.time.is_none() && self.index.has(identity.content, untimed(received)) {
-            received += 1;
-        }
-        let record = match event.time {
-            Some(at) => Record { at, timed: true, source: Source::History },
-            None => untimed(received),
-        };
+    fn append_row(&mut self, event: &Event<'_>, identity: Identity, received: Millis) {
+        let received = self.receipt(event, identity.content, Source::History, received);
+        let (at, timed) = event.time.map_or((received, false), |time| (time, true));
+        let record = Record { at, timed, source: Source::History };
         self.note(identity.content, record);
         self.appended += 1;
         self.write(event, identity, Origin::History, received);
@@ -383,7 +382,7 @@ mod tests {
     fn read(intake: &mut Intake, rows: &[String]) {
         intake.begin_read(Span { from: 1_795_430_000_000, to: 1_795_431_000_000 });
         intake.page(&page(rows));
-        intake.end_read();
+        intake.judge_rows(Millis::MAX);
         intake.drop_read();
     }
 
@@ -449,7 +448,7 @@ mod tests {
         records.filled_since(at - 100_000);
         intake.from_files = Some(Box::new(records));
         intake.page(&page(&[row("2026-11-23T10:44:05.500Z"), row("2026-11-23T10:44:05.500Z")]));
-        intake.end_read();
+        intake.judge_rows(Millis::MAX);
         assert_eq!((intake.appended, intake.unjudged_since), (1, None));
         assert_eq!((intake.tally.written, intake.tally.duplicate), (1, 2));
     }

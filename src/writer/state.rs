@@ -6,8 +6,8 @@
 //! Only a file that cannot be replaced, such as one that is mounted into a container by itself, is written in place:
 //! what a power loss leaves of it is then recognised as damaged.
 //!
-//! - `checkpoint_ms` moves only over events that are in the output file *and* synced, and speaks for the definitions in
-//!   `covered` alone. It may stand too early; never too late.
+//! - `checkpoint_ms` and the instants of `coverage` move only over events that are in the output file *and* synced. They may
+//!   stand too early; never too late. The checkpoint speaks for the definitions that were read so far alone.
 //! - `cursor` says what the cluster has. It may stand too early: `create` with the record's id makes a second sending
 //!   harmless.
 //! - `channel` is used again by the next start, so that a crash loop makes no channels; it is a secret, hence mode 0600.
@@ -26,14 +26,14 @@ use twox_hash::XxHash3_64;
 use crate::clock::Millis;
 use crate::config::files::with_suffix;
 use crate::elastic::{BacklogDropped, Progress};
-use crate::message::{ChannelState, Definition};
+use crate::message::{ChannelState, Coverage, Definition};
 use crate::output::regular;
 
 /// Only the owner may read a channel's id.
 const MODE: u32 = 0o600;
 
 /// The format this version writes; it reads this and all before.
-const FORMAT: u32 = 2;
+pub(super) const FORMAT: u32 = 2;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -45,8 +45,8 @@ pub struct State {
     pub origin_ms: Option<Millis>,
     /// Both are this machine's time: the very first start has not heard the service's yet.
     pub by_wall: bool,
-    /// The definitions that were read up to the checkpoint. None in a state of format 1: they are read again.
-    pub covered: Vec<String>,
+    /// How far each definition was read. None in a state of format 1: they are read again.
+    pub coverage: Coverage,
     /// The definitions as they were last fetched; none before the first time.
     pub definitions: Vec<Definition>,
     pub channel: Option<ChannelState>,

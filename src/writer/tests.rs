@@ -24,8 +24,8 @@ fn stage(name: &str) -> (Writer, ManualClock, Arc<Status>, Receiver<SessionEvent
     let config = Arc::new(Config::load(Need::Nothing, &environment, Some(&settings)).unwrap());
     let (clock, hand) = Clock::manual(NOW);
     let status = Arc::new(Status::new(clock.clone(), false));
-    let (news, heard) = bounded(16);
-    let (writer, _) = Writer::open(config, status.clone(), clock, news).unwrap();
+    let (session, heard) = bounded(16);
+    let (writer, _) = Writer::open(config, status.clone(), clock, session).unwrap();
     (writer, hand, status, heard, folder)
 }
 
@@ -72,16 +72,16 @@ fn the_checkpoint_passes_no_row_that_waits_for_others() {
         is_first: true,
         is_all: true,
     };
-    writer.take(WriterCommand::Begin { span, covered: Some(ids) }, &stop).unwrap();
+    writer.take(WriterCommand::Begin { span, purpose: Purpose::CatchUp }, &stop).unwrap();
     writer.take(WriterCommand::Page(page), &stop).unwrap();
     // A third row could still claim the frame's record.
-    writer.take(WriterCommand::ReadUpTo(NOW + 1_300), &stop).unwrap();
+    writer.take(WriterCommand::ReadUpTo { ids: ids.clone(), up_to: NOW + 1_300 }, &stop).unwrap();
     let records = || std::fs::read_to_string(folder.join("events.jsonl")).unwrap().lines().count();
     assert_eq!((records(), writer.state.checkpoint_ms), (1, Some(NOW + 1_100)));
-    let end = WriterCommand::End { ids: Arc::from([]), up_to: span.to, purpose: Purpose::CatchUp };
+    let end = WriterCommand::End { ids, up_to: span.to };
     writer.take(end, &stop).unwrap();
     assert_eq!((records(), writer.state.checkpoint_ms), (2, Some(span.to)));
-    assert_eq!(writer.state.covered, ["AUDIOHOOK-0001"]);
+    assert_eq!(writer.state.coverage.get("AUDIOHOOK-0001"), Some(&span.to));
     let done = heard.try_iter().find_map(|event| match event {
         SessionEvent::ReadDone { appended, unjudged_since, .. } => Some((appended, unjudged_since)),
         _ => None,

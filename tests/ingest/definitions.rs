@@ -200,6 +200,38 @@ fn an_id_that_the_topics_file_names_later_is_read_from_where_the_first_start_beg
     assert_eq!(definitions_in(&collector), ["AUDIOHOOK-0001", "AUDIOHOOK-0002"], "nothing from before the first start");
 }
 
+#[test]
+fn an_id_that_is_left_out_for_a_while_is_read_on_from_where_it_was_left() {
+    let sim = simulator(|_| ());
+    let folder = Folder::new("left-out");
+    let topics = |ids: &[&str]| {
+        let topics: Vec<String> = ids.iter().map(|id| format!("v2.operations.events.{id}")).collect();
+        folder.write("topics.json", json!({ "topics": topics }).to_string());
+    };
+    let run = |lines: usize| {
+        let mut collector = Collector::start(&sim, &folder, &[]);
+        collector.wait_healthy();
+        collector.wait_lines(lines, LONG);
+        wait_reads(&sim, &collector, 3);
+        assert!(collector.term().success());
+        definitions_in(&collector)
+    };
+    for age_ms in [3 * HOUR_MS, 3 * DAY_MS] {
+        issue_old(&sim, "AUDIOHOOK-0001", age_ms);
+        issue_old(&sim, "AUDIOHOOK-0002", age_ms);
+    }
+    topics(&["AUDIOHOOK-0001", "AUDIOHOOK-0002"]);
+    run(4);
+    // What was collected is taken away, so that nothing in the files shows it.
+    std::fs::rename(folder.join("events.jsonl"), folder.join("shipped.jsonl")).unwrap();
+    topics(&["AUDIOHOOK-0001"]);
+    run(0);
+    sim.issue_by(Event::numbered("AUDIOHOOK-0002"), Route::HistoryOnly);
+    run(0);
+    topics(&["AUDIOHOOK-0001", "AUDIOHOOK-0002"]);
+    assert_eq!(run(1), ["AUDIOHOOK-0002"], "what was collected before is not written again");
+}
+
 /// A state file with this content, whole as far as its checksum tells.
 fn write_state(folder: &Folder, document: &str) {
     let sum = twox_hash::XxHash3_64::oneshot(document.as_bytes());

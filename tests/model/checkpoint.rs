@@ -7,8 +7,8 @@ use std::time::Instant;
 use audiohook_collector::clock::{Millis, format_millis, parse_instant};
 use audiohook_collector::dedup::rows::Span;
 use audiohook_collector::genesys::error::{ApiError, Kind};
-use audiohook_collector::genesys::history::{History, KEPT_MS, Next, Read};
-use audiohook_collector::message::Purpose;
+use audiohook_collector::genesys::history::{History, Next, Read};
+use audiohook_collector::message::{HISTORY_KEPT_MS, Purpose};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -187,7 +187,7 @@ fn up_to_the_checkpoint_everything_was_given_and_the_end_is_reached() {
         // Behind this everything is to be given.
         let mut taken_from = from;
         let mut intervals = BTreeSet::new();
-        let service_now = if service.too_old_ms.is_some() { from + KEPT_MS } else { TO };
+        let service_now = if service.too_old_ms.is_some() { from + HISTORY_KEPT_MS } else { TO };
         for _ in 0..REQUESTS_MAX {
             let Next::Ask { cursor, body, .. } = history.next(now, service_now) else { break };
             intervals.insert(serde_json::from_str::<Value>(&body).unwrap()["interval"].to_string());

@@ -110,7 +110,9 @@ impl Collector {
     /// A start knows what the file shows, and nothing else.
     fn restart(&mut self) {
         self.index = Index::new(self.index_max, ROW_DELAY_MS);
-        self.file.iter().for_each(|(content, record)| self.index.insert(*content, *record));
+        for (content, record) in &self.file {
+            self.index.insert(*content, *record);
+        }
     }
 
     fn write(&mut self, content: u64, record: Record) {
@@ -120,10 +122,9 @@ impl Collector {
 
     fn take_frame(&mut self, event: &Event, now: i64) {
         let records = Records { index: &self.index, from_files: None };
-        let (mut at, timed) = if event.frame_has_time { (event.frame, true) } else { (now, false) };
-        while !timed && records.has_receipt(event.content, at) {
-            at += 1;
-        }
+        let timed = event.frame_has_time;
+        let receipt = || self.index.free_receipt(event.content, Source::Socket, now);
+        let at = if timed { event.frame } else { receipt() };
         let record = Record { at, timed, source: Source::Socket };
         let range = if timed { Range::at(at) } else { record.range(ROW_DELAY_MS) };
         if !records.has_frame(event.content, range, timed, true) {
@@ -141,7 +142,9 @@ impl Collector {
                 Some(false) => {
                     // Older than the index reaches: the records come from the files.
                     let mut records = Index::new(usize::MAX, ROW_DELAY_MS);
-                    self.file.iter().for_each(|(content, record)| records.insert(*content, *record));
+                    for (content, record) in &self.file {
+                        records.insert(*content, *record);
+                    }
                     snapshot = Some(records);
                 }
                 Some(true) => {

@@ -63,6 +63,30 @@ fn an_audit_finds_what_is_missing_and_repairs_it() {
 }
 
 #[test]
+fn a_record_that_stands_there_twice_hides_no_missing_one() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("audit-twice"));
+    let mut all = settings(&sim, &folder);
+    all.insert("CATCH_UP_OVERLAP".into(), "2".into());
+    let mut collector = Collector::start_with(folder.path(), &all);
+    collector.wait_healthy();
+    issue(&sim, 9);
+    collector.wait_lines(9, LONG);
+    let_pass(Duration::from_secs(4));
+    assert!(collector.term().success());
+    // As many lines of each definition as there are events.
+    let file = folder.join("events.jsonl");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let id = |line: &str| serde_json::from_str::<Value>(line).unwrap()["event_id"].clone();
+    let same = (1..9).find(|n| id(lines[*n]) == id(lines[0])).unwrap();
+    std::fs::write(&file, text.replacen(&format!("{}\n", lines[same]), &format!("{}\n", lines[0]), 1)).unwrap();
+    let (status, report, errors) = audit(&folder, &all, &["audit", "--json"]);
+    let report: Value = serde_json::from_str(&report).unwrap_or_else(|_| panic!("{report} {errors}"));
+    let found = ["missing", "extra"].map(|what| report[what].as_array().map(Vec::len));
+    assert_eq!((status, found), (Some(1), [Some(1), Some(1)]));
+}
+
+#[test]
 fn an_audit_misses_no_event_that_the_topics_bring_and_the_collector_filters() {
     let (sim, folder) = (simulator(|_| ()), Folder::new("audit-filtered"));
     // AudioHook's by its name alone, which only the definitions tell.

@@ -11,7 +11,7 @@ fn ids(count: usize) -> Vec<String> {
 
 fn read(span: Millis, ids: &[String]) -> Read {
     // The margin makes it a round number of hours.
-    let span = Span { from: NOW - span + MARGIN_MS, to: NOW };
+    let span = Span { from: NOW - span + CONTEXT_MS, to: NOW };
     Read { ids: ids.into(), span, until: NOW, purpose: Purpose::CatchUp }
 }
 
@@ -205,4 +205,33 @@ fn a_next_page_on_another_host_is_not_followed() {
     let mut history = history(HOUR, &ids(1));
     ask(&mut history);
     assert!(history.take(page(0..1, Some("https://elsewhere.example/next")), 0).failed.is_some());
+}
+
+#[test]
+fn a_piece_that_is_to_end_where_it_begins_still_leads_on() {
+    let mut history = history(30 * HOUR, &ids(1));
+    ask(&mut history);
+    let begin = history.take(page([], None), 0).read_up_to.unwrap();
+    for _ in 0..3 {
+        history.end_next_piece_at(begin);
+        ask(&mut history);
+        let up_to = history.take(page([], None), 0).read_up_to;
+        assert!(up_to > Some(begin), "{up_to:?}");
+    }
+}
+
+#[test]
+fn a_definition_that_was_refused_once_is_not_read_in_the_middle_of_a_read() {
+    let mut history = history(30 * HOUR, &ids(2));
+    loop {
+        let (_, hours, asked) = ask(&mut history);
+        let refused = asked.contains(&"AUDIOHOOK-0002".to_owned()) && hours <= 24;
+        if history.take(if refused { failure(Kind::Refused(400)) } else { page([], None) }, 0).read_up_to.is_some() {
+            break;
+        }
+    }
+    // A new list of definitions came: it may be known by now, but what was passed over is not read.
+    history.forget_unknown_ids();
+    assert_eq!(ask(&mut history).2, ["AUDIOHOOK-0001"]);
+    assert_eq!(history.ids().unwrap()[..], ["AUDIOHOOK-0001".to_owned()]);
 }

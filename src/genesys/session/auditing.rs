@@ -9,7 +9,6 @@ use super::Session;
 use super::reading::State;
 use crate::audit::files::{self, Counts};
 use crate::clock::{Millis, format_millis};
-use crate::dedup::MARGIN_MS;
 use crate::dedup::rows::Span;
 use crate::genesys::error::ApiError;
 use crate::genesys::history::Read;
@@ -61,7 +60,7 @@ impl Session {
             Ok(Some(false)) => {
                 let span = Span { from, to };
                 let ids = self.plan.ids.as_slice().into();
-                self.begin(Read { ids, span, until: to + MARGIN_MS, purpose: Purpose::Repair }, now);
+                self.begin(Read { ids, span, until: self.with_context(to), purpose: Purpose::Repair }, now);
             }
             Err(error) => {
                 self.failed(&error);
@@ -82,9 +81,9 @@ impl Session {
         let counts = self.api.aggregates(from, to)?;
         let (beat, ids) = (&self.beat, &self.plan.ids);
         match files::count_between(&self.config, ids, from, to, &|| beat.busy()) {
-            Ok(Counts { by_definition, has_like_events }) => {
+            Ok(Counts { by_definition, needs_rows }) => {
                 let are_equal = ids.iter().zip(by_definition).all(|(id, n)| counts.get(id).copied().unwrap_or(0) == n);
-                Ok(Some(are_equal && !has_like_events))
+                Ok(Some(are_equal && !needs_rows))
             }
             Err(error) => {
                 log::warn!("cannot read the output files for an audit: {error}");

@@ -1,25 +1,26 @@
 //! When the history is read, which definitions from where to where, and what its failures mean.
 //!
-//! The checkpoint speaks for the definitions that it covers. Those are read again from CATCH_UP_OVERLAP before it. A
-//! definition that it does not cover (a new one; one that could not be known before) is read from the beginning of what
-//! Genesys keeps, or from where the very first start began, a day at a time. Spans end at the service's own time, so that
-//! a wall clock that jumps changes nothing.
+//! Of each definition it is known how far it was read: its coverage. Those that were read up to the checkpoint are read
+//! on together, each time from CATCH_UP_OVERLAP before it (a catch-up). The others are read first, a day at a time: one
+//! that was never read (a new one; one that could not be known before) from the beginning of what Genesys keeps, or from
+//! where the very first start began; one that was left out for a while from where it was left. Spans end at the service's
+//! own time, so that a wall clock that jumps changes nothing.
 //!
 //! Must never: skip a span that failed; read while the writer's queue is full; claim coverage for what was not read.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Session, Start, draw};
+use super::{Session, draw};
 use crate::audit::files;
 use crate::clock::{Millis, format_millis};
 use crate::config::Delivery;
 use crate::dedup::rows::Span;
-use crate::dedup::{MARGIN_MS, Range, TOLERANCE_MS};
+use crate::dedup::{CONTEXT_MS, MARGIN_MS, Range, TOLERANCE_MS};
 use crate::genesys::backoff::Backoff;
 use crate::genesys::error::{ApiError, Kind};
-use crate::genesys::history::{History, KEPT_MS, Next, REACH_MS, Read, Taken};
-use crate::message::{Purpose, WriterCommand};
+use crate::genesys::history::{History, Next, REACH_MS, Read, Taken};
+use crate::message::{Coverage, HISTORY_KEPT_MS, Purpose, Start, WriterCommand};
 use crate::status::{Code, Problem};
 
 /// At the start the socket comes first; the history waits for it this long.
@@ -60,14 +61,6 @@ pub(super) enum State {
     Forbidden,
 }
 
-/// Definitions that the checkpoint does not cover, and how far they were read.
-#[derive(Debug)]
-struct Coverage {
-    ids: Vec<String>,
-    at: Millis,
-    to: Millis,
-}
-
 /// What is known of the reading.
 pub(super) struct Reading {
     pub history: History,
@@ -81,11 +74,10 @@ pub(super) struct Reading {
     backoff: Backoff,
     /// Where the gap begins that was reported last.
     gap_reported: Option<Millis>,
-    /// On the disk up to here, for the definitions that are covered.
+    /// On the disk up to here, for the definitions whose coverage reaches it.
     pub checkpoint: Millis,
-    covered: Vec<String>,
-    coverage: Option<Coverage>,
-    /// When definitions may be read next that the checkpoint does not cover.
+    coverage: Coverage,
+    /// When those may be read next whose coverage does not.
     coverage_at: Instant,
     /// Before this nothing is asked for: where the very first start began.
     pub origin: Millis,
@@ -117,8 +109,7 @@ impl Reading {
             backoff,
             gap_reported: None,
             checkpoint: start.checkpoint,
-            covered: start.covered.clone(),
-            coverage: None,
+            coverage: start.coverage.clone(),
             coverage_at: now,
             origin: start.origin,
             by_wall: start.by_wall,
@@ -130,6 +121,19 @@ impl Reading {
             from_files: None,
             told_works: true,
         }
+    }
+
+    /// Up to here these definitions were read, and it is on the disk.
+    pub fn covers(&mut self, ids: &[String], up_to: Millis, purpose: Purpose) {
+        self.coverage.extend(ids.iter().map(|id| (id.clone(), up_to)));
+        if purpose == Purpose::CatchUp {
+            self.checkpoint = up_to;
+        }
+    }
+
+    /// Whether this definition was read up to the checkpoint.
+    fn is_covered(&self, id: &String) -> bool {
+        self.coverage.get(id).is_some_and(|read| *read >= self.checkpoint)
     }
 
     /// Whether a gap was found that nothing can fill.
@@ -215,7 +219,6 @@ impl Session {
             Some(error) if matches!(error.kind, Kind::Refused(_)) && self.reading.history.has(Purpose::Coverage) => {
                 log::warn!("{}; these definitions are tried again later", error.problem().what);
                 self.reading.history.clear();
-                self.reading.coverage = None;
                 self.reading.coverage_at = self.clock.now() + COVERAGE_RETRY;
             }
             Some(error) => self.read_failed(&error.with_correlation(self.api.correlation())),
@@ -240,9 +243,8 @@ impl Session {
         match taken.done {
             Some(read) => self.end_read(&read),
             None => {
-                let is_catch_up = self.reading.history.has(Purpose::CatchUp);
-                if let Some(up_to) = taken.read_up_to.filter(|up_to| is_catch_up && *up_to > self.reading.checkpoint) {
-                    self.send(WriterCommand::ReadUpTo(up_to));
+                if let (Some(up_to), Some(ids)) = (taken.read_up_to, self.reading.history.ids().cloned()) {
+                    self.send(WriterCommand::ReadUpTo { ids, up_to });
                 }
             }
         }
@@ -253,8 +255,7 @@ impl Session {
 
     /// The definitions of the plan that the checkpoint does not cover.
     fn uncovered(&self) -> Vec<String> {
-        let is_covered = |id: &String| self.reading.covered.contains(id);
-        self.plan.ids.iter().filter(|id| !is_covered(id)).cloned().collect()
+        self.plan.ids.iter().filter(|id| !self.reading.is_covered(id)).cloned().collect()
     }
 
     /// Begins a catch-up where one is due, else the next part of what is not covered.
@@ -267,7 +268,8 @@ impl Session {
         let begin = self.reading.origin.max(service_now - REACH_MS);
         if self.reading.checkpoint <= begin {
             // Nothing is asked for that is older, so nothing older is left to be covered.
-            self.reading.covered = self.plan.ids.clone();
+            let checkpoint = self.reading.checkpoint;
+            self.reading.coverage.extend(self.plan.ids.iter().map(|id| (id.clone(), checkpoint)));
         }
         let uncovered = self.uncovered();
         self.reading.retry_at = now;
@@ -284,16 +286,10 @@ impl Session {
     fn begin_catch_up(&mut self, service_now: Millis, now: Instant) {
         let checkpoint = self.reading.checkpoint;
         let why = "the history was not read for longer than the ten days that Genesys keeps it";
-        self.report_gap(checkpoint, service_now - KEPT_MS, why);
-        let covered = &self.reading.covered;
-        let ids: Arc<[String]> = self.plan.ids.iter().filter(|id| covered.contains(id)).cloned().collect();
+        self.report_gap(checkpoint, service_now - HISTORY_KEPT_MS, why);
+        let ids: Arc<[String]> = self.plan.ids.iter().filter(|id| self.reading.is_covered(id)).cloned().collect();
         let from = (checkpoint - self.overlap_ms()).max(self.reading.origin);
         let to = (service_now - self.row_wait_ms(now)).max(checkpoint);
-        if ids.is_empty() {
-            return;
-        }
-        // What is not read from now on is not covered any more.
-        self.reading.covered = ids.to_vec();
         self.begin(Read { ids, span: Span { from, to }, until: to, purpose: Purpose::CatchUp }, now);
     }
 
@@ -303,34 +299,43 @@ impl Session {
         self.connections.opened_at().map_or(0, |opened| open_ms(opened).min(ROW_WAIT_MS))
     }
 
-    fn begin_coverage(&mut self, uncovered: Vec<String>, begin: Millis, now: Instant) {
-        let to = self.reading.checkpoint;
-        let coverage = self.reading.coverage.take_if(|coverage| coverage.ids == uncovered);
-        let mut coverage = coverage.unwrap_or_else(|| {
-            log::info!(
-                "reading the history of {} from {} on: it was not read before",
-                super::shorten(&uncovered),
-                format_millis(begin)
-            );
-            Coverage { ids: uncovered, at: begin, to }
-        });
-        // Catch-ups in between moved the checkpoint; the last part, however short, has the writer remember the coverage.
-        coverage.to = to;
-        coverage.at = coverage.at.min(to - MARGIN_MS);
-        let end = (coverage.at + COVERAGE_MS).min(coverage.to);
-        let span = Span { from: coverage.at, to: end };
-        let ids = coverage.ids.as_slice().into();
-        self.reading.coverage = Some(coverage);
-        if span.from < span.to {
-            self.begin(Read { ids, span, until: span.to + MARGIN_MS, purpose: Purpose::Coverage }, now);
+    /// Begins the next part of what is not covered: of the definitions that were read the least far.
+    fn begin_coverage(&mut self, mut uncovered: Vec<String>, begin: Millis, now: Instant) {
+        let history = &mut self.reading.history;
+        if uncovered.iter().all(|id| history.is_unknown(id)) {
+            history.forget_unknown_ids();
         }
+        uncovered.retain(|id| !history.is_unknown(id));
+        let coverage = &self.reading.coverage;
+        let read_to = |id: &String| coverage.get(id).map_or(begin, |read| begin.max(*read));
+        let least = uncovered.iter().map(read_to).min().unwrap_or(begin);
+        let ids: Arc<[String]> = uncovered.iter().filter(|id| read_to(id) == least).cloned().collect();
+        let checkpoint = self.reading.checkpoint;
+        let span = Span {
+            from: (least - self.overlap_ms()).max(begin).min(checkpoint - MARGIN_MS),
+            to: (least + COVERAGE_MS).min(checkpoint),
+        };
+        log::info!(
+            "reading the history of {} from {} to {}: it was not read before",
+            super::shorten(&ids),
+            format_millis(span.from),
+            format_millis(span.to)
+        );
+        self.begin(Read { ids, span, until: self.with_context(span.to), purpose: Purpose::Coverage }, now);
+    }
+
+    /// Up to where rows are asked for beyond a span that ends here.
+    pub(super) fn with_context(&self, to: Millis) -> Millis {
+        (to + CONTEXT_MS).min(self.api.service().now()).max(to)
     }
 
     /// Begins a read; the writer gets its span, and its pages as they come.
     pub(super) fn begin(&mut self, read: Read, now: Instant) {
-        let covered = (read.purpose == Purpose::CatchUp).then(|| read.ids.clone());
+        if read.ids.is_empty() {
+            return;
+        }
         self.reading.from_files = None;
-        self.send(WriterCommand::Begin { span: read.span, covered });
+        self.send(WriterCommand::Begin { span: read.span, purpose: read.purpose });
         self.reading.history.add(read, now);
     }
 
@@ -383,11 +388,7 @@ impl Session {
     }
 
     fn end_read(&mut self, read: &Read) {
-        let is_last = self.reading.coverage.as_ref().is_none_or(|coverage| read.span.to >= coverage.to);
-        let covers = read.purpose == Purpose::Coverage && is_last;
-        let is_taken = |id: &&String| !self.reading.history.is_unknown(id);
-        let ids = if covers { read.ids.iter().filter(is_taken).cloned().collect() } else { Arc::from([]) };
-        self.send(WriterCommand::End { ids, up_to: read.span.to, purpose: read.purpose });
+        self.send(WriterCommand::End { ids: read.ids.clone(), up_to: read.span.to });
         self.reading.waits_for_writer = true;
     }
 
@@ -403,32 +404,20 @@ impl Session {
             }
             return;
         }
-        match purpose {
-            Purpose::CatchUp => {
-                self.reading.has_caught_up = true;
-                let history = &self.reading.history;
-                if self.reading.covered.iter().any(|id| history.is_unknown(id)) {
-                    self.reading.covered.retain(|id| !history.is_unknown(id));
-                    self.reading.coverage_at = now + COVERAGE_RETRY;
-                }
-                if std::mem::take(&mut self.reading.again) {
-                    self.reading.at = now;
-                }
+        if purpose == Purpose::Repair {
+            self.repair_done(appended);
+            return;
+        }
+        if purpose == Purpose::CatchUp {
+            self.reading.has_caught_up = true;
+            if std::mem::take(&mut self.reading.again) {
+                self.reading.at = now;
             }
-            Purpose::Coverage => {
-                let Some(mut coverage) = self.reading.coverage.take() else { return };
-                coverage.at = (coverage.at + COVERAGE_MS).min(coverage.to);
-                if coverage.at >= coverage.to {
-                    // One that the service refuses is tried again, and is not covered until then.
-                    coverage.ids.retain(|id| !self.reading.history.is_unknown(id));
-                    self.reading.covered.append(&mut coverage.ids);
-                    self.reading.coverage_at =
-                        now + if self.uncovered().is_empty() { Duration::ZERO } else { COVERAGE_RETRY };
-                } else {
-                    self.reading.coverage = Some(coverage);
-                }
-            }
-            Purpose::Repair => self.repair_done(appended),
+        }
+        // Those that the service refuses are tried again, and are not covered until then.
+        let uncovered = self.uncovered();
+        if !uncovered.is_empty() && uncovered.iter().all(|id| self.reading.history.is_unknown(id)) {
+            self.reading.coverage_at = self.reading.coverage_at.max(now + COVERAGE_RETRY);
         }
     }
 

@@ -7,6 +7,7 @@ use crossbeam_channel::bounded;
 
 use super::*;
 use crate::config::{self, CatchUp, LogFormat, LogSettings, Network, Reconnect};
+use crate::genesys::topics::built_in;
 use crate::message::{Batch, Control, Frame, Purpose};
 use crate::secret::Secret;
 use crate::simulator::{Action, Call, Client, Event, Options, Route, Simulator};
@@ -20,7 +21,7 @@ struct Stage {
     status: Arc<Status>,
     frames: Receiver<Batch>,
     told: Receiver<WriterCommand>,
-    news: Sender<SessionEvent>,
+    inbox: Sender<SessionEvent>,
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
     seen: Seen,
@@ -33,6 +34,8 @@ struct Seen {
     socket: BTreeSet<String>,
     history: BTreeSet<String>,
     read_up_to: Option<Millis>,
+    /// Of the read under way.
+    purpose: Option<Purpose>,
     channel: Option<ChannelState>,
     definitions: usize,
 }
@@ -98,13 +101,13 @@ impl Stage {
         let status = Arc::new(Status::new(clock.clone(), false));
         let dialer = Arc::new(Dialer::new(&config.network).unwrap());
         let (to_writer, told) = bounded(2);
-        let (news_in, news) = bounded(64);
+        let (session_in, inbox) = bounded(64);
         let (frames_in, frames) = bounded(16);
         let (stop, stopped) = bounded(0);
         let context = crate::reader::Context {
             dialer: dialer.clone(),
             out: frames_in,
-            news: news_in.clone(),
+            session: session_in.clone(),
             status: status.clone(),
             clock: clock.clone(),
             stop: stopped.clone(),
@@ -115,25 +118,33 @@ impl Stage {
             checkpoint: checkpoint.unwrap_or(first),
             origin: checkpoint.map_or(first, |_| 0),
             by_wall: false,
-            covered: checkpoint
-                .map_or_else(Vec::new, |_| crate::genesys::topics::built_in().into_iter().map(|d| d.id).collect()),
+            coverage: checkpoint.into_iter().flat_map(|at| built_in().into_iter().map(move |d| (d.id, at))).collect(),
             definitions: Vec::new(),
             channel,
         };
-        news_in.send(SessionEvent::Loaded).unwrap();
+        session_in.send(SessionEvent::Loaded).unwrap();
         let thread = start(Setup {
             config: Arc::new(config),
             start: begin,
             dialer,
             to_writer,
-            news,
+            inbox,
             open,
             status: status.clone(),
             clock,
             stop: stopped,
         })
         .unwrap();
-        Self { sim, status, frames, told, news: news_in, stop: Some(stop), thread: Some(thread), seen: Seen::default() }
+        Self {
+            sim,
+            status,
+            frames,
+            told,
+            inbox: session_in,
+            stop: Some(stop),
+            thread: Some(thread),
+            seen: Seen::default(),
+        }
     }
 
     /// Does the writer's work until it holds; panics when it does not come to that.
@@ -143,7 +154,7 @@ impl Stage {
             assert!(Instant::now() < deadline, "not in time: {what}; reasons {:?}", self.codes());
             crossbeam_channel::select! {
                 recv(self.frames) -> batch => self.take(batch.unwrap()),
-                recv(self.told) -> told => self.hear(told.unwrap()),
+                recv(self.told) -> told => self.handle(told.unwrap()),
                 default(Duration::from_millis(10)) => {}
             }
         }
@@ -160,7 +171,7 @@ impl Stage {
                 _ => None,
             };
             if let Some(control) = control {
-                self.news.send(SessionEvent::Control { connection: batch.connection, control }).unwrap();
+                self.inbox.send(SessionEvent::Control { connection: batch.connection, control }).unwrap();
             }
             if let Some(id) = value["eventBody"]["conversationId"].as_str() {
                 self.seen.socket.insert(id.to_owned());
@@ -168,7 +179,7 @@ impl Stage {
         }
     }
 
-    fn hear(&mut self, told: WriterCommand) {
+    fn handle(&mut self, told: WriterCommand) {
         match told {
             WriterCommand::Page(page) => {
                 for row in page.rows {
@@ -176,17 +187,19 @@ impl Stage {
                     self.seen.history.insert(row["conversation"]["id"].as_str().unwrap().to_owned());
                 }
             }
-            WriterCommand::End { up_to, purpose, .. } => {
+            WriterCommand::Begin { purpose, .. } => self.seen.purpose = Some(purpose),
+            WriterCommand::End { ids, up_to } => {
+                let Some(purpose) = self.seen.purpose else { panic!("an end without a beginning") };
                 if purpose == Purpose::CatchUp {
                     self.seen.read_up_to = Some(up_to);
-                    let _ = self.news.try_send(SessionEvent::Checkpoint(up_to));
                 }
+                let _ = self.inbox.try_send(SessionEvent::ReadUpTo { ids, up_to, purpose });
                 let done = SessionEvent::ReadDone { purpose, appended: 0, unjudged_since: None };
-                let _ = self.news.try_send(done);
+                let _ = self.inbox.try_send(done);
             }
             WriterCommand::Channel(channel) => {
                 self.seen.channel = channel;
-                let _ = self.news.try_send(SessionEvent::ChannelKept);
+                let _ = self.inbox.try_send(SessionEvent::ChannelKept);
             }
             WriterCommand::Definitions(definitions) => self.seen.definitions = definitions.len(),
             _ => {}
@@ -472,7 +485,7 @@ fn whatever_waits_for_a_login_that_was_refused_goes_on_with_the_next_one() {
     assert_eq!(stage.sim.view(|view| view.sockets_opened()), refused);
     stage.sim.faults().heal_all();
     hand.advance(Duration::from_secs(10));
-    stage.news.send(SessionEvent::ChannelKept).unwrap();
+    stage.inbox.send(SessionEvent::ChannelKept).unwrap();
     stage.until("a socket with the next login", |stage| {
         tick();
         stage.sim.view(|view| view.sockets_open()) == 1
