@@ -37,7 +37,7 @@ use cluster::Cluster;
 use engine::Engine;
 use plan::{Fault, Kind, Random, Round, Slot, TOLD_AFTER_MS};
 use stage::{Shape, Stage};
-use support::{let_pass, poll};
+use support::{Collector, let_pass, poll};
 use vitals::Rest;
 
 /// Without `SEED`: this one, and one that is drawn.
@@ -276,13 +276,12 @@ fn healthy(stage: &mut Stage) -> Result<Duration, String> {
         }
         println!("  the next login at {whose} came after {:.1} s", waited.elapsed().as_secs_f64());
     }
-    let stays = |code: &String| matches!(code.as_str(), "dead_letters" | "unreadable_frames");
     let begun = Instant::now();
-    let collector = stage.collector.as_mut().ok_or("no collector runs")?;
+    let collector = stage.collector.as_ref().ok_or("no collector runs")?;
     let mut last = None;
     let seen = poll(HEALTHY_AGAIN, || {
         let codes = collector.reasons();
-        let is_healthy = codes.as_ref().is_some_and(|codes| codes.iter().all(stays));
+        let is_healthy = codes.as_ref().is_some_and(|codes| codes.iter().all(|code| stage.stays(code)));
         if !is_healthy {
             last = codes;
         }
@@ -290,7 +289,7 @@ fn healthy(stage: &mut Stage) -> Result<Duration, String> {
     });
     if seen.is_none() {
         let health = collector.health().map(|health| health["reasons"].to_string());
-        let runs = collector.runs();
+        let runs = stage.collector.as_mut().is_some_and(Collector::runs);
         return Err(format!("not healthy again within {HEALTHY_AGAIN:?} (it runs: {runs}): {last:?} {health:?}"));
     }
     Ok(begun.elapsed())

@@ -407,6 +407,8 @@ pub struct Issue {
     pub equal: bool,
     /// Those that are alike are alike with those of all rounds.
     pub chain: bool,
+    /// One of many that follow each other closely: see `chain()`.
+    pub link: bool,
     /// The cluster refuses them for good.
     pub poison: bool,
     pub unit: Unit,
@@ -653,7 +655,7 @@ fn issues(random: &mut Random, lasts: u64) -> Vec<Issue> {
             5 => Unit::Absurd,
             _ => Unit::Millis,
         };
-        issues.push(Issue { at, count: count as u32, way, equal, chain, poison, unit });
+        issues.push(Issue { at, count: count as u32, way, equal, chain, link: false, poison, unit });
         // Within a bunch a few milliseconds, between bunches up to two seconds.
         at += if random.chance(70) { random.between(0, 30) } else { random.between(200, 2_000) };
     }
@@ -664,14 +666,14 @@ fn issues(random: &mut Random, lasts: u64) -> Vec<Issue> {
     issues
 }
 
-/// Like events one after the other, nearly as far apart as the two sources' times may differ. With those of the rounds
-/// before, the chain is minutes long.
+/// Like events one after the other, about as far apart as the two sources' times may differ: a chain as long as the
+/// round. With those of the other rounds, like events spread over minutes.
 fn chain(random: &mut Random, lasts: u64) -> Vec<Issue> {
     let step = random.between(600, 3_000);
     let at = (0..).map(|n| n * step).take_while(|at| *at < lasts);
     let issue = |at| {
         let way = if random.chance(30) { Way::HistoryOnly } else { Way::Both };
-        Issue { at, count: 1, way, equal: true, chain: true, poison: false, unit: Unit::Millis }
+        Issue { at, count: 1, way, equal: true, chain: true, link: true, poison: false, unit: Unit::Millis }
     };
     at.map(issue).collect()
 }

@@ -32,6 +32,8 @@ use crate::verdict::{Evidence, POISON, dead_letters, documents, of_file};
 /// the less it makes good what is wrong.
 const OVERLAPS: [u64; 3] = [8, 8, 60];
 const OVERLAPS_LONG: [u64; 4] = [8, 8, 60, 300];
+/// An unbroken chain of like events is shorter: no read of a shorter overlap sees both its ends.
+const CHAIN_S: u64 = 30;
 /// The two ways' times of one event differ by less.
 const TOLERANCE_MS: i64 = 2_000;
 /// A definition that goes for a while.
@@ -659,7 +661,9 @@ impl Stage {
                 event = Event {
                     definition: "AUDIOHOOK-0002".to_owned(),
                     conversation_id: Some("one".to_owned()),
-                    current_value: Some(if issue.chain {
+                    current_value: Some(if issue.link && self.overlap_s < CHAIN_S {
+                        format!("{mark} {{n}}")
+                    } else if issue.chain {
                         mark.to_owned()
                     } else {
                         format!("{mark} in round {}", self.round)
@@ -720,6 +724,13 @@ impl Stage {
         }
         self.run();
         self.send_later(true);
+    }
+
+    /// The reasons that stay, with what was done so far.
+    pub fn stays(&self, code: &str) -> bool {
+        // What was packed or deleted before the cluster had it is reported for an hour.
+        let is_deleted = code == "elastic_backlog_dropped" && !self.deleted.is_empty();
+        is_deleted || matches!(code, "dead_letters" | "unreadable_frames")
     }
 
     /// Whose login was refused, and not tried since: a try comes no sooner than 30 s later.
