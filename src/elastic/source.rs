@@ -104,10 +104,11 @@ impl Source {
     /// # Errors
     /// When a file cannot be read.
     pub fn fill(&mut self, batch: &mut Batch, bulk_size: usize, shared: &Shared) -> io::Result<()> {
-        self.reader.watch()?;
         let (before, ahead_before) = (batch.len(), self.ahead);
+        // Before the files are looked at: lines that are counted later may be in a file that is begun meanwhile.
         let written = shared.take_written() as i64;
         self.ahead += written;
+        self.reader.watch()?;
         let filled = self.read(batch, bulk_size);
         let mut published = shared.lock();
         if published.deletions != self.deletions {
