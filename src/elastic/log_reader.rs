@@ -9,6 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::elastic::segments::{Folder, Key, Segment, count_lines, find_line_feed, key_of, modified, read_at};
 use crate::output::identity::{Cursor, FileIdentity, identity};
@@ -39,6 +40,9 @@ pub enum Next<'a> {
 /// All files, and how far they are read.
 pub struct LogReader {
     folder: Folder,
+    /// Held while the backups are renamed: a folder that is listed meanwhile may lack a file, and a name may stand for
+    /// another file by the time that it is opened.
+    rotation: Arc<Mutex<()>>,
     head: Option<Head>,
     /// The newest files that were current, the current one last.
     held: VecDeque<File>,
@@ -70,9 +74,15 @@ impl LogReader {
     ///
     /// # Errors
     /// When the folder or a file cannot be read.
-    pub fn open(path: &Path, state_file: &Path, cursor: Option<Cursor>) -> io::Result<(Self, bool)> {
+    pub fn open(
+        path: &Path,
+        state_file: &Path,
+        cursor: Option<Cursor>,
+        rotation: Arc<Mutex<()>>,
+    ) -> io::Result<(Self, bool)> {
         let mut reader = Self {
             folder: Folder::new(path, state_file),
+            rotation,
             head: None,
             held: VecDeque::new(),
             current: None,
@@ -101,6 +111,8 @@ impl LogReader {
     /// # Errors
     /// When it cannot be opened.
     pub fn watch(&mut self) -> io::Result<()> {
+        let rotation = self.rotation.clone();
+        let _held = hold(&rotation);
         let there = match fs::metadata(self.folder.output()) {
             Ok(meta) => key_of(&meta),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -275,6 +287,8 @@ impl LogReader {
         if self.head.as_ref().is_some_and(|head| Some(head.key) == self.current) {
             return Ok(Refill::End);
         }
+        let rotation = self.rotation.clone();
+        let _held = hold(&rotation);
         for _ in 0..LOOKS_MAX {
             let next = self.behind_head()?.into_iter().find(|segment| segment.identity().is_some());
             let (Some(next), Some(head)) = (next, &self.head) else { return Ok(Refill::End) };
@@ -295,6 +309,8 @@ impl LogReader {
     fn begin_at_oldest(&mut self) -> io::Result<()> {
         self.head = None;
         self.forget_chunk();
+        let rotation = self.rotation.clone();
+        let _held = hold(&rotation);
         for _ in 0..LOOKS_MAX {
             let Some(oldest) = self.folder.segments(&self.held)?.into_iter().next() else { return Ok(()) };
             if self.take_up(&oldest)? {
@@ -314,6 +330,8 @@ impl LogReader {
 
     /// Finds the cursor's file, other than `not`, and goes there.
     fn seek(&mut self, cursor: Cursor, not: Option<Key>) -> io::Result<bool> {
+        let rotation = self.rotation.clone();
+        let _held = hold(&rotation);
         // The newest first: there the cursor nearly always is, and there a copy that is being made is not.
         for segment in self.folder.all(&self.held)?.into_iter().rev() {
             let is_candidate = Some(segment.key) != not && segment.bytes >= cursor.offset;
@@ -353,6 +371,11 @@ impl LogReader {
         self.chunk_at = 0;
         self.line_bytes = None;
     }
+}
+
+/// Keeps the backups' names as they are.
+fn hold(rotation: &Mutex<()>) -> MutexGuard<'_, ()> {
+    rotation.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 enum Refill {

@@ -440,8 +440,11 @@ impl Stage {
                 if let Some(mut collector) = self.collector.take() {
                     let status = collector.term();
                     // What a full disk did not take is not in the file, and that is said.
-                    let is_told =
-                        || collector.log_text().contains("that waited in memory are read from the history after the next start");
+                    let is_told = || {
+                        collector
+                            .log_text()
+                            .contains("that waited in memory are read from the history after the next start")
+                    };
                     assert!(
                         status.success() || is_told(),
                         "stopped by TERM it says {status}\n{}",
