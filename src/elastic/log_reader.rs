@@ -115,7 +115,11 @@ impl LogReader {
         let _held = hold(&rotation);
         let there = match fs::metadata(self.folder.output()) {
             Ok(meta) => key_of(&meta),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                // In the middle of a rotation: what was the current file may have others behind it by now.
+                self.current = None;
+                return Ok(());
+            }
             Err(error) => return Err(error),
         };
         if self.current == Some(there) {
@@ -123,7 +127,10 @@ impl LogReader {
         }
         let file = match regular::open(OpenOptions::new().read(true), self.folder.output()) {
             // What is no file holds no records; the writer reports it.
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => return Ok(()),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => {
+                self.current = None;
+                return Ok(());
+            }
             file => file?,
         };
         self.current = Some(key_of(&file.metadata()?));
