@@ -17,7 +17,7 @@ use crate::clock::{Millis, push_millis};
 use crate::elastic::document;
 use crate::elastic::segments::count_lines;
 use crate::output::backups::{self, folder};
-use crate::output::owner;
+use crate::output::{owner, regular};
 
 /// Who may read it: the same as the output file.
 const MODE: u32 = 0o640;
@@ -182,7 +182,7 @@ impl DeadLetters {
         }
         let files = files(&self.path.with_extension(""));
         for path in &files {
-            let file = OpenOptions::new().read(true).append(true).open(path)?;
+            let file = regular::open(OpenOptions::new().read(true).append(true), path)?;
             end_last_line(&file, file.metadata()?.len())?;
         }
         Ok(files)
@@ -235,7 +235,7 @@ impl DeadLetters {
 }
 
 fn read_ids(path: &Path, known: &mut HashSet<u64>) -> io::Result<()> {
-    let mut file = BufReader::new(File::open(path)?);
+    let mut file = BufReader::new(regular::open(OpenOptions::new().read(true), path)?);
     let mut line = Vec::new();
     while file.read_until(b'\n', &mut line)? > 0 {
         // A line that is no letter, or was replayed, has no id.
@@ -273,7 +273,8 @@ pub fn open_locked(path: &Path, append: bool) -> io::Result<File> {
     for _ in 0..OPENINGS_MAX {
         let mut options = OpenOptions::new();
         options.read(true).mode(MODE);
-        let file = if append { options.create(true).append(true) } else { options.write(true) }.open(path)?;
+        let options = if append { options.create(true).append(true) } else { options.write(true) };
+        let file = regular::open(options, path)?;
         if append {
             // A replay that root runs must leave a file that the collector can append to.
             owner::follow(&file, &path.with_extension(""));

@@ -39,6 +39,8 @@ pub struct BacklogDropped {
 /// What the writer's thread and the indexer's share. The lock is held for a copy, or by the writer over a rotation.
 pub struct Shared {
     published: Mutex<Published>,
+    /// Held while the backups are renamed.
+    pub rotation: Arc<Mutex<()>>,
     /// Lines that were written and that the indexer does not know of yet.
     written: AtomicU64,
     status: Arc<Status>,
@@ -62,7 +64,8 @@ pub struct Published {
 impl Shared {
     pub fn new(progress: Option<Progress>, status: Arc<Status>, clock: Clock, output: PathBuf) -> Self {
         let published = Published { progress, ..Published::default() };
-        Self { published: Mutex::new(published), written: AtomicU64::new(0), status, clock, output }
+        let rotation = Arc::default();
+        Self { published: Mutex::new(published), rotation, written: AtomicU64::new(0), status, clock, output }
     }
 
     pub fn lock(&self) -> MutexGuard<'_, Published> {
@@ -155,7 +158,9 @@ impl IndexerHandle {
     pub fn rotate(&self, saved: Option<Cursor>, rotate: impl FnOnce(Keep) -> io::Result<Dropped>) -> io::Result<()> {
         let mut published = self.shared.lock();
         let backlog_max = self.backlog_max.saturating_sub(published.letter_bytes);
+        let renaming = self.shared.rotation.lock().unwrap_or_else(PoisonError::into_inner);
         let dropped = rotate(Keep { cursor: saved, read: published.read, backlog_max })?;
+        drop(renaming);
         if dropped.files > 0 {
             published.deletions += 1;
             published.deleted_lines += dropped.events;

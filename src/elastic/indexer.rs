@@ -106,8 +106,8 @@ impl Indexer {
         clock: Clock,
     ) -> io::Result<(IndexerHandle, JoinHandle<()>)> {
         let transport = Transport::new(settings, network, clock.clone())?;
-        let source = Source::open(output, progress)?;
         let shared = Arc::new(Shared::new(progress, status.clone(), clock.clone(), output.file.clone()));
+        let source = Source::open(output, progress, shared.rotation.clone())?;
         if let Some(dropped) = dropped {
             shared.show_dropped(&mut shared.lock(), dropped);
         }

@@ -5,13 +5,15 @@
 //! is not certain what was read, it reads again: the cluster knows what it has.
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
-use std::io;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::elastic::segments::{Folder, Key, Segment, count_lines, find_line_feed, key_of, modified, read_at};
 use crate::output::identity::{Cursor, FileIdentity, identity};
+use crate::output::regular;
 
 /// Bytes that one read asks for; a longer line makes it more, up to [`LINE_BYTES_MAX`].
 const READ_BYTES: usize = 64 * 1024;
@@ -38,6 +40,9 @@ pub enum Next<'a> {
 /// All files, and how far they are read.
 pub struct LogReader {
     folder: Folder,
+    /// Held while the backups are renamed: a folder that is listed meanwhile may lack a file, and a name may stand for
+    /// another file by the time that it is opened.
+    rotation: Arc<Mutex<()>>,
     head: Option<Head>,
     /// The newest files that were current, the current one last.
     held: VecDeque<File>,
@@ -69,9 +74,15 @@ impl LogReader {
     ///
     /// # Errors
     /// When the folder or a file cannot be read.
-    pub fn open(path: &Path, state_file: &Path, cursor: Option<Cursor>) -> io::Result<(Self, bool)> {
+    pub fn open(
+        path: &Path,
+        state_file: &Path,
+        cursor: Option<Cursor>,
+        rotation: Arc<Mutex<()>>,
+    ) -> io::Result<(Self, bool)> {
         let mut reader = Self {
             folder: Folder::new(path, state_file),
+            rotation,
             head: None,
             held: VecDeque::new(),
             current: None,
@@ -100,16 +111,26 @@ impl LogReader {
     /// # Errors
     /// When it cannot be opened.
     pub fn watch(&mut self) -> io::Result<()> {
+        let rotation = self.rotation.clone();
+        let _held = hold(&rotation);
         let there = match fs::metadata(self.folder.output()) {
             Ok(meta) => key_of(&meta),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                // In the middle of a rotation: what was the current file may have others behind it by now.
+                self.current = None;
+                return Ok(());
+            }
             Err(error) => return Err(error),
         };
         if self.current == Some(there) {
             return Ok(());
         }
-        let file = match File::open(self.folder.output()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        let file = match regular::open(OpenOptions::new().read(true), self.folder.output()) {
+            // What is no file holds no records; the writer reports it.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => {
+                self.current = None;
+                return Ok(());
+            }
             file => file?,
         };
         self.current = Some(key_of(&file.metadata()?));
@@ -273,6 +294,8 @@ impl LogReader {
         if self.head.as_ref().is_some_and(|head| Some(head.key) == self.current) {
             return Ok(Refill::End);
         }
+        let rotation = self.rotation.clone();
+        let _held = hold(&rotation);
         for _ in 0..LOOKS_MAX {
             let next = self.behind_head()?.into_iter().find(|segment| segment.identity().is_some());
             let (Some(next), Some(head)) = (next, &self.head) else { return Ok(Refill::End) };
@@ -293,6 +316,8 @@ impl LogReader {
     fn begin_at_oldest(&mut self) -> io::Result<()> {
         self.head = None;
         self.forget_chunk();
+        let rotation = self.rotation.clone();
+        let _held = hold(&rotation);
         for _ in 0..LOOKS_MAX {
             let Some(oldest) = self.folder.segments(&self.held)?.into_iter().next() else { return Ok(()) };
             if self.take_up(&oldest)? {
@@ -312,6 +337,8 @@ impl LogReader {
 
     /// Finds the cursor's file, other than `not`, and goes there.
     fn seek(&mut self, cursor: Cursor, not: Option<Key>) -> io::Result<bool> {
+        let rotation = self.rotation.clone();
+        let _held = hold(&rotation);
         // The newest first: there the cursor nearly always is, and there a copy that is being made is not.
         for segment in self.folder.all(&self.held)?.into_iter().rev() {
             let is_candidate = Some(segment.key) != not && segment.bytes >= cursor.offset;
@@ -351,6 +378,11 @@ impl LogReader {
         self.chunk_at = 0;
         self.line_bytes = None;
     }
+}
+
+/// Keeps the backups' names as they are.
+fn hold(rotation: &Mutex<()>) -> MutexGuard<'_, ()> {
+    rotation.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 enum Refill {

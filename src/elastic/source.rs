@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use crate::config;
 use crate::elastic::batch::{Batch, REQUEST_BYTES_MAX};
@@ -38,9 +39,9 @@ impl Source {
     ///
     /// # Errors
     /// When the folder or a file cannot be read.
-    pub fn open(output: &config::Output, previous: Option<Progress>) -> io::Result<Self> {
+    pub fn open(output: &config::Output, previous: Option<Progress>, rotation: Arc<Mutex<()>>) -> io::Result<Self> {
         let cursor = previous.map(|progress| progress.cursor);
-        let (reader, found) = LogReader::open(&output.file, &output.state_file, cursor)?;
+        let (reader, found) = LogReader::open(&output.file, &output.state_file, cursor, rotation)?;
         if cursor.is_some() && !found {
             log::warn!(
                 "the file that the cluster was filled from is gone; beginning at the oldest of {}: what the cluster has is not stored twice",
@@ -104,10 +105,11 @@ impl Source {
     /// # Errors
     /// When a file cannot be read.
     pub fn fill(&mut self, batch: &mut Batch, bulk_size: usize, shared: &Shared) -> io::Result<()> {
-        self.reader.watch()?;
         let (before, ahead_before) = (batch.len(), self.ahead);
+        // Before the files are looked at: lines that are counted later may be in a file that is begun meanwhile.
         let written = shared.take_written() as i64;
         self.ahead += written;
+        self.reader.watch()?;
         let filled = self.read(batch, bulk_size);
         let mut published = shared.lock();
         if published.deletions != self.deletions {

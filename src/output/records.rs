@@ -3,12 +3,12 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::fs::File;
-use std::io;
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::{Flow, backups, each_line_backwards, first_line};
+use super::{Flow, backups, each_line_backwards, first_line, regular};
 use crate::clock::Millis;
 use crate::config::Output;
 use crate::dedup::{Range, Record, Source, TOLERANCE_MS};
@@ -85,9 +85,10 @@ where
     fn pass(&mut self, files: &[PathBuf]) -> io::Result<bool> {
         let mut any = false;
         for path in files {
-            let file = match File::open(path) {
+            let file = match regular::open(OpenOptions::new().read(true), path) {
                 Ok(file) => file,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                // Gone, or no file: a FIFO holds no records.
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => continue,
                 Err(error) => return Err(error),
             };
             let meta = file.metadata()?;
@@ -237,7 +238,8 @@ fn held_since(files: &[PathBuf]) -> Option<Millis> {
 }
 
 fn oldest_line(path: &Path) -> Option<String> {
-    String::from_utf8(first_line(&File::open(path).ok()?).ok()??).ok()
+    let file = regular::open(OpenOptions::new().read(true), path).ok()?;
+    String::from_utf8(first_line(&file).ok()??).ok()
 }
 
 /// The output file and its backups, the newest first.

@@ -1,14 +1,14 @@
 //! Frames that are not events, kept aside with the reason: the newest, within a bound.
 
 use std::collections::HashSet;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::clock::{Millis, format_millis};
 use crate::json::push_string;
-use crate::output::{backups, owner};
+use crate::output::{backups, owner, regular};
 
 /// Bytes of the file, at most: beyond, the older half goes.
 pub const FILE_BYTES_MAX: u64 = 10 * 1024 * 1024;
@@ -60,7 +60,7 @@ impl Unreadable {
         }
         line.extend_from_slice(b"}\n");
         self.make_room(line.len() as u64)?;
-        let mut file = OpenOptions::new().append(true).create(true).mode(0o640).open(&self.path)?;
+        let mut file = regular::open(OpenOptions::new().append(true).create(true).mode(0o640), &self.path)?;
         owner::follow(&file, backups::folder(&self.path));
         let len = file.metadata()?.len();
         // Half a line would spoil the next.
@@ -74,14 +74,16 @@ impl Unreadable {
             return Ok(());
         }
         let half = (len / 2).max((len + more).saturating_sub(FILE_BYTES_MAX)).min(len);
-        let mut newer = BufReader::new(File::open(&self.path)?);
+        let mut newer = BufReader::new(regular::open(OpenOptions::new().read(true), &self.path)?);
         newer.seek(SeekFrom::Start(half))?;
         newer.skip_until(b'\n')?;
         let mut temporary = self.path.as_os_str().to_owned();
         temporary.push(".new");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&temporary)?;
+        let temporary = Path::new(&temporary);
+        let mut file = regular::open(OpenOptions::new().write(true).create(true).mode(0o640), temporary)?;
+        file.set_len(0)?;
         io::copy(&mut newer, &mut file)?;
-        std::fs::rename(&temporary, &self.path)
+        std::fs::rename(temporary, &self.path)
     }
 }
 

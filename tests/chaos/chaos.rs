@@ -3,7 +3,8 @@
 //!
 //! `make chaos` runs it; `SEED=` and `FAULTS=` choose the schedule, which follows from the seed alone. Without a seed a
 //! fixed one runs, then one that is drawn and printed. `COLLECTOR_BIN=` names the binary, `ONLY=Killed,History` the
-//! faults that are wanted; `LOAD=60` puts it under load for so many minutes instead. See README.md beside this file.
+//! faults that are wanted, `JOBS=3` how many acts run at once; `LOAD=60` puts it under load for so many minutes instead.
+//! See README.md beside this file.
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 mod cluster;
@@ -27,6 +28,8 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use audiohook_collector::simulator::Call;
@@ -34,7 +37,7 @@ use cluster::Cluster;
 use engine::Engine;
 use plan::{Fault, Kind, Random, Round, Slot, TOLD_AFTER_MS};
 use stage::{Shape, Stage};
-use support::{let_pass, poll};
+use support::{Collector, let_pass, poll};
 use vitals::Rest;
 
 /// Without `SEED`: this one, and one that is drawn.
@@ -44,7 +47,7 @@ const FAULTS: u64 = 30;
 /// A run of this many takes what lasts minutes.
 const FAULTS_LONG: u64 = 500;
 /// Rounds of one act; then everything begins anew.
-const ROUNDS: u32 = 8;
+const ROUNDS: usize = 8;
 
 /// `/health` is healthy again within this, on a machine that does other things too.
 const HEALTHY_AGAIN: Duration = Duration::from_secs(10);
@@ -67,9 +70,9 @@ struct Sum {
 
 fn main() -> ExitCode {
     let number = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty()).map(|text| text.parse::<u64>());
-    let numbers = (number("SEED").transpose(), number("FAULTS").transpose(), number("LOAD").transpose());
-    let (Ok(seed), Ok(faults), Ok(load)) = numbers else {
-        eprintln!("SEED, FAULTS and LOAD are whole numbers");
+    let numbers = ["SEED", "FAULTS", "LOAD", "JOBS"].map(|name| number(name).transpose());
+    let [Ok(seed), Ok(faults), Ok(load), Ok(jobs)] = numbers else {
+        eprintln!("SEED, FAULTS, LOAD and JOBS are whole numbers");
         return ExitCode::from(2);
     };
     let drawn = u64::from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().subsec_micros());
@@ -80,7 +83,8 @@ fn main() -> ExitCode {
     let engine = real_cluster();
     for seed in seeds {
         println!("seed {seed}: begins");
-        let Some(sum) = run(seed, faults.unwrap_or(FAULTS), engine.as_ref()) else { return ExitCode::FAILURE };
+        let jobs = if engine.is_some() { 1 } else { jobs.unwrap_or(1) };
+        let Some(sum) = run(seed, faults.unwrap_or(FAULTS), jobs, engine.as_ref()) else { return ExitCode::FAILURE };
         println!(
             "seed {seed}: healthy again within {:.1} s, at most {} KiB of memory",
             sum.healthy.as_secs_f64(),
@@ -103,34 +107,68 @@ fn real_cluster() -> Option<Rc<RefCell<Engine>>> {
     Some(Rc::new(RefCell::new(engine)))
 }
 
-/// Runs a seed; `None` when something went wrong, which is printed.
-fn run(seed: u64, faults: u64, engine: Option<&Rc<RefCell<Engine>>>) -> Option<Sum> {
-    let long = faults >= FAULTS_LONG;
-    let (mut sum, mut number) = (Sum::default(), 0);
-    while sum.faults < faults {
-        let mut random = Random::new(seed ^ u64::from(number) << 40 ^ 0xac7);
-        let mut stage = Stage::start(&Shape::draw(&mut random, long), Cluster::start(engine.cloned()));
-        println!("seed {seed}: {}", stage.described());
-        let mut played = Vec::new();
-        let outcome =
-            catch_unwind(AssertUnwindSafe(|| act(seed, faults, long, &mut number, &mut stage, &mut played, &mut sum)));
-        let wrong = match outcome {
-            Ok(Ok(())) => None,
-            Ok(Err(why)) => Some(why),
-            Err(panic) => Some(words(panic.as_ref())),
-        };
-        if let Some(why) = wrong {
-            println!("seed {seed}: WRONG: {why}\n\nthe schedule of this act ({}):", stage.described());
-            played.iter().for_each(show);
-            println!("\nthe newest lines of the log:\n{}", stage.log());
-            println!("the files are in {}", stage.folder.path().display());
-            println!("seed {seed}: again with SEED={seed} FAULTS={faults}");
-            std::mem::forget(stage.folder);
-            return None;
+/// Runs a seed, so many acts at once; `None` when something went wrong, which is printed.
+fn run(seed: u64, faults: u64, jobs: u64, engine: Option<&Rc<RefCell<Engine>>>) -> Option<Sum> {
+    let acts = acts(seed, faults);
+    let (next, is_wrong, sum) = (AtomicUsize::new(0), AtomicBool::new(false), Mutex::new(Sum::default()));
+    let work = |engine: Option<&Rc<RefCell<Engine>>>| {
+        while !is_wrong.load(Ordering::Relaxed) {
+            let Some(act) = acts.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
+            if !perform(seed, faults, act, engine, &sum) {
+                is_wrong.store(true, Ordering::Relaxed);
+            }
         }
-        sum.events += stage.sim.issued().len() as u64;
+    };
+    std::thread::scope(|scope| {
+        // Only the fake cluster can be had more than once.
+        (1..jobs).for_each(|_| drop(scope.spawn(|| work(None))));
+        work(engine);
+    });
+    (!is_wrong.into_inner()).then(|| sum.into_inner().unwrap())
+}
+
+/// The rounds of each act, until there are as many faults as are wanted.
+fn acts(seed: u64, faults: u64) -> Vec<Vec<Round>> {
+    let (long, only) = (faults >= FAULTS_LONG, plan::only());
+    let mut acts: Vec<Vec<Round>> = Vec::new();
+    let mut drawn = 0;
+    for number in 0.. {
+        if drawn >= faults {
+            break;
+        }
+        let round = Round::draw(seed, number, long, &only);
+        drawn += round.faults.len() as u64;
+        match acts.last_mut().filter(|act| act.len() < ROUNDS) {
+            Some(act) => act.push(round),
+            None => acts.push(vec![round]),
+        }
     }
-    Some(sum)
+    acts
+}
+
+/// Performs an act; whether all was right.
+fn perform(seed: u64, faults: u64, rounds: &[Round], engine: Option<&Rc<RefCell<Engine>>>, sum: &Mutex<Sum>) -> bool {
+    let mut random = Random::new(seed ^ u64::from(rounds[0].number) << 40 ^ 0xac7);
+    let shape = Shape::draw(&mut random, faults >= FAULTS_LONG);
+    let mut stage = Stage::start(&shape, Cluster::start(engine.cloned()));
+    println!("seed {seed}: {}", stage.described());
+    let outcome = catch_unwind(AssertUnwindSafe(|| act(seed, rounds, &mut stage, sum)));
+    let wrong = match outcome {
+        Ok(Ok(())) => None,
+        Ok(Err(why)) => Some(why),
+        Err(panic) => Some(words(panic.as_ref())),
+    };
+    let Some(why) = wrong else {
+        sum.lock().unwrap().events += stage.sim.issued().len() as u64;
+        return true;
+    };
+    println!("seed {seed}: WRONG: {why}\n\nthe schedule of this act ({}):", stage.described());
+    rounds.iter().for_each(show);
+    println!("\nthe newest lines of the log:\n{}", stage.log());
+    println!("the files are in {}", stage.folder.path().display());
+    println!("seed {seed}: again with SEED={seed} FAULTS={faults}");
+    std::mem::forget(stage.folder);
+    false
 }
 
 fn show(round: &Round) {
@@ -160,29 +198,15 @@ fn words(panic: &(dyn Any + Send)) -> String {
     text.unwrap_or("it panicked").to_owned()
 }
 
-fn act(
-    seed: u64,
-    faults: u64,
-    long: bool,
-    number: &mut u32,
-    stage: &mut Stage,
-    played: &mut Vec<Round>,
-    sum: &mut Sum,
-) -> Result<(), String> {
-    let only = plan::only();
+fn act(seed: u64, rounds: &[Round], stage: &mut Stage, sum: &Mutex<Sum>) -> Result<(), String> {
     healthy(stage)?;
     let_pass(Duration::from_secs(1));
     let rest = Rest::of(stage);
-    for _ in 0..ROUNDS {
-        if sum.faults >= faults {
-            break;
-        }
-        let round = Round::draw(seed, *number, long, &only);
-        *number += 1;
-        played.push(round.clone());
+    for round in rounds {
         let begun = Instant::now();
-        play(stage, &round);
-        let took = recover(stage, &round, &rest)?;
+        play(stage, round);
+        let took = recover(stage, round, &rest).map_err(|why| format!("round {}: {why}", round.number))?;
+        let mut sum = sum.lock().unwrap();
         sum.healthy = sum.healthy.max(took);
         sum.memory_kib = sum.memory_kib.max(stage.process("VmHWM"));
         sum.faults += round.faults.len() as u64;
@@ -252,13 +276,12 @@ fn healthy(stage: &mut Stage) -> Result<Duration, String> {
         }
         println!("  the next login at {whose} came after {:.1} s", waited.elapsed().as_secs_f64());
     }
-    let stays = |code: &String| matches!(code.as_str(), "dead_letters" | "unreadable_frames");
     let begun = Instant::now();
-    let collector = stage.collector.as_mut().ok_or("no collector runs")?;
+    let collector = stage.collector.as_ref().ok_or("no collector runs")?;
     let mut last = None;
     let seen = poll(HEALTHY_AGAIN, || {
         let codes = collector.reasons();
-        let is_healthy = codes.as_ref().is_some_and(|codes| codes.iter().all(stays));
+        let is_healthy = codes.as_ref().is_some_and(|codes| codes.iter().all(|code| stage.stays(code)));
         if !is_healthy {
             last = codes;
         }
@@ -266,7 +289,7 @@ fn healthy(stage: &mut Stage) -> Result<Duration, String> {
     });
     if seen.is_none() {
         let health = collector.health().map(|health| health["reasons"].to_string());
-        let runs = collector.runs();
+        let runs = stage.collector.as_mut().is_some_and(Collector::runs);
         return Err(format!("not healthy again within {HEALTHY_AGAIN:?} (it runs: {runs}): {last:?} {health:?}"));
     }
     Ok(begun.elapsed())

@@ -1,8 +1,8 @@
 //! Answers that are odd, and how each is made of the right one.
 
 use std::io::Write;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 use audiohook_collector::simulator::{Action, Answer, Call, http_date};
 use flate2::Compression;
@@ -34,16 +34,20 @@ pub fn calls(how: Odd) -> Vec<Call> {
     }
 }
 
-pub fn action(how: Odd) -> Action {
+/// What becomes of each of these calls.
+pub fn actions(how: Odd) -> Vec<(Call, Action)> {
+    let answers = Arc::new(AtomicU32::new(0));
+    calls(how).into_iter().map(|call| (call, action(how, answers.clone()))).collect()
+}
+
+/// `answers`: counts the answers to all calls, so that no two in a row have a wrong `Date`.
+fn action(how: Odd, answers: Arc<AtomicU32>) -> Action {
     match how {
-        Odd::Date { seconds } => {
-            let count = AtomicU32::new(0);
-            Action::change(move |_, answer| {
-                if count.fetch_add(1, Ordering::Relaxed).is_multiple_of(3) {
-                    answer.headers.push(("Date", http_date(now_ms() + seconds * 1_000)));
-                }
-            })
-        }
+        Odd::Date { seconds } => Action::change(move |_, answer| {
+            if answers.fetch_add(1, Ordering::Relaxed).is_multiple_of(3) {
+                answer.headers.push(("Date", http_date(now_ms() + seconds * 1_000)));
+            }
+        }),
         Odd::WithoutList { null } => Action::change_json(move |_, page| {
             for list in ["entities", "eventDefinitionAggregates"] {
                 if page[list].as_array().is_some_and(Vec::is_empty) {
@@ -138,6 +142,13 @@ pub fn definitions(how: Definitions) -> Action {
         Definitions::Html => Action::Nonsense,
         Definitions::Empty => Action::Body(r#"{"entities":[]}"#.to_owned()),
         Definitions::Null => Action::Body(r#"{"entities":null}"#.to_owned()),
+        Definitions::Malformed => Action::change_json(|_, answer| {
+            if let Some(entities) = answer["entities"].as_array_mut() {
+                let odd =
+                    [Value::Null, json!(5), json!("AUDIOHOOK-0001"), json!({"id": null}), json!({"id": 7}), json!([])];
+                entities.splice(0..0, odd);
+            }
+        }),
         Definitions::InLowerCase => Action::change(|_, answer| {
             answer.body = String::from_utf8_lossy(&answer.body).replace("AUDIOHOOK-", "audiohook-").into_bytes();
         }),

@@ -58,7 +58,41 @@ pub enum Definitions {
     Html,
     Empty,
     Null,
+    /// Entries of other shapes among the right ones, and ids that are none.
+    Malformed,
     InLowerCase,
+}
+
+/// What stands in the place of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Thing {
+    Fifo,
+    Folder,
+    /// A symbolic link to `/dev/null`.
+    LinkToDevice,
+    /// A symbolic link to itself.
+    LinkInACircle,
+}
+
+/// The files beside OUTPUT_FILE, by their suffixes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beside {
+    State,
+    /// The temporary file of the state.
+    NewState,
+    Unreadable,
+    DeadLetters,
+}
+
+impl Beside {
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Self::State => ".state",
+            Self::NewState => ".state.new",
+            Self::Unreadable => ".unreadable",
+            Self::DeadLetters => ".dead",
+        }
+    }
 }
 
 /// What is odd about answers that are right otherwise.
@@ -127,7 +161,9 @@ pub enum Kind {
     ChannelsUnavailable,
     SubscriptionRejected,
     HistoryStatus(u16),
-    HistoryThrottled { retry_after_s: Option<u64> },
+    HistoryThrottled {
+        retry_after_s: Option<u64>,
+    },
     HistoryHangs,
     HistoryHalf,
     HistoryHalfThenHangs,
@@ -136,7 +172,10 @@ pub enum Kind {
     HistorySlow,
     PagesRepeat(u32),
     CursorsExpire(u32),
-    HistoryRefused { status: u16, asked: Asked },
+    HistoryRefused {
+        status: u16,
+        asked: Asked,
+    },
     HistoryOdd(Odd),
     EverythingUnavailable,
     EverythingHangs,
@@ -145,8 +184,12 @@ pub enum Kind {
     DefinitionGoes,
     SubscriptionUnconfirmed,
     HandshakeInterim,
-    HistoryLags { ms: u64 },
-    HistoryJitter { ms: i64 },
+    HistoryLags {
+        ms: u64,
+    },
+    HistoryJitter {
+        ms: i64,
+    },
     SocketLoses(u32),
     SocketDoubles(u32),
     Terminated,
@@ -156,25 +199,45 @@ pub enum Kind {
     KilledStateDeleted,
     KilledStateOld,
     Stopped,
-    DiskFull { bytes_left: u64 },
-    DiskSlow { ms: u64 },
+    DiskFull {
+        bytes_left: u64,
+    },
+    DiskSlow {
+        ms: u64,
+    },
     FileMoved,
     FileDeleted,
+    /// As logrotate does with `compress`: renamed, packed and removed.
+    FilePacked,
+    FileInPlace(Thing),
+    BesideInPlace(Beside, Thing),
     ClusterGone,
     ClusterKilled,
     ClusterHangs,
     ClusterBulkHangs,
     ClusterAnswersHalf,
     ClusterRefusesItems,
-    ClusterTooLarge { most: usize },
+    ClusterTooLarge {
+        most: usize,
+    },
     ClusterReadOnly,
     ClusterRefusesLogin,
     ClusterWrongAnswer,
     ClusterUnavailable,
     ClusterLostItsTemplate,
-    NoDescriptors { left: u64 },
-    ClockSteps { seconds: i64 },
-    HttpFlood { connections: usize },
+    NoDescriptors {
+        left: u64,
+    },
+    ClockSteps {
+        seconds: i64,
+    },
+    HttpFlood {
+        connections: usize,
+    },
+    /// Clients that ask for events and do not read the answers.
+    SlowReaders {
+        connections: usize,
+    },
 }
 
 /// What a fault takes hold of.
@@ -247,7 +310,13 @@ impl Kind {
             | Self::KilledStateDeleted
             | Self::KilledStateOld
             | Self::Stopped => Slot::Process,
-            Self::DiskFull { .. } | Self::DiskSlow { .. } | Self::FileMoved | Self::FileDeleted => Slot::Disk,
+            Self::DiskFull { .. }
+            | Self::DiskSlow { .. }
+            | Self::FileMoved
+            | Self::FileDeleted
+            | Self::FilePacked
+            | Self::FileInPlace(_)
+            | Self::BesideInPlace(..) => Slot::Disk,
             Self::ClusterGone
             | Self::ClusterKilled
             | Self::ClusterHangs
@@ -262,7 +331,7 @@ impl Kind {
             | Self::ClusterLostItsTemplate => Slot::Cluster,
             Self::NoDescriptors { .. } => Slot::Descriptors,
             Self::ClockSteps { .. } => Slot::Clock,
-            Self::HttpFlood { .. } => Slot::Http,
+            Self::HttpFlood { .. } | Self::SlowReaders { .. } => Slot::Http,
         }
     }
 
@@ -275,7 +344,7 @@ impl Kind {
             Self::TokenUnavailable => &["history_failing", "not_receiving", "socket_down"],
             Self::ChannelsUnavailable => &["socket_down"],
             Self::SubscriptionRejected | Self::SubscriptionUnconfirmed => &["subscription_rejected", "socket_down"],
-            Self::DefinitionsFail(Definitions::InLowerCase) => &[],
+            Self::DefinitionsFail(Definitions::InLowerCase | Definitions::Malformed) => &[],
             Self::DefinitionsFail(_) => &["definitions_unconfirmed"],
             Self::HistoryStatus(403) => &["history_forbidden"],
             Self::HistoryStatus(_)
@@ -288,7 +357,9 @@ impl Kind {
             | Self::EverythingHangs
             | Self::HistoryRefused { .. }
             | Self::HistoryThrottled { .. } => &["history_failing", "not_receiving"],
-            Self::DiskFull { .. } => &["disk_write_failed"],
+            Self::DiskFull { .. } | Self::FileInPlace(_) => &["disk_write_failed"],
+            // A link is only a name, and is replaced by the next state.
+            Self::BesideInPlace(Beside::State, Thing::Fifo | Thing::Folder) => &["disk_write_failed"],
             Self::ClusterReadOnly | Self::ClusterRefusesLogin => &["elastic_refused"],
             Self::ClusterGone
             | Self::ClusterKilled
@@ -336,6 +407,8 @@ pub struct Issue {
     pub equal: bool,
     /// Those that are alike are alike with those of all rounds.
     pub chain: bool,
+    /// One of many that follow each other closely: see `chain()`.
+    pub link: bool,
     /// The cluster refuses them for good.
     pub poison: bool,
     pub unit: Unit,
@@ -370,7 +443,7 @@ impl Round {
             if !is_wanted(kind, only) {
                 continue;
             }
-            let taken = faults.iter().any(|fault| fault.kind.slot() == kind.slot());
+            let taken = faults.iter().any(|fault| excludes(fault.kind, kind));
             let silences = matches!(kind.slot(), Slot::Process | Slot::Descriptors | Slot::Http | Slot::Clock) && slow;
             if taken || silences {
                 continue;
@@ -387,6 +460,14 @@ impl Round {
         faults.sort_by_key(|fault| fault.at);
         Self { number, lasts, faults, issues: issues(&mut random, lasts) }
     }
+}
+
+/// Whether two faults cannot be in one round: they take hold of the same thing, or one needs a start that the other
+/// keeps from happening.
+fn excludes(one: Kind, other: Kind) -> bool {
+    let is_in_the_way = |kind| matches!(kind, Kind::FileInPlace(_) | Kind::BesideInPlace(..));
+    let starts_anew = |kind: Kind| kind.slot() == Slot::Definitions;
+    one.slot() == other.slot() || is_in_the_way(one) && starts_anew(other) || is_in_the_way(other) && starts_anew(one)
 }
 
 /// What `ONLY=` names: beginnings of the names of faults, with commas between.
@@ -474,7 +555,17 @@ pub fn kind(random: &mut Random, long: bool) -> Kind {
         ]),
         13 => {
             let (bytes_left, ms) = (random.between(0, 3_000), random.between(20, 400));
-            random.pick(&[Kind::DiskFull { bytes_left }, Kind::DiskSlow { ms }, Kind::FileMoved, Kind::FileDeleted])
+            let thing = random.pick(&[Thing::Fifo, Thing::Folder, Thing::LinkToDevice, Thing::LinkInACircle]);
+            let beside = random.pick(&[Beside::State, Beside::NewState, Beside::Unreadable, Beside::DeadLetters]);
+            random.pick(&[
+                Kind::DiskFull { bytes_left },
+                Kind::DiskSlow { ms },
+                Kind::FileMoved,
+                Kind::FileDeleted,
+                Kind::FilePacked,
+                Kind::FileInPlace(thing),
+                Kind::BesideInPlace(beside, thing),
+            ])
         }
         14 => {
             let most = random.between(1, 6) as usize;
@@ -513,12 +604,14 @@ pub fn kind(random: &mut Random, long: bool) -> Kind {
                 Definitions::Status(503),
                 Definitions::Status(404),
                 Definitions::Status(500),
+                Definitions::Status(429),
                 Definitions::Hang,
                 Definitions::Reset,
                 Definitions::Half,
                 Definitions::Html,
                 Definitions::Empty,
                 Definitions::Null,
+                Definitions::Malformed,
                 Definitions::InLowerCase,
             ]);
             random.pick(&[Kind::DefinitionsFail(how), Kind::DefinitionAppears, Kind::DefinitionGoes])
@@ -529,6 +622,7 @@ pub fn kind(random: &mut Random, long: bool) -> Kind {
                 Kind::NoDescriptors { left },
                 Kind::ClockSteps { seconds },
                 Kind::HttpFlood { connections: 300 },
+                Kind::SlowReaders { connections: 24 },
             ])
         }
     }
@@ -561,9 +655,25 @@ fn issues(random: &mut Random, lasts: u64) -> Vec<Issue> {
             5 => Unit::Absurd,
             _ => Unit::Millis,
         };
-        issues.push(Issue { at, count: count as u32, way, equal, chain, poison, unit });
+        issues.push(Issue { at, count: count as u32, way, equal, chain, link: false, poison, unit });
         // Within a bunch a few milliseconds, between bunches up to two seconds.
         at += if random.chance(70) { random.between(0, 30) } else { random.between(200, 2_000) };
     }
+    if random.chance(30) {
+        issues.append(&mut chain(random, lasts));
+    }
+    issues.sort_by_key(|issue| issue.at);
     issues
+}
+
+/// Like events one after the other, about as far apart as the two sources' times may differ: a chain as long as the
+/// round. With those of the other rounds, like events spread over minutes.
+fn chain(random: &mut Random, lasts: u64) -> Vec<Issue> {
+    let step = random.between(600, 3_000);
+    let at = (0..).map(|n| n * step).take_while(|at| *at < lasts);
+    let issue = |at| {
+        let way = if random.chance(30) { Way::HistoryOnly } else { Way::Both };
+        Issue { at, count: 1, way, equal: true, chain: true, link: true, poison: false, unit: Unit::Millis }
+    };
+    at.map(issue).collect()
 }

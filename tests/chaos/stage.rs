@@ -4,7 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::net::TcpStream;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -13,12 +15,15 @@ use std::time::{Duration, Instant};
 use audiohook_collector::simulator::{Action, Call, Definition, Event, Knobs, Options, Route, Simulator, SocketTime};
 use audiohook_collector::thread;
 use crossbeam_channel::{Sender, bounded};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
 use crate::cluster::Cluster;
 use crate::odd;
-use crate::plan::{Fault, Issue, Kind, Random, Slot, Unit, Way};
-use crate::support::collector::settings;
+use crate::plan::{Fault, Issue, Kind, Random, Slot, Thing, Unit, Way};
+use crate::support::collector::{binary, settings};
 use crate::support::records::{self, Record};
 use crate::support::{Collector, Folder, SOON, let_pass};
 use crate::verdict::{Evidence, POISON, dead_letters, documents, of_file};
@@ -27,6 +32,8 @@ use crate::verdict::{Evidence, POISON, dead_letters, documents, of_file};
 /// the less it makes good what is wrong.
 const OVERLAPS: [u64; 3] = [8, 8, 60];
 const OVERLAPS_LONG: [u64; 4] = [8, 8, 60, 300];
+/// An unbroken chain of like events is shorter: no read of a shorter overlap sees both its ends.
+const CHAIN_S: u64 = 30;
 /// The two ways' times of one event differ by less.
 const TOLERANCE_MS: i64 = 2_000;
 /// A definition that goes for a while.
@@ -36,6 +43,11 @@ const GOING: &str = "AUDIOHOOK-0003";
 const AGES_MS: [i64; 4] = [3_600_000, 3 * 3_600_000, 2 * 86_400_000, 9 * 86_400_000];
 /// How far a row may be moved beyond its jitter, for one like it stands there.
 const JITTER_MORE_MS: i64 = 200;
+const SETTINGS_FILE: &str = "collector.env";
+/// Requests of a client that reads no answer.
+const REQUESTS_UNREAD: usize = 50;
+/// How long packing a file takes.
+const PACKING: Duration = Duration::from_millis(100);
 /// Between two looks at `/health`.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
@@ -53,7 +65,9 @@ pub struct Stage {
     /// What came of the binary's starts.
     pub starts: u32,
     overlap_s: u64,
+    /// All settings, and those that the environment holds: the others are in a file.
     settings: BTreeMap<String, String>,
+    environment: BTreeMap<String, String>,
     cluster: Cluster,
     /// Slows the process's writes down while it runs.
     slowing: Option<Child>,
@@ -64,10 +78,14 @@ pub struct Stage {
     pub deleted: Vec<PathBuf>,
     /// The files that were moved away, and how long each was once that must have been noticed.
     moved: Vec<(fs::File, Option<u64>)>,
+    /// What stands in the place of a file, and where that file is meanwhile.
+    in_place: Option<(PathBuf, PathBuf)>,
     old_state: Option<Vec<u8>>,
     later: Vec<(Instant, Vec<u32>)>,
     equal_time: i64,
     jitter_ms: i64,
+    /// Frames are sent twice: those without a time cannot be told from two events.
+    doubles: bool,
     /// Definitions that appeared so far, and whether the collector was started since the last one came or went.
     appeared: u32,
     is_unseen: bool,
@@ -84,6 +102,10 @@ pub struct Shape {
     pub interval_s: &'static str,
     pub log_level: &'static str,
     pub clock_steps: bool,
+    /// Whether the settings are in a file, with quotes, a byte-order mark and the line ends of another system.
+    pub settings_file: bool,
+    /// Whether OUTPUT_FILE is a symbolic link.
+    pub is_linked: bool,
     /// Whether there were events before the first start.
     pub past: bool,
     /// So many times the list of definitions fails at the first start.
@@ -102,6 +124,8 @@ impl Shape {
             interval_s: "1",
             log_level: "debug",
             clock_steps: random.chance(50),
+            settings_file: random.chance(50),
+            is_linked: random.chance(25),
             past: random.chance(50),
             definitions_fail: random.below(3) as u32,
             keep_issued: true,
@@ -142,6 +166,12 @@ impl Stage {
             }
             file
         });
+        if shape.is_linked {
+            let link = folder.join("link.jsonl");
+            symlink("events.jsonl", &link).unwrap();
+            settings.insert("OUTPUT_FILE".to_owned(), link.display().to_string());
+        }
+        let environment = if shape.settings_file { into_file(&folder, &settings) } else { settings.clone() };
         let (looking, stopped) = bounded::<()>(0);
         let looks = Arc::new(Mutex::new(Vec::new()));
         let (taken, port) = (looks.clone(), settings["HTTP_PORT"].clone());
@@ -161,16 +191,19 @@ impl Stage {
             starts: 0,
             overlap_s: shape.overlap_s,
             settings,
+            environment,
             cluster,
             slowing: None,
             clock,
             flood: Vec::new(),
             deleted: Vec::new(),
             moved: Vec::new(),
+            in_place: None,
             old_state: None,
             later: Vec::new(),
             equal_time: 0,
             jitter_ms: 0,
+            doubles: false,
             appeared: 0,
             is_unseen: false,
             round: 0,
@@ -204,12 +237,14 @@ impl Stage {
     pub fn described(&self) -> String {
         let of = |name: &str| self.settings.get(name).map_or("", String::as_str);
         format!(
-            "MAX_FILE_SIZE={} BACKUP_COUNT={} BULK_SIZE={} CATCH_UP_OVERLAP={} clock steps: {}, events before the start: {}",
+            "MAX_FILE_SIZE={} BACKUP_COUNT={} BULK_SIZE={} CATCH_UP_OVERLAP={} clock steps: {}, settings in a file: {}, OUTPUT_FILE is a link: {}, events before the start: {}",
             of("MAX_FILE_SIZE"),
             of("BACKUP_COUNT"),
             of("BULK_SIZE"),
             of("CATCH_UP_OVERLAP"),
             self.clock.is_some(),
+            file_is_used(&self.environment, &self.settings),
+            of("OUTPUT_FILE").contains("link"),
             self.sim.issued().first().is_some_and(|first| first.time_ms < self.sim.now() - AGES_MS[0])
         )
     }
@@ -223,10 +258,14 @@ impl Stage {
         }
     }
 
-    /// Starts the collector if it does not run.
+    /// Starts the collector if it does not run, and if there is not what it refuses to start with.
     pub fn run(&mut self) {
-        if self.collector.is_none() {
-            self.collector = Some(Collector::start_with(self.folder.path(), &self.settings));
+        if self.collector.is_none() && self.in_place.is_none() {
+            let file = self.folder.join(SETTINGS_FILE).display().to_string();
+            let arguments: &[&str] =
+                if file_is_used(&self.environment, &self.settings) { &["--env-file", &file] } else { &[] };
+            let command = binary(self.folder.path(), arguments, &self.environment);
+            self.collector = Some(Collector::run_command(command, self.folder.path(), &self.settings));
             self.starts += 1;
             self.is_unseen = false;
         }
@@ -350,8 +389,7 @@ impl Stage {
             Kind::CursorsExpire(count) => faults.set(|k| k.cursors_to_expire = count),
             Kind::HistoryRefused { status, asked } => fail(Call::History, odd::refusal(status, asked)),
             Kind::HistoryOdd(how) => {
-                let calls: Vec<Call> = odd::calls(how);
-                calls.into_iter().for_each(|call| fail(call, odd::action(how)));
+                odd::actions(how).into_iter().for_each(|(call, action)| fail(call, action));
             }
             Kind::HandshakeInterim => {
                 fail(Call::Handshake, Action::Preceded(odd::INTERIM.to_vec()));
@@ -394,13 +432,19 @@ impl Stage {
                 faults.set(|k| k.history_jitter_ms = ms);
             }
             Kind::SocketLoses(count) => faults.set(|k| k.socket_to_drop = count),
-            Kind::SocketDoubles(count) => faults.set(|k| k.socket_to_double = count),
+            Kind::SocketDoubles(count) => {
+                self.doubles = true;
+                faults.set(|k| k.socket_to_double = count);
+            }
             Kind::Terminated => {
                 if let Some(mut collector) = self.collector.take() {
                     let status = collector.term();
                     // What a full disk did not take is not in the file, and that is said.
-                    let is_told =
-                        || collector.log_text().contains("what waited in memory comes again from the history");
+                    let is_told = || {
+                        collector
+                            .log_text()
+                            .contains("that waited in memory are read from the history after the next start")
+                    };
                     assert!(
                         status.success() || is_told(),
                         "stopped by TERM it says {status}\n{}",
@@ -447,6 +491,25 @@ impl Stage {
                     stage.deleted.push(kept);
                 }
             }),
+            Kind::FilePacked => self.pack(),
+            Kind::FileInPlace(thing) => {
+                let (output, kept) = (self.output_file(), self.folder.join("events.jsonl.1"));
+                self.between_writes(|stage| {
+                    shift(&output);
+                    put(thing, &output);
+                    stage.in_place = Some((output, kept));
+                });
+            }
+            Kind::BesideInPlace(beside, thing) => {
+                let path = self.folder.join(&format!("events.jsonl{}", beside.suffix()));
+                let kept = self.folder.join("kept-aside");
+                self.between_writes(|stage| {
+                    let _ = fs::rename(&path, &kept);
+                    put(thing, &path);
+                    stage.in_place = Some((path, kept));
+                });
+                faults.send_text("{\"topicName\":\"v2.operations.events.AUDIOHOOK-0001\",\"eventBo");
+            }
             Kind::DiskSlow { ms } => self.slow_down(ms),
             Kind::ClusterGone
             | Kind::ClusterKilled
@@ -469,6 +532,16 @@ impl Stage {
                 let address = format!("127.0.0.1:{}", self.settings["HTTP_PORT"]).parse().unwrap();
                 let connect = || TcpStream::connect_timeout(&address, SOON).ok();
                 self.flood = (0..connections).map_while(|_| connect()).collect();
+            }
+            Kind::SlowReaders { connections } => {
+                let address = format!("127.0.0.1:{}", self.settings["HTTP_PORT"]).parse().unwrap();
+                let ask = || {
+                    let mut client = TcpStream::connect_timeout(&address, SOON).ok()?;
+                    let request = "GET /events?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n";
+                    client.write_all(request.repeat(REQUESTS_UNREAD).as_bytes()).ok()?;
+                    Some(client)
+                };
+                self.flood = (0..connections).map_while(|_| ask()).collect();
             }
         }
     }
@@ -512,7 +585,10 @@ impl Stage {
                 faults.set(|k| k.history_jitter_ms = 0);
             }
             Slot::Loses => faults.set(|k| k.socket_to_drop = 0),
-            Slot::Doubles => faults.set(|k| k.socket_to_double = 0),
+            Slot::Doubles => {
+                self.doubles = false;
+                faults.set(|k| k.socket_to_double = 0);
+            }
             Slot::Process => {
                 self.signal(Signal::CONT);
                 self.run();
@@ -520,6 +596,7 @@ impl Stage {
             Slot::Disk => {
                 self.limit(Resource::Fsize, None);
                 self.let_go();
+                self.take_away();
             }
             Slot::Cluster => self.cluster.end(),
             Slot::Descriptors => self.limit(Resource::Nofile, Some(1024)),
@@ -542,6 +619,45 @@ impl Stage {
         self.signal(Signal::CONT);
     }
 
+    /// Renames the file, packs it and removes it. What is written meanwhile, or was just before, only the collector has.
+    fn pack(&mut self) {
+        let number = self.deleted.len();
+        let (moved, kept) =
+            (self.folder.join(&format!("events.jsonl-{number}")), self.folder.join(&format!("deleted-{number}")));
+        if fs::rename(self.output_file(), &moved).is_err() {
+            return;
+        }
+        // With a `postrotate` that says so, and without.
+        if number.is_multiple_of(2) {
+            self.signal(Signal::HUP);
+        }
+        let_pass(PACKING);
+        let text = fs::read(&moved).unwrap();
+        let packed = fs::File::create(self.folder.join(&format!("events.jsonl-{number}.gz"))).unwrap();
+        let mut encoder = GzEncoder::new(packed, Compression::fast());
+        encoder.write_all(&text).and_then(|()| encoder.finish()).unwrap();
+        fs::remove_file(&moved).unwrap();
+        fs::write(&kept, text).unwrap();
+        self.deleted.push(kept);
+    }
+
+    /// What stands in the place of a file goes, and the file comes back.
+    fn take_away(&mut self) {
+        let Some((path, kept)) = self.in_place.take() else { return };
+        self.between_writes(|_| {
+            // The collector may have replaced it: a link is only a name.
+            match fs::symlink_metadata(&path) {
+                Ok(there) if there.is_dir() => fs::remove_dir(&path).unwrap(),
+                Ok(there) if !there.is_file() => fs::remove_file(&path).unwrap(),
+                _ => {}
+            }
+            if kept.ends_with("kept-aside") && !path.exists() {
+                let _ = fs::rename(&kept, &path);
+            }
+        });
+        self.run();
+    }
+
     /// Issues events.
     pub fn issue(&mut self, issue: &Issue) {
         let route = if issue.way == Way::Both { Route::Both } else { Route::HistoryOnly };
@@ -549,13 +665,17 @@ impl Stage {
         for n in 0..issue.count {
             let definition = ["AUDIOHOOK-0001", "AUDIOHOOK-0002", "AUDIOHOOK-0003"][n as usize % 3];
             let mut event = Event::numbered(definition);
+            // One alone: many in a row would be the index's fault, and wait.
+            let poison = issue.poison && n == 0;
             if issue.equal {
-                let mark = if issue.poison { POISON } else { "same" };
+                let mark = if poison { POISON } else { "same" };
                 self.equal_time = self.sim.now().max(self.equal_time + 1);
                 event = Event {
                     definition: "AUDIOHOOK-0002".to_owned(),
                     conversation_id: Some("one".to_owned()),
-                    current_value: Some(if issue.chain {
+                    current_value: Some(if issue.link && self.overlap_s < CHAIN_S {
+                        format!("{mark} {{n}}")
+                    } else if issue.chain {
                         mark.to_owned()
                     } else {
                         format!("{mark} in round {}", self.round)
@@ -563,7 +683,7 @@ impl Stage {
                     ..Event::default()
                 }
                 .at(self.equal_time);
-            } else if issue.poison {
+            } else if poison {
                 event.current_value = Some(format!("{POISON} {{n}}"));
             }
             let time_ms = event.time_ms.unwrap_or_else(|| self.sim.now());
@@ -579,6 +699,7 @@ impl Stage {
     /// which row is whose.
     fn in_unit(&mut self, event: Event, issue: &Issue) -> Event {
         let time_ms = event.time_ms.unwrap_or_else(|| self.sim.now());
+        let is_known = !issue.equal && !self.doubles;
         let json = match issue.unit {
             Unit::Seconds if self.jitter_ms == 0 => {
                 self.tolerance_ms = self.tolerance_ms.max(TOLERANCE_MS + 1_000);
@@ -587,8 +708,8 @@ impl Stage {
             Unit::Micros => (time_ms * 1_000).to_string(),
             Unit::Nanos => (time_ms * 1_000_000).to_string(),
             Unit::Iso => return Event { socket_time: SocketTime::Iso, ..event },
-            Unit::None if !issue.equal => return Event { socket_time: SocketTime::Absent, ..event },
-            Unit::Absurd if !issue.equal => "1234567890".to_owned(),
+            Unit::None if is_known => return Event { socket_time: SocketTime::Absent, ..event },
+            Unit::Absurd if is_known => "1234567890".to_owned(),
             _ => return event,
         };
         Event { socket_time: SocketTime::Absent, extra: vec![("timestamp".to_owned(), json)], ..event }
@@ -616,6 +737,13 @@ impl Stage {
         }
         self.run();
         self.send_later(true);
+    }
+
+    /// The reasons that stay, with what was done so far.
+    pub fn stays(&self, code: &str) -> bool {
+        // What was packed or deleted before the cluster had it is reported for an hour.
+        let is_deleted = code == "elastic_backlog_dropped" && !self.deleted.is_empty();
+        is_deleted || matches!(code, "dead_letters" | "unreadable_frames")
     }
 
     /// Whose login was refused, and not tried since: a try comes no sooner than 30 s later.
@@ -687,6 +815,39 @@ fn look_at(port: &str) -> Option<Vec<String>> {
     let health: serde_json::Value = serde_json::from_str(&body).ok()?;
     let reasons = health["reasons"].as_array()?.iter();
     Some(reasons.filter_map(|reason| reason["code"].as_str().map(str::to_owned)).collect())
+}
+
+/// Writes the settings into a file as people do: with a byte-order mark, quotes, comments and the line ends of another
+/// system. Gives what the environment keeps.
+fn into_file(folder: &Folder, settings: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let is_of_loader = |name: &str| name.starts_with("FAKETIME") || name == "LD_PRELOAD";
+    let (loader, own): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        settings.clone().into_iter().partition(|(name, _)| is_of_loader(name));
+    let mut text = String::from("\u{feff}# settings\r\n\r\n");
+    for (number, (name, value)) in own.iter().enumerate() {
+        text.push_str(&match number % 4 {
+            0 => format!("{name}=\"{value}\"\r\n"),
+            1 => format!("export {name}='{value}'\r\n"),
+            2 => format!("{name}={value} # as it is\r\n"),
+            _ => format!("{name}={value}\r\n"),
+        });
+    }
+    folder.write(SETTINGS_FILE, text);
+    loader
+}
+
+fn file_is_used(environment: &BTreeMap<String, String>, settings: &BTreeMap<String, String>) -> bool {
+    environment.len() < settings.len()
+}
+
+/// Puts something in the place of a file.
+fn put(thing: Thing, path: &Path) {
+    match thing {
+        Thing::Fifo => mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap(),
+        Thing::Folder => fs::create_dir(path).unwrap(),
+        Thing::LinkToDevice => symlink("/dev/null", path).unwrap(),
+        Thing::LinkInACircle => symlink(path.file_name().unwrap(), path).unwrap(),
+    }
 }
 
 /// What a kill in the middle of a write leaves: the first half of a line.

@@ -234,3 +234,18 @@ fn a_file_that_is_compressed_while_the_cluster_is_down_is_sent_as_long_as_the_pr
     rig.until("all are there", SOON, |_| fake.documents() == 90);
     assert_eq!(rig.status.counters.elastic_dropped.get(), 0);
 }
+
+#[test]
+fn rotations_while_the_files_are_looked_at_hide_none_of_them() {
+    let fake = Fake::start();
+    let mut rig = Rig::new("busy-folder", &[&fake.url]);
+    (rig.output.max_file_size, rig.output.backup_count) = (10_000, 1_000);
+    rig.elastic.bulk_size = 7;
+    rig.start();
+    for n in 0..40 {
+        rig.append(&records(n * 50..(n + 1) * 50));
+    }
+    rig.until("all are judged", 4 * SOON, |rig| rig.done() == 2_000);
+    assert_eq!(fake.documents(), 2_000);
+    assert!(!rig.is_raised(Code::ElasticBacklogDropped), "{}", rig.message(Code::ElasticBacklogDropped));
+}

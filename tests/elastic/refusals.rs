@@ -3,7 +3,9 @@
 use std::fs;
 use std::time::Duration;
 
+use audiohook_collector::elastic::dead_letters;
 use audiohook_collector::status::Code;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::cluster::fake::{Act, Fake};
 use crate::cluster::{Rig, records};
@@ -55,6 +57,23 @@ fn a_request_that_is_too_large_is_halved_and_a_document_too_large_alone_is_a_dea
     let letters = rig.dead_letters();
     assert_eq!((letters.len(), letters[0]["status"].as_u64()), (1, Some(413)));
     assert_eq!(letters[0]["record"]["raw_event"]["n"], 1000);
+}
+
+#[test]
+fn a_fifo_in_the_place_of_the_dead_letters_blocks_nothing_and_loses_none() {
+    let fake = Fake::start();
+    fake.on_item(|_, document| if document.contains(r#""n":7"#) { 400 } else { 201 });
+    let mut rig = Rig::new("fifo", &[&fake.url]);
+    let path = dead_letters::path_of(&rig.output.file);
+    mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    rig.append(&records(0..10));
+    rig.start();
+    rig.until("the others are taken", SOON, |_| fake.documents() == 9);
+    rig.until("it is reported", SOON, |rig| rig.is_raised(Code::ElasticUnreachable));
+    assert!(rig.message(Code::ElasticUnreachable).contains("not a regular file"));
+    fs::remove_file(&path).unwrap();
+    rig.until("the letter is kept", SOON, |rig| rig.dead_letters().len() == 1);
+    rig.until("the backlog is empty", SOON, |rig| rig.backlog() == 0);
 }
 
 #[test]

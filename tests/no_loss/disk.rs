@@ -6,7 +6,7 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
 
 use crate::support::collector::settings;
-use crate::support::{Collector, Folder, assert_same_set_within, let_pass};
+use crate::support::{Collector, Folder, assert_same_set_within, let_pass, poll};
 use crate::{LONG, assert_all_stand_once, issue, simulator, wait_for_all};
 
 #[test]
@@ -132,5 +132,29 @@ fn a_sync_that_fails_is_told_and_what_it_was_for_is_synced_before_the_checkpoint
     std::fs::remove_file(&fails).unwrap();
     collector.wait_reason("disk_write_failed", false, Duration::from_secs(10));
     assert_all_stand_once(&sim, &collector);
+    assert!(collector.term().success());
+}
+
+#[test]
+fn a_fifo_in_the_place_of_a_file_beside_the_events_blocks_nothing() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    let (sim, folder) = (simulator(|_| ()), Folder::new("fifos"));
+    for suffix in [".unreadable", ".1"] {
+        let path = folder.join(&format!("events.jsonl{suffix}"));
+        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    }
+    let mut collector = Collector::start(&sim, &folder, &[]);
+    collector.wait_healthy();
+    issue(&sim, 3);
+    sim.faults().send_text("{\"topicName\":\"v2.operations.events.AUDIOHOOK-0001\",\"eventBo");
+    collector.wait_reason("unreadable_frames", true, LONG);
+    issue(&sim, 3);
+    let written = || collector.metric("audiohook_collector_events_written_total").filter(|count| *count == 6.0);
+    assert!(poll(LONG, written).is_some(), "{}", collector.log_text());
+    // Nothing is cut, renamed or replaced, and nobody hangs on it.
+    for suffix in [".unreadable", ".1"] {
+        let there = std::fs::symlink_metadata(folder.join(&format!("events.jsonl{suffix}"))).unwrap();
+        assert!(std::os::unix::fs::FileTypeExt::is_fifo(&there.file_type()), "{suffix}");
+    }
     assert!(collector.term().success());
 }

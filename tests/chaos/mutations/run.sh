@@ -1,0 +1,55 @@
+#!/bin/sh
+# Applies each mutation to a copy of the sources, one at a time, and runs what is to find it: all of them, or those named.
+#
+#     tests/chaos/mutations/run.sh [NAME…]
+#
+# The second line of text in a patch says what finds it: `model`, `lib` or `test` with the rest of the command line of
+# `cargo test`, or `chaos` with the variables of the oracle. Exit status 0: each was found.
+# shellcheck disable=SC2086 # words of a command line
+set -eu
+cd "$(dirname "$0")/../../.."
+folder=$PWD/tests/chaos/mutations
+target=${CARGO_TARGET_DIR:-$PWD/target}
+copy=$(mktemp -d)
+trap 'rm -rf "$copy"' EXIT
+git ls-files -z --cached --others --exclude-standard | xargs -0 -n 200 cp --parents -t "$copy" -p
+cd "$copy"
+export CARGO_TARGET_DIR="$target"
+missed=0
+
+# Runs a command; whether it fails. Its output is in `found`.
+fails() { ! "$@" > found 2>&1; }
+
+# Whether what is named finds the mutation that was applied.
+search() {
+    kind=$1
+    shift
+    case $kind in
+    model) targets="--test model" ;;
+    lib) targets=--lib ;;
+    test) targets="--test $1"; shift ;;
+    chaos) targets="--test chaos" ;;
+    *) echo "unknown: $kind"; exit 2 ;;
+    esac
+    # One that does not compile proves nothing.
+    cargo test -q --locked --no-run $targets 2> built || { cat built; exit 2; }
+    if [ $kind = chaos ]; then
+        fails env CLUSTER=fake PATIENCE="${PATIENCE:-40}" "$@" cargo test -q --locked $targets
+    else
+        fails cargo test -q --locked $targets -- "$@"
+    fi
+}
+
+[ $# -gt 0 ] || set -- $(cd "$folder" && ls | sed -n 's/\.patch$//p')
+for name; do
+    patch -s -p1 < "$folder/$name.patch" || { echo "$name: does not apply"; missed=$((missed + 1)); continue; }
+    by=$(sed -n 's/^Found by: //p' "$folder/$name.patch")
+    if search $by; then
+        echo "$name: found by $by: $(grep -m1 -E 'WRONG|^test .*FAILED|panicked' found | cut -c1-100)"
+    else
+        echo "$name: NOT FOUND by $by"
+        missed=$((missed + 1))
+    fi
+    patch -s -p1 -R < "$folder/$name.patch"
+done
+[ $missed -eq 0 ]
