@@ -1,19 +1,22 @@
 //! The body of an answer: pieces that it shares with whoever else holds them, and its compression.
 
 use std::collections::VecDeque;
-use std::io::{self, Read};
+use std::io::{self, IoSlice, Write};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use crate::status::Line;
 
-/// Pieces, in order. Reading it takes them one by one, so that megabytes of events are never copied into one buffer.
+/// Pieces written by one call, at most.
+const PIECES_AT_ONCE: usize = 64;
+
+/// Pieces, in order. They are written as they are: megabytes of events are never copied into one buffer.
 #[derive(Debug, Default)]
 pub struct Body {
     pieces: VecDeque<Line>,
-    /// Bytes of the first piece that were read.
-    read: usize,
+    /// Bytes of the first piece that were written.
+    written: usize,
     len: usize,
 }
 
@@ -23,32 +26,48 @@ impl Body {
         self.pieces.push_back(piece);
     }
 
-    /// Bytes of all pieces.
+    /// Bytes of all pieces that are left.
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// Adds another body's pieces.
+    pub fn append(&mut self, mut other: Self) {
+        self.len += other.len;
+        self.pieces.append(&mut other.pieces);
+    }
+
+    /// Writes some of what is left, and forgets it.
+    ///
+    /// # Errors
+    /// When writing fails: nothing was written then.
+    pub fn write_to(&mut self, out: &mut impl Write) -> io::Result<()> {
+        let mut slices: Vec<IoSlice> =
+            self.pieces.iter().take(PIECES_AT_ONCE).map(|piece| IoSlice::new(piece)).collect();
+        if let Some((first, piece)) = slices.first_mut().zip(self.pieces.front()) {
+            *first = IoSlice::new(&piece[self.written..]);
+        }
+        let mut count = out.write_vectored(&slices)?;
+        self.len -= count;
+        while let Some(piece) = self.pieces.front() {
+            let left = piece.len() - self.written;
+            if count < left {
+                self.written += count;
+                break;
+            }
+            count -= left;
+            self.written = 0;
+            self.pieces.pop_front();
+        }
+        Ok(())
     }
 
     /// The same, compressed.
     pub fn gzip(mut self) -> Self {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
         // Writing to memory cannot fail.
-        let _ = io::copy(&mut self, &mut encoder);
+        while self.len > 0 && self.write_to(&mut encoder).is_ok() {}
         encoder.finish().unwrap_or_default().into()
-    }
-}
-
-impl Read for Body {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while let Some(piece) = self.pieces.front() {
-            let count = (&piece[self.read..]).read(buffer)?;
-            self.read += count;
-            if count > 0 || buffer.is_empty() {
-                return Ok(count);
-            }
-            self.pieces.pop_front();
-            self.read = 0;
-        }
-        Ok(0)
     }
 }
 
@@ -61,7 +80,21 @@ impl<T: Into<Vec<u8>>> From<T> for Body {
 }
 
 #[cfg(test)]
+impl Body {
+    /// All that is left, in one buffer.
+    pub fn into_vec(mut self) -> Vec<u8> {
+        let mut all = Vec::new();
+        while self.len > 0 {
+            self.write_to(&mut all).unwrap();
+        }
+        all
+    }
+}
+
+#[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
 
     #[test]
@@ -74,14 +107,11 @@ mod tests {
             body
         };
         let expected = [&b"head"[..], &[7; 100_000], b"tail"].concat();
-        let mut plain = Vec::new();
-        assert_eq!(build().len(), expected.len());
-        build().read_to_end(&mut plain).unwrap();
-        assert_eq!(plain, expected);
-        let compressed = build().gzip();
+        assert_eq!((build().len(), build().into_vec()), (expected.len(), expected.clone()));
+        let compressed = build().gzip().into_vec();
         assert!(compressed.len() < 1000);
         let mut inflated = Vec::new();
-        flate2::read::GzDecoder::new(compressed).read_to_end(&mut inflated).unwrap();
+        flate2::read::GzDecoder::new(compressed.as_slice()).read_to_end(&mut inflated).unwrap();
         assert_eq!(inflated, expected);
     }
 }

@@ -69,8 +69,6 @@ pub fn document(status: &Status, filter: &Filter) -> Body {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
-
     use super::*;
     use crate::clock::Clock;
     use crate::http::query;
@@ -80,8 +78,7 @@ mod tests {
     }
 
     fn ask(status: &Status, target: &str) -> Vec<u64> {
-        let mut bytes = Vec::new();
-        document(status, &parse(target).unwrap()).read_to_end(&mut bytes).unwrap();
+        let bytes = document(status, &parse(target).unwrap()).into_vec();
         let answer: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
         answer["recent_events"].as_array().unwrap().iter().map(|e| e["n"].as_u64().unwrap()).collect()
     }
