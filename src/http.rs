@@ -6,7 +6,6 @@
 //! read its answer blocks a thread. Must never: read a file for a request, or wait for another thread.
 
 mod answer;
-mod body;
 mod connection;
 mod events;
 mod live;

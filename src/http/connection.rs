@@ -2,14 +2,13 @@
 //!
 //! Must never: wait for the client.
 
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 use tiny_http::Method;
 
-use super::body::Body;
 use super::request::Request;
 use super::routes::Site;
 
@@ -41,9 +40,10 @@ enum Phase {
     Head(Vec<u8>),
     /// The request waits for its answer.
     Asked(Request),
-    /// What is left of the answer to send.
+    /// The answer, of which the client took so many bytes.
     Answer {
-        left: Body,
+        bytes: Vec<u8>,
+        sent: usize,
         is_long: bool,
     },
     Linger,
@@ -109,10 +109,10 @@ impl Connection {
                 }
             }
             Phase::Asked(_) => {}
-            Phase::Answer { left, .. } => {
-                left.write_to(&mut self.client)?;
+            Phase::Answer { bytes, sent, .. } => {
+                *sent += self.client.write(&bytes[*sent..])?;
                 self.useful_at = now;
-                if left.len() == 0 {
+                if *sent == bytes.len() {
                     self.client.shutdown(Shutdown::Write)?;
                     self.phase = Phase::Linger;
                     self.deadline = now + LINGER;
@@ -132,8 +132,8 @@ impl Connection {
         }
     }
 
-    fn begin(&mut self, left: Body, is_long: bool, now: Instant) {
-        self.phase = Phase::Answer { left, is_long };
+    fn begin(&mut self, bytes: Vec<u8>, is_long: bool, now: Instant) {
+        self.phase = Phase::Answer { bytes, sent: 0, is_long };
         self.useful_at = now;
         self.deadline = now + ANSWER_WITHIN;
     }

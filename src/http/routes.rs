@@ -108,7 +108,7 @@ mod tests {
 
     fn get(site: &Site, target: &str, authorization: Option<&str>) -> (u16, serde_json::Value) {
         let answer = site.route(&Method::Get, target, authorization);
-        (answer.status, serde_json::from_slice(&answer.body.into_vec()).unwrap_or_default())
+        (answer.status, serde_json::from_slice(&answer.body).unwrap_or_default())
     }
 
     #[test]

@@ -15,14 +15,15 @@ use rustix::process::{Resource, getrlimit};
 use super::connection::Connection;
 use super::routes::Site;
 use crate::clock::Clock;
+use crate::logging::Rate;
 
 /// Connections at once, at most.
 const CONNECTIONS_MAX: usize = 128;
 const CONNECTIONS_MIN: usize = 8;
 /// At most this share of the descriptors that the process may open: files and sockets of other threads need the rest.
 const DESCRIPTORS_SHARE: usize = 8;
-/// Long answers at once, at most: each keeps its records in memory until its client has taken them.
-const LONG_ANSWERS_MAX: usize = 16;
+/// Long answers at once, at most: each is in memory, some 5 MiB, until its client has taken it.
+const LONG_ANSWERS_MAX: usize = 8;
 /// Bytes of an answer that the system holds for a client.
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
 /// Connections accepted before those that are there have their turn again.
@@ -47,7 +48,7 @@ pub struct Server {
     accept_after: Option<Instant>,
     /// When to look again at the requests for long answers, although nothing new comes.
     answer_at: Option<Instant>,
-    reported_at: Option<Instant>,
+    reports: Rate,
 }
 
 impl Server {
@@ -63,7 +64,7 @@ impl Server {
             reserve: None,
             accept_after: None,
             answer_at: None,
-            reported_at: None,
+            reports: Rate::new(1, REPORT_EVERY),
         }
     }
 
@@ -177,8 +178,7 @@ impl Server {
     }
 
     fn report(&mut self, now: Instant, error: &io::Error) {
-        if self.reported_at.is_none_or(|at| now.saturating_duration_since(at) >= REPORT_EVERY) {
-            self.reported_at = Some(now);
+        if self.reports.allow(now) {
             log::warn!(
                 "cannot accept an HTTP connection: {error}; idle connections are closed and it is retried; if open files run out, raise LimitNOFILE= (ulimit -n)"
             );
