@@ -14,7 +14,7 @@ use super::routes::Site;
 
 /// How long the head of a request may take to arrive.
 const REQUEST_WITHIN: Duration = Duration::from_secs(10);
-/// How long a client may take for its whole answer.
+/// How long a client may wait for its answer, and then take for the whole of it.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 /// How long what a client still sends is discarded after its answer: closing at once would reset the connection, and
 /// the client might never see the answer.
@@ -22,7 +22,7 @@ const LINGER: Duration = Duration::from_secs(2);
 /// How long a connection that does nothing is not given up for a newer one…
 const GRACE: Duration = Duration::from_millis(50);
 /// …and one that takes none of its answer: whoever reads slowly takes some within this time.
-const STALLED_AFTER: Duration = Duration::from_secs(1);
+const STALLED_AFTER: Duration = Duration::from_millis(500);
 /// Bytes read in one turn, so that no client keeps the others waiting.
 const READ_BYTES: usize = 4096;
 
@@ -104,6 +104,7 @@ impl Connection {
                     Ok(Some(request)) => {
                         self.phase = Phase::Asked(request);
                         self.useful_at = now;
+                        self.deadline = now + ANSWER_WITHIN;
                     }
                     Err(refusal) => self.begin(refusal.into_bytes(false, false), false, now),
                 }

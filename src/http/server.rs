@@ -84,12 +84,12 @@ impl Server {
                 Some(events) if !events.is_empty() && connection.turn(now).is_err() => false,
                 _ => connection.deadline > now,
             });
-            self.answer(now);
             for (listener, events) in newcomers.iter().enumerate() {
                 if !events.is_empty() {
                     self.accept(listener, now);
                 }
             }
+            self.answer(now);
         }
     }
 
@@ -155,7 +155,10 @@ impl Server {
                     let is_bounded = set_socket_send_buffer_size(&stream, SEND_BUFFER_BYTES).is_ok();
                     // Without these two it could block the thread, or be answered late.
                     if is_bounded && stream.set_nonblocking(true).is_ok() && stream.set_nodelay(true).is_ok() {
-                        self.connections.push(Connection::new(stream, now));
+                        let mut connection = Connection::new(stream, now);
+                        if connection.turn(now).is_ok() {
+                            self.connections.push(connection);
+                        }
                     }
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return,
