@@ -87,7 +87,7 @@ fn health(out: &mut String, status: &Status) {
         sample(out, &name, &[("code", code.name())], u8::from(is_raised(code)));
     }
     let help = "Whether Genesys Cloud has confirmed the list of AudioHook definitions that is in use.";
-    one(out, "definitions_confirmed", help, u8::from(!is_raised(Code::DefinitionsUnconfirmed)));
+    one(out, "definitions_confirmed", help, status.gauges.definitions_confirmed.get().unwrap_or(0));
     let name = family(out, "build_info", "The program's version and the name of this instance.");
     sample(out, &name, &[("version", env!("CARGO_PKG_VERSION")), ("instance_name", &status.instance)], 1);
 }
@@ -151,7 +151,7 @@ mod tests {
             let line = format!("audiohook_collector_health_reason{{code=\"{}\"}} {value}\n", code.name());
             assert!(text.contains(&line), "{line} in\n{text}");
         }
-        assert!(text.contains("audiohook_collector_definitions_confirmed 1\n"));
+        assert!(text.contains("audiohook_collector_definitions_confirmed 0\n"), "nothing was asked yet");
         assert!(text.contains("audiohook_collector_build_info{version=\""));
     }
 
@@ -174,10 +174,12 @@ mod tests {
     fn instants_are_seconds() {
         let status = Status::new(Clock::system(), true);
         status.gauges.checkpoint.set(1_795_430_645_023);
+        status.gauges.definitions_confirmed.set(1);
         status.counters.elastic_exists.add(7);
         let text = text(&status);
         assert!(text.contains("_history_checkpoint_timestamp_seconds 1795430645.023\n"), "{text}");
         assert!(text.contains("{result=\"exists\"} 7\n"), "{text}");
+        assert!(text.contains("audiohook_collector_definitions_confirmed 1\n"), "{text}");
     }
 
     #[test]

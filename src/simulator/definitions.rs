@@ -23,7 +23,7 @@ pub(super) fn self_uri(id: &str) -> String {
 }
 
 /// What the service offers at the start: AudioHook's, and some of other features.
-const CATALOGUE: [(&str, &str, &str); 10] = [
+const CATALOGUE: [(&str, &str, &str); 12] = [
     ("AUDIOHOOK-0001", "AudioHook invalid server address", "The address of the AudioHook server is invalid."),
     ("AUDIOHOOK-0002", "AudioHook connection timeout", "The AudioHook server did not accept the connection in time."),
     (
@@ -31,11 +31,17 @@ const CATALOGUE: [(&str, &str, &str); 10] = [
         "AudioHook authentication failure",
         "The AudioHook server refused the API key or the signature.",
     ),
-    ("AUDIOHOOK-0004", "AudioHook protocol error", "The AudioHook server sent a message that breaks the protocol."),
+    ("AUDIOHOOK-0004", "AudioHook protocol error", "The AudioHook server sent a message out of sequence."),
     ("AUDIOHOOK-0005", "AudioHook disconnected", "The AudioHook server closed the session before the call ended."),
-    ("AUDIOHOOK-0006", "AudioHook ping timeout", "The AudioHook server did not answer a ping in time."),
+    ("AUDIOHOOK-0006", "AudioHook ping timeout", "The AudioHook server answered pings late or not at all."),
     ("AUDIOHOOK-0007", "AudioHook session rate limited", "The AudioHook server refused the session: too many at once."),
     ("AUDIOHOOK-0008", "AudioHook session recovered", "Audio streaming to the AudioHook server works again."),
+    ("AUDIOHOOK-0009", "AudioHook invalid server message", "The AudioHook server sent a message that is invalid."),
+    (
+        "AUDIOHOOK-0012",
+        "AudioHook message rate exceeded",
+        "The AudioHook server sent too many messages: 5/s, bursts of 25.",
+    ),
     ("DATAACTIONS-0001", "Data action timeout", "A data action did not answer in time."),
     ("TELEPHONY-0001", "Trunk out of service", "A trunk does not answer OPTIONS any more."),
 ];
@@ -58,12 +64,13 @@ pub(super) fn list_json(definitions: &Definitions, gone: &BTreeSet<String>) -> V
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::event_code;
+    use crate::event::EVENT_CODES;
 
     #[test]
-    fn audiohooks_definitions_have_the_names_that_are_explained() {
-        for (id, name, _) in CATALOGUE.iter().filter(|(id, ..)| id.starts_with("AUDIOHOOK-")) {
-            assert_eq!(event_code(id).map(|code| code.name), Some(*name), "{id}");
-        }
+    fn audiohooks_definitions_are_the_codes_that_are_explained() {
+        let offered =
+            CATALOGUE.iter().filter(|(id, ..)| id.starts_with("AUDIOHOOK-")).map(|(id, name, _)| (*id, *name));
+        let explained = EVENT_CODES.iter().map(|code| (code.id, code.name));
+        assert_eq!(offered.collect::<Vec<_>>(), explained.collect::<Vec<_>>());
     }
 }

@@ -63,15 +63,17 @@ const INTEGRATIONS: [(&str, &str, &str); 5] = [
 /// `@` stands for the host.
 type Kind = (&'static str, Option<&'static str>, Option<&'static str>, Option<&'static str>, bool);
 
-/// What goes wrong. The last one is the recovery, with which the longer incidents end.
-const KINDS: [Kind; 8] = [
+/// What goes wrong, by the codes that `event::codes` explains. The last one is the recovery, with which the longer incidents end.
+const KINDS: [Kind; 10] = [
     ("AUDIOHOOK-0001", Some("invalid.uri"), Some("wss://@/audiohook"), Some("http://@/audiohook"), false),
     ("AUDIOHOOK-0002", Some("504"), None, Some("no answer from wss://@/audiohook within 5000 ms"), true),
     ("AUDIOHOOK-0003", Some("401"), None, Some("wss://@/audiohook answered 401 to the upgrade"), true),
-    ("AUDIOHOOK-0004", Some("4400"), None, Some("message \"opened\" came with an unknown media format"), true),
+    ("AUDIOHOOK-0004", Some("4400"), Some("seq 41"), Some("message \"event\" came with seq 43"), true),
     ("AUDIOHOOK-0005", Some("1006"), Some("STREAMING"), Some("DISCONNECTED"), true),
-    ("AUDIOHOOK-0006", Some("certificate_expired"), None, Some("certificate of @ has expired"), true),
+    ("AUDIOHOOK-0006", Some("408"), None, Some("no pong from wss://@/audiohook within 5000 ms"), true),
     ("AUDIOHOOK-0007", Some("429"), None, Some("wss://@/audiohook refused the session: 200 are open"), true),
+    ("AUDIOHOOK-0009", Some("4400"), None, Some("message \"opened\" came with an unknown media format"), true),
+    ("AUDIOHOOK-0012", Some("4429"), None, Some("31 messages within a second"), true),
     ("AUDIOHOOK-0008", None, Some("DISCONNECTED"), Some("STREAMING"), true),
 ];
 const RECOVERED: usize = KINDS.len() - 1;
@@ -198,8 +200,11 @@ fn event(integration: &(&str, &str, &str), kind: &Kind) -> Event {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::super::{Options, Simulator};
     use super::*;
+    use crate::event::{EVENT_CODES, event_code};
 
     /// Each gap before an event, live and from this seed.
     fn hour(shared: &Shared, seed: u64, per_minute: f64) -> Vec<f64> {
@@ -215,6 +220,13 @@ mod tests {
             }
             events.push(gap_ms);
         }
+    }
+
+    #[test]
+    fn every_code_that_is_explained_occurs() {
+        let explained: BTreeSet<&str> = EVENT_CODES.iter().map(|code| code.id).collect();
+        assert_eq!(KINDS.iter().map(|kind| kind.0).collect::<BTreeSet<&str>>(), explained);
+        assert!(event_code(KINDS[RECOVERED].0).is_some_and(|code| code.recovery));
     }
 
     #[test]

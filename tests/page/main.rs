@@ -340,6 +340,58 @@ fn long_values_and_turned_ones_stay_in_their_place() {
 }
 
 #[test]
+fn the_delay_is_that_of_the_way_events_come_now() {
+    let Some(browser) = Browser::start() else { return };
+    let stage = Stage::start(None);
+    // Every eleventh came by the history.
+    add(&stage, &(0..22).map(|n| incident::record(now() - 90_000, n, 1, 0)).collect::<Vec<_>>());
+    stage.status.gauges.socket_connected.set(1);
+    browser.open(&page(&stage));
+    browser.wait_for("#delay-small", "by WebSocket");
+    assert!(browser.text("#delay-big").starts_with("0."), "{}", browser.text("#delay-big"));
+    stage.status.gauges.socket_connected.set(0);
+    browser.wait_for("#delay-small", "by history");
+    assert!(browser.text("#delay-big").starts_with("2"), "{}", browser.text("#delay-big"));
+}
+
+#[test]
+fn several_problems_leave_no_gap_and_nothing_of_a_code_is_cut() {
+    let Some(browser) = Browser::start() else { return };
+    let stage = Stage::start(None);
+    add(&stage, &(0..200).map(|n| incident::record(now() - 90_000, n, n as usize, n as usize / 5)).collect::<Vec<_>>());
+    for code in [Code::SocketDown, Code::DiskWriteFailed, Code::DeadLetters] {
+        stage.status.raise(code, Problem::new("a problem that takes some words to tell", "Do what it takes."));
+    }
+    browser.open(&page(&stage));
+    browser.wait("document.querySelectorAll('.reason').length === 3");
+    for width in [1440, 1280, 390, 320] {
+        let size = json!({"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600});
+        browser.tools("Emulation.setDeviceMetricsOverride", size);
+        browser.wait(&format!("innerWidth === {width}"));
+        let edge = "const right = (e) => Math.round(e.getBoundingClientRect().right);
+            return right(document.querySelector('#reasons')) - right(document.querySelector('.reason:last-child'));";
+        assert_eq!(browser.run(edge), 0, "an empty cell beside the last problem at {width}");
+        let cut = "return [...document.querySelectorAll('.c-code, .c-late, .tops .detail, .legend b')]
+            .filter((e) => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX !== 'visible').map((e) => e.textContent);";
+        assert_eq!(browser.run(cut), json!([]), "cut at {width}");
+        let wide = "const e = document.documentElement; return e.scrollWidth - e.clientWidth;";
+        assert_eq!(browser.run(wide), 0, "something stands beyond the edge at {width}");
+    }
+    // At a glance on a laptop: the state, the figures, the chart and the first rows.
+    for code in [Code::DiskWriteFailed, Code::DeadLetters] {
+        stage.status.clear(code);
+    }
+    browser.tools(
+        "Emulation.setDeviceMetricsOverride",
+        json!({"width": 1440, "height": 900, "deviceScaleFactor": 1, "mobile": false}),
+    );
+    browser.wait("document.querySelectorAll('.reason').length === 1");
+    let seen = "return ['#headline', '.figures', '#chart', '#rows tr:nth-child(3)']
+        .every((e) => document.querySelector(e).getBoundingClientRect().bottom <= 900);";
+    assert_eq!(browser.run(seen), true);
+}
+
+#[test]
 fn everything_is_reached_with_the_keyboard() {
     let Some(browser) = Browser::start() else { return };
     let stage = Stage::start(None);

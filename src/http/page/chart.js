@@ -130,7 +130,7 @@ function timeLabels(start, length, left, width, height) {
 
 function ceiling(n) {
   const power = 10 ** Math.floor(Math.log10(n));
-  return [1, 2, 4, 6, 8, 10].map((f) => f * power).find((f) => f >= n);
+  return [1, 1.5, 2, 3, 4, 6, 8, 10].map((f) => f * power).find((most) => most >= n && Number.isInteger(most));
 }
 
 // Shows what the bar under the pointer is made of, or else the sum.
@@ -203,12 +203,18 @@ function showLegend(byCode) {
   });
 }
 
+function codesInWords(codes) {
+  if (codes.length === 1) return codes[0][0];
+  const shown = codes.slice(0, 2).map(([code, n]) => `${short(code)} × ${count(n)}`).join(", ");
+  return codes.length > 2 ? `${shown} and ${codes.length - 2} more` : shown;
+}
+
 function showIntegrations(byIntegration) {
   const list = [...byIntegration].sort((a, b) => b[1].n - a[1].n || b[1].last - a[1].last).slice(0, 6);
   const most = list.length ? list[0][1].n : 1;
   const items = list.map(([id, { n, last, name, codes }]) => ({
     id, n, name: name || id || "no integration", share: (100 * n) / most, on: view.integration === id,
-    codes: codes.sort((a, b) => b[1] - a[1]).map(([code, m]) => (codes.length > 1 ? `${short(code)} × ${count(m)}` : code)).join(", "),
+    codes: codesInWords(codes.sort((a, b) => b[1] - a[1])),
     when: now() - last < 2 * MINUTE ? "now" : ago(now() - last),
   }));
   const build = () => make("li", {}, make("button", { type: "button", onclick: (event) => toggle("integration", event.currentTarget.dataset.what) },

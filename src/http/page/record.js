@@ -50,7 +50,7 @@ async function openRecord(x) {
   setText("record-text", String(e.description || ""));
   showMeaning($("record-meaning"), codeOf(x), []);
   const fields = [["Integration", e.entity_name], ["Integration id", e.entity_id], ["Conversation", e.conversation_id], ["Error code", e.error_code],
-    ["Received", Number.isFinite(x.r) && `${fullTime(x.r)}${e.source ? `, by ${e.source}` : ""}`], ["Record id", e.id]];
+    ["Received", Number.isFinite(x.r) && `${fullTime(x.r)}${e.source ? `, by ${sourceName(e)}` : ""}`], ["Record id", e.id]];
   $("record-fields").replaceChildren(...fields.filter(([, value]) => value !== null && value !== undefined && value !== "" && value !== false)
     .flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, isolated(value))]));
   setText("record-json", "Loading the record …");

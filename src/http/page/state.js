@@ -85,7 +85,7 @@ function showFigures() {
   const inHour = sumSince(at - HOUR, isFailure), before = sumSince(at - 2 * HOUR, isFailure) - inHour;
   setBig("hour-big", count(inHour));
   setText("hour-small", `${count(before)} in the hour before`);
-  showDelay();
+  showDelay(stats);
   const newest = store.events.reduce((last, x) => Math.max(last, x.t), -Infinity);
   setBig("newest-big", Number.isFinite(newest) ? ago(at - newest) : "None yet");
   setText("newest-small", Number.isFinite(newest) ? dayTime(newest, at) : "Genesys Cloud sends events only about problems.");
@@ -119,14 +119,18 @@ function showCluster(elastic) {
   ].filter(Boolean).join(" · "));
 }
 
-function showDelay() {
+// Of the way that events come now, where some in memory came so.
+function showDelay(stats) {
   const by = (source) => store.events.filter((x) => x.e.source === source && Number.isFinite(x.r - x.t)).slice(-200)
     .map((x) => Math.max(0, x.r - x.t)).sort((a, b) => a - b);
-  const socket = by("websocket"), main = socket.length ? socket : by("history");
-  if (!main.length) {
+  const ways = [["websocket", "WebSocket"], ["history", "history"]];
+  if (!stats.socket_connected) ways.reverse();
+  const way = ways.find(([source]) => by(source).length);
+  if (!way) {
     setBig("delay-big", "–");
     return setText("delay-small", "from the event to its receipt");
   }
-  setBig("delay-big", span(quantile(main, 0.5)), "median");
-  setText("delay-small", `95 % within ${span(quantile(main, 0.95))}, by ${socket.length ? "WebSocket" : "history"}`);
+  const delays = by(way[0]);
+  setBig("delay-big", span(quantile(delays, 0.5)), "median");
+  setText("delay-small", `95 % within ${span(quantile(delays, 0.95))}, by ${way[1]}`);
 }

@@ -9,10 +9,12 @@ const PICKS = {
   conversation: (x) => x.e.conversation_id || "",
 };
 
+const sourceName = (e) => ({ websocket: "WebSocket", history: "history" })[e.source] || e.source || "–";
+
 function rowOf(x) {
   const { e } = x, code = codeOf(x), what = e.event_name || e.description || "–";
   const more = e.event_name && e.description ? [" ", make("bdi", { class: "more" }, String(e.description))] : [];
-  const source = { websocket: "WebSocket", history: "history" }[e.source] || e.source || "–";
+  const source = sourceName(e);
   const delay = Number.isFinite(x.r - x.t) ? `${span(x.r - x.t)} · ${source}` : source;
   const time = dayTime(x.t, now());
   x.row = make("tr", {},
