@@ -11,22 +11,21 @@ COPY . .
 RUN src/install/static.sh \
     && install -D "target/$(uname -m)-unknown-linux-gnu/release/audiohook-collector" /image/usr/local/bin/audiohook-collector \
     && install -D -m 0644 /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ca-certificates.crt \
-    && install -D -m 0644 topics.json /image/data/topics.json \
     && install -D -m 0644 LICENSE /image/usr/local/share/doc/audiohook-collector/LICENSE \
     && printf 'collector:x:65532:65532::/data:/sbin/nologin\n' > /image/etc/passwd \
     && printf 'collector:x:65532:\n' > /image/etc/group \
     && printf '127.0.0.1 localhost\n::1 localhost\n' > /image/etc/hosts \
     && install -d -m 1777 /image/tmp \
-    && install -d -m 0750 -o 65532 -g 65532 /image/data
+    && install -d -m 0750 /volume/data \
+    && install -m 0644 topics.json /volume/data/topics.json
 
 FROM scratch
 LABEL org.opencontainers.image.title="audiohook-collector" \
       org.opencontainers.image.description="Collects Genesys Cloud AudioHook operational events: every one, once" \
       org.opencontainers.image.licenses="MIT"
-COPY --from=build --chown=0:0 /image/usr /usr
-COPY --from=build --chown=0:0 /image/etc /etc
-COPY --from=build --chown=0:0 /image/tmp /tmp
-COPY --from=build --chown=65532:65532 /image/data /data
+# A folder's content is copied, and not its own mode: so /tmp and /data are copied as content of the folder above them.
+COPY --from=build --chown=0:0 /image/ /
+COPY --from=build --chown=65532:65532 /volume/ /
 USER 65532:65532
 # The events, the state and a topics.json of one's own live here; all else may be read-only.
 WORKDIR /data

@@ -34,7 +34,7 @@ BIN ?= $(or $(packed),$(target_dir)/release/audiohook-collector)
 directories := DESTDIR prefix bindir sysconfdir docdir man8dir datadir unitdir bashcompletiondir zshcompletiondir fishcompletiondir
 $(foreach name,$(directories) INSTALL_PROGRAM INSTALL_DATA BIN,$(eval install uninstall: export $(name) := $($(name))))
 
-.PHONY: all bench build chaos demo test clusters static dist install uninstall clean help tools
+.PHONY: all bench build chaos demo test clusters static dist deb rpm install uninstall clean help tools
 all: build
 
 help:
@@ -46,6 +46,8 @@ help:
 	@echo 'make build      build the release binary'
 	@echo 'make static     build one file that needs nothing of the machine it runs on; its path is printed last'
 	@echo 'make dist       pack it, with unit, settings, manual and bill of materials; the same bytes wherever it is built'
+	@echo 'make deb        make a Debian package of the static binary; its path is printed last'
+	@echo 'make rpm        the same as an rpm; needs rpmbuild'
 	@echo 'make install    install it as a system service (DESTDIR, PREFIX, bindir, sysconfdir, unitdir, …)'
 	@echo 'make uninstall  remove what was installed, edited settings apart'
 
@@ -82,6 +84,9 @@ static: tools
 
 dist: tools
 	@CARGO='$(CARGO)' src/install/dist.sh
+
+deb rpm: tools
+	@CARGO='$(CARGO)' contrib/packaging/package.sh $@
 
 # An upgrade is `make install` and a restart, so what is installed is what the sources say: built if there is a cargo.
 # Under sudo there may be none; then what `make build` left is installed.

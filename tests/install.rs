@@ -93,6 +93,7 @@ fn everything_is_put_in_its_place() {
     for (path, mode) in [
         ("usr/local/bin/audiohook-collector", 0o755),
         ("usr/local/lib/systemd/system/audiohook-collector.service", 0o644),
+        ("usr/local/lib/systemd/system/audiohook-collector@.service", 0o644),
         ("etc/audiohook-collector/collector.env", 0o640),
         ("etc/audiohook-collector/topics.json", 0o644),
         ("usr/local/share/man/man8/audiohook-collector.8", 0o644),
@@ -101,7 +102,10 @@ fn everything_is_put_in_its_place() {
         ("usr/local/share/fish/vendor_completions.d/audiohook-collector.fish", 0o644),
         ("usr/local/share/doc/audiohook-collector/LICENSE", 0o644),
         ("usr/local/share/doc/audiohook-collector/docs/health.md", 0o644),
+        ("usr/local/share/doc/audiohook-collector/docs/page.png", 0o644),
         ("usr/local/share/doc/audiohook-collector/contrib/monitoring/alerts.yml", 0o644),
+        ("usr/local/share/doc/audiohook-collector/contrib/monitoring/grafana-dashboard.json", 0o644),
+        ("usr/local/share/doc/audiohook-collector/contrib/monitoring/saved-objects.ndjson", 0o644),
     ] {
         assert_eq!(root.mode(path), mode, "{path}");
     }
@@ -164,6 +168,30 @@ fn the_gnu_names_are_honoured() {
         &["PREFIX=/opt/ah", "bindir=/opt/bin", "sysconfdir=/opt/etc", "unitdir=/run/units", "mandir=/m"],
     );
     assert_eq!(root.files(), [] as [String; 0]);
+}
+
+#[test]
+fn an_instance_differs_in_its_settings_file_and_folders_alone() {
+    let root = Folder::new("instance");
+    make("install", &root, &["sysconfdir=/opt/etc"]);
+    let units = "usr/local/lib/systemd/system";
+    let unit = root.read(&format!("{units}/audiohook-collector.service"));
+    let instance = root.read(&format!("{units}/audiohook-collector@.service"));
+    let differing = unit.lines().zip(instance.lines()).filter(|(one, other)| one != other);
+    let differing: Vec<&str> = differing.map(|(_, other)| other).filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(
+        differing,
+        [
+            "Description=AudioHook event collector for Genesys Cloud (%i)",
+            "WorkingDirectory=%L/audiohook-collector-%i",
+            "LoadCredential=collector.env:/opt/etc/audiohook-collector/%i.env",
+            "StateDirectory=audiohook-collector-%i",
+            "LogsDirectory=audiohook-collector-%i",
+        ]
+    );
+    assert_eq!(unit.lines().count(), instance.lines().count());
+    let delay = |unit: &str| root.read(&format!("{units}/{unit}.d/10-growing-delay.conf"));
+    assert_eq!(delay("audiohook-collector.service"), delay("audiohook-collector@.service"));
 }
 
 #[test]

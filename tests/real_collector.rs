@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use audiohook_collector::simulator::{Event, Knobs, Options, Route, Simulator};
 use cluster::engine::{Engine, available};
+use cluster::saved_objects;
 use serde_json::Value;
 use support::collector::{binary, settings};
 use support::{Collector, Folder, SOON, let_pass, poll};
@@ -30,6 +31,16 @@ fn opensearch_is_filled_by_the_collector() {
 #[test]
 fn elasticsearch_8_is_filled_by_the_collector() {
     filled("elasticsearch8", "Elasticsearch 8.17.0");
+}
+
+#[test]
+fn opensearch_finds_what_the_saved_objects_ask_for() {
+    saved_objects_find("opensearch");
+}
+
+#[test]
+fn elasticsearch_8_finds_what_the_saved_objects_ask_for() {
+    saved_objects_find("elasticsearch8");
 }
 
 fn filled(kind: &'static str, server: &str) {
@@ -157,6 +168,42 @@ fn message(collector: &Collector, code: &str) -> String {
     let reasons = health["reasons"].as_array().unwrap();
     let reason = reasons.iter().find(|reason| reason["code"] == code);
     reason.map(|reason| format!("{} {}", reason["message"], reason["cure"])).unwrap_or_default()
+}
+
+/// Each search of the dashboard, with the fields as the collector's own template maps them.
+fn saved_objects_find(kind: &'static str) {
+    if !available() {
+        return;
+    }
+    let engine = Engine::start(kind, "saved", &[]);
+    let stage = Stage::new(&engine, INDEX);
+    let collector = stage.collect();
+    for definition in ["AUDIOHOOK-0001", "AUDIOHOOK-0002", "AUDIOHOOK-0003"] {
+        for _ in 0..10 {
+            stage.sim.issue(Event::numbered(definition));
+        }
+    }
+    wait_documents(&collector, 30, SOON);
+    engine.must("POST", &format!("/{INDEX}/_refresh"), "");
+    for search in saved_objects::searches() {
+        let answer = engine.must("POST", &format!("/{}/_search", search.indices), &search.body.to_string());
+        let total = answer["hits"]["total"]["value"].as_u64().unwrap();
+        println!("{kind}, {}: {total} hits", search.title);
+        assert_eq!(total, 30, "{}: {answer}", search.title);
+        let mut bucket = &answer["aggregations"];
+        for level in 0..search.levels {
+            bucket = &bucket["inner"]["buckets"][0];
+            assert!(bucket["doc_count"].as_u64() > Some(0), "{}, level {level}: {answer}", search.title);
+        }
+        let hits = answer["hits"]["hits"].as_array().unwrap();
+        assert_eq!(hits.len(), if search.levels > 0 { 0 } else { 30 }, "{}", search.title);
+        let times: Vec<&str> = hits.iter().map(|hit| hit["_source"]["@timestamp"].as_str().unwrap()).collect();
+        assert!(times.is_sorted_by(|newer, older| newer >= older), "{}: {times:?}", search.title);
+        let fields = engine.must("GET", &format!("/{}/_field_caps?fields=*", search.indices), "");
+        for column in search.columns {
+            assert!(fields["fields"][&column].is_object(), "{}: no field {column}", search.title);
+        }
+    }
 }
 
 fn what_the_template_command_prints_is_taken(engine: &Engine) {

@@ -21,9 +21,9 @@ mkdir -p "$out/$name/src/install"
 # `make install` works in the unpacked folder: it takes the binary that lies there.
 cp "$built" "$out/$name/audiohook-collector"
 cp Makefile collector.service .env.example topics.json README.md CHANGELOG.md LICENSE "$out/$name/"
-mkdir -p "$out/$name/docs" "$out/$name/contrib/monitoring"
-cp docs/*.md docs/page.png "$out/$name/docs/"
-cp contrib/monitoring/alerts.yml "$out/$name/contrib/monitoring/"
+mkdir -p "$out/$name/contrib"
+cp -R docs "$out/$name/"
+cp -R contrib/monitoring "$out/$name/contrib/"
 for file in install.sh uninstall.sh tools.sh 10-growing-delay.conf audiohook-collector.8 \
     completion.bash completion.zsh completion.fish; do
     cp "src/install/$file" "$out/$name/src/install/"

@@ -41,14 +41,25 @@ put_settings() {
 
 put program "$BIN" "$bindir/audiohook-collector"
 
+unit=$temporary/audiohook-collector.service
 sed -e "s|/usr/local/bin/|$bindir/|" -e "s|/etc/audiohook-collector|$settings|" \
-    -e "s|/usr/local/share/doc/audiohook-collector|$docdir|" collector.service >"$temporary/unit"
-put data "$temporary/unit" "$unitdir/audiohook-collector.service"
-# Where systemd is older than 254 the drop-in would only be warned of.
+    -e "s|/usr/local/share/doc/audiohook-collector|$docdir|" collector.service >"$unit"
+# The template differs in the instance's settings file and folders alone.
+instances=$temporary/audiohook-collector@.service
+sed -e '1s/.*/# One more AudioHook event collector, NAME, beside audiohook-collector.service or without it./' \
+    -e "2s|.*|# Settings: $settings/NAME.env. Events: /var/log/audiohook-collector-NAME.|" \
+    -e 's|^Description=.*|& (%i)|' \
+    -e 's|^\(LoadCredential=collector.env:.*\)/collector.env$|\1/%i.env|' \
+    -e 's|^\(WorkingDirectory=.*\)|\1-%i|' -e 's|^\(StateDirectory=.*\)|\1-%i|' -e 's|^\(LogsDirectory=.*\)|\1-%i|' \
+    "$unit" >"$instances"
+# Where systemd is older than 254 the drop-in would only be warned of. Below DESTDIR another machine's systemd counts.
 version=$(systemctl --version 2>/dev/null | sed -n '1s/^systemd \([0-9]*\).*/\1/p')
-if [ "${version:-254}" -ge 254 ]; then
-    put data src/install/10-growing-delay.conf "$unitdir/audiohook-collector.service.d/10-growing-delay.conf"
-fi
+for file in "$unit" "$instances"; do
+    put data "$file" "$unitdir/${file##*/}"
+    if [ -n "$root" ] || [ "${version:-254}" -ge 254 ]; then
+        put data src/install/10-growing-delay.conf "$unitdir/${file##*/}.d/10-growing-delay.conf"
+    fi
+done
 
 sed -e '1s/.*/# Settings of the audiohook-collector service. Fill in the first three, then:/' \
     -e '1a #     systemctl enable --now audiohook-collector' \
@@ -66,11 +77,9 @@ put data src/install/completion.bash "$bashcompletiondir/audiohook-collector"
 put data src/install/completion.zsh "$zshcompletiondir/_audiohook-collector"
 put data src/install/completion.fish "$fishcompletiondir/audiohook-collector.fish"
 put data LICENSE "$docdir/LICENSE"
-if [ -e README.md ]; then put data README.md "$docdir/README.md"; fi
+put data README.md "$docdir/README.md"
 put data CHANGELOG.md "$docdir/CHANGELOG.md"
-for file in docs/*.md contrib/monitoring/alerts.yml; do
-    if [ -e "$file" ]; then put data "$file" "$docdir/$file"; fi
-done
+find docs contrib/monitoring -type f | while read -r file; do put data "$file" "$docdir/$file"; done
 
 if [ -z "$root" ]; then
     echo "installed; fill in the credentials in $settings/collector.env, then: systemctl enable --now audiohook-collector"

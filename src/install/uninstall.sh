@@ -20,17 +20,17 @@ for name in collector.env topics.json; do
     rm -f "$root$pristine/$name"
 done
 rm -f "$root$bindir/audiohook-collector" \
-    "$root$unitdir/audiohook-collector.service" \
-    "$root$unitdir/audiohook-collector.service.d/10-growing-delay.conf" \
     "$root$man8dir/audiohook-collector.8" \
     "$root$bashcompletiondir/audiohook-collector" \
     "$root$zshcompletiondir/_audiohook-collector" \
     "$root$fishcompletiondir/audiohook-collector.fish" \
     "$root$docdir/LICENSE" "$root$docdir/README.md" "$root$docdir/CHANGELOG.md"
-for file in docs/*.md contrib/monitoring/alerts.yml; do
-    rm -f "$root$docdir/$file"
+for unit in audiohook-collector.service audiohook-collector@.service; do
+    rm -f "$root$unitdir/$unit" "$root$unitdir/$unit.d/10-growing-delay.conf"
+    rmdir "$root$unitdir/$unit.d" 2>/dev/null || true
 done
+find docs contrib/monitoring -type f | while read -r file; do rm -f "$root$docdir/$file"; done
 # Folders of our own, where nothing else is left in them.
-for folder in "$settings" "$pristine" "$docdir/docs" "$docdir/contrib/monitoring" "$docdir/contrib" "$docdir" "$unitdir/audiohook-collector.service.d"; do
+for folder in "$settings" "$pristine" "$docdir/docs" "$docdir/contrib/monitoring" "$docdir/contrib" "$docdir"; do
     if [ -d "$root$folder" ]; then rmdir "$root$folder" 2>/dev/null || true; fi
 done

@@ -5,6 +5,7 @@
 
 pub mod engine;
 pub mod fake;
+pub mod saved_objects;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;

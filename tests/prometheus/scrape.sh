@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the demo and lets a real Prometheus scrape it, with the alerts loaded: the metrics are valid, arrive, and no alert
-# fires on a healthy collector. Needs Debian's packages prometheus and curl.
+# fires on a healthy collector; every query of the Grafana dashboard returns data. Needs Debian's packages prometheus and curl.
 #
 #   tests/prometheus/scrape.sh PROGRAM
 set -euo pipefail
@@ -69,6 +69,14 @@ for query in 'up{job="audiohook-collector"} == 1' 'audiohook_collector_events_wr
     done
     echo "holds: $query"
 done
+"$here/dashboard-queries.pl" "$here/../../contrib/monitoring/grafana-dashboard.json" >"$work/queries"
+while read -r query; do
+    until holds "$query"; do
+        [ $((SECONDS - begin)) -lt 60 ] || { echo "the dashboard shows nothing for: $query" >&2; exit 1; }
+        sleep 0.5
+    done
+    echo "returns data: $query"
+done <"$work/queries"
 if holds 'ALERTS{alertstate="firing", alertname=~"AudioHookCollector.*"}'; then
     echo 'an alert fires on a healthy collector' >&2
     exit 1
