@@ -21,7 +21,7 @@ INSTALL ?= install
 INSTALL_PROGRAM ?= $(INSTALL) -m 0755
 INSTALL_DATA ?= $(INSTALL) -m 0644
 CARGO ?= cargo
-# Arguments of demo, test and bench: make demo ARGS="--for 20", make test ARGS="--test events".
+# Arguments of demo, test and bench: make demo ARGS="--for 20", make test ARGS="--test files".
 ARGS ?=
 # Tests mostly wait for something, so more of them run at once than there are processors.
 RUST_TEST_THREADS ?= 6

@@ -4,6 +4,7 @@
 
 #[path = "../cluster/mod.rs"]
 mod cluster;
+mod cluster_health;
 mod files;
 mod outages;
 mod refusals;

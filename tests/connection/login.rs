@@ -1,14 +1,10 @@
 //! Logging in, and the end: tokens, refusals, limits, signals, through the real binary.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
-
-mod support;
-
 use std::time::{Duration, Instant};
 
+use crate::support::{Collector, Folder, SOON, assert_same_set, let_pass};
 use audiohook_collector::simulator::{Action, Call, Event, Knobs, Options, Route, Simulator};
 use rustix::process::Signal;
-use support::{Collector, Folder, SOON, assert_same_set, let_pass};
 
 const LONG: Duration = Duration::from_secs(30);
 /// A stop takes at most this long, whatever hangs.

@@ -1,20 +1,17 @@
 //! The truth of `/health`: each fault is brought about through the real binary, and both of its edges are timed. After
 //! each the counters are compared with what was sent.
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
-
-mod support;
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::support::{Collector, Folder, SOON, let_pass, poll};
 use audiohook_collector::simulator::{Action, Call, Event, Knobs, Options, Simulator};
 use audiohook_collector::writer::state::{self, State};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
-use support::{Collector, Folder, SOON, let_pass, poll};
 
 /// An edge may take this long, from the cause to `/health`.
 const EDGE: Duration = Duration::from_secs(10);

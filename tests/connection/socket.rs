@@ -1,14 +1,10 @@
 //! Whatever comes on the socket: the next event still arrives, and nothing that is no event counts as one.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
-
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{Collector, Folder, SOON, assert_same_set, let_pass, poll};
 use audiohook_collector::clock::format_millis;
 use audiohook_collector::simulator::{Event, Knobs, Options, Simulator, frame};
-use support::{Collector, Folder, SOON, assert_same_set, let_pass, poll};
 
 const LONG: Duration = Duration::from_secs(30);
 

@@ -1,18 +1,14 @@
 //! Stopping: everything received is in the file, the status is 0, and no hanging peer delays it.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
+use crate::support::collector::{binary, settings};
+use crate::support::{Collector, Folder, SOON, assert_same_set, free_port, poll};
 use audiohook_collector::simulator::{Action, Call, Event, Knobs, Options, Route, Simulator};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
-use support::collector::{binary, settings};
-use support::{Collector, Folder, SOON, assert_same_set, free_port, poll};
 
 /// What a stop may take, whatever hangs.
 const STOP_MAX: Duration = Duration::from_secs(5);

@@ -1,11 +1,8 @@
 //! What goes wrong while it runs is told with the vendor's correlation id and the cure, and without a secret.
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
-mod support;
-
+use crate::support::collector::credentials;
+use crate::support::{Collector, Folder, SOON};
 use audiohook_collector::simulator::{Action, Call, Knobs, Options, Simulator};
-use support::collector::credentials;
-use support::{Collector, Folder, SOON};
 
 fn simulator(change: impl FnOnce(&mut Knobs)) -> Simulator {
     let mut knobs = Knobs { requests_per_minute: None, ..Knobs::default() };
@@ -16,7 +13,7 @@ fn simulator(change: impl FnOnce(&mut Knobs)) -> Simulator {
 /// Waits for a line with all of these texts.
 fn wait_line(collector: &Collector, parts: &[&str]) -> String {
     let is_it = |line: &&String| parts.iter().all(|part| line.contains(part));
-    let found = support::poll(SOON, || collector.log_lines().iter().find(is_it).cloned());
+    let found = crate::support::poll(SOON, || collector.log_lines().iter().find(is_it).cloned());
     found.unwrap_or_else(|| panic!("no line with {parts:?}\n{}", collector.log_text()))
 }
 
@@ -79,7 +76,7 @@ fn one_wrong_secret_is_one_reason_one_alert_and_one_line() {
     let (sim, folder) = (simulator(|_| ()), Folder::new("errors-secret"));
     let collector = Collector::start(&sim, &folder, &[("GENESYS_CLIENT_SECRET", "wrong-wrong-wrong")]);
     collector.wait_reason("credentials_refused", true, SOON);
-    support::let_pass(std::time::Duration::from_secs(3));
+    crate::support::let_pass(std::time::Duration::from_secs(3));
     let health = collector.health().unwrap();
     let reasons = health["reasons"].as_array().unwrap();
     assert_eq!(reasons.len(), 1, "{health}");

@@ -1,20 +1,17 @@
 //! What a proxy, a gateway or a wrong clock makes of the service's answers. Through the real binary, which meets the
 //! simulated service behind a front that writes its answers byte for byte.
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
-
-mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::support::{Collector, Folder, SOON, assert_same_set, poll};
 use audiohook_collector::clock::{format_millis, parse_instant};
 use audiohook_collector::simulator::{Action, Call, Event, Knobs, Options, Route, Simulator};
 use audiohook_collector::thread;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use support::{Collector, Folder, SOON, assert_same_set, poll};
 
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;

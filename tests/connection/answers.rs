@@ -1,15 +1,12 @@
 //! Subscriptions that are only partly confirmed or refused as a whole, and closes that are about the token: the collector
 //! listens as far as it can, says what it does not know, and wastes no channels. `tests/ingest` has the rest of what the
 //! API may answer.
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
-
-mod support;
 
 use std::time::{Duration, Instant};
 
+use crate::support::{Collector, Folder, SOON, let_pass, poll};
 use audiohook_collector::simulator::{Action, Answer, Call, Event, Knobs, Options, Request, Route, Simulator};
 use serde_json::json;
-use support::{Collector, Folder, SOON, let_pass, poll};
 
 const REJECTED: &str = "subscription_rejected";
 

@@ -1,16 +1,12 @@
 //! The truth of `/health` about the cluster: each fault through the real binary, both edges timed, and the counters
 //! compared with what was sent.
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
-
-mod cluster;
-mod support;
 
 use std::time::Duration;
 
+use crate::cluster::fake::{Act, Fake};
+use crate::support::{Collector, Folder, SOON, poll};
 use audiohook_collector::simulator::{Event, Knobs, Options, Simulator};
-use cluster::fake::{Act, Fake};
 use serde_json::Value;
-use support::{Collector, Folder, SOON, poll};
 
 /// An edge may take this long, from the cause to `/health`.
 const EDGE: Duration = Duration::from_secs(10);

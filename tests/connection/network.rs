@@ -1,11 +1,6 @@
 //! The one way out: proxies, silent addresses, IPv6, TLS and its trust, for the socket's stream and for REST alike; part
 //! by part, and through the installed binary.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
-
-mod cluster;
-mod support;
-
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -13,14 +8,14 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::cluster::fake::Fake;
+use crate::support::collector::settings;
+use crate::support::{Authority, Collector, Folder, SOON, assert_same_set, poll};
 use audiohook_collector::config::Network;
 use audiohook_collector::net::{Dialer, Limits, Target, agent};
 use audiohook_collector::secret::Secret;
 use audiohook_collector::simulator::{Event, Options, Simulator};
 use audiohook_collector::thread;
-use cluster::fake::Fake;
-use support::collector::settings;
-use support::{Authority, Collector, Folder, SOON, assert_same_set, poll};
 
 const LIMITS: Limits =
     Limits { connect: Duration::from_secs(5), read: Duration::from_secs(5), total: Duration::from_secs(8) };
@@ -112,7 +107,7 @@ fn https_goes_through_the_proxy_with_its_password_and_no_proxy_goes_by() {
     let authority = Authority::new();
     let port = serve("127.0.0.1:0", Some(authority.identity(&["127.0.0.1"])));
     // user:p@ss
-    let (proxy_port, heads) = support::proxy::start("dXNlcjpwQHNz");
+    let (proxy_port, heads) = crate::support::proxy::start("dXNlcjpwQHNz");
     let mut network = trusting(authority.write(&folder, "ca.pem"));
     network.https_proxy = Some(Secret::new(format!("http://user:p%40ss@127.0.0.1:{proxy_port}")));
     let url = format!("https://127.0.0.1:{port}/through");
@@ -213,7 +208,7 @@ fn the_installed_binary_reaches_login_api_socket_and_cluster_over_ipv6_and_tls_t
     let sim = service(&authority, "[::1]:0", "[::1]");
     let fake = Fake::with_tls(authority.identity(&["127.0.0.1"]));
     // user:p@ss
-    let (proxy_port, heads) = support::proxy::start("dXNlcjpwQHNz");
+    let (proxy_port, heads) = crate::support::proxy::start("dXNlcjpwQHNz");
     let mut all = settings(&sim, &folder);
     for (name, value) in [
         ("SSL_CERT_FILE", authority.write(&folder, "ca.pem").display().to_string()),
@@ -246,7 +241,7 @@ fn the_installed_binary_reaches_login_api_socket_and_cluster_over_ipv6_and_tls_t
 #[test]
 fn the_installed_binary_takes_the_next_address_of_a_host_when_the_first_is_silent() {
     if !Command::new("unshare").args(["--mount", "true"]).status().is_ok_and(|status| status.success()) {
-        println!("skipped: a mount of its own needs root; sudo cargo test --test network shows it");
+        println!("skipped: a mount of its own needs root; sudo cargo test --test connection shows it");
         return;
     }
     let folder = Folder::new("addresses");

@@ -1,16 +1,12 @@
 //! Settings through the real binary: every fault at once, no secret shown, nothing started; and what users have works.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::process::Output;
 
+use crate::support::collector::{binary, credentials, settings};
+use crate::support::{Collector, Folder, SOON, free_port, poll};
 use audiohook_collector::simulator::{Event, Knobs, Options, Simulator};
 use serde_json::Value;
-use support::collector::{binary, credentials, settings};
-use support::{Collector, Folder, SOON, free_port, poll};
 
 fn simulator() -> Simulator {
     let knobs = Knobs { requests_per_minute: None, ..Knobs::default() };

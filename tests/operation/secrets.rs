@@ -1,16 +1,12 @@
 //! No secret stands in any log line, page, record, error or other file, at the level that says most.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
-
-mod support;
-
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::support::collector::{binary, credentials, settings};
+use crate::support::{Collector, Folder, SOON, let_pass, poll};
 use audiohook_collector::simulator::{Action, Call, Event, Knobs, Options, Simulator};
 use serde_json::Value;
-use support::collector::{binary, credentials, settings};
-use support::{Collector, Folder, SOON, let_pass, poll};
 
 const HTTP_TOKEN: &str = "SECRET-http-token-4711";
 const PROXY_PASSWORD: &str = "SECRET-proxy-password";

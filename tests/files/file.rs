@@ -1,17 +1,13 @@
 //! The output file through the real binary: rotated by size, moved, cut or deleted by others, shared with nobody.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
-
-mod support;
-
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::support::collector::{binary, on_socket, settings};
+use crate::support::{Collector, Folder, SOON, free_port, let_pass, poll};
 use audiohook_collector::simulator::{Event, Knobs, Options, Simulator};
 use rustix::process::Signal;
-use support::collector::{binary, on_socket, settings};
-use support::{Collector, Folder, SOON, free_port, let_pass, poll};
 
 fn simulator() -> Simulator {
     let knobs = Knobs { requests_per_minute: None, ..Knobs::default() };

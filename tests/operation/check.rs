@@ -1,20 +1,15 @@
 //! The command `check`: the real binary against the simulated service, with each fault that it is to find.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
-
-mod cluster;
-mod support;
-
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
+use crate::cluster::fake::{Act, Fake};
+use crate::support::collector::{binary, credentials, settings};
+use crate::support::{Authority, Client, Collector, Folder};
 use audiohook_collector::simulator::{Action, Call, Event, Knobs, Options, Simulator};
-use cluster::fake::{Act, Fake};
 use serde_json::Value;
-use support::collector::{binary, credentials, settings};
-use support::{Authority, Client, Collector, Folder};
 
 /// What the whole run may take, whatever hangs.
 const RUN_MAX: Duration = Duration::from_secs(60);
@@ -98,7 +93,7 @@ fn check(sim: &Simulator, folder: &Folder, changed: &[(&str, &str)]) -> Said {
 
 /// At most one channel, without topics and socket, is left.
 fn assert_nothing_left(sim: &Simulator) {
-    assert!(sim.wait_until(support::SOON, |view| view.sockets_open() == 0));
+    assert!(sim.wait_until(crate::support::SOON, |view| view.sockets_open() == 0));
     let client = Client::logged_in(sim);
     let left = client.call("GET", "/api/v2/notifications/channels", "").json;
     let left = left["entities"].as_array().unwrap();
@@ -184,7 +179,7 @@ fn how_the_api_behaves_is_learned_with_verbose() {
             // Old enough for an interval that ends at the service's whole second.
             sim.issue(Event { time_ms: Some(sim.now() - 5_000), ..Event::numbered("AUDIOHOOK-0002") });
         }
-        collector.wait_lines(3, support::SOON);
+        collector.wait_lines(3, crate::support::SOON);
         collector.term();
         let mut all = settings(&sim, &folder);
         all.insert("OUTPUT_FILE".to_owned(), folder.join("events.jsonl").display().to_string());
@@ -491,7 +486,7 @@ fn the_cure_of_a_service_that_cannot_answer_now_is_for_a_person() {
 #[test]
 fn a_proxy_that_refuses_the_connection_is_told_as_the_proxy() {
     let (sim, folder) = (simulator(|_| ()), Folder::new("check-no-proxy"));
-    let proxy = format!("http://127.0.0.1:{}", support::free_port());
+    let proxy = format!("http://127.0.0.1:{}", crate::support::free_port());
     let said = check(&sim, &folder, &[("GENESYS_LOGIN_URL", "https://login.invalid"), ("HTTPS_PROXY", &proxy)]);
     assert_eq!(said.wrong(), ["time", "login host", "token"], "{}", said.text);
     let cure = said.check("login host")["cure"].as_str().unwrap();
@@ -549,7 +544,7 @@ fn a_collector_that_runs_is_fine_and_is_not_disturbed() {
         assert!(said.found("lock").contains(&pid) && said.found("port").contains(&pid), "{}", said.text);
         sim.issue(Event::numbered("AUDIOHOOK-0003"));
     }
-    collector.wait_lines(4, support::SOON);
+    collector.wait_lines(4, crate::support::SOON);
     assert_eq!(collector.metric("audiohook_collector_socket_connects_total"), Some(1.0));
     assert_eq!(collector.reasons(), Some(vec![]));
     sim.view(|view| {
@@ -649,7 +644,7 @@ fn the_cluster_is_reached_named_and_written_to_without_a_trace() {
     check(&sim, &folder, &on).assert_wrong("cluster", "ELASTIC_AUTH");
     fake.script(|_| Act::Close);
     check(&sim, &folder, &on).assert_wrong("cluster", "ELASTIC_URL");
-    let nobody = format!("http://127.0.0.1:{}", support::free_port());
+    let nobody = format!("http://127.0.0.1:{}", crate::support::free_port());
     let said = check(&sim, &folder, &[("ELASTIC_URL", &nobody)]);
     said.assert_wrong("cluster", "Check that the cluster is up and that ELASTIC_URL is right.");
 }

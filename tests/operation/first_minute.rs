@@ -1,14 +1,10 @@
 //! What a newcomer meets first: the demo, and a collector over TLS, through the real binary.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
-
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::support::{Authority, Collector, Folder, SOON, assert_same_set, let_pass, poll, records};
 use audiohook_collector::simulator::{Event, Options, Route, Simulator};
-use support::{Authority, Collector, Folder, SOON, assert_same_set, let_pass, poll, records};
 
 const LONG: Duration = Duration::from_secs(30);
 

@@ -1,16 +1,12 @@
 //! An upgrade: what an older version left, in a folder where this one starts.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
-
-mod support;
-
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::support::{Collector, Folder, SOON, assert_same_set};
 use audiohook_collector::simulator::{Event, Options, Route, Simulator};
 use serde_json::Value;
-use support::{Collector, Folder, SOON, assert_same_set};
 
 const LONG: Duration = Duration::from_secs(30);
 

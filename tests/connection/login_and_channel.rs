@@ -1,14 +1,10 @@
 //! Logins, topics and channels through the real binary: when it asks, how often, and what it says.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
-
-mod support;
-
 use std::time::{Duration, Instant};
 
+use crate::support::{Collector, Folder, SOON, assert_same_set, let_pass, poll};
 use audiohook_collector::simulator::{Action, Call, Definition, Event, Knobs, Options, Simulator, View};
 use audiohook_collector::thread;
-use support::{Collector, Folder, SOON, assert_same_set, let_pass, poll};
 
 fn simulator(change: impl FnOnce(&mut Knobs)) -> Simulator {
     let mut knobs = Knobs { requests_per_minute: None, ..Knobs::default() };

@@ -1,20 +1,16 @@
 //! The cluster's side through the real binary, with a cluster that misbehaves on request: what `/health` says and when,
 //! and that the file never waits.
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
-
-mod cluster;
-mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crate::cluster::fake::{Act, Fake};
+use crate::support::collector::{binary, settings};
+use crate::support::{Authority, Collector, Folder, SOON, let_pass, poll};
 use audiohook_collector::simulator::{Event, Knobs, Options, Route, Simulator};
-use cluster::fake::{Act, Fake};
 use serde_json::Value;
-use support::collector::{binary, settings};
-use support::{Authority, Collector, Folder, SOON, let_pass, poll};
 
 /// An edge of a reason: from its cause, or its end, to `/health`.
 const EDGE: Duration = Duration::from_secs(10);
@@ -503,7 +499,7 @@ fn memory_stays_flat_through_an_outage_and_the_catching_up() {
 fn a_private_ca_a_password_and_a_proxy_lead_there() {
     let authority = Authority::new();
     let fake = Fake::with_tls(authority.identity(&["127.0.0.1"]));
-    let (proxy_port, heads) = support::proxy::start("dXNlcjpwQHNz");
+    let (proxy_port, heads) = crate::support::proxy::start("dXNlcjpwQHNz");
     let stage = Stage::new(&fake.url);
     let ca_file = authority.write(&stage.folder, "ca.pem");
     let stage = stage

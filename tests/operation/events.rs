@@ -1,6 +1,4 @@
 //! `events` through the real binary: filters, limits, rotations under a follower, redaction, and a pipe that closes.
-#![allow(clippy::unwrap_used, reason = "a test's help fails by a panic, as the test does")]
-
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
