@@ -46,6 +46,13 @@ search() {
     fi
 }
 
+# What finds a mutation must find nothing in the sources as they are.
+if search model; then
+    cat found
+    echo "the model tests fail without a mutation"
+    exit 2
+fi
+
 [ $# -gt 0 ] || set -- $(cd "$folder" && ls | sed -n 's/\.patch$//p')
 for name; do
     patch -s -p1 < "$folder/$name.patch" || { echo "$name: does not apply"; missed=$((missed + 1)); continue; }
