@@ -223,7 +223,11 @@ impl Stage {
     fn issue_past(&self, definition: &str) {
         let now = self.sim.now();
         let times: Vec<i64> = AGES_MS.iter().flat_map(|age_ms| (0..5).map(move |n| now - age_ms + n * 1_700)).collect();
+        // What is that old is there at once, however late the history is now.
+        let (faults, mut lag) = (self.sim.faults(), Duration::ZERO);
+        faults.set(|k| lag = std::mem::take(&mut k.history_lag));
         self.sim.issue_many(Event::numbered(definition), &times, Route::HistoryOnly);
+        faults.set(|k| k.history_lag = lag);
     }
 
     /// Ends the collector, if it runs, and starts it: it looks at the definitions.
