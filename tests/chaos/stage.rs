@@ -170,6 +170,8 @@ impl Stage {
             let link = folder.join("link.jsonl");
             symlink("events.jsonl", &link).unwrap();
             settings.insert("OUTPUT_FILE".to_owned(), link.display().to_string());
+            let state = folder.join("events.jsonl.state");
+            settings.insert("STATE_FILE".to_owned(), state.display().to_string());
         }
         let environment = if shape.settings_file { into_file(&folder, &settings) } else { settings.clone() };
         let (looking, stopped) = bounded::<()>(0);

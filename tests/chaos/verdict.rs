@@ -86,7 +86,9 @@ fn placed(issued: &[Issued], mut records: Vec<Record>) -> Vec<Record> {
 /// The records of the dead letters.
 pub fn dead_letters(output: &Path) -> Vec<Record> {
     let path = PathBuf::from(format!("{}.dead", output.display()));
-    let text = std::fs::read_to_string(path).unwrap_or_default();
+    // A full one is put aside as `.dead.1`, `.dead.2`, …
+    let texts = records::files(&path).into_iter().map(|path| std::fs::read_to_string(path).unwrap_or_default());
+    let text: String = texts.collect();
     let letters = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("a dead letter is JSON"));
     letters.map(|letter| Record { line: letter["record"].to_string(), json: letter["record"].clone() }).collect()
 }
