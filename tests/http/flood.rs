@@ -1,4 +1,5 @@
 //! Bad clients, hundreds at once, and good ones among them.
+#![allow(clippy::unwrap_used, reason = "a test's help fails by a panic, as the test does")]
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -4,11 +4,15 @@ use audiohook_collector::clock::{Clock, Millis, format_millis};
 use serde_json::{Value, json};
 
 const CODES: [(&str, &str, &str); 5] = [
-    ("AUDIOHOOK-0001", "AudioHook integration error", "The provisioned server URI is invalid."),
-    ("AUDIOHOOK-0002", "AudioHook connection timeout", "The server did not answer the open message in time."),
-    ("AUDIOHOOK-0003", "AudioHook authentication failure", "The server refused the signature of the request."),
-    ("AUDIOHOOK-0004", "AudioHook session disconnected", "The server closed the connection during the conversation."),
-    ("AUDIOHOOK-0005", "AudioHook media discarded", "The server did not read the media in time; some was discarded."),
+    ("AUDIOHOOK-0001", "AudioHook invalid server address", "The address of the AudioHook server is invalid."),
+    ("AUDIOHOOK-0002", "AudioHook connection timeout", "The AudioHook server did not accept the connection in time."),
+    (
+        "AUDIOHOOK-0003",
+        "AudioHook authentication failure",
+        "The AudioHook server refused the API key or the signature.",
+    ),
+    ("AUDIOHOOK-0004", "AudioHook protocol error", "The AudioHook server sent a message out of sequence."),
+    ("AUDIOHOOK-0005", "AudioHook disconnected", "The AudioHook server closed the session before the call ended."),
 ];
 
 const INTEGRATIONS: [&str; 5] =
