@@ -16,6 +16,7 @@ skip() {
 [ -x "$lower/lib/systemd/systemd" ] || skip "no systemd in $lower"
 
 work=$(mktemp -d)
+# shellcheck disable=SC2317 # by the trap
 cleanup() {
     umount -l "$work/root" 2>/dev/null || true
     umount -l "$work" 2>/dev/null || true

@@ -64,7 +64,7 @@ case $kind in
         find "$root" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
         rpmbuild -bb --quiet --target "${target%%-*}" --define "_topdir $temporary/rpm" --define "_rpmdir $out" \
             --define "collector_root $root" --define "collector_version $version" --define "collector_release $release" \
-            --define "packager $packager" "$here/audiohook-collector.spec" >&2
+            --define "collector_date $(date -d "@$SOURCE_DATE_EPOCH" '+%a %b %d %Y')" --define "packager $packager" "$here/audiohook-collector.spec" >&2
         package=$out/${target%%-*}/audiohook-collector-$version-$release.${target%%-*}.rpm
         ;;
 esac
