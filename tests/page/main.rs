@@ -377,6 +377,16 @@ fn several_problems_leave_no_gap_and_nothing_of_a_code_is_cut() {
         let wide = "const e = document.documentElement; return e.scrollWidth - e.clientWidth;";
         assert_eq!(browser.run(wide), 0, "something stands beyond the edge at {width}");
     }
+    // With forced colours, what is picked is readable as a whole.
+    let forced = json!({"features": [{"name": "forced-colors", "value": "active"}]});
+    browser.tools("Emulation.setEmulatedMedia", forced);
+    browser.click("#legend button");
+    browser.wait("document.querySelector('#legend button[aria-pressed=true] .detail')");
+    let colours = "const button = document.querySelector('#legend button');
+        return [...button.querySelectorAll('.detail, .sum')].every((e) => getComputedStyle(e).color === getComputedStyle(button).color);";
+    assert_eq!(browser.run(colours), true);
+    browser.click("#legend button");
+    browser.tools("Emulation.setEmulatedMedia", json!({"features": []}));
     // At a glance on a laptop: the state, the figures, the chart and the first rows.
     for code in [Code::DiskWriteFailed, Code::DeadLetters] {
         stage.status.clear(code);
