@@ -1,21 +1,26 @@
 //! The HTTP server: health, recent events, metrics and the live page.
 //!
-//! One thread serves all clients ([`server`]), for the answers come from memory: a request is parsed by httparse once its
-//! head is complete, and answered with what tiny_http makes of the route's answer, at each client's pace. tiny_http's own
-//! server is not used: it has no time limit and no size limit, a failed `accept` ends it, and a client that does not
-//! read its answer blocks a thread. Must never: read a file for a request, or wait for another thread.
+//! ```text
+//! clients ⇄ guard (connections, deadlines, byte budgets) ⇄ tiny_http on a private Unix socket ⇄ routes ⇄ status
+//! ```
+//!
+//! tiny_http parses requests and sends answers. By itself it has no time limit and no size limit, a failed `accept` ends
+//! it, and a client that does not read its answer blocks a thread: so the guard accepts the clients, hands over complete
+//! request heads, one a connection, and carries the answers at each client's pace. Must never: read a file for a request,
+//! or wait for another thread than its own.
 
 mod answer;
+mod backend;
+mod body;
 mod connection;
 mod events;
+mod guard;
 mod live;
 mod metrics;
 mod page;
 mod process;
 mod query;
-mod request;
 mod routes;
-mod server;
 mod token;
 
 use std::collections::BTreeSet;
@@ -33,7 +38,7 @@ use crate::secret::Secret;
 use crate::status::Status;
 use crate::thread;
 
-/// Connections that wait in the kernel while the server is busy; the kernel has a limit of its own.
+/// Connections that wait in the kernel while the guard is busy; the kernel has a limit of its own.
 const BACKLOG: i32 = 1024;
 
 /// The public port, taken and not yet served.
@@ -124,13 +129,13 @@ pub fn start(
     stop: Receiver<()>,
 ) -> io::Result<JoinHandle<()>> {
     let (stopped, stopper) = UnixStream::pair()?;
-    let server = server::Server::new(bound.listeners, stopped, routes::Site::new(status, token), clock);
+    let guard = guard::Guard::new(bound.listeners, stopped, routes::Site::new(status, token), clock)?;
     // poll(2) cannot wait for a channel: this thread turns the stop into a closed socket.
     thread::spawn("http-stop", move || {
         let _ = stop.recv();
         drop(stopper);
     })?;
-    thread::spawn("http", move || server.run())
+    thread::spawn("http", move || guard.run())
 }
 
 #[cfg(test)]

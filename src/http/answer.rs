@@ -1,12 +1,11 @@
-//! An answer, and the bytes that tiny_http makes of it.
+//! An answer, and how tiny_http sends it.
 
-use std::io::{self, Write};
 use std::str::FromStr;
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use serde_json::json;
-use tiny_http::{HTTPVersion, Header, Response, StatusCode};
+use tiny_http::{Header, Request, Response, StatusCode};
+
+use super::body::Body;
 
 /// Bodies longer than this many bytes are compressed for clients that accept it.
 const GZIP_FROM: usize = 1024;
@@ -18,13 +17,13 @@ pub struct Answer {
     pub content_type: &'static str,
     /// Beyond those that every answer carries.
     pub headers: Vec<(&'static str, &'static str)>,
-    pub body: Vec<u8>,
+    pub body: Body,
 }
 
 pub const JSON: &str = "application/json";
 
 impl Answer {
-    pub fn new(status: u16, content_type: &'static str, body: impl Into<Vec<u8>>) -> Self {
+    pub fn new(status: u16, content_type: &'static str, body: impl Into<Body>) -> Self {
         Self { status, content_type, headers: Vec::new(), body: body.into() }
     }
 
@@ -43,8 +42,8 @@ impl Answer {
         self
     }
 
-    /// The bytes on the wire, without the body where the request is HEAD.
-    pub fn into_bytes(mut self, is_head: bool, accepts_gzip: bool) -> Vec<u8> {
+    /// Sends it, without the body where the request is HEAD.
+    pub fn send(mut self, request: Request) {
         let mut headers = vec![
             ("Server", "audiohook-collector"),
             ("Content-Type", self.content_type),
@@ -54,25 +53,30 @@ impl Answer {
             ("Vary", "Accept-Encoding"),
         ];
         headers.append(&mut self.headers);
-        if self.body.len() > GZIP_FROM && accepts_gzip {
-            let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-            // Writing to memory cannot fail, here and below.
-            let _ = encoder.write_all(&self.body);
-            self.body = encoder.finish().unwrap_or_default();
+        if self.body.len() > GZIP_FROM && accepts_gzip(&request) {
+            self.body = self.body.gzip();
             headers.push(("Content-Encoding", "gzip"));
         }
         let headers = headers.iter().filter_map(|(name, value)| Header::from_str(&format!("{name}: {value}")).ok());
-        let length = Some(self.body.len());
-        let response = Response::new(StatusCode(self.status), headers.collect(), io::empty(), length, None)
+        let length = self.body.len();
+        let response = Response::new(StatusCode(self.status), headers.collect(), self.body, Some(length), None)
             .with_chunked_threshold(usize::MAX);
-        let mut bytes = Vec::new();
-        let _ = response.raw_print(&mut bytes, HTTPVersion(1, 1), &[], true, None);
-        // There is one request a connection. tiny_http does not let an answer say so: it goes before the last line.
-        bytes.truncate(bytes.len().saturating_sub(2));
-        bytes.extend_from_slice(b"Connection: close\r\n\r\n");
-        if !is_head {
-            bytes.append(&mut self.body);
+        if let Err(error) = request.respond(response) {
+            log::debug!("cannot send an HTTP answer: {error}");
         }
-        bytes
     }
+}
+
+/// The value of a request's first header of this name.
+pub fn header<'r>(request: &'r Request, name: &'static str) -> Option<&'r str> {
+    request.headers().iter().find(|header| header.field.equiv(name)).map(|header| header.value.as_str())
+}
+
+/// Whether `gzip` is among the accepted codings, and not with a weight of 0.
+fn accepts_gzip(request: &Request) -> bool {
+    let accepted = header(request, "Accept-Encoding").unwrap_or_default().to_ascii_lowercase().replace(' ', "");
+    accepted.split(',').any(|coding| {
+        let (name, weight) = coding.split_once(";q=").unwrap_or((coding, "1"));
+        matches!(name, "gzip" | "*") && weight.parse().is_ok_and(|weight: f32| weight > 0.0)
+    })
 }

@@ -1,8 +1,9 @@
 //! `GET /events`: the newest records, as they stand in the file.
 
-use super::query::Pairs;
+use super::body::Body;
+use super::query::{Pairs, Value};
 use crate::event::{Fields, text};
-use crate::status::{RECENT_MAX, Status};
+use crate::status::{Line, RECENT_MAX, Status};
 
 /// Records in an answer when no limit is given.
 const LIMIT_DEFAULT: usize = 50;
@@ -16,7 +17,7 @@ pub struct Filter {
     /// [`RECENT_MAX`] at most.
     limit: usize,
     /// Names of fields, and the values they must have.
-    fields: Pairs,
+    fields: Vec<(String, Value)>,
 }
 
 impl Filter {
@@ -27,7 +28,7 @@ impl Filter {
     pub fn parse(mut pairs: Pairs) -> Result<Self, String> {
         let mut limit = LIMIT_DEFAULT;
         for (_, value) in pairs.iter().filter(|(name, _)| name == "limit") {
-            let number = whole_number(value);
+            let number = whole_number(&value.text);
             let number = number
                 .ok_or_else(|| format!("limit is not a whole number; at most {RECENT_MAX} records are returned"))?;
             limit = number.min(RECENT_MAX as u64) as usize;
@@ -39,7 +40,7 @@ impl Filter {
     fn matches(&self, line: &[u8]) -> bool {
         self.fields.is_empty()
             || Fields::read(line)
-                .is_some_and(|fields| self.fields.iter().all(|(name, value)| value.as_str() == text(fields.get(name))))
+                .is_some_and(|fields| self.fields.iter().all(|(name, value)| value.is(&text(fields.get(name)))))
     }
 }
 
@@ -50,15 +51,26 @@ pub fn whole_number(text: &str) -> Option<u64> {
 }
 
 /// `{"recent_events":[…]}`, oldest first.
-pub fn document(status: &Status, filter: &Filter) -> Vec<u8> {
+pub fn document(status: &Status, filter: &Filter) -> Body {
     let newest_first = status.recent.snapshot().lines.into_iter().rev();
-    let lines: Vec<_> = newest_first.filter(|line| filter.matches(line)).take(filter.limit).collect();
-    let lines: Vec<&[u8]> = lines.iter().rev().map(|line| line.as_slice()).collect();
-    [&b"{\"recent_events\":["[..], &lines.join(&b","[..]), b"]}"].concat()
+    let mut lines: Vec<Line> = newest_first.filter(|line| filter.matches(line)).take(filter.limit).collect();
+    let comma = Line::new(b",".to_vec());
+    let mut body = Body::from("{\"recent_events\":[");
+    if let Some(first) = lines.pop() {
+        body.push(first);
+    }
+    for line in lines.into_iter().rev() {
+        body.push(comma.clone());
+        body.push(line);
+    }
+    body.push(Line::new(b"]}".to_vec()));
+    body
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
     use crate::clock::Clock;
     use crate::http::query;
@@ -68,7 +80,8 @@ mod tests {
     }
 
     fn ask(status: &Status, target: &str) -> Vec<u64> {
-        let bytes = document(status, &parse(target).unwrap());
+        let mut bytes = Vec::new();
+        document(status, &parse(target).unwrap()).read_to_end(&mut bytes).unwrap();
         let answer: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
         answer["recent_events"].as_array().unwrap().iter().map(|e| e["n"].as_u64().unwrap()).collect()
     }
@@ -108,7 +121,7 @@ mod tests {
         assert_eq!(ask(&status, "/events?conversation_id=c901"), [901]);
         assert_eq!(ask(&status, "/events?conversation_id=&limit=1"), [1198]);
         assert_eq!(ask(&status, "/events?entity_id=a%22b%20%C3%A9%2B4&limit=1"), [1199]);
-        assert_eq!(ask(&status, "/events?entity_id=a%22b%20%C3%A9%2B4&event_id=AUDIOHOOK-0001&limit=1"), [1189]);
+        assert_eq!(ask(&status, "/events?entity_id=a%22b+%C3%A9%2B4&event_id=AUDIOHOOK-0001&limit=1"), [1189]);
     }
 
     #[test]

@@ -50,7 +50,7 @@ type Row = [Option<Box<RawValue>>; 11];
 /// A sentence on a value that is wrong.
 pub fn document(status: &Status, pairs: &Pairs) -> Result<Vec<u8>, String> {
     let since = pairs.iter().rev().find(|(name, _)| name == "since");
-    let since = since.map(|(_, value)| whole_number(value).ok_or("since is not a whole number")).transpose()?;
+    let since = since.map(|(_, value)| whole_number(&value.text).ok_or("since is not a whole number")).transpose()?;
     let snapshot = status.recent.snapshot();
     // One that asks for what was dropped, or for what another run counted, gets everything.
     let since = since.filter(|since| (snapshot.first()..=snapshot.next).contains(since));

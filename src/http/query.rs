@@ -3,7 +3,7 @@
 use percent_encoding::percent_decode_str;
 
 /// Names and values, in order.
-pub type Pairs = Vec<(String, String)>;
+pub type Pairs = Vec<(String, Value)>;
 
 /// Splits a target, also one in absolute form as it is sent to a proxy (`http://host/path`), and decodes its query.
 ///
@@ -19,14 +19,27 @@ pub fn split(target: &str) -> Result<(&str, Pairs), String> {
     let mut pairs = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        pairs.push((decode(name)?, decode(value)?));
+        pairs.push((decode(name)?, Value { text: decode(value)?, spaced: decode(&value.replace('+', " "))? }));
     }
     Ok((path, pairs))
 }
 
+/// A value, read both ways: forms write a space as `+`, people write a `+` as itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Value {
+    pub text: String,
+    spaced: String,
+}
+
+impl Value {
+    /// Whether it stands for exactly this text.
+    pub fn is(&self, text: &str) -> bool {
+        self.text == text || self.spaced == text
+    }
+}
+
 fn decode(text: &str) -> Result<String, String> {
-    let spaced = text.replace('+', " ");
-    let decoded = percent_decode_str(&spaced).decode_utf8();
+    let decoded = percent_decode_str(text).decode_utf8();
     decoded.map(Into::into).map_err(|_| "the query contains an escape that is not UTF-8".into())
 }
 
@@ -40,8 +53,9 @@ mod tests {
         assert_eq!(path, "/events");
         let names: Vec<&str> = pairs.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["a", "b", "c"]);
-        let values: Vec<&str> = pairs.iter().map(|(_, value)| value.as_str()).collect();
-        assert_eq!(values, ["\"x\" ✔", "1 1+1", ""]);
+        assert!(pairs[0].1.is("\"x\" ✔"));
+        assert!(pairs[1].1.is("1+1+1") && pairs[1].1.is("1 1+1") && !pairs[1].1.is("1 1 1"));
+        assert!(pairs[2].1.is(""));
         for query in ["/?a=%ff", "/?%ff=1"] {
             assert!(split(query).is_err(), "{query}");
         }

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use tiny_http::Method;
+use tiny_http::{HTTPVersion, Method, Request};
 
-use super::answer::{Answer, JSON};
+use super::answer::{Answer, JSON, header};
 use super::events::{self, Filter};
-use super::request::Request;
 use super::{live, metrics, page, query, token};
 use crate::secret::Secret;
 use crate::status::Status;
+use crate::thread;
+
+/// Bodies up to this many bytes fit into the socket's buffer: sending one never waits.
+const IMMEDIATE_BYTES_MAX: usize = 32 * 1024;
 
 /// What is served, and to whom.
 pub struct Site {
@@ -31,8 +34,24 @@ impl Site {
         &self.status
     }
 
-    pub fn answer(&self, request: &Request) -> Answer {
-        self.route(&request.method, &request.target, request.authorization.as_deref())
+    /// Answers a request. A long answer goes at its client's pace, on a thread of its own.
+    pub fn serve(&self, request: Request) {
+        let answer = self.answer(&request);
+        if answer.body.len() <= IMMEDIATE_BYTES_MAX {
+            return answer.send(request);
+        }
+        // Where the system refuses a thread, tiny_http answers with 500 as the request is dropped.
+        if let Err(error) = thread::spawn("http-answer", move || answer.send(request)) {
+            log::warn!("cannot start a thread for an HTTP answer: {error}");
+        }
+    }
+
+    fn answer(&self, request: &Request) -> Answer {
+        let hosts = request.headers().iter().filter(|header| header.field.equiv("Host")).count();
+        if *request.http_version() >= HTTPVersion(1, 1) && hosts != 1 {
+            return Answer::error(400, "an HTTP/1.1 request needs one Host header");
+        }
+        self.route(request.method(), request.url(), header(request, "Authorization"))
     }
 
     fn route(&self, method: &Method, target: &str, authorization: Option<&str>) -> Answer {
@@ -108,7 +127,7 @@ mod tests {
 
     fn get(site: &Site, target: &str, authorization: Option<&str>) -> (u16, serde_json::Value) {
         let answer = site.route(&Method::Get, target, authorization);
-        (answer.status, serde_json::from_slice(&answer.body).unwrap_or_default())
+        (answer.status, serde_json::from_reader(answer.body).unwrap_or_default())
     }
 
     #[test]

@@ -1,13 +1,10 @@
 //! Bad clients, hundreds at once, and good ones among them.
-#![allow(clippy::unwrap_used, reason = "a test's help fails by a panic, as the test does")]
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use audiohook_collector::thread::spawn;
-use crossbeam_channel::{Receiver, bounded};
 
 use crate::stage::{PATIENCE, Reply, Stage, connect};
 
@@ -103,59 +100,47 @@ fn all_kinds_at_once_and_anew_do_not_keep_others_out() {
 }
 
 #[test]
-fn slow_readers_get_their_answers_whole_before_and_after_others_that_never_read() {
+fn slow_readers_get_their_answers_whole_while_others_never_read() {
     let stage = Stage::start(None);
     let line = format!(r#"{{"event_id":"AUDIOHOOK-0001","raw_event":"{}"}}"#, "x".repeat(4000));
     stage.status.recent.extend(std::iter::repeat_n(line.as_bytes(), 1000));
-    let slow = read_slowly(&stage);
-    for _ in 0..slow.len() {
-        slow[0].begun.recv_timeout(PATIENCE).unwrap();
-    }
-    let never: Vec<TcpStream> = (0..100)
+    let address = stage.address;
+    let (begun_in, begun) = crossbeam_channel::bounded(3);
+    let slow: Vec<_> = (0..3)
         .map(|_| {
-            let mut stream = stage.connect();
-            stream.write_all(b"GET /events?limit=1000 HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-            stream
+            let begun = begun_in.clone();
+            spawn("slow", move || {
+                let mut stream = connect(address);
+                stream.write_all(b"GET /events?limit=1000 HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+                let (_never, pause) = crossbeam_channel::bounded::<()>(0);
+                let (mut answer, mut piece) = (Vec::new(), [0; 100_000]);
+                // A megabyte a second.
+                while let Ok(count @ 1..) = stream.read(&mut piece) {
+                    if answer.is_empty() {
+                        begun.send(()).unwrap();
+                    }
+                    answer.extend_from_slice(&piece[..count]);
+                    let _ = pause.recv_timeout(Duration::from_micros(count as u64));
+                }
+                Reply::parse(&answer)
+            })
+            .unwrap()
         })
         .collect();
+    for _ in 0..3 {
+        begun.recv_timeout(PATIENCE).unwrap();
+    }
+    let mut never = Vec::new();
+    for _ in 0..100 {
+        let mut stream = stage.connect();
+        stream.write_all(b"GET /events?limit=1000 HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        never.push(stream);
+    }
     good_requests(&stage, 50);
-    for reader in slow.into_iter().chain(read_slowly(&stage)) {
-        let reply = reader.thread.join().unwrap();
+    for reader in slow {
+        let reply = reader.join().unwrap();
         assert_eq!(reply.header("content-length"), Some(reply.body.len().to_string().as_str()));
         assert_eq!(reply.json()["recent_events"].as_array().map(Vec::len), Some(1000));
     }
     drop(never);
-}
-
-struct SlowReader {
-    thread: JoinHandle<Reply>,
-    /// Hears of the beginning of each reader's answer.
-    begun: Receiver<()>,
-}
-
-/// Three clients that ask for all events and take a megabyte of the answer a second.
-fn read_slowly(stage: &Stage) -> Vec<SlowReader> {
-    let address = stage.address;
-    let (begun_in, begun) = bounded(3);
-    let reader = |_| {
-        let (begun_in, begun) = (begun_in.clone(), begun.clone());
-        let thread = spawn("slow", move || {
-            let mut stream = connect(address);
-            // Others are ahead of it, and each has its time to take its answer.
-            stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-            stream.write_all(b"GET /events?limit=1000 HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-            let (_never, pause) = bounded::<()>(0);
-            let (mut answer, mut piece) = (Vec::new(), [0; 100_000]);
-            while let Ok(count @ 1..) = stream.read(&mut piece) {
-                if answer.is_empty() {
-                    begun_in.send(()).unwrap();
-                }
-                answer.extend_from_slice(&piece[..count]);
-                let _ = pause.recv_timeout(Duration::from_micros(count as u64));
-            }
-            Reply::parse(&answer)
-        });
-        SlowReader { thread: thread.unwrap(), begun }
-    };
-    (0..3).map(reader).collect()
 }

@@ -70,12 +70,12 @@ fn what_is_no_request_gets_a_reason_and_the_server_goes_on() {
         ("GET / HTTP/1.1\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400),
         ("GET /\u{e9} HTTP/1.1\r\nHost: x\r\n\r\n", 400),
-        ("POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n", 405),
+        ("POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n", 400),
         ("GET / HTTP/3.0\r\n\r\n", 505),
         ("POST /health HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 4000\r\n\r\n", 405),
         ("POST /health HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", 405),
         ("POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello", 405),
-        ("POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999\r\n\r\n", 405),
+        ("POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999\r\n\r\n", 413),
         (&long, 431),
     ] {
         let reply = stage.request(text);
