@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds the Dockerfile's image and runs it as compose.yaml does: read-only root, no capabilities, a volume, an env file.
-# The base image is made here, of a Debian root and this machine's Rust. Needs root, and Debian's packages buildah, podman,
-# crun and debootstrap; storage of its own, of which nothing is left.
+# The base image is made here, of a Debian root and this machine's Rust; compose.yaml is read by podman-compose, from PyPI.
+# Needs root, pip, and Debian's packages buildah, podman,
+# runc and debootstrap; storage of its own, of which nothing is left.
 #
 #   tests/container.sh [MIRROR]
 set -euo pipefail
@@ -14,7 +15,9 @@ driver = "overlay"
 graphroot = "$work/store"
 runroot = "$work/run"
 CONF
-printf '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n' >"$work/containers.conf"
+printf '[engine]\ncgroup_manager = "cgroupfs"\nruntime = "runc"\nevents_logger = "file"\n' >"$work/containers.conf"
+# The health check is run by hand: there may be no systemd for its timer.
+export DISABLE_HC_SYSTEMD=true
 export CONTAINERS_STORAGE_CONF=$work/storage.conf CONTAINERS_CONF=$work/containers.conf
 cleanup() {
     podman rm --all --force --time 0 >/dev/null 2>&1 || true
@@ -40,13 +43,19 @@ until_true() {
 
 # logs NAME PATTERN: whether a container has printed it.
 logs() { podman logs "$1" 2>&1 | grep -q "$2"; }
-# No network but its own loopback: the collector and the simulated service share it.
 hardened=(--read-only --read-only-tmpfs=false --cap-drop ALL --security-opt no-new-privileges --pids-limit 64 --memory 128m)
 run() {
     name=$1
     shift
-    podman run --detach --name "$name" "${hardened[@]}" "$@" >/dev/null
+    podman run --detach --name "$name" --ulimit nofile=4096 --ulimit nproc=1024 "$@" >/dev/null
 }
+
+echo '== compose.yaml'
+python3 -m pip install --quiet --root-user-action ignore --target "$work/compose" podman-compose==1.5.0
+PYTHONPATH=$work/compose python3 -m podman_compose --profile search --profile demo config >"$work/composed"
+for line in '  collector:' '  demo:' '  opensearch:' '    read_only: true' '    - path: .env'; do
+    expect "compose knows \"${line#"${line%%[! ]*}"}\"" grep -qxF -- "$line" "$work/composed"
+done
 
 echo '== base image'
 from=$(sed -n 's/^FROM \(.*\) AS build/\1/p' Dockerfile)
@@ -79,23 +88,22 @@ expect 'the program is root'\''s' mode '-rwxr-xr-x +0/0' usr/local/bin/audiohook
 expect 'there is no shell' [ "$(grep -cE ' (bin|usr/bin|sbin)/' "$work/files")" -eq 0 ]
 
 echo '== demo, with nothing but the image'
-name=plain
-podman run --detach --name plain --network none --cap-drop ALL $image demo --for 8 >/dev/null
+run plain --network none $image demo --for 8
 expect 'it ends with status 0' [ "$(podman wait plain)" -eq 0 ]
 expect 'it shows events' [ "$(podman logs plain 2>&1 | grep -c AUDIOHOOK-)" -ge 3 ]
 
 echo '== demo, hardened'
-run demo --network none --tmpfs /tmp:mode=1777,size=64m --env HTTP_HOST=0.0.0.0 $image demo --for 8
+run demo "${hardened[@]}" --network none --tmpfs /tmp:mode=1777,size=64m --env HTTP_HOST=0.0.0.0 $image demo --for 8
 expect 'it ends with status 0' [ "$(podman wait demo)" -eq 0 ]
 expect 'it shows events' [ "$(podman logs demo 2>&1 | grep -c AUDIOHOOK-)" -ge 3 ]
 
 echo '== a collection'
-run cloud --network none $image simulate --rate 600
+run cloud "${hardened[@]}" --network none $image simulate --rate 600
 until_true 'the simulated service is there' logs cloud '^GENESYS_CLIENT_ID'
 podman logs cloud 2>&1 | grep -E '^[A-Z_]+=' >"$work/env"
 podman volume create events >/dev/null
 volume=$(podman volume inspect --format '{{.Mountpoint}}' events)
-collector=(--network container:cloud --env-file "$work/env" --volume events:/data "$image")
+collector=("${hardened[@]}" --network container:cloud --env-file "$work/env" --volume events:/data "$image")
 run collector "${collector[@]}"
 records() { cat "$volume"/audiohook_events.jsonl* 2>/dev/null | grep -c '"audiohook_operational"' || true; }
 more_than() { [ "$(records)" -gt "$1" ]; }
@@ -118,7 +126,7 @@ expect 'no event is there twice' [ -z "$(cat "$volume"/audiohook_events.jsonl* |
 podman stop --time 10 collector >/dev/null
 
 echo '== a settings mistake'
-run mistake --network none --env-file "$work/env" --env HTPP_PORT=1 $image
+run mistake "${hardened[@]}" --network none --env-file "$work/env" --env HTPP_PORT=1 $image
 expect 'it ends with status 2' [ "$(podman wait mistake)" -eq 2 ]
 podman logs mistake
 expect 'it names the setting that was meant' logs mistake HTTP_PORT
