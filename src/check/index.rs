@@ -98,7 +98,7 @@ impl Cluster<'_> {
             made.as_ref().map(|(_, body)| serde_json::from_slice(body).unwrap_or_default()).unwrap_or_default();
         let behind = answer["_index"].as_str().unwrap_or(self.encoded);
         let delete = || (self.ask)(Method::DELETE, &format!("/{behind}/_doc/{id}?timeout={SERVER_TIME}"), None);
-        let failed = match &made {
+        let cure = match &made {
             Ok((200..=299, _)) => {
                 return match delete() {
                     Ok((200..=299, _)) => out.ok(NAME, format_args!("a document was created in {index} and deleted")),
@@ -108,6 +108,18 @@ impl Cluster<'_> {
                         format_args!(
                             "Delete the document {id} yourself. The collector itself needs no right to delete."
                         ),
+                    ),
+                };
+            }
+            // Whoever answers for the cluster may give up before it does.
+            Ok((408 | 500.., _)) | Err(_) => {
+                let cure = "Check the cluster's log and load.";
+                return match delete() {
+                    Ok((200..=299, _)) => out.bad(NAME, told(&made), cure),
+                    _ => out.bad(
+                        NAME,
+                        told(&made),
+                        format_args!("{cure} Then delete the document {id} from {index}, if it is there."),
                     ),
                 };
             }
@@ -121,13 +133,8 @@ impl Cluster<'_> {
                     _ => "Check the cluster's log.",
                 }
             }
-            Err(_) => {
-                // It may have been created all the same.
-                let _ = delete();
-                "Check the cluster's log and load."
-            }
         };
-        out.bad(NAME, told(&made), failed);
+        out.bad(NAME, told(&made), cure);
     }
 }
 

@@ -35,8 +35,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 const LOCK_RETRY: Duration = Duration::from_millis(100);
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
-/// What stands in the place of a letter's brace once it is done.
+/// What stands in the place of a letter's brace once it is done. A line that merely begins with it is somebody else's.
 const DONE: u8 = b'#';
+const DONE_BEGIN: &[u8] = b"#\"";
 
 /// What came of all letters.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -149,9 +150,10 @@ impl Replay {
 
     /// Sends what is in one file; returns why no more is sent, if so.
     fn replay_file(&mut self, path: &Path, letters: &File, shown: &mut impl Write) -> io::Result<Option<GivenUp>> {
-        let Some(file) = identity(letters) else { return Ok(None) };
+        let file = identity(letters);
         let mut lines = Lines::open(path)?;
         while let Some((place, line)) = lines.next()? {
+            let file = file.ok_or_else(|| io::Error::other(format!("cannot read {}", path.display())))?;
             let is_full = !self.sender.batch.has_room(line.len()) || self.sender.batch.len() >= self.bulk_size;
             if is_full && let Some(given_up) = self.send_all(letters, shown)? {
                 return Ok(Some(given_up));
@@ -297,7 +299,7 @@ impl Lines {
                 return Ok(None);
             }
             self.at += read as u64;
-            if !matches!(self.line[0], DONE | b'\n' | b'\r') {
+            if !self.line.starts_with(DONE_BEGIN) && !self.line.trim_ascii().is_empty() {
                 break;
             }
         }

@@ -61,13 +61,17 @@ impl Setup<'_> {
         let mut outcome = Outcome::default();
         match self.look()? {
             Found::Left(why) => outcome.done = Some(format!("the index template is left to you: {why}")),
-            Found::Decided { maps_raw_event, .. } => {
+            Found::Decided { exists, maps_raw_event } => {
                 outcome.problems.extend(maps_raw_event.then(|| dynamic_problem(self.index)));
-                if retention.is_some() && !self.has_own_template()? {
+                if retention.is_some() && !self.has_policy()? {
                     outcome.problems.push(Problem::new(
-                        format!("ELASTIC_RETENTION has no effect on {}, which the collector did not make", self.index),
+                        format!("ELASTIC_RETENTION has no effect on {}, which was there before it was set", self.index),
                         "Give it a lifecycle policy of your own, or unset ELASTIC_RETENTION.",
                     ));
+                } else if retention.is_some() && !exists && self.simulate(&template::first_index(self.index))?.is_some()
+                {
+                    // An earlier start ended between the template and the index.
+                    self.put_first_index()?;
                 }
             }
             Found::Nothing => self.put(retention, &mut outcome)?,
@@ -85,7 +89,10 @@ impl Setup<'_> {
         }
         if let Some(there) = self.existing()? {
             let (index, mapping) = write_index(&there, self.index);
-            let next = next_index(index).filter(|_| index != self.index && there[index]["data_stream"].is_null());
+            let next = match &there[index]["data_stream"] {
+                Value::String(stream) => Some(stream.clone()),
+                _ => next_index(index).filter(|_| index != self.index),
+            };
             let next_maps = match next {
                 Some(next) => self.simulate(&next)?.is_none_or(|mapping| template::maps_raw_event(&mapping)),
                 None => false,
@@ -131,13 +138,20 @@ impl Setup<'_> {
         Ok(all.and_then(|all| template::legacy(&all, self.index)))
     }
 
-    fn has_own_template(&self) -> Result<bool, Held> {
-        let path = format!("{}?filter_path=index_templates.name", self.template_path());
-        Ok(self.ask(Method::GET, &path, &[404])?.is_some())
+    /// Whether the lifecycle policy of a retention is there. On a serverless cluster the template holds it.
+    fn has_policy(&self) -> Result<bool, Held> {
+        let path = template::policy_path(self.index, self.product).unwrap_or_else(|| self.template_path());
+        Ok(self.ask(Method::GET, &path, &[400, 403, 404, 405])?.is_some())
     }
 
     fn template_path(&self) -> String {
         format!("/_index_template/{}", percent_encoded(&template::name(self.index)))
+    }
+
+    /// Makes the index that a rollover begins with.
+    fn put_first_index(&self) -> Result<(), Held> {
+        let body = json!({ "aliases": { self.index: { "is_write_index": true } } });
+        self.put_new(&format!("/{}", percent_encoded(&template::first_index(self.index))), &body.to_string())
     }
 
     fn put(&self, retention: Option<Duration>, outcome: &mut Outcome) -> Result<(), Held> {
@@ -150,9 +164,7 @@ impl Setup<'_> {
         // `create=true`: should it be there by now, it is left as it is.
         self.put_new(&format!("{}?create=true", self.template_path()), &text)?;
         if retention.is_some() {
-            let body = json!({ "aliases": { self.index: { "is_write_index": true } } });
-            let path = format!("/{}", percent_encoded(&template::first_index(self.index)));
-            self.put_new(&path, &body.to_string())?;
+            self.put_first_index()?;
         }
         let name = template::name(self.index);
         let with = if retention.is_some() { " with a lifecycle policy" } else { "" };

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flate2::{Compress, Compression, FlushCompress, Status as Flated};
-use ureq::http::{HeaderMap, Method, Request};
+use ureq::http::{Method, Request};
 use ureq::{Agent, AsSendBody};
 
-use crate::clock::{Clock, parse_http_date};
+use crate::clock::Clock;
 use crate::config;
 use crate::elastic::verdict::{self, Cause, FILTER_PATH, Held, Reply};
-use crate::net::{Dialer, Limits, agent, dial_error};
+use crate::net::{Dialer, Limits, agent, dial_error, retry_after};
 use crate::secret::{self, Secret};
 
 /// Time to look up a name, connect and agree on TLS.
@@ -22,8 +22,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Bytes of an answer that are read, at most.
 const ANSWER_BYTES_MAX: u64 = 8 * 1024 * 1024;
-/// A wait that a server asks for is kept to up to this.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 /// Bytes of buffers that are kept from one request to the next.
 const BUFFER_KEPT_BYTES: usize = 1024 * 1024;
 /// 32 KiB of history, the most that gzip has.
@@ -157,17 +155,8 @@ impl Transport {
         let response = self.agent.run(request).map_err(|error| failure(&error))?;
         let (parts, body) = response.into_parts();
         let body = body.into_with_config().limit(ANSWER_BYTES_MAX).read_to_vec().map_err(|error| failure(&error))?;
-        Ok(Reply { status: parts.status.as_u16(), retry_after: self.retry_after(&parts.headers), body })
-    }
-
-    /// Seconds, or a date by this machine's clock.
-    fn retry_after(&self, headers: &HeaderMap) -> Option<Duration> {
-        let text = headers.get("retry-after")?.to_str().ok()?.trim();
-        let wait = match text.parse::<u64>() {
-            Ok(seconds) => Duration::from_secs(seconds),
-            Err(_) => Duration::from_millis(u64::try_from(parse_http_date(text)? - self.clock.wall()).unwrap_or(0)),
-        };
-        Some(wait.min(RETRY_AFTER_MAX))
+        let retry_after = retry_after(&parts.headers, self.clock.wall());
+        Ok(Reply { status: parts.status.as_u16(), retry_after, body })
     }
 }
 

@@ -93,3 +93,20 @@ fn whatever_the_file_looks_like_nothing_in_it_is_lost() {
     let left = fs::read_to_string(rig.folder.join("events.jsonl.dead")).unwrap();
     assert_eq!(left, format!("not a letter\n{{\"record\":7}}\n{torn}\n"));
 }
+
+#[test]
+fn a_line_that_only_looks_as_if_it_was_done_is_kept() {
+    let fake = Fake::start();
+    let rig = Rig::new("replay-comments", &[&fake.url]);
+    let letter = |n: usize| format!("{{\"at\":\"x\",\"status\":400,\"reason\":\"r\",\"record\":{}}}", record(n));
+    let comment = format!("# {}", letter(1));
+    let long = format!("#!{}", "x".repeat(200_000));
+    let odd =
+        [b"#\n \t\r\n\xff\x00#\n", comment.as_bytes(), b"\r\n", long.as_bytes(), b"\n", letter(2).as_bytes()].concat();
+    fs::write(rig.folder.join("events.jsonl.dead"), &odd).unwrap();
+    let replayed = rig.replay();
+    assert!(!replayed.success && replayed.shown.contains("4 refused again"), "{}", replayed.shown);
+    assert_eq!(fake.documents(), 1);
+    let left = fs::read(rig.folder.join("events.jsonl.dead")).unwrap();
+    assert_eq!(left, [b"#\n\xff\x00#\n", comment.as_bytes(), b"\n", long.as_bytes(), b"\n"].concat());
+}

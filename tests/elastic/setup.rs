@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use audiohook_collector::clock::Clock;
+use audiohook_collector::elastic::setup::{Found, Setup};
+use audiohook_collector::elastic::template::Product;
+use audiohook_collector::elastic::transport::Transport;
 use audiohook_collector::status::Code;
 use serde_json::Value;
 
@@ -76,6 +80,65 @@ fn a_retention_makes_a_policy_of_the_product_and_an_index_that_rolls_over() {
         let index = put(&fake, "/genesys-audiohook-000001").unwrap();
         assert_eq!(index["aliases"]["genesys-audiohook"]["is_write_index"], true, "{index}");
     }
+}
+
+#[test]
+fn an_index_that_a_start_did_not_come_to_is_made_by_the_next_one() {
+    let fake = Fake::start();
+    fake.script(|request| match (&*request.method, request.path.split('?').next().unwrap()) {
+        ("GET", path) if path.starts_with("/_plugins/_ism") => Act::Answer(200, "{}"),
+        ("PUT", "/genesys-audiohook-000001") => Act::Answer(200, "{}"),
+        (_, path) if path.contains("/_simulate_index/") => Act::Answer(
+            200,
+            r#"{"template":{"mappings":{"properties":{"raw_event":{"type":"object","enabled":false}}}}}"#,
+        ),
+        _ => Act::Serve,
+    });
+    let mut rig = Rig::new("half-set-up", &[&fake.url]);
+    rig.elastic.retention = Some(90 * DAY);
+    rig.append(&records(0..10));
+    rig.start();
+    rig.until("all are there", SOON, |_| fake.documents() == 10);
+    let index = put(&fake, "/genesys-audiohook-000001").expect("the first index");
+    assert_eq!(index["aliases"]["genesys-audiohook"]["is_write_index"], true, "{index}");
+}
+
+#[test]
+fn a_retention_that_comes_too_late_for_the_index_is_said_to_have_no_effect() {
+    let fake = Fake::start();
+    fake.script(|request| match request.path.split('?').next().unwrap() {
+        "/genesys-audiohook" => Act::Answer(
+            200,
+            r#"{"genesys-audiohook":{"mappings":{"properties":{"raw_event":{"type":"object","enabled":false}}}}}"#,
+        ),
+        // The template is the collector's own, from before the retention was set.
+        "/_index_template/audiohook-collector-genesys-audiohook" => Act::Answer(200, r#"{"index_templates":[{}]}"#),
+        path if path.starts_with("/_plugins/_ism") => Act::Answer(404, NOT_THERE),
+        _ => Act::Serve,
+    });
+    let rig = Rig::new("late-retention", &[&fake.url]);
+    let transport = Transport::new(&rig.elastic, &Default::default(), Clock::system()).unwrap();
+    let setup = Setup { transport: &transport, node: 0, index: "genesys-audiohook", product: Product::OpenSearch };
+    let outcome = setup.put_if_absent(Some(90 * DAY)).unwrap();
+    assert!(outcome.problems[0].what.contains("ELASTIC_RETENTION has no effect"), "{outcome:?}");
+    assert_eq!(put(&fake, "/"), None);
+}
+
+#[test]
+fn a_data_stream_is_judged_by_its_next_index_too() {
+    let fake = Fake::start();
+    fake.script(|request| match request.path.split('?').next().unwrap() {
+        "/stream" => Act::Answer(
+            200,
+            r#"{".ds-stream-000001":{"data_stream":"stream","mappings":{"properties":{"raw_event":{"enabled":false}}}}}"#,
+        ),
+        "/_index_template/_simulate_index/stream" => Act::Answer(200, r#"{"template":{"mappings":{}}}"#),
+        _ => Act::Serve,
+    });
+    let rig = Rig::new("stream-next", &[&fake.url]);
+    let transport = Transport::new(&rig.elastic, &Default::default(), Clock::system()).unwrap();
+    let setup = Setup { transport: &transport, node: 0, index: "stream", product: Product::OpenSearch };
+    assert_eq!(setup.look().unwrap(), Found::Decided { exists: true, maps_raw_event: true });
 }
 
 #[test]

@@ -452,6 +452,20 @@ fn what_is_no_cluster_and_what_keeps_documents_out_of_one_is_told() {
             .iter()
             .any(|request| request.method == "DELETE" && request.path.contains("collector-check"))
     );
+    // So is one after a gateway's error; where it may still be there, its name is given.
+    for (deleted, cure) in [(200, "log"), (404, "delete the document audiohook-collector-check-")] {
+        let before = fake.state().requests.len();
+        fake.script(move |request| match request.method.as_str() {
+            "HEAD" => Act::Answer(200, ""),
+            "PUT" if request.path.contains("_create") => Act::Answer(504, ""),
+            "DELETE" => Act::Answer(deleted, "{}"),
+            _ => Act::Serve,
+        });
+        let said = check(&sim, &folder, &on);
+        said.assert_wrong("cluster write", cure);
+        assert_eq!(said.text.contains("delete the document"), deleted == 404, "{}", said.text);
+        assert!(fake.state().requests[before..].iter().any(|request| request.method == "DELETE"));
+    }
 }
 
 #[test]
