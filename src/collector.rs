@@ -97,7 +97,7 @@ impl Collector {
         {
             return Err(Fault::Other(error.clone()));
         }
-        let (mut writer, begin) =
+        let (mut writer, start) =
             Writer::open(config.clone(), status.clone(), clock.clone(), session_in.clone()).map_err(Fault::Other)?;
         let bound = bound.map_err(Fault::Other)?;
 
@@ -136,7 +136,7 @@ impl Collector {
         };
         let handle = session::start(session::Setup {
             config: config.clone(),
-            start: begin,
+            start,
             dialer,
             to_writer: pages_in,
             inbox: session,

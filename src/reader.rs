@@ -148,9 +148,9 @@ impl Reader {
     }
 
     /// Sends it, unless everything stops.
-    fn send(&self, session: SessionEvent) {
+    fn send(&self, event: SessionEvent) {
         select! {
-            send(self.context.session, session) -> _ => {}
+            send(self.context.session, event) -> _ => {}
             recv(self.context.stop) -> _ => {}
         }
     }

@@ -20,6 +20,8 @@ printf '[engine]\ncgroup_manager = "cgroupfs"\nruntime = "runc"\nevents_logger =
 export DISABLE_HC_SYSTEMD=true
 export CONTAINERS_STORAGE_CONF=$work/storage.conf CONTAINERS_CONF=$work/containers.conf
 cleanup() {
+    # It shares the network of the simulated service, which cannot go before it.
+    podman rm --force --time 0 collector >/dev/null 2>&1 || true
     podman rm --all --force --time 0 >/dev/null 2>&1 || true
     buildah rm --all >/dev/null 2>&1 || true
     umount "$work/store/overlay" 2>/dev/null || true

@@ -47,7 +47,8 @@ pub fn each_between(
     records::each_since_beside_rotation(&config.output.file, span.from - BEFORE_MS, visit, pulse)
 }
 
-/// The records of a span, and those for rows before it that may still be held; `None`: there are more than the index's bound, where that `is_bounded`.
+/// The records of a span, and those for rows before it that may still be held; `None`: there are more than the index's
+/// bound, where that `is_bounded`.
 ///
 /// # Errors
 /// When a file cannot be read.

@@ -145,7 +145,8 @@ impl Rows {
         self.in_order &= is_timed && time.from >= self.newest;
         self.newest = self.newest.max(time.from);
         let is_judged = self.span.judges(time);
-        // No records reach over a whole read: a row without a time is judged with those there are, rather twice than never.
+        // No records reach over a whole read: a row without a time is judged by those there are. A duplicate is better than
+        // a loss.
         if is_timed && !records.reach(time.from) {
             // What is only context comes again, with the read that judges it.
             if is_judged {
@@ -202,11 +203,9 @@ impl Rows {
                 continue;
             }
             let near = candidates(rows, records);
-            let has_untimed = rows.iter().any(|row| row.time.from != row.time.to);
-            let mut closed = match is_end && has_untimed {
-                true => rows.len(),
-                false => closed(rows, &near, complete_to, records.row_delay_ms()),
-            };
+            let must_close = is_end && rows.iter().any(|row| !row.is_timed());
+            let mut closed =
+                if must_close { rows.len() } else { closed(rows, &near, complete_to, records.row_delay_ms()) };
             let mut context_from = Millis::MAX;
             if closed == 0 && (is_full || rows.len() > GROUP_ROWS_MAX) {
                 closed = rows.len().div_ceil(2);

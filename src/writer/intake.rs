@@ -234,21 +234,18 @@ impl Intake {
 
     /// All rows of the read before `complete_to` were given: judges the held ones with which no other can compete any more.
     pub fn judge_rows(&mut self, complete_to: Millis) {
-        let mut rows = std::mem::take(&mut self.rows);
-        let judged = rows.judge(complete_to, self.records());
-        self.rows = rows;
-        self.take_judged(judged);
+        self.judge_with(|rows, records| rows.judge(complete_to, records));
     }
 
     /// The same at the end of the read.
     pub fn finish_rows(&mut self, complete_to: Millis) {
-        let mut rows = std::mem::take(&mut self.rows);
-        let judged = rows.finish(complete_to, self.records());
-        self.rows = rows;
-        self.take_judged(judged);
+        self.judge_with(|rows, records| rows.finish(complete_to, records));
     }
 
-    fn take_judged(&mut self, judged: Judged) {
+    fn judge_with(&mut self, judge: impl FnOnce(&mut Rows, Records<'_>) -> Judged) {
+        let mut rows = std::mem::take(&mut self.rows);
+        let judged = judge(&mut rows, self.records());
+        self.rows = rows;
         self.unjudged_since = judged.unjudged_since;
         self.tally.duplicate += judged.duplicates;
         let definitions = std::mem::take(&mut self.definitions);
