@@ -48,6 +48,7 @@ help:
 	@echo 'make dist       pack it, with unit, settings, manual and bill of materials; the same bytes wherever it is built'
 	@echo 'make deb        make a Debian package of the static binary; its path is printed last'
 	@echo 'make rpm        the same as an rpm; needs rpmbuild'
+	@echo '                (TARGET=aarch64-unknown-linux-gnu: for aarch64; needs gcc-aarch64-linux-gnu)'
 	@echo 'make install    install it as a system service (DESTDIR, PREFIX, bindir, sysconfdir, unitdir, …)'
 	@echo 'make uninstall  remove what was installed, edited settings apart'
 

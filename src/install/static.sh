@@ -2,7 +2,8 @@
 # Builds the static binary: one file that needs nothing of the machine that it runs on, and holds no path of the machine
 # that built it. Prints its path last. Called by `make static`.
 #
-#   TARGET             the triple, x86_64-unknown-linux-gnu unless given
+#   TARGET             the triple, this machine's unless given; another architecture needs its cross compiler, Debian's
+#                      gcc-aarch64-linux-gnu for example, and `rustup target add` with the triple
 #   SOURCE_DATE_EPOCH  the date that OpenSSL writes into itself: fixed, so that every build is the same
 set -eu
 cd "$(dirname "$0")/../.."
@@ -24,11 +25,19 @@ done
 # Random numbers by the system call: there may be no /dev/urandom, and no libc to ask in another way.
 flags="$flags --cfg getrandom_backend=\"linux_raw\""
 
+# Cargo would link with this machine's compiler.
+if [ "${target%%-*}" != "$(uname -m)" ]; then
+    cross=${target%%-*}-linux-gnu-gcc
+    command -v "$cross" >/dev/null || { echo "$cross is missing: it is needed to build for $target" >&2; exit 1; }
+    name=$(printf %s "$target" | tr a-z- A-Z_)
+    eval "export CARGO_TARGET_${name}_LINKER=\${CARGO_TARGET_${name}_LINKER:-$cross}"
+fi
+
 # OpenSSL's tables of pointers make half a MiB of relocations; packed, a few KiB. A C library older than 2.36 cannot read
-# the packed ones in a static binary.
+# the packed ones in a static binary, and only for x86_64 does every linker write them.
 libc=$(getconf GNU_LIBC_VERSION 2>/dev/null | sed -n 's/^glibc 2\.\([0-9]*\).*/\1/p')
 case $target in
-    *-gnu) if [ "${libc:-0}" -ge 36 ]; then flags="$flags -C link-arg=-Wl,-z,pack-relative-relocs"; fi ;;
+    x86_64-*-gnu) if [ "${libc:-0}" -ge 36 ]; then flags="$flags -C link-arg=-Wl,-z,pack-relative-relocs"; fi ;;
 esac
 
 # Sections let the linker leave out what nothing calls: half of OpenSSL. No panic unwinds through C, so it needs no tables
