@@ -316,6 +316,11 @@ fn told(looks: &[stage::Look], round: &Round) -> Result<(), String> {
         if slot == Slot::Channel && others.clone().any(is_deaf) {
             continue;
         }
+        // Of two faults of one call the first answers it, and an odd answer is an answer.
+        let is_odd = |other: &Fault| matches!(other.kind, Kind::HistoryOdd(_));
+        if of_session(slot) && others.clone().any(is_odd) {
+            continue;
+        }
         if of_session(slot) {
             // One that keeps the other from being met is told instead of it.
             let others = others.filter(|other| of_session(other.kind.slot()) || other.kind.slot() == Slot::Disk);

@@ -439,6 +439,8 @@ impl Stage {
             }
             Kind::SocketLoses(count) => faults.set(|k| k.socket_to_drop = count),
             Kind::SocketDoubles(count) => {
+                // A repeated frame without a time cannot be told from another event: none may still be on its way.
+                self.send_later(true);
                 self.doubles = true;
                 faults.set(|k| k.socket_to_double = count);
             }
