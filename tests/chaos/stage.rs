@@ -439,8 +439,6 @@ impl Stage {
             }
             Kind::SocketLoses(count) => faults.set(|k| k.socket_to_drop = count),
             Kind::SocketDoubles(count) => {
-                // A repeated frame without a time cannot be told from another event: none may still be on its way.
-                self.send_later(true);
                 self.doubles = true;
                 faults.set(|k| k.socket_to_double = count);
             }
@@ -704,10 +702,13 @@ impl Stage {
     }
 
     /// The event with its time in this unit. Like events keep a time of their own: of those without one nobody can tell
-    /// which row is whose.
+    /// which row is whose. So do those whose frame comes twice, or may: it cannot be told from another event's.
     fn in_unit(&mut self, event: Event, issue: &Issue) -> Event {
         let time_ms = event.time_ms.unwrap_or_else(|| self.sim.now());
-        let is_known = !issue.equal && !self.doubles;
+        let is_sent_once = !matches!(issue.way, Way::SocketLater(_))
+            && !self.doubles
+            && self.sim.view(|view| view.sockets_open()) <= 1;
+        let is_known = !issue.equal && is_sent_once;
         let json = match issue.unit {
             Unit::Seconds if self.jitter_ms == 0 => {
                 self.tolerance_ms = self.tolerance_ms.max(TOLERANCE_MS + 1_000);
