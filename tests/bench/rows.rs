@@ -89,7 +89,11 @@ fn bursts(stage: &Stage) -> f64 {
         if tls && !stage.options.wants("burst") {
             break;
         }
-        let mut subjects = vec![(Subject::Floor, Taken::default()), (Subject::Collector, Taken::default())];
+        let mut subjects = vec![
+            (Subject::Floor, Taken::default()),
+            (Subject::Collector, Taken::default()),
+            (Subject::Limit, Taken::default()),
+        ];
         if !stage.options.compare.is_empty() {
             subjects.push((Subject::Other(stage.options.compare.clone()), Taken::default()));
         }
@@ -122,7 +126,8 @@ fn bursts(stage: &Stage) -> f64 {
         row(&format!("burst, {name}: CPU an event to the floor's"), "×", cpus.median(), most, &cpus.spread());
         subjects[0].1.told("the floor");
         subjects[1].1.told("the collector");
-        if let Some((Subject::Other(words), taken)) = subjects.get(2) {
+        subjects[2].1.told("the limit");
+        if let Some((Subject::Other(words), taken)) = subjects.get(3) {
             taken.told(&words.join(" "));
             let cpu = taken.cpu_us.median() / subjects[0].1.cpu_us.median();
             note(&format!("that is {cpu:.1} × the floor's CPU, where the collector takes {:.1} ×", cpus.median()));
@@ -192,7 +197,7 @@ fn cluster(stage: &Stage, floor_cpu_us: f64) {
         peaks.add(running.process.memory_kib().1 as f64 / 1024.0);
         running.process.stop();
     }
-    row("to the cluster: CPU an event to the floor's", "×", cpus.median(), Mark::AtMost(12.0), &cpus.spread());
+    row("to the cluster: CPU an event to the floor's", "×", cpus.median(), Mark::AtMost(10.0), &cpus.spread());
     note(&format!("{:.0} events/s, {:.1} MiB", rates.median(), peaks.median()));
 }
 
@@ -244,7 +249,7 @@ fn history(stage: &Stage, floor_cpu_us: f64) {
         stage.peer.set_history(None);
     }
     let name = format!("catch-up of {count} events: CPU an event to the floor's");
-    row(&name, "×", cpus.median(), Mark::AtMost(8.0), &cpus.spread());
+    row(&name, "×", cpus.median(), Mark::AtMost(6.0), &cpus.spread());
     row("catch-up: memory", "MiB", peaks.median(), Mark::AtMost(24.0), &peaks.spread());
     note(&format!("{:.0} events/s", rates.median()));
 }

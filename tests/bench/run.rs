@@ -1,7 +1,7 @@
 //! `make bench`: the collector beside the floor under it, in one run on one machine.
 //!
-//! The real release binary and a floor (tungstenite reading events and appending each to a file) take turns against
-//! peers on loopback; what counts are ratios within the run, the medians of several turns and how far they spread. No
+//! The real release binary, a floor (tungstenite reading events, a hundred for each write to a file) and a limit (large
+//! pieces, and frames split by hand) take turns against peers on loopback; what counts are ratios within the run, the medians of several turns and how far they spread. No
 //! test depends on what is printed here.
 //!
 //! ```text
@@ -63,8 +63,8 @@ impl Folder {
 #[cfg(target_os = "linux")]
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    if arguments.first().is_some_and(|first| first == "floor") {
-        return floor::run(&arguments[1..]);
+    if arguments.first().is_some_and(|first| first == "floor" || first == "limit") {
+        return floor::run(&arguments);
     }
     match options::parse(arguments) {
         Ok(options) => {

@@ -1,4 +1,4 @@
-//! What every row needs: a folder, the peer, the collector or the floor as a process, and one burst from end to end.
+//! What every row needs: a folder, the peer, the collector, the floor or the limit as a process, and one burst from end to end.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -26,6 +26,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 #[derive(Clone, PartialEq)]
 pub enum Subject {
     Floor,
+    Limit,
     Collector,
     /// Another collector's command.
     Other(Vec<String>),
@@ -98,9 +99,10 @@ impl Stage {
     pub fn start(&self, subject: &Subject, folder: &Path, changed: &[(&str, &str)], tls: bool) -> Running {
         let output = folder.join("events.jsonl");
         let mut command = match subject {
-            Subject::Floor => {
+            Subject::Floor | Subject::Limit => {
                 let mut command = Command::new(std::env::current_exe().unwrap());
-                command.args(["floor", self.peer.address(tls)]).arg(&output);
+                let program = if *subject == Subject::Limit { "limit" } else { "floor" };
+                command.args([program, self.peer.address(tls)]).arg(&output);
                 if tls {
                     command.arg(&self.peer.ca);
                 }
@@ -154,7 +156,7 @@ impl Stage {
     pub fn burst(&self, subject: &Subject, tls: bool, frames: &[u8], events: usize, event_bytes: usize) -> Burst {
         let (running, mut socket) = self.connected(subject, &[], tls);
         let lines = match subject {
-            Subject::Floor => Lines::open(&running.output, Some(event_bytes)),
+            Subject::Floor | Subject::Limit => Lines::open(&running.output, Some(event_bytes)),
             Subject::Collector => Lines::open(&running.output, None),
             Subject::Other(_) => Lines::counting(&running.output),
         };
