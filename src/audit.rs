@@ -23,7 +23,7 @@ use crate::dedup::reconcile::reconcile;
 use crate::dedup::rows::Span;
 use crate::dedup::{CONTEXT_MS, Range, Record};
 use crate::event::{Definitions, Identity, Redaction};
-use crate::genesys::api::Api;
+use crate::genesys::api::{Api, PAGE_SIZE};
 use crate::genesys::error::{ApiError, Kind};
 use crate::genesys::history::{History, Next, Read};
 use crate::message::{Definition, Page, Purpose};
@@ -178,11 +178,10 @@ impl<'a> Audit<'a> {
         let span = Span { from, to };
         let until = (to + CONTEXT_MS).min(self.api.service().now()).max(to);
         let read = Read { ids: self.ids.as_slice().into(), span, until, purpose: Purpose::Repair };
-        self.history.clear();
-        self.history.add(read, self.clock.now());
+        self.history.begin(read, self.clock.now());
         let (mut contents, mut count, mut tries): (Contents, usize, u32) = Default::default();
         loop {
-            let (cursor, page_size, body) = match self.history.next(self.clock.now(), self.api.service().now()) {
+            let (cursor, body) = match self.history.next(self.clock.now(), self.api.service().now()) {
                 Next::Idle => {
                     let refused = self.ids.iter().find(|id| self.history.is_unknown(id));
                     return match refused {
@@ -196,9 +195,9 @@ impl<'a> Audit<'a> {
                     wait_for(wait);
                     continue;
                 }
-                Next::Ask { cursor, page_size, body } => (cursor, page_size, body),
+                Next::Ask { cursor, body } => (cursor, body),
             };
-            let answer = self.api.query_page(cursor.as_deref(), page_size, &body);
+            let answer = self.api.query_page(cursor.as_deref(), PAGE_SIZE, &body);
             let taken = self.history.take(answer, self.clock.wall());
             match taken.failed {
                 Some(error) => retry(&mut tries, &error)?,

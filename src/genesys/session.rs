@@ -406,7 +406,7 @@ impl Session {
                 self.connections.remembered(now);
             }
             SessionEvent::Loaded => self.reading.is_loaded = true,
-            SessionEvent::ReadUpTo { ids, up_to, purpose } => self.read_up_to(&ids, up_to, purpose),
+            SessionEvent::ReadUpTo { ids, up_to, purpose } => self.reading.covers(&ids, up_to, purpose),
             SessionEvent::ReadDone { purpose, appended, unjudged_since } => {
                 self.read_done(purpose, appended, unjudged_since);
             }
