@@ -143,15 +143,6 @@ impl OutputFile {
         &self.path
     }
 
-    /// Bytes in the file.
-    pub fn len(&self) -> u64 {
-        self.len
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// Appends lines, each with its line feed, until one would exceed the size. What does not fit whole is taken back.
     pub fn append(&mut self, lines: &[u8]) -> Appended {
         if let Err(error) = self.make_ready() {

@@ -333,7 +333,7 @@ impl Session {
             }
             Failure::Replaced => {
                 self.connections.channel_lost(error.problem(), self.clock.now());
-                self.read_instead();
+                self.read_now();
             }
         }
     }
@@ -344,7 +344,7 @@ impl Session {
         let now = self.clock.now();
         self.connections.channel_lost(Problem::new(what, "Wait for the new channel."), now);
         self.subscription.replace(now);
-        self.read_instead();
+        self.read_now();
     }
 
     fn renew_token_and_channel(&mut self, what: &str) {
@@ -363,7 +363,7 @@ impl Session {
         self.subscription.renew(now);
         self.connections.reopen(now);
         self.definitions.at = now;
-        self.read_again();
+        self.read_now();
     }
 
     // ----- the events -----
@@ -374,13 +374,13 @@ impl Session {
             SessionEvent::Opened(connection) => {
                 if self.connections.opened(connection, now) {
                     // What occurred while no socket was open is in the history.
-                    self.read_again();
+                    self.read_now();
                     self.publish();
                 }
             }
             SessionEvent::Closed { connection, why, at } => {
                 if self.connections.is_current(connection) {
-                    self.read_instead();
+                    self.read_now();
                 } else if self.connections.is_opening(connection) {
                     self.status.counters.errors.add(1);
                 }

@@ -84,8 +84,6 @@ pub(super) struct Reading {
     pub origin: Millis,
     /// Origin and checkpoint are this machine's time so far.
     by_wall: bool,
-    /// A socket was opened since the running read began: another follows at once.
-    again: bool,
     throttled_since: Option<Instant>,
     /// Whether the writer has read what the files show.
     pub is_loaded: bool,
@@ -114,7 +112,6 @@ impl Reading {
             coverage_at: now,
             origin: start.origin,
             by_wall: start.by_wall,
-            again: false,
             throttled_since: None,
             is_loaded: false,
             waits_for_writer: false,
@@ -158,17 +155,9 @@ impl Session {
         self.config.genesys.delivery != Delivery::Websocket && !self.read_ids.is_empty()
     }
 
-    /// A socket was opened: what came before is to be read.
-    pub(super) fn read_again(&mut self) {
-        if self.reading.history.purpose() == Some(Purpose::CatchUp) || self.reading.waits_for_writer {
-            self.reading.again = true;
-        } else if self.reading.state != State::Forbidden {
-            self.reading.at = self.clock.now();
-        }
-    }
-
-    /// The socket was lost: what comes meanwhile is read now, which also tells whether anything can come at all.
-    pub(super) fn read_instead(&mut self) {
+    /// A socket was opened, and what came before is to be read; or it was lost, and what comes meanwhile is, which also
+    /// tells whether anything can come at all. Where a read is under way, the next one follows it.
+    pub(super) fn read_now(&mut self) {
         if self.reading.state != State::Forbidden {
             self.reading.at = self.reading.at.min(self.clock.now());
         }
@@ -420,9 +409,6 @@ impl Session {
                 Purpose::Repair => self.audit_again_at(retry_at),
             }
             return;
-        }
-        if std::mem::take(&mut self.reading.again) {
-            self.reading.at = now;
         }
         if purpose == Purpose::Repair {
             self.repair_done(appended);
