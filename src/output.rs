@@ -132,13 +132,6 @@ impl OutputFile {
         Ok((output, torn))
     }
 
-    /// For who writes to it in the collector's place, as root: it is the folder's owner who goes on with it.
-    pub fn give_to_folders_owner(&self) {
-        if let Some(file) = &self.file {
-            owner::follow(file, self.path.parent().unwrap_or(Path::new(".")));
-        }
-    }
-
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -298,6 +291,8 @@ impl OutputFile {
     fn reopen(&mut self) -> io::Result<()> {
         let file = regular::open(OpenOptions::new().read(true).append(true).create(true).mode(MODE), &self.path)?;
         take_for_ourselves(&file)?;
+        // Root may write to it in the collector's place, to repair: it is the folder's owner who goes on with it.
+        owner::follow(&file, backups::folder(&self.path));
         self.len = file.metadata()?.len();
         self.looked = self.len;
         self.new_in = regular::open_folder(&self.path)?;
