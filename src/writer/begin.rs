@@ -23,7 +23,7 @@ use crate::event::{Definitions, Line, Redaction};
 use crate::logging::Rate;
 use crate::message::{Definition, HISTORY_KEPT_MS, Purpose, SessionEvent, Start};
 use crate::output::records::{self, Held};
-use crate::output::{Lock, OutputFile};
+use crate::output::{Flow, Lock, OutputFile};
 use crate::status::{self, Status};
 
 /// Why a torn last line is quarantined.
@@ -173,9 +173,11 @@ impl Writer {
                 // Older records may be in the files, and are not looked for.
                 index.borrow_mut().filled_since(horizon);
             }
+            Flow::On
         };
-        let files = records::files(self.output.path());
-        records::each_since(&files, horizon_now, record, || !full(), || self.beat.busy())
+        // As many are read as are shown, however old they are.
+        let wanted = || if full() { horizon_now() } else { Millis::MIN };
+        records::each_since(self.output.path(), wanted, record, || self.beat.busy())
             .map_err(|error| format!("cannot read {} and its backups: {error}", self.output.path().display()))?;
         self.status.recent.extend(newest.borrow().iter().rev().map(Vec::as_slice));
         let known = self.intake.index.len();
