@@ -73,8 +73,8 @@ struct Job {
     todo: Vec<Piece>,
     /// Of the next piece, once its first page is asked for.
     pages: Option<Pages>,
-    /// Definitions that were refused alone since a page was last taken.
-    refused: Vec<String>,
+    /// What was refused of single definitions since a page was last taken.
+    refused: Vec<Piece>,
     /// What lies between was left out, for the service refuses to be asked for it.
     skipped: Option<(Millis, Millis)>,
     failures: u32,
@@ -217,6 +217,11 @@ impl History {
         self.job = None;
     }
 
+    /// The same where the service refuses it: other reads leave its definitions out.
+    pub fn leave_out(&mut self) {
+        self.unknown_ids.extend(self.job.take().into_iter().flat_map(|job| job.read.ids.to_vec()));
+    }
+
     /// Whether the service refused this definition.
     pub fn is_unknown(&self, id: &str) -> bool {
         self.unknown_ids.contains(id)
@@ -348,9 +353,9 @@ impl History {
     /// Others are taken: those that were refused alone are what the service does not know.
     fn leave_out_refused(&mut self) {
         let Some(job) = self.job.as_mut().filter(|job| !job.refused.is_empty()) else { return };
-        let names = job.refused.join(", ");
-        log::warn!("Genesys Cloud does not know {names}; its history is asked for the others");
-        self.unknown_ids.extend(job.refused.drain(..));
+        let refused: Vec<String> = job.refused.drain(..).flat_map(|piece| piece.ids.to_vec()).collect();
+        log::warn!("Genesys Cloud does not know {}; its history is asked for the others", refused.join(", "));
+        self.unknown_ids.extend(refused);
         // What was learned by their refusals was not about the number of definitions.
         self.ids_max = usize::MAX;
     }
@@ -417,24 +422,27 @@ impl History {
             self.halve(PIECE_MS_MIN);
             log::debug!("{error}: asking for {} s at once", self.piece_ms / 1000);
         } else {
-            self.refuse(&ids[0], from, error, taken);
+            self.refuse(Piece { from, to, ids }, error, taken);
         }
     }
 
-    /// The service refuses this definition alone. It is read no further, so that the read speaks for the others alone.
-    fn refuse(&mut self, id: &String, from: Millis, error: ApiError, taken: &mut Taken) {
+    /// The service refuses a definition alone. It is read no further, so that the read speaks for the others alone.
+    fn refuse(&mut self, piece: Piece, error: ApiError, taken: &mut Taken) {
         let Some(job) = &mut self.job else { return };
-        job.refused.push(id.clone());
         let but_for_it =
-            |ids: &Arc<[String]>| -> Arc<[String]> { ids.iter().filter(|other| *other != id).cloned().collect() };
+            |ids: &[String]| -> Arc<[String]> { ids.iter().filter(|id| !piece.ids.contains(id)).cloned().collect() };
         job.read.ids = but_for_it(&job.read.ids);
         if !job.read.ids.is_empty() {
-            job.todo.iter_mut().for_each(|piece| piece.ids = but_for_it(&piece.ids));
-            job.todo.retain(|piece| !piece.ids.is_empty());
+            job.todo.iter_mut().for_each(|other| other.ids = but_for_it(&other.ids));
+            job.todo.retain(|other| !other.ids.is_empty());
+            let from = piece.from;
+            job.refused.push(piece);
             return self.advance(from, taken);
         }
         // Every definition was refused, so it is not the definitions: the service takes nothing, or nothing so old.
-        job.read.ids = std::mem::take(&mut job.refused).into();
+        job.refused.push(piece);
+        let from = job.refused[0].from;
+        job.read.ids = job.refused.drain(..).flat_map(|piece| piece.ids.to_vec()).collect();
         job.todo = vec![Piece { from, to: job.read.until, ids: job.read.ids.clone() }];
         let is_old = from < self.oldest + EDGE_MS_MAX;
         self.edge_ms = match 2 * self.edge_ms {

@@ -245,11 +245,6 @@ impl Session {
         due.into_iter().min().unwrap_or(now).max(now + Duration::from_millis(1))
     }
 
-    /// Gives the writer something, in order; what finds no room waits, and the history with it.
-    fn send(&mut self, message: WriterCommand) {
-        self.outbox.send(message);
-    }
-
     // ----- the duties -----
 
     fn open_if_due(&mut self, now: Instant) -> bool {
@@ -283,7 +278,7 @@ impl Session {
         if self.transport.due().is_none_or(|at| now < at) {
             return false;
         }
-        let retry = self.retry_interval() * 10;
+        let retry = self.config.catch_up.interval * 10;
         if let Err(error) = self.transport.run(&mut self.api, &self.clock, retry) {
             let wait = self.failed(&error).unwrap_or(retry);
             let Problem { what, cure, .. } = error.problem();
@@ -302,11 +297,11 @@ impl Session {
         if self.subscription_due().is_none_or(|due| now < due) {
             return false;
         }
-        let retry = self.retry_interval();
+        let retry = self.config.catch_up.interval;
         match self.subscription.run(&mut self.api, &self.plan.topics, &self.clock, retry) {
             Ok(Change::Nothing) => {}
             // The writer keeps it while it is subscribed, so that the next start of a crash loop makes no other one.
-            Ok(Change::Made(channel)) => self.send(WriterCommand::Channel(Some(channel))),
+            Ok(Change::Made(channel)) => self.outbox.send(WriterCommand::Channel(Some(channel))),
             Ok(Change::Subscribed) => self.subscribed(),
             Err(error) => self.subscription_failed(&error),
         }
@@ -435,11 +430,6 @@ impl Session {
     /// Whether a socket is to be open.
     fn wants_socket(&self) -> bool {
         self.may_subscribe() && !self.subscription.all_rejected()
-    }
-
-    /// How often what only a try can tell is tried.
-    fn retry_interval(&self) -> Duration {
-        self.config.catch_up.interval
     }
 
     /// Passes on the service's time.

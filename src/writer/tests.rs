@@ -101,7 +101,7 @@ fn row(entity: &str, time: Option<Millis>) -> String {
 
 fn page_of(row: &str, span: Span, ids: &Arc<[String]>) -> WriterCommand {
     let asked = Range { from: span.from, to: span.to };
-    let (body, rows) = (row.to_owned(), vec![0..row.len()]);
+    let (body, rows) = (row.to_owned(), std::iter::once(0..row.len()).collect());
     let page = Page { body, rows, received: NOW, ids: ids.clone(), asked, is_first: true, is_all: true };
     WriterCommand::Page(page)
 }

@@ -164,9 +164,10 @@ fn what_is_refused_is_asked_for_with_half_the_definitions_then_for_half_the_time
         assert_eq!(ask(&mut history), (None, hours, ids(count)));
         history.take(failure(Kind::Refused(400)), 0);
     }
-    assert_eq!(ask(&mut history), (None, 6, ids(4)));
-    history.take(page([], None), 0);
-    assert_eq!(ask(&mut history), (None, 12, ids(4)));
+    for hours in [6, 6, 12] {
+        assert_eq!(ask(&mut history), (None, hours, ids(4)));
+        history.take(page([], None), 0);
+    }
 }
 
 #[test]
@@ -256,4 +257,20 @@ fn the_records_are_asked_for_that_the_piece_needs() {
             history.take(page([], None), 0);
         }
     }
+}
+
+#[test]
+fn what_was_refused_before_everything_is_refused_is_read_from_where_it_was_refused() {
+    let mut history = history(30 * HOUR, &ids(2));
+    ask(&mut history);
+    history.take(failure(Kind::Refused(400)), 0);
+    assert_eq!(ask(&mut history).2, ["AUDIOHOOK-0001"]);
+    history.take(page([], None), 0);
+    // The other one is refused, and then this one too.
+    while history.take(failure(Kind::Refused(400)), 0).failed.is_none() {
+        ask(&mut history);
+    }
+    let Next::Ask { body, .. } = history.next(Instant::now(), NOW) else { panic!() };
+    assert!(body.contains(&format!("\"{}/", format_millis(NOW - 30 * HOUR))), "{body}");
+    assert_eq!(history.ids().unwrap().len(), 2);
 }

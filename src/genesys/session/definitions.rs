@@ -96,7 +96,7 @@ impl Session {
         let was_confirmed = std::mem::replace(&mut self.definitions.is_confirmed, true);
         self.definitions.fetched = definitions;
         // Names and descriptions for the rows of the history.
-        self.send(WriterCommand::Definitions(Arc::from(self.definitions.fetched.as_slice())));
+        self.outbox.send(WriterCommand::Definitions(Arc::from(self.definitions.fetched.as_slice())));
         let plan = self.definitions.plan();
         if !was_confirmed || plan.notices != self.plan.notices {
             plan.notices.iter().for_each(|notice| log::warn!("{notice}"));

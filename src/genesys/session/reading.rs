@@ -220,7 +220,7 @@ impl Session {
                     && self.reading.history.purpose() == Some(Purpose::Coverage) =>
             {
                 log::warn!("{}; these definitions are tried again later", error.problem().what);
-                self.reading.history.clear();
+                self.reading.history.leave_out();
                 self.reading.coverage_at = self.clock.now() + COVERAGE_RETRY;
             }
             Some(error) => {
@@ -238,13 +238,13 @@ impl Session {
             self.report_gap(from, to, "Genesys Cloud refuses to be asked for events so old");
         }
         if let Some(page) = taken.page {
-            self.send(WriterCommand::Page(page));
+            self.outbox.send(WriterCommand::Page(page));
         }
         match taken.done {
             Some(read) => self.end_read(&read),
             None => {
                 if let (Some(up_to), Some(ids)) = (taken.read_up_to, self.reading.history.ids().cloned()) {
-                    self.send(WriterCommand::ReadUpTo { ids, up_to });
+                    self.outbox.send(WriterCommand::ReadUpTo { ids, up_to });
                 }
             }
         }
@@ -343,7 +343,7 @@ impl Session {
             return;
         }
         self.reading.from_files = None;
-        self.send(WriterCommand::Begin { span: read.span, until: read.until, purpose: read.purpose });
+        self.outbox.send(WriterCommand::Begin { span: read.span, until: read.until, purpose: read.purpose });
         self.reading.history.begin(read, now);
     }
 
@@ -375,7 +375,7 @@ impl Session {
         match records {
             Ok(Some((records, range))) => {
                 self.reading.from_files = Some(range);
-                self.send(WriterCommand::Records(Box::new(records)));
+                self.outbox.send(WriterCommand::Records(Box::new(records)));
                 true
             }
             Ok(None) => {
@@ -391,7 +391,7 @@ impl Session {
     }
 
     fn end_read(&mut self, read: &Read) {
-        self.send(WriterCommand::End { ids: read.ids.clone(), up_to: read.span.to });
+        self.outbox.send(WriterCommand::End { ids: read.ids.clone(), up_to: read.span.to });
         self.reading.waits_for_writer = true;
     }
 
@@ -440,7 +440,7 @@ impl Session {
         if ahead_ms.abs() > CLOCKS_APART_MS {
             self.reading.origin -= ahead_ms;
             self.reading.checkpoint = self.reading.origin;
-            self.send(WriterCommand::Origin(self.reading.origin));
+            self.outbox.send(WriterCommand::Origin(self.reading.origin));
         }
     }
 
@@ -473,7 +473,7 @@ impl Session {
         let works = self.wants_history() && matches!(self.reading.state, State::Works | State::Unknown);
         if works != self.reading.told_works {
             self.reading.told_works = works;
-            self.send(WriterCommand::HistoryWorks(works));
+            self.outbox.send(WriterCommand::HistoryWorks(works));
         }
     }
 
