@@ -120,6 +120,12 @@ struct Silence {
     pinged: Option<Instant>,
 }
 
+/// Since when the socket is being given up.
+struct Retiring {
+    since: Instant,
+    heard: Instant,
+}
+
 impl Reader {
     fn run(mut self) {
         self.beat.busy();
@@ -160,7 +166,7 @@ impl Reader {
 
     fn read(&mut self, mut ws: WsConnection) -> Closed {
         let mut silence = Silence { heard: self.context.clock.now(), pinged: None };
-        let mut retired = None;
+        let mut retiring = None;
         self.beat.waiting();
         let why = loop {
             let mut is_idle = false;
@@ -184,14 +190,9 @@ impl Reader {
                 if let Some(why) = self.check_silence(&mut ws, &mut silence, heard) {
                     break why;
                 }
-                if self.is_retired() {
-                    // What was sent before a newer socket took over has come once nothing came for a while.
-                    let now = self.context.clock.now();
-                    let since = *retired.get_or_insert(now);
-                    if now - silence.heard.max(since) >= RETIRE_QUIET || now - since >= RETIRE_LIMIT {
-                        ws.send_close(1000);
-                        return Closed::ByUs;
-                    }
+                if self.is_retired() && is_quiet(&mut retiring, heard) {
+                    ws.send_close(1000);
+                    return Closed::ByUs;
                 }
             } else if self.pending.len() == 1 {
                 self.beat.busy();
@@ -269,4 +270,15 @@ impl Reader {
         self.shared.closed.load(Ordering::Relaxed)
             || matches!(self.context.stop.try_recv(), Err(TryRecvError::Disconnected))
     }
+}
+
+/// Whether nothing came for a while, or it was waited for long enough: what was sent before a newer socket took over has
+/// come by then.
+fn is_quiet(retiring: &mut Option<Retiring>, heard: bool) -> bool {
+    let now = Instant::now();
+    let retiring = retiring.get_or_insert(Retiring { since: now, heard: now });
+    if heard {
+        retiring.heard = now;
+    }
+    now.duration_since(retiring.heard) >= RETIRE_QUIET || now.duration_since(retiring.since) >= RETIRE_LIMIT
 }

@@ -412,10 +412,11 @@ impl History {
             self.ids_max = ids.len() / 2;
             log::debug!("{error}: asking for {} definitions at once", self.ids_max);
         } else if to - from > PIECE_MS_MIN {
-            let beside = job.todo.iter().filter(|piece| piece.from == from).map(|piece| piece.ids.len());
+            let is_beside = |piece: &Piece| (piece.from, piece.to) == (from, to);
+            let beside = job.todo.iter().filter(|piece| is_beside(piece)).map(|piece| piece.ids.len());
             if beside.sum::<usize>() == job.read.ids.len() {
                 // None of them was taken, so it was not their number.
-                job.todo.retain(|piece| piece.from > from);
+                job.todo.retain(|piece| !is_beside(piece));
                 job.todo.push(Piece { from, to, ids: job.read.ids.clone() });
                 self.ids_max = usize::MAX;
             }
@@ -461,7 +462,7 @@ impl History {
 impl Job {
     /// Everything before this was given.
     fn at(&self) -> Millis {
-        self.todo.last().map_or(self.read.until, |piece| piece.from)
+        self.todo.iter().map(|piece| piece.from).min().unwrap_or(self.read.until)
     }
 
     fn percent(&self) -> i64 {
