@@ -362,30 +362,26 @@ impl Session {
             "the index does not reach back to {}: reading the records from the files",
             format_millis(piece.from)
         );
-        let beat = &self.beat;
-        let all = Range { from: piece.from, to: until.min(boundary).max(piece.to) };
-        let read = |range: Range, is_bounded: bool| {
-            let records = files::index_between(&self.config, range, is_bounded, &|| beat.busy());
-            records.map(|records| records.map(|records| (records, range)))
-        };
-        let records = read(all, true).and_then(|records| match records {
-            Some(records) => Ok(Some(records)),
-            None => read(piece, piece.to - piece.from > PIECE_MS_MIN),
-        });
-        match records {
-            Ok(Some((records, range))) => {
-                self.reading.from_files = Some(range);
-                self.outbox.send(WriterCommand::Records(Box::new(records)));
-                true
-            }
-            Ok(None) => {
-                self.reading.history.halve(PIECE_MS_MIN);
-                false
-            }
-            Err(error) => {
-                log::warn!("cannot read the output files: {error}; the history is read once that works");
-                self.reading.retry_at = now + FILES_RETRY;
-                false
+        // As many as the index may hold at once, for the pieces that follow too.
+        let mut range = Range { from: piece.from, to: until.min(boundary).max(piece.to) };
+        loop {
+            let can_be_shorter = range.to > piece.to || piece.to - piece.from > PIECE_MS_MIN;
+            match files::index_between(&self.config, range, can_be_shorter, &|| self.beat.busy()) {
+                Ok(Some(records)) => {
+                    self.reading.from_files = Some(range);
+                    self.outbox.send(WriterCommand::Records(Box::new(records)));
+                    return true;
+                }
+                Ok(None) if range.to > piece.to => range.to = piece.to.max(range.from + (range.to - range.from) / 2),
+                Ok(None) => {
+                    self.reading.history.halve(PIECE_MS_MIN);
+                    return false;
+                }
+                Err(error) => {
+                    log::warn!("cannot read the output files: {error}; the history is read once that works");
+                    self.reading.retry_at = now + FILES_RETRY;
+                    return false;
+                }
             }
         }
     }
