@@ -239,6 +239,8 @@ pub enum SessionEvent {
     Closed { connection: Connection, why: Closed, at: Instant },
     /// A control frame that the writer met.
     Control { connection: Connection, control: Control },
+    /// The channel that was last given to the writer is on the disk.
+    ChannelKept,
     /// The index is filled from the files. Before this the history is not read: its rows could not be judged.
     Loaded,
     /// Up to here the history of these definitions was read, and is on the disk: for a catch-up, the checkpoint.

@@ -198,6 +198,9 @@ impl Writer {
             WriterCommand::Channel(channel) => {
                 self.state.channel = channel;
                 self.save_state();
+                if !self.state_dirty {
+                    self.send(SessionEvent::ChannelKept);
+                }
             }
             WriterCommand::HistoryWorks(works) => self.intake.history_works = works,
         }

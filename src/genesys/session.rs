@@ -51,6 +51,8 @@ use crate::status::{Beat, Problem, Status};
 const DEFINITIONS_INTERVAL: Duration = Duration::from_secs(6 * 3600);
 /// What the scheduler waits at most, so that a clock that a test moves is noticed, and the page's state is fresh.
 const WAIT_MAX: Duration = Duration::from_secs(30);
+/// How long the first socket of a channel waits for the channel to be on the disk, which may be full.
+const REMEMBER_MAX: Duration = Duration::from_secs(2);
 
 /// Opens a socket: [`crate::reader::start`] with what it needs, or a test's own.
 pub type Open = Box<dyn FnMut(Address) -> io::Result<ReaderHandle> + Send>;
@@ -101,6 +103,8 @@ struct Session {
     read_ids: Vec<String>,
     transport: Transport,
     subscription: Subscription,
+    /// Whether the writer has put the newest channel on the disk.
+    is_channel_kept: bool,
     connections: Connections,
     reading: Reading,
     auditing: auditing::Auditing,
@@ -136,6 +140,7 @@ impl Session {
             definitions,
             transport: Transport::new(genesys.delivery, now),
             subscription: Subscription::new(remembered, backoff.clone(), now),
+            is_channel_kept: true,
             connections: Connections::new(backoff.clone(), config.reconnect.delay, now),
             reading: Reading::new(history, &start, backoff, now),
             auditing: auditing::Auditing::default(),
@@ -300,8 +305,10 @@ impl Session {
         let retry = self.config.catch_up.interval;
         match self.subscription.run(&mut self.api, &self.plan.topics, &self.clock, retry) {
             Ok(Change::Nothing) => {}
-            // The writer keeps it while it is subscribed, so that the next start of a crash loop makes no other one.
-            Ok(Change::Made(channel)) => self.outbox.send(WriterCommand::Channel(Some(channel))),
+            Ok(Change::Made(channel)) => {
+                self.is_channel_kept = false;
+                self.outbox.send(WriterCommand::Channel(Some(channel)));
+            }
             Ok(Change::Subscribed) => self.subscribed(),
             Err(error) => self.subscription_failed(&error),
         }
@@ -312,7 +319,9 @@ impl Session {
         if self.subscription.all_rejected() {
             self.connections.close();
         } else if let Some(channel) = self.subscription.channel() {
-            self.connections.aim_at(channel, self.clock.now());
+            // A channel that is not remembered yet would be made again by the next start of a crash loop.
+            let wait = if self.is_channel_kept { Duration::ZERO } else { REMEMBER_MAX };
+            self.connections.aim_at(channel, self.clock.now() + wait);
         }
         self.publish();
     }
@@ -387,6 +396,10 @@ impl Session {
                 }
             }
             SessionEvent::Control { connection, control } => self.control(connection, control),
+            SessionEvent::ChannelKept => {
+                self.is_channel_kept = true;
+                self.connections.remembered(now);
+            }
             SessionEvent::Loaded => self.reading.is_loaded = true,
             SessionEvent::ReadUpTo { ids, up_to, purpose } => self.reading.covers(&ids, up_to, purpose),
             SessionEvent::ReadDone { purpose, appended, unjudged_since } => {

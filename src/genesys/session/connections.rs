@@ -124,10 +124,17 @@ impl Connections {
         self.is_wanted = is_wanted;
     }
 
-    /// Opens a socket to this channel, unless one is open to it or about to be.
-    pub fn aim_at(&mut self, channel: &ChannelState, now: Instant) {
+    /// Opens a socket to this channel, at this instant, unless one is open to it or about to be.
+    pub fn aim_at(&mut self, channel: &ChannelState, at: Instant) {
         if self.target.as_ref().is_none_or(|target| target.id != channel.id) {
             self.target = Some(channel.clone());
+            self.open_at = at;
+        }
+    }
+
+    /// The channel is on the disk: its first socket waits no longer.
+    pub fn remembered(&mut self, now: Instant) {
+        if self.is_due() {
             self.open_at = now;
         }
     }

@@ -210,7 +210,10 @@ impl Stage {
                 let done = SessionEvent::ReadDone { purpose, appended: 0, unjudged_since };
                 let _ = self.inbox.try_send(done);
             }
-            WriterCommand::Channel(channel) => self.seen.channel = channel,
+            WriterCommand::Channel(channel) => {
+                self.seen.channel = channel;
+                let _ = self.inbox.try_send(SessionEvent::ChannelKept);
+            }
             WriterCommand::Definitions(definitions) => self.seen.definitions = definitions.len(),
             _ => {}
         }
@@ -495,7 +498,7 @@ fn whatever_waits_for_a_login_that_was_refused_goes_on_with_the_next_one() {
     assert_eq!(stage.sim.view(|view| view.sockets_opened()), refused);
     stage.sim.faults().heal_all();
     hand.advance(Duration::from_secs(10));
-    stage.inbox.send(SessionEvent::Loaded).unwrap();
+    stage.inbox.send(SessionEvent::ChannelKept).unwrap();
     stage.until("a socket with the next login", |stage| {
         tick();
         stage.sim.view(|view| view.sockets_open()) == 1
