@@ -5,6 +5,7 @@
 //! single definition for half the time, until it is taken. Must never: state that a span was read before every page of it
 //! was given.
 
+mod order;
 mod page;
 mod rate;
 #[cfg(test)]
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use twox_hash::XxHash3_64;
 
+use self::order::Order;
 use self::page::Parsed;
 use self::rate::Rate;
 use super::api::interval;
@@ -38,7 +40,7 @@ const EDGE_MS_MAX: Millis = 24 * 3600 * 1000;
 const PIECE_MS_MAX: Millis = 24 * 3600 * 1000;
 /// No piece is halved below this, but where its answer is too long.
 pub const PIECE_MS_MIN: Millis = 1000;
-/// Pages of a piece, at most; where there are more, it is halved, so that a restart does not read many of them again.
+/// After so many pages a piece ends, so that a restart does not read them again.
 const PAGES_MAX: u32 = 50;
 /// After so many failures in a row the piece is begun anew with half its span: its cursor may be what fails, or its length.
 const FAILURES_MAX: u32 = 3;
@@ -102,6 +104,7 @@ struct Pages {
     /// How many times in a row a cursor brought its page again.
     repeats: u32,
     without_progress: u32,
+    order: Order,
 }
 
 /// What to do next.
@@ -327,6 +330,7 @@ impl History {
             _ => 0,
         };
         let is_first = pages.cursor.is_none();
+        pages.order.look(&body, &page.rows);
         let following = pages.follow(page.next, hash, page.rows.is_empty());
         if !page.rows.is_empty() {
             taken.page = Some(Page {
@@ -339,12 +343,10 @@ impl History {
                 is_all: piece.ids.len() == job.read.ids.len(),
             });
         }
-        let (is_long, span) = (pages.count >= PAGES_MAX, piece.to - piece.from);
         self.leave_out_refused();
         match following {
             Following::Nothing => self.end_piece(taken),
-            Following::Page if is_long && span > PIECE_MS_MIN => _ = self.halve(PIECE_MS_MIN),
-            Following::Page => {}
+            Following::Page => self.end_long_piece(taken),
             Following::Again => return Err(ApiError::invalid_response(WHAT, "its pages repeat and have no end")),
         }
         Ok(())
@@ -358,6 +360,26 @@ impl History {
         self.unknown_ids.extend(refused);
         // What was learned by their refusals was not about the number of definitions.
         self.ids_max = usize::MAX;
+    }
+
+    /// A piece of many pages ends where it is known to be whole. One whose rows do not come in order is halved.
+    fn end_long_piece(&mut self, taken: &mut Taken) {
+        let Some(job) = &mut self.job else { return };
+        let Some(pages) = job.pages.as_ref().filter(|pages| pages.count >= PAGES_MAX) else { return };
+        let Some(piece) = job.todo.pop() else { return };
+        match pages.order.newest() {
+            Some(at) if piece.from < at && at < piece.to => {
+                job.todo.extend([Piece { from: at, ..piece.clone() }, Piece { to: at, ..piece }]);
+                self.end_piece(taken);
+            }
+            newest => {
+                let is_divisible = newest.is_none() && piece.to - piece.from > PIECE_MS_MIN;
+                job.todo.push(piece);
+                if is_divisible {
+                    self.halve(PIECE_MS_MIN);
+                }
+            }
+        }
     }
 
     /// The pages of a piece are read.

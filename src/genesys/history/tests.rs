@@ -99,14 +99,17 @@ fn an_expired_cursor_begins_a_shorter_piece_and_is_no_failure() {
 }
 
 #[test]
-fn a_piece_of_many_pages_is_halved() {
+fn a_piece_of_many_pages_ends_where_it_is_whole() {
     let mut history = history(24 * HOUR, &ids(1));
-    let mut shortest = 24;
-    for number in 0..120 {
-        shortest = ask(&mut history).1;
-        history.take(page(number..number + 1, Some(&format!("/next?after={number}"))), 0);
+    for number in 1..PAGES_MAX {
+        assert_eq!(ask(&mut history).1, 24);
+        let taken = history.take(page(number..number + 1, Some(&format!("/next?after={number}"))), 0);
+        assert_eq!(taken.read_up_to, None);
     }
-    assert_eq!(shortest, 6);
+    ask(&mut history);
+    assert_eq!(history.take(page(0..1, Some("/next?after=x")), 0).read_up_to, Some(NOW - HOUR));
+    assert_eq!(ask(&mut history), (None, 1, ids(1)));
+    assert!(history.take(page(0..1, None), 0).done.is_some());
 }
 
 /// How many requests a read takes that is answered so; none where it does not end.
