@@ -12,6 +12,7 @@ pub mod files;
 mod report;
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops;
 use std::time::Duration;
 
 use crossbeam_channel::never;
@@ -23,7 +24,7 @@ use crate::dedup::reconcile::reconcile;
 use crate::dedup::rows::Span;
 use crate::dedup::{CONTEXT_MS, Range, Record};
 use crate::event::{Definitions, Identity, Redaction};
-use crate::genesys::api::Api;
+use crate::genesys::api::{Api, PAGE_SIZE};
 use crate::genesys::error::{ApiError, Kind};
 use crate::genesys::history::{History, Next, Read};
 use crate::message::{Definition, Page, Purpose};
@@ -88,11 +89,14 @@ struct Content {
     /// The place of its definition among those that are audited.
     definition: usize,
     rows: Vec<Row>,
-    /// The records, and how often the line of each stands in the files.
-    records: Vec<(Record, usize)>,
+    /// The records, each with what its lines in the files say: one, if nothing was written twice.
+    records: Vec<(Record, Vec<Entry>)>,
 }
 
 type Contents = HashMap<u64, Content>;
+
+/// What becomes of the rows that are missing.
+type TakeMissing<'t> = dyn FnMut(&[&Row]) -> Result<(), String> + 't;
 
 impl<'a> Audit<'a> {
     /// Of these definitions, but for those whose rows are not AudioHook's; `known` is what the collector knows of each.
@@ -107,12 +111,7 @@ impl<'a> Audit<'a> {
     }
 
     /// Compares the interval; `take_missing` is handed the rows that are missing.
-    fn run(
-        mut self,
-        from: Millis,
-        to: Millis,
-        take_missing: &mut dyn FnMut(Page) -> Result<(), String>,
-    ) -> Result<Report, String> {
+    fn run(mut self, from: Millis, to: Millis, take_missing: &mut TakeMissing<'_>) -> Result<Report, String> {
         let (mut at, mut piece_ms) = (from, to - from);
         while at < to {
             let end = (at + piece_ms).min(to);
@@ -127,12 +126,7 @@ impl<'a> Audit<'a> {
     }
 
     /// Compares a piece. Whether it was short enough.
-    fn piece(
-        &mut self,
-        from: Millis,
-        to: Millis,
-        take_missing: &mut dyn FnMut(Page) -> Result<(), String>,
-    ) -> Result<bool, String> {
+    fn piece(&mut self, from: Millis, to: Millis, take_missing: &mut TakeMissing<'_>) -> Result<bool, String> {
         let is_shortest = to - from < 2 * PIECE_MS_MIN;
         let Some(genesys) = self.counts(from, to, is_shortest)? else { return Ok(false) };
         let cannot_read = |error| format!("cannot read the output files: {error}");
@@ -150,11 +144,10 @@ impl<'a> Audit<'a> {
         }
         let Some(mut contents) = self.rows(from, to, is_shortest)? else { return Ok(false) };
         self.add_records(from, to, &mut contents).map_err(cannot_read)?;
-        let (missing, extras) = self.compare(Range { from, to: to - 1 }, &contents);
-        if !missing.rows.is_empty() {
-            take_missing(missing)?;
+        let missing = self.compare(from..to, &mut contents);
+        if !missing.is_empty() {
+            take_missing(&missing)?;
         }
-        self.list_extras(Range { from, to: to - 1 }, extras).map_err(cannot_read)?;
         Ok(true)
     }
 
@@ -178,11 +171,10 @@ impl<'a> Audit<'a> {
         let span = Span { from, to };
         let until = (to + CONTEXT_MS).min(self.api.service().now()).max(to);
         let read = Read { ids: self.ids.as_slice().into(), span, until, purpose: Purpose::Repair };
-        self.history.clear();
-        self.history.add(read, self.clock.now());
+        self.history.begin(read, self.clock.now());
         let (mut contents, mut count, mut tries): (Contents, usize, u32) = Default::default();
         loop {
-            let (cursor, page_size, body) = match self.history.next(self.clock.now(), self.api.service().now()) {
+            let (cursor, body) = match self.history.next(self.clock.now(), self.api.service().now()) {
                 Next::Idle => {
                     let refused = self.ids.iter().find(|id| self.history.is_unknown(id));
                     return match refused {
@@ -196,9 +188,9 @@ impl<'a> Audit<'a> {
                     wait_for(wait);
                     continue;
                 }
-                Next::Ask { cursor, page_size, body } => (cursor, page_size, body),
+                Next::Ask { cursor, body } => (cursor, body),
             };
-            let answer = self.api.query_page(cursor.as_deref(), page_size, &body);
+            let answer = self.api.query_page(cursor.as_deref(), PAGE_SIZE, &body);
             let taken = self.history.take(answer, self.clock.wall());
             match taken.failed {
                 Some(error) => retry(&mut tries, &error)?,
@@ -244,68 +236,49 @@ impl<'a> Audit<'a> {
     /// Adds the records of a piece and its margins.
     fn add_records(&self, from: Millis, to: Millis, contents: &mut Contents) -> std::io::Result<()> {
         let span = Range { from: from - CONTEXT_MS, to: to + CONTEXT_MS };
-        files::each_between(self.config, span, &|| (), |content, record, line, _| {
+        files::each_between(self.config, span, &|| (), |content, record, line, text| {
             if let Some(definition) = self.definition_of(&line.event_id.decoded()) {
                 let content = contents.entry(content).or_default();
                 content.definition = definition;
                 match content.records.iter_mut().find(|(other, _)| *other == record) {
-                    Some((_, times)) => *times += 1,
-                    None => content.records.push((record, 1)),
+                    Some((_, lines)) => lines.push(record_entry(text)),
+                    None => content.records.push((record, vec![record_entry(text)])),
                 }
             }
             Flow::On
         })
     }
 
-    /// Judges the rows of a piece: those that are missing, and the records that no row stands for, with how many there
-    /// are of each.
-    fn compare(&mut self, piece: Range, contents: &Contents) -> (Page, HashMap<(u64, Record), usize>) {
-        let within = |at: Millis| (piece.from..=piece.to).contains(&at);
-        let is_judged = |row: &Row| row.time.from != row.time.to || within(row.time.from);
+    /// Judges the rows of a piece: those that are missing. Lists them, and the records that no row stands for.
+    fn compare<'c>(&mut self, piece: ops::Range<Millis>, contents: &'c mut Contents) -> Vec<&'c Row> {
+        let is_judged = |row: &Row| row.time.from != row.time.to || piece.contains(&row.time.from);
         let row_delay_ms = files::row_delay_ms(self.config);
-        let (mut missing, mut extras) = (Page::of_rows(piece), HashMap::new());
-        for (key, content) in contents {
-            let records: Vec<Record> = content.records.iter().map(|(record, _)| *record).collect();
-            let times: Vec<Range> = content.rows.iter().map(|row| row.time).collect();
-            let found = reconcile(&times, &records, row_delay_ms);
-            let genesys = content.rows.iter().filter(|row| is_judged(row)).count() as u64;
-            let (mut absent, mut surplus) = (0, 0);
-            for row in found.missing.iter().map(|place| &content.rows[*place]).filter(|row| is_judged(row)) {
-                absent += 1;
-                missing.push_row(&row.text, row.received);
+        let mut all_missing = Vec::new();
+        for Content { definition, rows, records } in contents.values_mut() {
+            let times: Vec<Range> = rows.iter().map(|row| row.time).collect();
+            let candidates: Vec<Record> = records.iter().map(|(record, _)| *record).collect();
+            let found = reconcile(&times, &candidates, row_delay_ms);
+            let rows: &'c [Row] = rows;
+            let missing = found.missing.iter().map(|place| &rows[*place]).filter(|row| is_judged(row));
+            let before = (all_missing.len(), self.extra.count);
+            for row in missing {
+                all_missing.push(row);
                 if let Ok(Some(event)) = self.definitions.judge(&row.text, row.received) {
                     self.missing.add(entry(&event, Identity::of(&event, &mut Vec::new()), row.received));
                 }
             }
-            for (place, (record, times)) in content.records.iter().enumerate().filter(|(_, (r, _))| within(r.at)) {
-                let count = times - 1 + usize::from(found.extra.contains(&place));
-                if count > 0 {
-                    surplus += count as u64;
-                    extras.insert((*key, *record), count);
+            for (place, (record, lines)) in records.iter_mut().enumerate() {
+                let known = usize::from(!found.extra.contains(&place));
+                if piece.contains(&record.at) {
+                    lines.drain(..).skip(known).for_each(|line| self.extra.add(line));
                 }
             }
-            let counted = &mut self.counted[content.definition];
+            let counted = &mut self.counted[*definition];
+            let genesys = rows.iter().filter(|row| is_judged(row)).count() as u64;
             counted.genesys += genesys;
-            counted.file += genesys - absent + surplus;
+            counted.file += genesys - (all_missing.len() - before.0) as u64 + (self.extra.count - before.1);
         }
-        (missing, extras)
-    }
-
-    /// Lists the records that no row stands for.
-    fn list_extras(&mut self, piece: Range, mut extras: HashMap<(u64, Record), usize>) -> std::io::Result<()> {
-        if extras.is_empty() {
-            return Ok(());
-        }
-        let mut found = Vec::new();
-        files::each_between(self.config, piece, &|| (), |content, record, _, text| {
-            if let Some(times) = extras.get_mut(&(content, record)).filter(|times| **times > 0) {
-                *times -= 1;
-                found.push(record_entry(text));
-            }
-            Flow::On
-        })?;
-        found.into_iter().for_each(|entry| self.extra.add(entry));
-        Ok(())
+        all_missing
     }
 
     fn report(self, from: Millis, to: Millis) -> Report {

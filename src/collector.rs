@@ -3,6 +3,7 @@
 //! Deals with: the order of the start (what is local first, so that a fault is told before anything goes out), the stop,
 //! and what systemd is told meanwhile. Must never: wait for a thread that may hang in the network.
 
+use std::convert::identity;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -109,15 +110,15 @@ impl Collector {
         let refused = |stage: &str, error| Fault::Other(format!("cannot start the {stage} thread: {error}"));
 
         if let Some(thread) = writer.start_indexer().map_err(Fault::Other)? {
-            watch("indexer", thread, ended_in.clone()).map_err(|e| refused("indexer", e))?;
+            watch("indexer", thread, Ok, ended_in.clone()).map_err(|e| refused("indexer", e))?;
         }
         let inbox = Inbox { frames, session: pages, reopen: reopened, stop: stopped.clone() };
         let handle = thread::spawn("writer", move || writer.run(inbox)).map_err(|e| refused("writer", e))?;
-        watch("writer", handle, ended_in.clone()).map_err(|e| refused("writer", e))?;
+        watch("writer", handle, identity, ended_in.clone()).map_err(|e| refused("writer", e))?;
 
         let handle = http::start(bound, status.clone(), clock.clone(), config.http.token.clone(), stopped.clone())
             .map_err(|e| refused("http", e))?;
-        watch("http", handle, ended_in.clone()).map_err(|e| refused("http", e))?;
+        watch("http", handle, Ok, ended_in.clone()).map_err(|e| refused("http", e))?;
 
         let redaction = Redaction::new(&config.output.redact_fields);
         backfill::start(status.clone(), config.output.file.clone(), redaction, stopped.clone())
@@ -146,7 +147,7 @@ impl Collector {
             stop: stopped,
         })
         .map_err(|e| refused("session", e))?;
-        watch("session", handle, ended_in).map_err(|e| refused("session", e))?;
+        watch("session", handle, Ok, ended_in).map_err(|e| refused("session", e))?;
 
         log::info!(
             "collecting into {}; health at http://{}:{}/health",
@@ -234,28 +235,16 @@ fn wait_for_writer(ended: &Receiver<Ended>) -> Result<(), String> {
     }
 }
 
-/// What a stage's thread returns.
-trait Outcome: Send + 'static {
-    fn outcome(self) -> Result<(), String>;
-}
-
-impl Outcome for () {
-    fn outcome(self) -> Result<(), String> {
-        Ok(())
-    }
-}
-
-impl Outcome for Result<(), String> {
-    fn outcome(self) -> Result<(), String> {
-        self
-    }
-}
-
-/// Tells when a stage's thread ends, however it ends.
-fn watch<T: Outcome>(stage: &'static str, handle: JoinHandle<T>, ended: Sender<Ended>) -> std::io::Result<()> {
+/// Tells when a stage's thread ends, however it ends; `outcome` says what its value means.
+fn watch<T: Send + 'static>(
+    stage: &'static str,
+    handle: JoinHandle<T>,
+    outcome: fn(T) -> Result<(), String>,
+    ended: Sender<Ended>,
+) -> std::io::Result<()> {
     thread::spawn(&format!("{stage}-end"), move || {
         let result = match handle.join() {
-            Ok(value) => value.outcome(),
+            Ok(value) => outcome(value),
             Err(_) => Err("it panicked; this is a fault of the collector: please report it".into()),
         };
         let _ = ended.send(Ended { stage, result });

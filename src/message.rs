@@ -209,22 +209,6 @@ pub struct Page {
     pub is_all: bool,
 }
 
-impl Page {
-    /// A page without rows, to which rows are added that were read before.
-    pub fn of_rows(asked: Range) -> Self {
-        let (body, rows) = Default::default();
-        Self { body, rows, received: 0, ids: Arc::from([]), asked, is_first: true, is_all: true }
-    }
-
-    /// Adds a row that was received then.
-    pub fn push_row(&mut self, text: &str, received: Millis) {
-        let from = self.body.len();
-        self.body.push_str(text);
-        self.rows.push(from..self.body.len());
-        self.received = received;
-    }
-}
-
 /// A channel that a later start may take up again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChannelState {

@@ -132,24 +132,8 @@ impl OutputFile {
         Ok((output, torn))
     }
 
-    /// For who writes to it in the collector's place, as root: it is the folder's owner who goes on with it.
-    pub fn give_to_folders_owner(&self) {
-        if let Some(file) = &self.file {
-            owner::follow(file, self.path.parent().unwrap_or(Path::new(".")));
-        }
-    }
-
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// Bytes in the file.
-    pub fn len(&self) -> u64 {
-        self.len
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
     }
 
     /// Appends lines, each with its line feed, until one would exceed the size. What does not fit whole is taken back.
@@ -307,6 +291,8 @@ impl OutputFile {
     fn reopen(&mut self) -> io::Result<()> {
         let file = regular::open(OpenOptions::new().read(true).append(true).create(true).mode(MODE), &self.path)?;
         take_for_ourselves(&file)?;
+        // Root may write to it in the collector's place, to repair: it is the folder's owner who goes on with it.
+        owner::follow(&file, backups::folder(&self.path));
         self.len = file.metadata()?.len();
         self.looked = self.len;
         self.new_in = regular::open_folder(&self.path)?;

@@ -28,7 +28,6 @@ use crate::message::{Batch, Purpose, SessionEvent, WriterCommand};
 use crate::output::{Lock, OutputFile};
 use crate::status::{Beat, Code, Status};
 
-pub use begin::Appender;
 use intake::Intake;
 use state::State;
 use unreadable::Unreadable;

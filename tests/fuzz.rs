@@ -324,7 +324,7 @@ fn page(text: &str) {
     let mut history = History::new("http://127.0.0.1:1", u32::MAX);
     let ids = ["AUDIOHOOK-0001".to_owned(), "AUDIOHOOK-0002".to_owned()];
     let span = Span { from: to - 60_000, to };
-    history.add(history::Read { ids: ids.into(), span, until: to, purpose: Purpose::CatchUp }, now);
+    history.begin(history::Read { ids: ids.into(), span, until: to, purpose: Purpose::CatchUp }, now);
     for _ in 0..ASKS_MAX {
         match history.next(now, to) {
             Next::Ask { .. } => {

@@ -1,17 +1,16 @@
 //! The command `audit`: one audit from beginning to end, told to a person or a machine, and repaired on request.
 
-use super::{Audit, Report};
+use super::{Audit, Report, TakeMissing};
 use crate::cli;
 use crate::clock::{Clock, Millis, format_millis};
 use crate::config::Config;
 use crate::genesys::api::Api;
 use crate::genesys::history::REACH_MS;
 use crate::genesys::topics;
-use crate::message::Page;
 use crate::net::Dialer;
 use crate::output::Lock;
 use crate::output::records::Held;
-use crate::writer::Appender;
+use crate::writer::Writer;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -47,15 +46,18 @@ fn audit(config: &Config, options: &cli::Audit, clock: &Clock) -> Result<bool, S
     let definitions = api.definitions().map_err(|error| error.to_string())?;
     let ids = topics::plan(config.genesys.topics.as_deref(), Some(&definitions)).ids;
     let (from, to) = interval(config, options, api.service().now())?;
-    let audit = |api: &mut Api, take_missing: &mut dyn FnMut(Page) -> Result<(), String>| {
+    let audit = |api: &mut Api, take_missing: &mut TakeMissing<'_>| {
         Audit::new(config, api, clock, ids.clone(), &definitions).run(from, to, take_missing)
     };
-    let mut appender = match lock {
-        Some(_) => Some(Appender::open(config, &definitions, clock.wall())?),
+    let mut writer = match lock {
+        Some(lock) => Some(Writer::for_repair(config, lock, &definitions, clock)?),
         None => None,
     };
-    let mut report = audit(&mut api, &mut |rows| appender.as_mut().map_or(Ok(()), |appender| appender.append(&rows)))?;
-    if appender.is_some() && !report.complete {
+    let mut report = audit(&mut api, &mut |rows| {
+        let rows = rows.iter().map(|row| (row.text.as_str(), row.received));
+        writer.as_mut().map_or(Ok(()), |writer| writer.append_rows(rows))
+    })?;
+    if writer.is_some() && !report.complete {
         say(&format!("{} missing events were appended to {}", report.missing_count, config.output.file.display()));
         report = audit(&mut api, &mut |_| Ok(()))?;
     }

@@ -44,7 +44,7 @@ pub fn each_between(
         let (content, record) = records::observation(line, row_delay_ms);
         if record.range(row_delay_ms).overlaps(span) { visit(content, record, line, text) } else { Flow::On }
     };
-    records::each_since_beside_rotation(&config.output.file, span.from - BEFORE_MS, visit, pulse)
+    records::each_since(&config.output.file, || span.from - BEFORE_MS, visit, pulse)
 }
 
 /// The records of a span, and those for rows before it that may still be held; `None`: there are more than the index's

@@ -3,8 +3,7 @@
 use serde::Serialize;
 
 use crate::clock::{Millis, format_millis};
-use crate::event::{Event, Identity, REDACTED, Redaction};
-use crate::json::Scanner;
+use crate::event::{Event, Fields, Identity, REDACTED, Redaction, text};
 
 /// One definition's counts: each event once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -79,17 +78,14 @@ pub(super) fn entry(event: &Event<'_>, identity: Identity, received: Millis) -> 
     }
 }
 
-pub(super) fn record_entry(text: &str) -> Entry {
-    let mut fields: [String; 5] = Default::default();
-    let names = ["event_id", "timestamp", "entity_id", "conversation_id", "id"];
-    // Whatever the event holds below its top level: the line was read as JSON before.
-    let _ = Scanner::new(text).object(|scanner, key| {
-        let value = scanner.value()?;
-        if let Some(at) = names.iter().position(|name| key.is(name)) {
-            fields[at] = value.text().map_or_else(String::new, |text| text.decoded().into_owned());
-        }
-        Ok(())
-    });
-    let [event_id, timestamp, entity_id, conversation_id, id] = fields;
-    Entry { event_id, timestamp, entity_id, conversation_id, id }
+pub(super) fn record_entry(line: &str) -> Entry {
+    let fields = Fields::read(line.as_bytes()).unwrap_or_default();
+    let text = |field| text(field).into_owned();
+    Entry {
+        event_id: text(fields.event_id),
+        timestamp: text(fields.timestamp),
+        entity_id: text(fields.entity_id),
+        conversation_id: text(fields.conversation_id),
+        id: text(fields.id),
+    }
 }

@@ -250,11 +250,6 @@ impl Session {
         due.into_iter().min().unwrap_or(now).max(now + Duration::from_millis(1))
     }
 
-    /// Gives the writer something, in order; what finds no room waits, and the history with it.
-    fn send(&mut self, message: WriterCommand) {
-        self.outbox.send(message);
-    }
-
     // ----- the duties -----
 
     fn open_if_due(&mut self, now: Instant) -> bool {
@@ -288,7 +283,7 @@ impl Session {
         if self.transport.due().is_none_or(|at| now < at) {
             return false;
         }
-        let retry = self.retry_interval() * 10;
+        let retry = self.config.catch_up.interval * 10;
         if let Err(error) = self.transport.run(&mut self.api, &self.clock, retry) {
             let wait = self.failed(&error).unwrap_or(retry);
             let Problem { what, cure, .. } = error.problem();
@@ -307,12 +302,12 @@ impl Session {
         if self.subscription_due().is_none_or(|due| now < due) {
             return false;
         }
-        let retry = self.retry_interval();
+        let retry = self.config.catch_up.interval;
         match self.subscription.run(&mut self.api, &self.plan.topics, &self.clock, retry) {
             Ok(Change::Nothing) => {}
             Ok(Change::Made(channel)) => {
                 self.is_channel_kept = false;
-                self.send(WriterCommand::Channel(Some(channel)));
+                self.outbox.send(WriterCommand::Channel(Some(channel)));
             }
             Ok(Change::Subscribed) => self.subscribed(),
             Err(error) => self.subscription_failed(&error),
@@ -342,7 +337,7 @@ impl Session {
             }
             Failure::Replaced => {
                 self.connections.channel_lost(error.problem(), self.clock.now());
-                self.read_instead();
+                self.read_now();
             }
         }
     }
@@ -353,7 +348,7 @@ impl Session {
         let now = self.clock.now();
         self.connections.channel_lost(Problem::new(what, "Wait for the new channel."), now);
         self.subscription.replace(now);
-        self.read_instead();
+        self.read_now();
     }
 
     fn renew_token_and_channel(&mut self, what: &str) {
@@ -372,7 +367,7 @@ impl Session {
         self.subscription.renew(now);
         self.connections.reopen(now);
         self.definitions.at = now;
-        self.read_again();
+        self.read_now();
     }
 
     // ----- the events -----
@@ -383,13 +378,13 @@ impl Session {
             SessionEvent::Opened(connection) => {
                 if self.connections.opened(connection, now) {
                     // What occurred while no socket was open is in the history.
-                    self.read_again();
+                    self.read_now();
                     self.publish();
                 }
             }
             SessionEvent::Closed { connection, why, at } => {
                 if self.connections.is_current(connection) {
-                    self.read_instead();
+                    self.read_now();
                 } else if self.connections.is_opening(connection) {
                     self.status.counters.errors.add(1);
                 }
@@ -406,7 +401,7 @@ impl Session {
                 self.connections.remembered(now);
             }
             SessionEvent::Loaded => self.reading.is_loaded = true,
-            SessionEvent::ReadUpTo { ids, up_to, purpose } => self.read_up_to(&ids, up_to, purpose),
+            SessionEvent::ReadUpTo { ids, up_to, purpose } => self.reading.covers(&ids, up_to, purpose),
             SessionEvent::ReadDone { purpose, appended, unjudged_since } => {
                 self.read_done(purpose, appended, unjudged_since);
             }
@@ -448,11 +443,6 @@ impl Session {
     /// Whether a socket is to be open.
     fn wants_socket(&self) -> bool {
         self.may_subscribe() && !self.subscription.all_rejected()
-    }
-
-    /// How often what only a try can tell is tried.
-    fn retry_interval(&self) -> Duration {
-        self.config.catch_up.interval
     }
 
     /// Passes on the service's time.

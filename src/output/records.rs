@@ -21,39 +21,20 @@ const SLACK_MS: i64 = 3_600_000;
 /// Passes over the folder, at most: a rotation during a pass needs another.
 const PASSES_MAX: usize = 100;
 
-/// Calls `record` with each line that may be of an event since `horizon`, which may rise meanwhile, the newest first, and
-/// as many older ones as `more` wants; `pulse` is called now and then. A line that is no record is passed over.
+/// Calls `record` with each line of the output file at this path and its backups that may be of an event since `horizon`,
+/// which may rise meanwhile, the newest first. `record` may say that it has seen enough; `pulse` is called now and then. A
+/// line that is no record is passed over. Another thread or process may rotate the files: each that is there is read once,
+/// under whatever number it stands by then.
 ///
 /// # Errors
 /// When a file that is there cannot be read.
 pub fn each_since(
-    files: &[PathBuf],
-    horizon: impl Fn() -> Millis,
-    mut record: impl FnMut(&str, &Line<'_>),
-    more: impl Fn() -> bool,
-    pulse: impl Fn(),
-) -> io::Result<()> {
-    let record = |text: &str, line: &Line<'_>| {
-        record(text, line);
-        Flow::On
-    };
-    let mut reading = Reading { horizon, record, more, pulse, old: HashMap::new(), scratch: Vec::new() };
-    reading.pass(files).map(|_| ())
-}
-
-/// The same of the output file at this path and its backups, while another thread or process may rotate them: each
-/// file that is there is read once, under whatever number it stands by then. `record` may say that it has seen enough.
-///
-/// # Errors
-/// When the folder or a file that is there cannot be read.
-pub fn each_since_beside_rotation(
     path: &Path,
-    horizon: Millis,
+    horizon: impl Fn() -> Millis,
     record: impl FnMut(&str, &Line<'_>) -> Flow,
     pulse: impl Fn(),
 ) -> io::Result<()> {
-    let mut reading =
-        Reading { horizon: || horizon, record, more: || false, pulse, old: HashMap::new(), scratch: Vec::new() };
+    let mut reading = Reading { horizon, record, pulse, old: HashMap::new(), scratch: Vec::new() };
     for _ in 0..PASSES_MAX {
         // A file that moved on to a number beyond those listed is met by the next pass.
         if !reading.pass(&files(path))? {
@@ -64,21 +45,19 @@ pub fn each_since_beside_rotation(
 }
 
 /// Reading files, the newest first.
-struct Reading<H, R, M, P> {
+struct Reading<H, R, P> {
     horizon: H,
     record: R,
-    more: M,
     pulse: P,
     /// The files that were read, by device and inode, and whether nothing before them is wanted.
     old: HashMap<(u64, u64), bool>,
     scratch: Vec<u8>,
 }
 
-impl<H, R, M, P> Reading<H, R, M, P>
+impl<H, R, P> Reading<H, R, P>
 where
     H: Fn() -> Millis,
     R: FnMut(&str, &Line<'_>) -> Flow,
-    M: Fn() -> bool,
     P: Fn(),
 {
     /// Reads those files that were not read yet, up to one that is too old; says whether there was any.
@@ -102,7 +81,7 @@ where
                     is_old
                 }
             };
-            if is_old && !(self.more)() {
+            if is_old {
                 break;
             }
         }
@@ -113,7 +92,7 @@ where
     fn read(&mut self, file: &File) -> io::Result<bool> {
         // A file is left when a whole block of it is too old, and the files before it with it.
         let (block, whole, is_enough) = (Cell::new(Age::default()), Cell::new(Age::default()), Cell::new(false));
-        let Self { horizon, record, more, pulse, scratch, .. } = self;
+        let Self { horizon, record, pulse, scratch, .. } = self;
         let line = |text: &[u8]| {
             let Ok(text) = std::str::from_utf8(text) else { return };
             let Ok(line) = read_line(text, scratch) else { return };
@@ -126,8 +105,7 @@ where
         };
         each_line_backwards(file, line, || {
             pulse();
-            let is_old = block.take().is_old() && !more();
-            if is_old || is_enough.get() { Flow::Stop } else { Flow::On }
+            if block.take().is_old() || is_enough.get() { Flow::Stop } else { Flow::On }
         })?;
         Ok(whole.get().is_old() || is_enough.get())
     }
@@ -258,6 +236,11 @@ mod tests {
         )
     }
 
+    fn count(found: &mut usize) -> Flow {
+        *found += 1;
+        Flow::On
+    }
+
     #[test]
     fn a_wall_clock_that_was_hours_slow_hides_no_record() {
         let path = std::env::temp_dir().join(format!("audiohook-records-slow-{}", std::process::id()));
@@ -269,7 +252,7 @@ mod tests {
         assert!(lines.len() > 256 * 1024);
         let horizon = crate::clock::parse_instant("2026-11-23T10:30:00Z").unwrap();
         let mut found = 0;
-        each_since(std::slice::from_ref(&path), || horizon, |_, _| found += 1, || false, || ()).unwrap();
+        each_since(&path, || horizon, |_, _| count(&mut found), || ()).unwrap();
         assert_eq!(found, 3_000);
         std::fs::remove_file(path).unwrap();
     }
@@ -284,7 +267,7 @@ mod tests {
         let found = |lines: &str| {
             std::fs::write(&path, lines).unwrap();
             let mut found = 0;
-            each_since(std::slice::from_ref(&path), || horizon, |_, _| found += 1, || false, || ()).unwrap();
+            each_since(&path, || horizon, |_, _| count(&mut found), || ()).unwrap();
             found
         };
         assert_eq!(found(&(recent.clone() + &rows)), 3_010);
@@ -301,7 +284,7 @@ mod tests {
         for begun in ["", "\n\n", "no record\n"] {
             std::fs::write(&path, begun).unwrap();
             let mut found = 0;
-            each_since(&files(&path), || 0, |_, _| found += 1, || false, || ()).unwrap();
+            each_since(&path, || 0, |_, _| count(&mut found), || ()).unwrap();
             assert_eq!(found, 1, "{begun:?}");
         }
         std::fs::remove_file(before).unwrap();
@@ -314,7 +297,11 @@ mod tests {
         std::fs::write(&path, (0..3_000).map(|n| line(n % 1_000)).collect::<String>()).unwrap();
         let found = Cell::new(0);
         let horizon = || if found.get() < 100 { 0 } else { Millis::MAX };
-        each_since(std::slice::from_ref(&path), horizon, |_, _| found.set(found.get() + 1), || false, || ()).unwrap();
+        let record = |_: &str, _: &Line<'_>| {
+            found.set(found.get() + 1);
+            Flow::On
+        };
+        each_since(&path, horizon, record, || ()).unwrap();
         assert!((100..2_500).contains(&found.get()), "{}", found.get());
         std::fs::remove_file(path).unwrap();
     }
@@ -340,7 +327,7 @@ mod tests {
             }
             Flow::On
         };
-        each_since_beside_rotation(&path, 0, record, || ()).unwrap();
+        each_since(&path, || 0, record, || ()).unwrap();
         found.sort();
         let mut expected: Vec<String> = (0..=8).map(line).collect();
         expected.sort();
@@ -358,7 +345,7 @@ mod tests {
             found += 1;
             if found < 10 { Flow::On } else { Flow::Stop }
         };
-        each_since_beside_rotation(&path, 0, record, || ()).unwrap();
+        each_since(&path, || 0, record, || ()).unwrap();
         assert_eq!(found, 10);
         std::fs::remove_file(backups::backup(&path, 1)).unwrap();
         std::fs::remove_file(path).unwrap();

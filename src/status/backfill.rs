@@ -35,7 +35,7 @@ pub fn start(status: Arc<Status>, path: PathBuf, redaction: Redaction, stop: Rec
             }
             Flow::On
         };
-        let read = records::each_since_beside_rotation(&path, started - TEN_DAYS_MS, record, || {});
+        let read = records::each_since(&path, || started - TEN_DAYS_MS, record, || {});
         if let Err(error) = read {
             log::warn!("cannot read {} for the charts: {error}; they begin with this run", path.display());
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Sender, bounded};
 
 use super::intake::Intake;
 use super::state::{self, State};
@@ -21,10 +21,9 @@ use crate::dedup::RECEIPT_DELAY_MS;
 use crate::elastic::Indexer;
 use crate::event::{Definitions, Line, Redaction};
 use crate::logging::Rate;
-use crate::message::{Definition, HISTORY_KEPT_MS, Page, Purpose, SessionEvent, Start};
-use crate::output::backups::{self, Keep};
+use crate::message::{Definition, HISTORY_KEPT_MS, Purpose, SessionEvent, Start};
 use crate::output::records::{self, Held};
-use crate::output::{Lock, OutputFile, Stopped};
+use crate::output::{Flow, Lock, OutputFile};
 use crate::status::{self, Status};
 
 /// Why a torn last line is quarantined.
@@ -45,48 +44,69 @@ impl Writer {
         clock: Clock,
         session: Sender<SessionEvent>,
     ) -> Result<(Self, Start), String> {
-        let path = &config.output.file;
-        make_folder("OUTPUT_FILE", path)?;
+        make_folder("OUTPUT_FILE", &config.output.file)?;
         make_folder("STATE_FILE", &config.output.state_file)?;
-        let lock = Lock::take(path)?;
-        let max_size = (config.output.backup_count > 0).then_some(config.output.max_file_size);
-        let (output, torn) = OutputFile::open(path, max_size).map_err(|error| {
-            let cure = match error.kind() {
-                std::io::ErrorKind::ResourceBusy => "stop the other collector, or give this one a file of its own",
-                _ => "the user that runs the collector must be able to write there",
-            };
-            format!("cannot open OUTPUT_FILE {}: {error}; {cure}", path.display())
-        })?;
-        let redaction = Redaction::new(&config.output.redact_fields);
-        let mut unreadable = Unreadable::new(path, !redaction.is_on());
-        let wall = clock.wall();
-        if let Some(torn) = torn {
-            log::warn!(
-                "the last line of {} was incomplete and is quarantined; its event is read from the history again",
-                path.display()
-            );
-            if let Err(error) = unreadable.keep(wall, TORN, &torn) {
-                log::error!("cannot quarantine an incomplete line: {error}");
-            }
-        }
-        let state = begin_state(&config, wall)?;
-        let checkpoint = state.checkpoint_ms.unwrap_or(wall);
-        let origin = state.origin_ms.unwrap_or(checkpoint);
+        let lock = Lock::take(&config.output.file)?;
+        let (output, unreadable) = open_output(&config, clock.wall())?;
+        let state = begin_state(&config, clock.wall())?;
+        let checkpoint = state.checkpoint_ms.unwrap_or_else(|| clock.wall());
         let start = Start {
             checkpoint,
-            origin,
+            origin: state.origin_ms.unwrap_or(checkpoint),
             by_wall: state.by_wall,
             coverage: state.coverage.clone(),
             definitions: state.definitions.clone(),
             channel: state.channel.clone(),
         };
-        let beat = status.beats.register("writer");
-        let overlap_ms = config.catch_up.overlap.as_millis() as i64;
         if config.genesys.delivery != Delivery::Websocket {
             status.gauges.checkpoint.set(start.checkpoint);
         }
+        Ok((Self::new(config, status, clock, session, lock, (output, unreadable), state), start))
+    }
+
+    /// For an audit that repairs: it holds the lock, and writes rows to the file while no collector runs.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub fn for_repair(config: &Config, lock: Lock, definitions: &[Definition], clock: &Clock) -> Result<Self, String> {
+        let (output, unreadable) = open_output(config, clock.wall())?;
+        // Where the cluster's cursor stands, so that no rotation takes away what it has not had.
+        let state = std::fs::read(&config.output.state_file).ok().and_then(|bytes| state::parse(&bytes).ok());
+        let status = Arc::new(Status::new(clock.clone(), false));
+        let (session, _) = bounded(0);
+        let state = state.unwrap_or_default();
+        let mut writer =
+            Self::new(Arc::new(config.clone()), status, clock.clone(), session, lock, (output, unreadable), state);
+        writer.intake.definitions = Definitions::new(definitions);
+        Ok(writer)
+    }
+
+    /// Appends these rows, whatever the file holds, and makes them durable.
+    ///
+    /// # Errors
+    /// When the file cannot be written or synced.
+    pub fn append_rows<'r>(&mut self, rows: impl Iterator<Item = (&'r str, Millis)>) -> Result<(), String> {
+        // As if a stop had come: a disk that refuses is not waited for.
+        let (_, stop) = bounded(0);
+        self.intake.append_rows(rows);
+        self.flush(&stop)?;
+        self.sync(&stop)
+    }
+
+    fn new(
+        config: Arc<Config>,
+        status: Arc<Status>,
+        clock: Clock,
+        session: Sender<SessionEvent>,
+        lock: Lock,
+        (output, unreadable): (OutputFile, Unreadable),
+        state: State,
+    ) -> Self {
+        let redaction = Redaction::new(&config.output.redact_fields);
+        let beat = status.beats.register("writer");
+        let overlap_ms = config.catch_up.overlap.as_millis() as i64;
         let now = clock.now();
-        let writer = Self {
+        Self {
             intake: Intake::new(redaction, overlap_ms),
             purpose: Purpose::CatchUp,
             until: Millis::MAX,
@@ -109,8 +129,7 @@ impl Writer {
             log_rate: Rate::new(LOGGED_EVENTS_MAX, Duration::from_secs(1)),
             beat,
             ticked: now,
-        };
-        Ok((writer, start))
+        }
     }
 
     /// Starts the thread that fills the cluster from the file, from where the state says; `None`: there is no cluster.
@@ -154,9 +173,11 @@ impl Writer {
                 // Older records may be in the files, and are not looked for.
                 index.borrow_mut().filled_since(horizon);
             }
+            Flow::On
         };
-        let files = records::files(self.output.path());
-        records::each_since(&files, horizon_now, record, || !full(), || self.beat.busy())
+        // As many are read as are shown, however old they are.
+        let wanted = || if full() { horizon_now() } else { Millis::MIN };
+        records::each_since(self.output.path(), wanted, record, || self.beat.busy())
             .map_err(|error| format!("cannot read {} and its backups: {error}", self.output.path().display()))?;
         self.status.recent.extend(newest.borrow().iter().rev().map(Vec::as_slice));
         let known = self.intake.index.len();
@@ -170,68 +191,28 @@ impl Writer {
     }
 }
 
-/// Appends rows to the output file while no collector runs: the caller holds the lock.
-pub struct Appender<'c> {
-    config: &'c Config,
-    output: OutputFile,
-    intake: Intake,
-}
-
-impl<'c> Appender<'c> {
-    /// Opens the output file.
-    ///
-    /// # Errors
-    /// When the file cannot be opened, or its incomplete last line cannot be quarantined.
-    pub fn open(config: &'c Config, definitions: &[Definition], now: Millis) -> Result<Self, String> {
-        let path = &config.output.file;
-        let max_size = (config.output.backup_count > 0).then_some(config.output.max_file_size);
-        let (output, torn) = OutputFile::open(path, max_size).map_err(|error| cannot_append(config, &error))?;
-        output.give_to_folders_owner();
-        let redaction = Redaction::new(&config.output.redact_fields);
-        if let Some(torn) = torn {
-            let mut unreadable = Unreadable::new(path, !redaction.is_on());
-            unreadable.keep(now, TORN, &torn).map_err(|error| {
-                format!("cannot quarantine the incomplete last line of {}: {error}", path.display())
-            })?;
+/// Opens the output file. What a crash left of its last line is quarantined.
+fn open_output(config: &Config, now: Millis) -> Result<(OutputFile, Unreadable), String> {
+    let path = &config.output.file;
+    let max_size = (config.output.backup_count > 0).then_some(config.output.max_file_size);
+    let (output, torn) = OutputFile::open(path, max_size).map_err(|error| {
+        let cure = match error.kind() {
+            std::io::ErrorKind::ResourceBusy => "stop the other collector, or give this one a file of its own",
+            _ => "the user that runs the collector must be able to write there",
+        };
+        format!("cannot open OUTPUT_FILE {}: {error}; {cure}", path.display())
+    })?;
+    let mut unreadable = Unreadable::new(path, config.output.redact_fields.is_empty());
+    if let Some(torn) = torn {
+        log::warn!(
+            "the last line of {} was incomplete and is quarantined; its event is read from the history again",
+            path.display()
+        );
+        if let Err(error) = unreadable.keep(now, TORN, &torn) {
+            log::error!("cannot quarantine an incomplete line: {error}");
         }
-        let mut intake = Intake::new(redaction, config.catch_up.overlap.as_millis() as i64);
-        intake.definitions = Definitions::new(definitions);
-        Ok(Self { config, output, intake })
     }
-
-    /// Appends these rows of a page, whatever the file holds, and makes them durable.
-    ///
-    /// # Errors
-    /// When the file cannot be written, rotated or synced.
-    pub fn append(&mut self, page: &Page) -> Result<(), String> {
-        self.intake.append_all(page);
-        let lines = std::mem::take(&mut self.intake.lines);
-        self.intake.ends.clear();
-        let mut rest = lines.as_slice();
-        loop {
-            let appended = self.output.append(rest);
-            rest = &rest[appended.bytes..];
-            match appended.stopped {
-                None => break,
-                Some(Stopped::Error(error)) => return Err(cannot_append(self.config, &error)),
-                Some(Stopped::Full) => self.rotate()?,
-            }
-        }
-        self.output.sync().map_err(|error| cannot_append(self.config, &error))
-    }
-
-    fn rotate(&mut self) -> Result<(), String> {
-        let path = &self.config.output.file;
-        backups::rotate(path, self.config.output.backup_count, backlog(self.config))
-            .map_err(|error| format!("cannot rotate {}: {error}", path.display()))?;
-        self.output.rotated();
-        self.output.give_to_folders_owner();
-        Ok(())
-    }
-}
-
-fn cannot_append(config: &Config, error: &std::io::Error) -> String {
-    format!("cannot append to {}: {error}", config.output.file.display())
+    Ok((output, unreadable))
 }
 
 /// Makes the folder of this setting's file, where it is not there yet.
@@ -239,14 +220,6 @@ fn make_folder(setting: &str, path: &Path) -> Result<(), String> {
     let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else { return Ok(()) };
     std::fs::create_dir_all(folder)
         .map_err(|error| format!("cannot make the folder of {setting} {}: {error}", path.display()))
-}
-
-/// What the cluster has not had, as far as the state tells: no rotation takes that away.
-fn backlog(config: &Config) -> Option<Keep> {
-    let elastic = config.elastic.as_ref()?;
-    let state = std::fs::read(&config.output.state_file).ok().and_then(|bytes| state::parse(&bytes).ok());
-    let cursor = state.and_then(|state| state.cursor).map(|progress| progress.cursor);
-    Some(Keep { cursor, read: cursor, backlog_max: elastic.backlog_max })
 }
 
 /// A state of format 1 does not tell which definitions were read: all of them are read again, from where the files still

@@ -15,6 +15,7 @@ use crate::clock::Millis;
 use crate::dedup::RECEIPT_DELAY_MS;
 use crate::elastic::IndexerHandle;
 use crate::message::{HISTORY_KEPT_MS, Purpose, SessionEvent, extend_coverage};
+use crate::output::backups::Keep;
 use crate::output::identity::Cursor;
 use crate::output::{Change, Stopped, backups};
 use crate::status::{Code, Problem, RECENT_MAX};
@@ -113,9 +114,14 @@ impl Writer {
 
     pub(super) fn rotate(&mut self) {
         let (path, count) = (self.output.path(), self.config.output.backup_count);
-        let rotated = match &self.indexer {
-            Some(indexer) => indexer.rotate(self.saved_cursor(), |keep| backups::rotate(path, count, Some(keep))),
-            None => backups::rotate(path, count, None).map(drop),
+        let cursor = self.saved_cursor();
+        let rotated = match (&self.indexer, &self.config.elastic) {
+            (Some(indexer), _) => indexer.rotate(cursor, |keep| backups::rotate(path, count, Some(keep))),
+            (None, Some(elastic)) => {
+                let keep = Keep { cursor, read: cursor, backlog_max: elastic.backlog_max };
+                backups::rotate(path, count, Some(keep)).map(drop)
+            }
+            (None, None) => backups::rotate(path, count, None).map(drop),
         };
         match rotated {
             Ok(()) => self.output.rotated(),

@@ -248,27 +248,20 @@ impl Intake {
         self.rows = rows;
         self.unjudged_since = judged.unjudged_since;
         self.tally.duplicate += judged.duplicates;
+        self.append_rows(judged.missing.iter().map(|row| (&*row.text, row.received)));
+    }
+
+    /// Appends these rows, whatever the file holds.
+    pub fn append_rows<'r>(&mut self, rows: impl Iterator<Item = (&'r str, Millis)>) {
         let definitions = std::mem::take(&mut self.definitions);
-        for row in &judged.missing {
-            match definitions.judge(&row.text, row.received) {
+        for (text, received) in rows {
+            match definitions.judge(text, received) {
                 Ok(Some(event)) => {
                     let identity = Identity::of(&event, &mut self.scratch);
-                    self.append_row(&event, identity, row.received);
+                    self.append_row(&event, identity, received);
                 }
                 // By definitions that came since, it is none of AudioHook's.
                 _ => self.tally.filtered += 1,
-            }
-        }
-        self.definitions = definitions;
-    }
-
-    /// Appends every row of a page, whatever the file holds.
-    pub fn append_all(&mut self, page: &Page) {
-        let definitions = std::mem::take(&mut self.definitions);
-        for range in &page.rows {
-            if let Ok(Some(event)) = definitions.judge(&page.body[range.clone()], page.received) {
-                let identity = Identity::of(&event, &mut self.scratch);
-                self.append_row(&event, identity, page.received);
             }
         }
         self.definitions = definitions;

@@ -100,8 +100,9 @@ fn row(entity: &str, time: Option<Millis>) -> String {
 }
 
 fn page_of(row: &str, span: Span, ids: &Arc<[String]>) -> WriterCommand {
-    let mut page = Page { ids: ids.clone(), ..Page::of_rows(Range { from: span.from, to: span.to }) };
-    page.push_row(row, NOW);
+    let asked = Range { from: span.from, to: span.to };
+    let (body, rows) = (row.to_owned(), std::iter::once(0..row.len()).collect());
+    let page = Page { body, rows, received: NOW, ids: ids.clone(), asked, is_first: true, is_all: true };
     WriterCommand::Page(page)
 }
 

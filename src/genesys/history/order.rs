@@ -8,41 +8,27 @@ use serde::Deserialize;
 
 use crate::clock::{Millis, parse_instant};
 
-/// So many pages are read before they are worth a checkpoint, which costs a sync.
-const PAGES: u32 = 50;
-
 /// The order of the rows so far.
 #[derive(Debug, Default)]
 pub struct Order {
     newest: Option<Millis>,
-    broken: bool,
-    pages: u32,
+    is_broken: bool,
 }
 
 impl Order {
     /// Looks at a page's first and last row; the writer looks at each.
     pub fn look(&mut self, body: &str, rows: &[Range<usize>]) {
-        self.pages += 1;
         for row in rows.first().into_iter().chain(rows.last()) {
             match created(&body[row.clone()]) {
                 Some(at) if self.newest.is_none_or(|newest| newest <= at) => self.newest = Some(at),
-                _ => self.broken = true,
+                _ => self.is_broken = true,
             }
         }
     }
 
     /// All rows before this were given, as far as the order tells.
     pub fn newest(&self) -> Option<Millis> {
-        self.newest.filter(|_| !self.broken)
-    }
-
-    /// Up to where everything was given, every so many pages.
-    pub fn worth_a_checkpoint(&mut self) -> Option<Millis> {
-        if self.pages < PAGES {
-            return None;
-        }
-        self.pages = 0;
-        self.newest()
+        self.newest.filter(|_| !self.is_broken)
     }
 }
 

@@ -6,8 +6,6 @@ use std::ops::Range;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::genesys::api::PAGE_SIZE;
-
 /// What a page holds.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Parsed {
@@ -47,20 +45,6 @@ pub fn parse(body: &str, api_url: &str) -> Result<Parsed, String> {
         Some(uri) => Some(path_of(uri, api_url).ok_or("the next page is said to be on another host")?),
     };
     Ok(Parsed { rows, next })
-}
-
-/// The path of a page in this size. A path that says no size is left alone where the usual one is wanted.
-pub fn with_size(path: &str, size: u32) -> String {
-    const NAME: &str = "pageSize=";
-    let (before, query) = path.split_once('?').unwrap_or((path, ""));
-    let mut parts: Vec<&str> = query.split('&').filter(|part| !part.is_empty()).collect();
-    let wanted = format!("{NAME}{size}");
-    match parts.iter_mut().find(|part| part.starts_with(NAME)) {
-        Some(part) => *part = &wanted,
-        None if size == PAGE_SIZE => return path.to_owned(),
-        None => parts.push(&wanted),
-    }
-    format!("{before}?{}", parts.join("&"))
 }
 
 /// The path of a relative address, or of an absolute one on the same host.
@@ -107,19 +91,6 @@ mod tests {
         }
         let body = r#"{"entities":[],"nextUri":"https://API.usw2.pure.cloud/api/v2/usage/events/query?after=x"}"#;
         assert_eq!(parse(body, API).unwrap().next.as_deref(), Some("/api/v2/usage/events/query?after=x"));
-    }
-
-    #[test]
-    fn a_page_is_asked_for_in_the_size_that_is_wanted() {
-        for (path, size, expected) in [
-            ("/q?after=x", PAGE_SIZE, "/q?after=x"),
-            ("/q?after=x", 7, "/q?after=x&pageSize=7"),
-            ("/q?pageSize=7&after=x", PAGE_SIZE, "/q?pageSize=200&after=x"),
-            ("/q?after=x&pageSize=200", 100, "/q?after=x&pageSize=100"),
-            ("/q", 100, "/q?pageSize=100"),
-        ] {
-            assert_eq!(with_size(path, size), expected, "{path}");
-        }
     }
 
     #[test]

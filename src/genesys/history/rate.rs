@@ -1,18 +1,12 @@
 //! CATCH_UP_RATE: how many requests a minute reading the history may use. Pure.
 
-use std::cell::RefCell;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// How many requests may be sent: one count for all clones.
-#[derive(Clone, Debug)]
-pub struct Rate(Rc<RefCell<Bucket>>);
-
 /// A token bucket such that no window of 60 s sees more requests than the rate.
 #[derive(Debug)]
-struct Bucket {
+pub struct Rate {
     burst: f64,
     per_second: f64,
     tokens: f64,
@@ -22,22 +16,6 @@ struct Bucket {
 impl Rate {
     /// `per_minute` is at least 1. A tenth of it may come at once; the rest is spread.
     pub fn new(per_minute: u32) -> Self {
-        Self(Rc::new(RefCell::new(Bucket::new(per_minute))))
-    }
-
-    /// How long to wait before the next request; zero: it may go now.
-    pub fn wait(&mut self, now: Instant) -> Duration {
-        self.0.borrow_mut().wait(now)
-    }
-
-    /// Counts a request.
-    pub fn take(&mut self) {
-        self.0.borrow_mut().tokens -= 1.0;
-    }
-}
-
-impl Bucket {
-    fn new(per_minute: u32) -> Self {
         let rate = f64::from(per_minute.max(1));
         let burst = (rate / 10.0).floor().max(1.0);
         // A window that begins with a full bucket sees the burst and what is refilled.
@@ -45,7 +23,8 @@ impl Bucket {
         Self { burst, per_second: refilled / WINDOW.as_secs_f64(), tokens: burst, counted: None }
     }
 
-    fn wait(&mut self, now: Instant) -> Duration {
+    /// How long to wait before the next request; zero: it may go now.
+    pub fn wait(&mut self, now: Instant) -> Duration {
         let since = self.counted.map_or(Duration::ZERO, |counted| now.saturating_duration_since(counted));
         self.counted = Some(now);
         self.tokens = (self.tokens + since.as_secs_f64() * self.per_second).min(self.burst);
@@ -54,6 +33,11 @@ impl Bucket {
         }
         // A little more than needed, so that rounding never wakes the caller in vain.
         Duration::from_secs_f64((1.0 - self.tokens) / self.per_second) + Duration::from_millis(1)
+    }
+
+    /// Counts a request.
+    pub fn take(&mut self) {
+        self.tokens -= 1.0;
     }
 }
 

@@ -15,8 +15,9 @@ use crate::secret::{Secret, hide, mask};
 use crate::status::Problem;
 
 /// A socket that the server closes sooner than this after it was opened (and twice RECONNECT_DELAY, which another
-/// client would wait too), two or three times in a row, is contested by another client.
+/// client would wait too), so many times in a row, is contested by another client.
 const SHORT_LIFE: Duration = Duration::from_secs(10);
+const SHORT_LIVES_MAX: u32 = 3;
 /// A channel is made for that reason no more often than this: a network that cuts every socket must not make channels,
 /// of which the client has only twenty.
 const OWN_CHANNEL_INTERVAL: Duration = Duration::from_secs(600);
@@ -229,10 +230,9 @@ impl Connections {
             return Next::Renew;
         }
         let is_short = life < SHORT_LIFE + 2 * self.reconnect_delay;
-        let enough = short_lives_of_a_contest(why).filter(|_| is_short);
-        self.short_lives = if enough.is_some() { self.short_lives + 1 } else { 0 };
+        self.short_lives = if is_short && may_be_contested(why) { self.short_lives + 1 } else { 0 };
         let may_make = self.own_channel_made.is_none_or(|made| now.duration_since(made) >= OWN_CHANNEL_INTERVAL);
-        if enough.is_some_and(|enough| self.short_lives >= enough) && may_make {
+        if self.short_lives >= SHORT_LIVES_MAX && may_make {
             log::warn!(
                 "another client connects to this channel (a copy of this collector?): making a channel of its own"
             );
@@ -297,16 +297,9 @@ fn is_revoked(why: &Closed) -> bool {
         || ["token", "auth", "credential"].iter().any(|word| reason.contains(word))
 }
 
-/// After how many short lives in a row that ended like this another client is the cause.
-fn short_lives_of_a_contest(why: &Closed) -> Option<u32> {
-    match why {
-        // The server restarts or is overloaded.
-        Closed::ByServer { code: 1012 | 1013, .. } => None,
-        // The server goes away, perhaps; another client's connection may be announced like this too.
-        Closed::ByServer { code: 1001, .. } => Some(3),
-        Closed::ByServer { .. } => Some(2),
-        _ => None,
-    }
+/// Whether another client's connection may be the cause: not where the server restarts or is overloaded.
+fn may_be_contested(why: &Closed) -> bool {
+    matches!(why, Closed::ByServer { code, .. } if !matches!(code, 1012 | 1013))
 }
 
 /// What happened to the socket; the server's words may name the channel.

@@ -95,7 +95,8 @@ impl Session {
     fn take_definitions(&mut self, definitions: Vec<Definition>) {
         let was_confirmed = std::mem::replace(&mut self.definitions.is_confirmed, true);
         self.definitions.fetched = definitions;
-        self.send_definitions();
+        // Names and descriptions for the rows of the history.
+        self.outbox.send(WriterCommand::Definitions(Arc::from(self.definitions.fetched.as_slice())));
         let plan = self.definitions.plan();
         if !was_confirmed || plan.notices != self.plan.notices {
             plan.notices.iter().for_each(|notice| log::warn!("{notice}"));
@@ -106,10 +107,5 @@ impl Session {
             log::info!("collecting {} topics: {}", plan.topics.len(), shorten(&plan.topics));
             self.plan = plan;
         }
-    }
-
-    /// Tells the writer the names and descriptions for rows of the history.
-    pub(super) fn send_definitions(&mut self) {
-        self.send(WriterCommand::Definitions(Arc::from(self.definitions.fetched.as_slice())));
     }
 }

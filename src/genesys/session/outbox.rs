@@ -21,6 +21,7 @@ impl Outbox {
         self.waiting.is_empty()
     }
 
+    /// Gives the writer something, in order.
     pub fn send(&mut self, message: WriterCommand) {
         self.waiting.push_back(message);
         self.deliver();

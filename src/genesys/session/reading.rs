@@ -8,7 +8,6 @@
 //!
 //! Must never: skip a span that failed; read while the writer's queue is full; claim coverage for what was not read.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,9 +17,10 @@ use crate::clock::{Millis, format_millis};
 use crate::config::Delivery;
 use crate::dedup::rows::Span;
 use crate::dedup::{CONTEXT_MS, MARGIN_MS, Range, TOLERANCE_MS};
+use crate::genesys::api::PAGE_SIZE;
 use crate::genesys::backoff::Backoff;
 use crate::genesys::error::{ApiError, Kind};
-use crate::genesys::history::{EDGE_ZONE_MS, History, Next, REACH_MS, Read, SKIP_MS, Taken};
+use crate::genesys::history::{History, Next, PIECE_MS_MIN, REACH_MS, Read, Taken};
 use crate::message::{Coverage, HISTORY_KEPT_MS, Purpose, Start, WriterCommand, extend_coverage};
 use crate::status::{Code, Problem};
 
@@ -80,16 +80,10 @@ pub(super) struct Reading {
     coverage: Coverage,
     /// When those may be read next whose coverage does not.
     coverage_at: Instant,
-    /// Where the part of the coverage begins that was begun last.
-    coverage_from: Millis,
-    /// How much of the oldest that the service should keep is not asked for, by definition: it refuses to be asked.
-    passed_over: BTreeMap<String, Millis>,
     /// Before this nothing is asked for: where the very first start began.
     pub origin: Millis,
     /// Origin and checkpoint are this machine's time so far.
     by_wall: bool,
-    /// A socket was opened since the running read began: another follows at once.
-    again: bool,
     throttled_since: Option<Instant>,
     /// Whether the writer has read what the files show.
     pub is_loaded: bool,
@@ -116,11 +110,8 @@ impl Reading {
             checkpoint: start.checkpoint,
             coverage: start.coverage.clone(),
             coverage_at: now,
-            coverage_from: Millis::MAX,
-            passed_over: BTreeMap::new(),
             origin: start.origin,
             by_wall: start.by_wall,
-            again: false,
             throttled_since: None,
             is_loaded: false,
             waits_for_writer: false,
@@ -164,17 +155,9 @@ impl Session {
         self.config.genesys.delivery != Delivery::Websocket && !self.read_ids.is_empty()
     }
 
-    /// A socket was opened: what came before is to be read.
-    pub(super) fn read_again(&mut self) {
-        if self.reading.history.has(Purpose::CatchUp) || self.reading.waits_for_writer {
-            self.reading.again = true;
-        } else if self.reading.state != State::Forbidden {
-            self.reading.at = self.clock.now();
-        }
-    }
-
-    /// The socket was lost: what comes meanwhile is read now, which also tells whether anything can come at all.
-    pub(super) fn read_instead(&mut self) {
+    /// A socket was opened, and what came before is to be read; or it was lost, and what comes meanwhile is, which also
+    /// tells whether anything can come at all. Where a read is under way, the next one follows it.
+    pub(super) fn read_now(&mut self) {
         if self.reading.state != State::Forbidden {
             self.reading.at = self.reading.at.min(self.clock.now());
         }
@@ -209,8 +192,8 @@ impl Session {
         if !self.prepare_piece(now) {
             return true;
         }
-        let (cursor, page_size, body) = match self.reading.history.next(now, self.api.service().now()) {
-            Next::Ask { cursor, page_size, body } => (cursor, page_size, body),
+        let (cursor, body) = match self.reading.history.next(now, self.api.service().now()) {
+            Next::Ask { cursor, body } => (cursor, body),
             Next::Wait(wait) => {
                 self.reading.retry_at = now + wait;
                 return false;
@@ -218,28 +201,32 @@ impl Session {
             Next::Idle => return false,
         };
         self.reading.retry_at = now;
-        let answer = self.api.query_page(cursor.as_deref(), page_size, &body);
+        let answer = self.api.query_page(cursor.as_deref(), PAGE_SIZE, &body);
+        // What is refused and asked for in another way is no success.
+        let is_answered = answer.is_ok();
         let taken = self.reading.history.take(answer, self.service_time.receipt(&self.clock));
+        if is_answered && taken.failed.is_none() {
+            self.read_worked();
+        }
         self.take_answer(taken);
         true
     }
 
     fn take_answer(&mut self, taken: Taken) {
-        taken.notices.iter().for_each(|notice| log::warn!("{notice}"));
         match taken.failed {
             // The others are read on; these are not covered until they are taken.
-            Some(error) if matches!(error.kind, Kind::Refused(_)) && self.reading.history.has(Purpose::Coverage) => {
+            Some(error)
+                if matches!(error.kind, Kind::Refused(_))
+                    && self.reading.history.purpose() == Some(Purpose::Coverage) =>
+            {
                 log::warn!("{}; these definitions are tried again later", error.problem().what);
-                self.pass_over_more();
-                self.reading.history.clear();
+                self.reading.history.leave_out();
                 self.reading.coverage_at = self.clock.now() + COVERAGE_RETRY;
             }
             Some(error) => {
                 self.read_failed(&error.with_correlation(self.api.correlation()));
                 self.let_catch_up_pass();
             }
-            None if taken.progressed => self.read_worked(),
-            // What is refused and asked for in another way is no success.
             None => {}
         }
         if let Some((from, to)) = taken.skipped {
@@ -251,40 +238,15 @@ impl Session {
             self.report_gap(from, to, "Genesys Cloud refuses to be asked for events so old");
         }
         if let Some(page) = taken.page {
-            self.send(WriterCommand::Page(page));
-        }
-        if let Some(summary) = taken.summary {
-            log::info!("{summary}");
+            self.outbox.send(WriterCommand::Page(page));
         }
         match taken.done {
             Some(read) => self.end_read(&read),
             None => {
                 if let (Some(up_to), Some(ids)) = (taken.read_up_to, self.reading.history.ids().cloned()) {
-                    self.send(WriterCommand::ReadUpTo { ids, up_to });
+                    self.outbox.send(WriterCommand::ReadUpTo { ids, up_to });
                 }
             }
-        }
-        if let Some(line) = self.reading.history.progress(self.clock.now()) {
-            log::info!("{line}");
-        }
-    }
-
-    /// Part of what the service should keep may be too old for it: the next try begins later.
-    fn pass_over_more(&mut self) {
-        let is_old = self.reading.coverage_from < self.api.service().now() - REACH_MS + EDGE_ZONE_MS;
-        for id in self.reading.history.ids().filter(|_| is_old).into_iter().flat_map(|ids| ids.iter()) {
-            let passed = self.reading.passed_over.entry(id.clone()).or_default();
-            *passed = (2 * *passed).clamp(SKIP_MS, EDGE_ZONE_MS);
-        }
-    }
-
-    /// The writer has made durable what was read of these definitions up to here.
-    pub(super) fn read_up_to(&mut self, ids: &[String], up_to: Millis, purpose: Purpose) {
-        self.reading.covers(ids, up_to, purpose);
-        let oldest = self.api.service().now() - REACH_MS;
-        let passed = ids.iter().filter_map(|id| self.reading.passed_over.remove(id)).max();
-        if let Some(passed) = passed {
-            self.report_gap(oldest, oldest + passed, "Genesys Cloud refuses to be asked for events so old");
         }
     }
 
@@ -293,7 +255,7 @@ impl Session {
         let now = self.clock.now();
         let reading = &mut self.reading;
         let is_due = reading.state == State::Failing && now >= reading.at;
-        if is_due && !reading.history.is_idle() && !reading.history.has(Purpose::CatchUp) {
+        if is_due && !reading.history.is_idle() && reading.history.purpose() != Some(Purpose::CatchUp) {
             reading.history.clear();
             reading.at = reading.retry_at;
             reading.coverage_at = reading.retry_at + self.config.catch_up.interval;
@@ -353,11 +315,7 @@ impl Session {
             history.forget_unknown_ids();
         }
         uncovered.retain(|id| !history.is_unknown(id));
-        let oldest = self.api.service().now() - REACH_MS;
-        let read_to = |id: &String| {
-            let passed = self.reading.passed_over.get(id).map_or(Millis::MIN, |passed| oldest + passed);
-            self.reading.read_to(id).max(begin).max(passed)
-        };
+        let read_to = |id: &String| self.reading.read_to(id).max(begin);
         let least = uncovered.iter().map(read_to).min().unwrap_or(begin);
         let ids: Arc<[String]> = uncovered.iter().filter(|id| read_to(id) == least).cloned().collect();
         let checkpoint = self.reading.checkpoint;
@@ -365,7 +323,6 @@ impl Session {
             from: (least - self.overlap_ms()).max(begin).min(checkpoint - MARGIN_MS),
             to: (least + COVERAGE_MS).min(checkpoint),
         };
-        self.reading.coverage_from = span.from;
         log::info!(
             "reading the history of {} from {} to {}: it was not read before",
             super::shorten(&ids),
@@ -386,21 +343,17 @@ impl Session {
             return;
         }
         self.reading.from_files = None;
-        self.send(WriterCommand::Begin { span: read.span, until: read.until, purpose: read.purpose });
-        self.reading.history.add(read, now);
+        self.outbox.send(WriterCommand::Begin { span: read.span, until: read.until, purpose: read.purpose });
+        self.reading.history.begin(read, now);
     }
 
     /// Before the first request of a piece that is older than the writer's index reaches: reads its records from the
     /// files, and where there is room for them, all up to where the index begins. Whether the request can be sent.
     fn prepare_piece(&mut self, now: Instant) -> bool {
         let index_since = self.status.gauges.index_since.get().unwrap_or(Millis::MIN);
-        let Some((mut piece, until)) = self.reading.history.next_piece(self.api.service().now()) else { return true };
+        let Some((piece, until)) = self.reading.history.next_piece(self.api.service().now()) else { return true };
         // From here on the index is enough.
         let boundary = index_since.saturating_add(2 * MARGIN_MS + 1_000);
-        if piece.from + 1 < boundary && boundary < piece.to {
-            self.reading.history.end_next_piece_at(boundary);
-            piece.to = boundary;
-        }
         let is_known = self.reading.from_files.is_some_and(|known| known.from <= piece.from && piece.to <= known.to);
         if is_known || index_since <= piece.from - 2 * MARGIN_MS {
             return true;
@@ -409,37 +362,32 @@ impl Session {
             "the index does not reach back to {}: reading the records from the files",
             format_millis(piece.from)
         );
-        let beat = &self.beat;
-        let all = Range { from: piece.from, to: until.min(boundary).max(piece.to) };
-        let can_be_halved = self.reading.history.can_be_halved();
-        let read = |range: Range, is_bounded: bool| {
-            let records = files::index_between(&self.config, range, is_bounded, &|| beat.busy());
-            records.map(|records| records.map(|records| (records, range)))
-        };
-        let records = read(all, true).and_then(|records| match records {
-            Some(records) => Ok(Some(records)),
-            None => read(piece, can_be_halved),
-        });
-        match records {
-            Ok(Some((records, range))) => {
-                self.reading.from_files = Some(range);
-                self.send(WriterCommand::Records(Box::new(records)));
-                true
-            }
-            Ok(None) => {
-                self.reading.history.halve_next_piece();
-                false
-            }
-            Err(error) => {
-                log::warn!("cannot read the output files: {error}; the history is read once that works");
-                self.reading.retry_at = now + FILES_RETRY;
-                false
+        // As many as the index may hold at once, for the pieces that follow too.
+        let mut range = Range { from: piece.from, to: until.min(boundary).max(piece.to) };
+        loop {
+            let can_be_shorter = range.to > piece.to || piece.to - piece.from > PIECE_MS_MIN;
+            match files::index_between(&self.config, range, can_be_shorter, &|| self.beat.busy()) {
+                Ok(Some(records)) => {
+                    self.reading.from_files = Some(range);
+                    self.outbox.send(WriterCommand::Records(Box::new(records)));
+                    return true;
+                }
+                Ok(None) if range.to > piece.to => range.to = piece.to.max(range.from + (range.to - range.from) / 2),
+                Ok(None) => {
+                    self.reading.history.halve(PIECE_MS_MIN);
+                    return false;
+                }
+                Err(error) => {
+                    log::warn!("cannot read the output files: {error}; the history is read once that works");
+                    self.reading.retry_at = now + FILES_RETRY;
+                    return false;
+                }
             }
         }
     }
 
     fn end_read(&mut self, read: &Read) {
-        self.send(WriterCommand::End { ids: read.ids.clone(), up_to: read.span.to });
+        self.outbox.send(WriterCommand::End { ids: read.ids.clone(), up_to: read.span.to });
         self.reading.waits_for_writer = true;
     }
 
@@ -457,9 +405,6 @@ impl Session {
                 Purpose::Repair => self.audit_again_at(retry_at),
             }
             return;
-        }
-        if std::mem::take(&mut self.reading.again) {
-            self.reading.at = now;
         }
         if purpose == Purpose::Repair {
             self.repair_done(appended);
@@ -491,7 +436,7 @@ impl Session {
         if ahead_ms.abs() > CLOCKS_APART_MS {
             self.reading.origin -= ahead_ms;
             self.reading.checkpoint = self.reading.origin;
-            self.send(WriterCommand::Origin(self.reading.origin));
+            self.outbox.send(WriterCommand::Origin(self.reading.origin));
         }
     }
 
@@ -524,7 +469,7 @@ impl Session {
         let works = self.wants_history() && matches!(self.reading.state, State::Works | State::Unknown);
         if works != self.reading.told_works {
             self.reading.told_works = works;
-            self.send(WriterCommand::HistoryWorks(works));
+            self.outbox.send(WriterCommand::HistoryWorks(works));
         }
     }
 
