@@ -178,13 +178,6 @@ impl Batch {
         }
     }
 
-    /// Drops the documents that were pushed last, down to so many.
-    pub fn truncate(&mut self, documents: usize) {
-        let bytes: usize = self.entries.iter().take(documents).map(|entry| entry.bytes as usize).sum();
-        self.entries.truncate(documents);
-        self.body.truncate(bytes);
-    }
-
     /// Moves the first document behind all others: it may be what the cluster cannot cope with.
     pub fn rotate(&mut self) {
         if let Some(first) = self.entries.first() {
@@ -260,7 +253,6 @@ mod tests {
         assert_eq!(batch.put_off_since(), Some(now));
         let left: Vec<String> = (0..4).map(|n| String::from_utf8(batch.record(n)).unwrap()).collect();
         assert_eq!(left, [&lines[1], &lines[3], &lines[4], &lines[5]].map(String::clone));
-        batch.truncate(3);
         batch.rotate();
         assert_eq!(batch.earliest(), Some(at(1)));
         assert_eq!(String::from_utf8(batch.record(2)).unwrap(), lines[1]);

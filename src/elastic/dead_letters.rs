@@ -15,8 +15,7 @@ use twox_hash::XxHash3_64;
 
 use crate::clock::{Millis, push_millis};
 use crate::elastic::document;
-use crate::elastic::segments::count_lines;
-use crate::output::backups::{self, folder};
+use crate::output::backups::{self, count_lines, folder};
 use crate::output::{owner, regular};
 
 /// Who may read it: the same as the output file.
@@ -199,7 +198,7 @@ impl DeadLetters {
             if bytes > self.bytes_max
                 && let Ok(file) = open_locked(&path, false)
             {
-                dropped += count_lines(&file, 0, u64::MAX)?;
+                dropped += count_lines(&file, 0)?;
                 fs::remove_file(&path)?;
             }
         }

@@ -107,10 +107,10 @@ impl Indexer {
     ) -> io::Result<(IndexerHandle, JoinHandle<()>)> {
         let transport = Transport::new(settings, network, clock.clone())?;
         let shared = Arc::new(Shared::new(progress, status.clone(), clock.clone(), output.file.clone()));
-        let source = Source::open(output, progress, shared.rotation.clone())?;
         if let Some(dropped) = dropped {
             shared.show_dropped(&mut shared.lock(), dropped);
         }
+        let source = Source::open(output, progress, shared.clone())?;
         let now = clock.now();
         let indexer = Self {
             nodes: Nodes::new(transport.urls().len(), RandomState::new().hash_one(now), now),
@@ -138,10 +138,6 @@ impl Indexer {
     }
 
     fn run(mut self, signals: &Signals) {
-        self.publish();
-        let counting = signals.beat.timed();
-        self.source.count(&self.shared);
-        drop(counting);
         loop {
             signals.beat.busy();
             let wake_at = self.step(None, &signals.beat);
@@ -182,10 +178,11 @@ impl Indexer {
     fn step(&mut self, deadline: Option<Instant>, beat: &Beat) -> Instant {
         let now = self.clock.now();
         self.look_around(now);
-        if let Err(error) = self.source.fill(&mut self.sender.batch, self.settings.bulk_size, &self.shared) {
+        if let Err(error) = self.source.fill(&mut self.sender.batch, self.settings.bulk_size) {
             log::error!("cannot read {}: {error}", self.source.path().display());
             return now + BLOCKED_WAIT;
         }
+        self.publish();
         let timed = beat.timed();
         let (node, ready_at) = self.nodes.next();
         let mut wake_at = self.report(now);

@@ -1,9 +1,12 @@
 //! The file as the source: rotated, moved, cut, larger than what may wait.
 
 use std::fs;
+use std::io::Write;
 use std::time::Duration;
 
 use audiohook_collector::status::Code;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 
 use crate::SOON;
 use crate::cluster::fake::{Act, Fake};
@@ -194,7 +197,10 @@ fn what_logrotate_takes_away_while_the_cluster_is_down_is_counted_after_a_restar
     rig.drive(Duration::from_millis(300));
     rig.stop();
     assert_eq!(rig.cursor.unwrap().pending, 70);
-    fs::rename(rig.folder.join("events.jsonl.1"), rig.folder.join("events.jsonl.1.gz")).unwrap();
+    let packed = fs::File::create(rig.folder.join("events.jsonl.1.gz")).unwrap();
+    let text = fs::read(rig.folder.join("events.jsonl.1")).unwrap();
+    GzEncoder::new(packed, Compression::default()).write_all(&text).unwrap();
+    fs::remove_file(rig.folder.join("events.jsonl.1")).unwrap();
     rig.start();
     rig.until("said", SOON, |rig| rig.is_raised(Code::ElasticBacklogDropped));
     assert!(
