@@ -59,7 +59,7 @@ fn ask(transport: &Transport, node: usize, method: Method, path: &str, body: Opt
             transport.mask(&mut text);
             Ok((reply.status, text.into_bytes()))
         }
-        Err(failure) => Err(failure.why),
+        Err(held) => Err(held.why),
     }
 }
 

@@ -61,8 +61,14 @@ pub struct Published {
 }
 
 impl Shared {
-    pub fn new(progress: Option<Progress>, status: Arc<Status>, clock: Clock, output: PathBuf) -> Self {
-        let published = Published { progress, ..Published::default() };
+    /// `dropped`: within the last run.
+    pub fn new(
+        (progress, dropped): (Option<Progress>, Option<BacklogDropped>),
+        status: Arc<Status>,
+        clock: Clock,
+        output: PathBuf,
+    ) -> Self {
+        let published = Published { progress, dropped, ..Published::default() };
         Self { published: Mutex::new(published), written: AtomicU64::new(0), status, clock, output }
     }
 
@@ -89,33 +95,22 @@ impl Shared {
         }
         self.status.counters.elastic_dropped.add(events);
         let events = published.dropped.map_or(0, |before| before.events) + events;
-        self.show_dropped(published, BacklogDropped { at_ms: self.clock.wall(), events });
+        published.dropped = Some(BacklogDropped { at_ms: self.clock.wall(), events });
+        self.show_dropped(published);
     }
 
-    /// Shows what was dropped before, for the rest of its hour.
-    pub fn show_dropped(&self, published: &mut Published, dropped: BacklogDropped) {
-        published.dropped = Some(dropped);
-        self.expire_dropped(published);
-        if published.dropped.is_some() {
-            self.status.raise(
-                Code::ElasticBacklogDropped,
-                Problem::new(
-                    format!(
-                        "{} events were deleted from {}, its backups or its dead letters before the cluster had them, and are missing there for good",
-                        dropped.events,
-                        self.output.display()
-                    ),
-                    "Check why the cluster took none, and raise ELASTIC_BACKLOG_MAX. If logrotate rotates the file, let it keep the last files uncompressed.",
-                ),
-            );
-        }
-    }
-
-    pub fn expire_dropped(&self, published: &mut Published) {
-        let now = self.clock.wall();
-        if published.dropped.take_if(|dropped| now - dropped.at_ms > DROPPED_SHOWN_MS).is_some() {
-            self.status.clear(Code::ElasticBacklogDropped);
-        }
+    /// Shows what was dropped, for an hour after the last of it.
+    pub fn show_dropped(&self, published: &mut Published) {
+        published.dropped.take_if(|dropped| self.clock.wall() - dropped.at_ms > DROPPED_SHOWN_MS);
+        let Some(BacklogDropped { events, .. }) = published.dropped else {
+            return self.status.clear(Code::ElasticBacklogDropped);
+        };
+        let what = format!(
+            "{events} events were deleted from {}, its backups or its dead letters before the cluster had them, and are missing there for good",
+            self.output.display()
+        );
+        let cure = "Check why the cluster took none, and raise ELASTIC_BACKLOG_MAX. If logrotate rotates the file, let it keep the last files uncompressed.";
+        self.status.raise(Code::ElasticBacklogDropped, Problem::new(what, cure));
     }
 }
 

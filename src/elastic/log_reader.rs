@@ -165,10 +165,8 @@ impl LogReader {
                 self.line_bytes = length + 1;
                 return Ok(Next::Line(&self.chunk[self.chunk_at..self.chunk_at + length], place));
             }
-            match self.refill()? {
-                Refill::More => {}
-                Refill::Fragment => return Ok(Next::Fragment),
-                Refill::End => return Ok(Next::End),
+            if let Some(other) = self.refill()? {
+                return Ok(other);
             }
         }
     }
@@ -181,13 +179,13 @@ impl LogReader {
         }
     }
 
-    /// Reads on behind what was given out.
-    fn refill(&mut self) -> io::Result<Refill> {
+    /// Reads on behind what was given out; `None` when there may be lines now.
+    fn refill(&mut self) -> io::Result<Option<Next<'static>>> {
         self.forget_chunk();
         if self.head.is_none() {
             self.begin_at_oldest()?;
         }
-        let Some(head) = &mut self.head else { return Ok(Refill::End) };
+        let Some(head) = &mut self.head else { return Ok(Some(Next::End)) };
         let (length, identity) = (head.file.metadata()?.len(), identity(&head.file));
         if head.identity.is_some() && (length < head.offset || identity != head.identity) {
             return self.reopen_cut();
@@ -204,11 +202,11 @@ impl LogReader {
             let whole = memchr::memrchr(b'\n', &self.chunk[..read]).map_or(0, |end| end + 1);
             self.chunk.truncate(whole);
             if whole > 0 {
-                return Ok(Refill::More);
+                return Ok(None);
             }
             if read == LINE_BYTES_MAX {
                 head.offset += read as u64;
-                return Ok(Refill::Fragment);
+                return Ok(Some(Next::Fragment));
             }
         }
         self.go_on(length)
@@ -216,7 +214,7 @@ impl LogReader {
 
     /// The head's file holds something else than it did: it was copied and cut (logrotate's `copytruncate`), or begun
     /// anew. What was not read is in the copy, if there is one.
-    fn reopen_cut(&mut self) -> io::Result<Refill> {
+    fn reopen_cut(&mut self) -> io::Result<Option<Next<'static>>> {
         self.passed = self.place();
         if let Some(place) = self.passed
             && self.seek(place)?
@@ -226,12 +224,12 @@ impl LogReader {
             log::info!("{} was cut; it is read from its beginning", self.path.display());
             (head.offset, head.identity) = (0, None);
         }
-        Ok(Refill::More)
+        Ok(None)
     }
 
     /// The head's file is read up to this length: goes on to the next one that holds a line. Until there is one, the writer
     /// may append to the head's still, under whatever name.
-    fn go_on(&mut self, length: u64) -> io::Result<Refill> {
+    fn go_on(&mut self, length: u64) -> io::Result<Option<Next<'static>>> {
         let shared = self.shared.clone();
         let mut names = shared.lock();
         if std::mem::take(&mut names.has_deleted) {
@@ -239,20 +237,20 @@ impl LogReader {
             self.held.retain(|file| file.metadata().is_ok_and(|meta| meta.nlink() > 0));
         }
         let Some(head) = self.head.as_ref().filter(|head| Some(head.key) != self.current) else {
-            return Ok(Refill::End);
+            return Ok(Some(Next::End));
         };
         let next = self.behind_head()?.into_iter().find(|segment| segment.identity().is_some());
-        let Some(next) = next else { return Ok(Refill::End) };
+        let Some(next) = next else { return Ok(Some(Next::End)) };
         if head.file.metadata()?.len() != length {
-            return Ok(Refill::More);
+            return Ok(None);
         }
         let (left, is_torn) = (head.key, length > head.offset);
         if !self.take_up(&next, 0, &mut names)? {
-            return Ok(Refill::More);
+            return Ok(None);
         }
         self.held.retain(|file| file.metadata().is_ok_and(|meta| key_of(&meta) != left));
         self.count_between()?;
-        Ok(if is_torn { Refill::Fragment } else { Refill::More })
+        Ok(is_torn.then_some(Next::Fragment))
     }
 
     fn begin_at_oldest(&mut self) -> io::Result<()> {
@@ -316,10 +314,4 @@ impl LogReader {
         self.chunk.shrink_to(READ_BYTES);
         self.chunk_at = 0;
     }
-}
-
-enum Refill {
-    More,
-    Fragment,
-    End,
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use ureq::http::Method;
 
 use crate::elastic::template::Product;
-use crate::elastic::transport::{Failure, Transport};
+use crate::elastic::transport::Transport;
 use crate::elastic::verdict::{self, Held, Reply};
 
 /// Time for `GET /`.
@@ -38,10 +38,10 @@ pub fn greet(transport: &Transport, node: usize, timeout: Duration) -> Greeting 
 }
 
 /// Judges the answer to `GET /`.
-pub fn judge_greeting(outcome: &Result<Reply, Failure>) -> Greeting {
+pub fn judge_greeting(outcome: &Result<Reply, Held>) -> Greeting {
     let reply = match outcome {
         Ok(reply) => reply,
-        Err(failure) => return Greeting::Absent(failure.clone().into()),
+        Err(held) => return Greeting::Absent(held.clone()),
     };
     match reply.status {
         200..=299 => match serde_json::from_slice::<Value>(&reply.body) {

@@ -13,6 +13,8 @@ use crate::output::identity::{FileIdentity, identity};
 
 /// Bytes of a file that are looked at to see whether it holds records.
 const LOOK_BYTES: usize = 64 * 1024;
+/// Beginnings of suffixes that are this program's own files beside the output.
+const OWN_SUFFIXES: [&str; 3] = [".state", ".dead", ".unreadable"];
 
 /// Which file an open one is, for as long as it is held open: only so long is an inode number not used again.
 pub type Key = (u64, u64);
@@ -72,7 +74,7 @@ pub fn segments(output: &Path, held: &VecDeque<File>) -> io::Result<Vec<Segment>
         let Some(suffix) = suffix_of(output, &path) else { continue };
         let Some(meta) = fs::metadata(&path).ok().filter(Metadata::is_file) else { continue };
         let is_foreign = !suffix.is_empty() && number_of_suffix(&suffix).is_none();
-        if is_foreign && !holds_records(&path) {
+        if is_foreign && (OWN_SUFFIXES.iter().any(|own| suffix.starts_with(own)) || !holds_records(&path)) {
             continue;
         }
         let segment = Segment::new(Place::Path(path), &meta);
@@ -107,7 +109,7 @@ pub fn segments(output: &Path, held: &VecDeque<File>) -> io::Result<Vec<Segment>
 }
 
 /// Whether a file that another program named holds records: its first line is an object with a `timestamp`. What is
-/// compressed does not, nor do the collector's own files beside the output.
+/// compressed does not.
 fn holds_records(path: &Path) -> bool {
     let mut begin = vec![0; LOOK_BYTES];
     let Ok(length) = File::open(path).and_then(|file| file.read_at(&mut begin, 0)) else { return false };

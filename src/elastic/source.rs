@@ -117,12 +117,10 @@ impl Source {
             }
             looked_at += line.len() + 1;
             self.ahead -= 1;
-            let is_record = document.is_some() || line.is_empty();
-            if let Some(document) = document {
-                batch.push(&document, at);
-            }
-            if !is_record {
-                self.skip();
+            match document {
+                Some(document) => batch.push(&document, at),
+                None if line.is_empty() => {}
+                None => self.skip(),
             }
             self.reader.pass();
         }

@@ -255,3 +255,18 @@ fn rotations_while_the_files_are_looked_at_hide_none_of_them() {
     assert_eq!(fake.documents(), 2_000);
     assert!(!rig.is_raised(Code::ElasticBacklogDropped), "{}", rig.message(Code::ElasticBacklogDropped));
 }
+
+#[test]
+fn a_line_longer_than_any_record_is_passed_and_none_around_it() {
+    let fake = Fake::start();
+    let mut rig = Rig::new("long-line", &[&fake.url]);
+    rig.output.backup_count = 0;
+    rig.append_all(&[record(1), "x".repeat(9 * 1024 * 1024), record(2)]);
+    rig.start();
+    rig.until("both are there", SOON, |_| fake.documents() == 2);
+    rig.append_all(&[record(3), "y".repeat(4 * 1024 * 1024), "z".repeat(4 * 1024 * 1024 - 1), record(4)]);
+    rig.until("all are there", SOON, |_| fake.documents() == 4);
+    rig.until("nothing waits", SOON, |rig| rig.backlog() == 0);
+    rig.drive(Duration::from_millis(300));
+    assert!(!rig.is_raised(Code::ElasticBacklogDropped), "{}", rig.message(Code::ElasticBacklogDropped));
+}
