@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use audiohook_collector::clock::Clock;
-use audiohook_collector::elastic::probe::{self, Greeting, PROBE_TIMEOUT, Server};
+use audiohook_collector::elastic::probe::{self, PROBE_TIMEOUT, Server};
 use audiohook_collector::elastic::setup::{Found, Setup};
 use audiohook_collector::elastic::template::{self, Product, Target};
 use audiohook_collector::elastic::transport::Transport;
@@ -114,7 +114,7 @@ fn the_template_is_put_and_speaks_for_the_index(engine: &Engine, name: &str, ser
     // What `check` asks.
     let transport = transport(&rig);
     let product = if server.starts_with("OpenSearch") { Product::OpenSearch } else { Product::Elasticsearch };
-    let greeting = Greeting::Alive(Some(Server { name: server.to_owned(), product }));
+    let greeting = Ok(Some(Server { name: server.to_owned(), product }));
     assert_eq!(probe::greet(&transport, 0, PROBE_TIMEOUT), greeting);
     assert_eq!(look(&rig, INDEX), Found::Decided { exists: true, maps_raw_event: false });
     assert_eq!(look(&rig, "not-there"), Found::Nothing);

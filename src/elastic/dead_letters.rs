@@ -194,7 +194,7 @@ impl DeadLetters {
                 && let Ok(file) = open_locked(&path, false)
             {
                 let mut lines = Lines::new(file);
-                while let Some(line) = lines.next()? {
+                while let Some(line) = lines.read()? {
                     dropped += u64::from(line.record().is_some());
                 }
                 fs::remove_file(&path)?;
@@ -229,7 +229,7 @@ impl Known {
 
     fn read_ids(&mut self, path: &Path) -> io::Result<()> {
         let mut lines = Lines::new(regular::open(OpenOptions::new().read(true), path)?);
-        while let Some(line) = lines.next()? {
+        while let Some(line) = lines.read()? {
             self.ids.extend(line.record().map(id_hash));
         }
         Ok(())
@@ -265,9 +265,11 @@ impl Lines {
         Self { reader: BufReader::new(file), line: Vec::new(), at: 0, is_within: false }
     }
 
+    /// The next one.
+    ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn next(&mut self) -> io::Result<Option<Line<'_>>> {
+    pub fn read(&mut self) -> io::Result<Option<Line<'_>>> {
         let at = self.at + self.line.len() as u64;
         self.line.clear();
         let read = self.reader.by_ref().take(LETTER_BYTES_MAX as u64).read_until(b'\n', &mut self.line)?;

@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::elastic::dead_letters::DeadLetters;
 use crate::elastic::handle::{BacklogDropped, IndexerHandle, Progress, Shared};
-use crate::elastic::probe::{Greeting, PROBE_TIMEOUT, Server, greet};
+use crate::elastic::probe::{PROBE_TIMEOUT, Server, greet};
 use crate::elastic::sender::{Sender, Sent};
 use crate::elastic::setup::Setup;
 use crate::elastic::source::Source;
@@ -246,8 +246,8 @@ impl Indexer {
             _ => self.setup.done,
         };
         let contacted = match greet(&self.sender.transport, node, PROBE_TIMEOUT) {
-            Greeting::Absent(held) if is_down(&held) => Err(held),
-            Greeting::Alive(Some(server)) => {
+            Err(held) if is_down(&held) => Err(held),
+            Ok(Some(server)) => {
                 self.name_server(node, server);
                 self.put_template(node)
             }

@@ -138,11 +138,6 @@ impl Nodes {
         self.hold_until = now + self.jittered(wait);
     }
 
-    /// Some documents were put off while others went: those go again after a short wait.
-    pub fn pause(&mut self, wait: Duration, now: Instant) {
-        self.hold_until = now + wait;
-    }
-
     fn jittered(&mut self, wait: Duration) -> Duration {
         // Xorshift: spreading clients needs no better.
         self.random ^= self.random << 13;

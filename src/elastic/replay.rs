@@ -20,7 +20,7 @@ use crate::elastic::dead_letters::{
     DeadLetters, Line, Lines, files, open_locked, open_to_append, path_of, take_over, with_suffix,
 };
 use crate::elastic::document::Document;
-use crate::elastic::probe::{Greeting, PROBE_TIMEOUT, greet};
+use crate::elastic::probe::{PROBE_TIMEOUT, greet};
 use crate::elastic::sender::Sender;
 use crate::elastic::setup::Setup;
 use crate::elastic::transport::Transport;
@@ -103,7 +103,7 @@ impl Replay {
         let taken = patiently(|| take_over(output))?;
         for path in &taken {
             let mut lines = Lines::new(File::open(path)?);
-            while let Some(line) = lines.next()? {
+            while let Some(line) = lines.read()? {
                 self.counts.total += u64::from(!line.is_empty() && !line.goes_on);
             }
         }
@@ -128,8 +128,7 @@ impl Replay {
     /// As the indexer does before its first document; what the cluster has against it, it says to the collector.
     fn see_to_template(&self, elastic: &config::Elastic) {
         let transport = &self.sender.transport;
-        let greeting = greet(transport, 0, PROBE_TIMEOUT);
-        if let Greeting::Alive(server) = greeting
+        if let Ok(server) = greet(transport, 0, PROBE_TIMEOUT)
             && elastic.setup
         {
             let product = server.map(|server| server.product).unwrap_or_default();
@@ -153,7 +152,7 @@ impl Replay {
         self.sender.letters = DeadLetters::to_file(&rest_path);
         let (mut given_up, mut read_to) = (None, u64::MAX);
         let mut lines = Lines::new(letters.try_clone()?);
-        while let Some(line) = lines.next()? {
+        while let Some(line) = lines.read()? {
             let is_full = !self.sender.batch.has_room(line.text.len()) || self.sender.batch.len() >= self.bulk_size;
             if is_full && !line.goes_on {
                 given_up = self.send_all(shown)?;
@@ -224,7 +223,7 @@ impl Replay {
         let mut file = letters.try_clone()?;
         file.rewind()?;
         let mut lines = Lines::new(file);
-        while let Some(line) = lines.next()? {
+        while let Some(line) = lines.read()? {
             if !line.is_empty() && (line.at >= read_to || unsent.contains(&line.at)) {
                 keep(&line, rest)?;
             }

@@ -14,15 +14,11 @@ use crate::elastic::nodes::Nodes;
 use crate::elastic::transport::Transport;
 use crate::elastic::verdict::{Cause, Held, Item, Lost, Verdict, common_reason, judge};
 
-/// Requests that went well before a larger one is tried again: after a 413, which will most likely come again; and after
-/// the cluster was slow or busy, which passes.
-const GROW_AFTER_TOO_LARGE: u32 = 64;
-const GROW_AFTER_BUSY: u32 = 4;
+/// Requests that went well before a larger one is tried again.
+const GROW_AFTER: u32 = 16;
 /// Between two tries while the login is refused, and while the index takes no writes: only a try can tell.
 const REFUSED_WAIT: Duration = Duration::from_secs(30);
 const BLOCKED_WAIT: Duration = Duration::from_secs(8);
-/// Before documents that were put off go again, if all were; with fewer of them it is shorter in proportion.
-const PUT_OFF_WAIT: Duration = Duration::from_millis(100);
 /// So many documents refused for one and the same reason, and none accepted, are the index's fault rather than theirs: they
 /// wait for this long before they are dead letters.
 const REFUSED_ALIKE_MIN: usize = 10;
@@ -62,7 +58,6 @@ struct Limit {
     bulk_size: usize,
     documents: usize,
     good_requests: u32,
-    grow_after: u32,
     /// A request was not understood; whether another one was since.
     malformed: Option<bool>,
 }
@@ -77,13 +72,8 @@ struct Refusals {
 
 impl Sender {
     pub fn new(elastic: &config::Elastic, letters: DeadLetters, transport: Transport, clock: Clock) -> Self {
-        let limit = Limit {
-            bulk_size: elastic.bulk_size,
-            documents: elastic.bulk_size,
-            good_requests: 0,
-            grow_after: GROW_AFTER_BUSY,
-            malformed: None,
-        };
+        let limit =
+            Limit { bulk_size: elastic.bulk_size, documents: elastic.bulk_size, good_requests: 0, malformed: None };
         Self {
             nodes: Nodes::new(transport.urls().len(), clock.now()),
             batch: Batch::new(&elastic.index),
@@ -112,7 +102,7 @@ impl Sender {
         let sent = match answer {
             Err(held) => {
                 if held.cause != Cause::Unreachable(Lost::Unsent) {
-                    self.limit.halve(documents, GROW_AFTER_BUSY);
+                    self.limit.halve(documents);
                 }
                 self.fail(node, held, None)
             }
@@ -146,14 +136,14 @@ impl Sender {
             Verdict::Items(items) => items,
             Verdict::TooLarge(reason) if documents == 1 => vec![Item::Dead { status: 413, reason }],
             Verdict::TooLarge(_) => {
-                self.limit.halve(documents, GROW_AFTER_TOO_LARGE);
+                self.limit.halve(documents);
                 self.nodes.answered(node, self.clock.now());
                 return Sent::default();
             }
             Verdict::Malformed(reason) => {
                 let other_was_understood = *self.limit.malformed.get_or_insert(false);
                 if documents > 1 {
-                    self.limit.halve(documents, 1);
+                    self.limit.halve(documents);
                     self.nodes.answered(node, self.clock.now());
                     return Sent::default();
                 }
@@ -165,7 +155,7 @@ impl Sender {
             Verdict::Held(held) => {
                 // It may be the request's size that the cluster has no room for.
                 if held.cause == Cause::Busy {
-                    self.limit.halve(documents, GROW_AFTER_BUSY);
+                    self.limit.halve(documents);
                 }
                 return self.fail(node, held, retry_after);
             }
@@ -232,8 +222,9 @@ impl Sender {
         match (&sent.held, sent.held.as_ref().and_then(wait_of)) {
             (None, _) => {}
             (_, Some(wait)) => self.nodes.hold(wait, now),
-            _ if sent.done == 0 => self.nodes.back_off(now),
-            _ => self.nodes.pause(PUT_OFF_WAIT * (items.len() - sent.done) as u32 / items.len() as u32, now),
+            // A cluster that takes less than half of what it gets is given time.
+            _ if sent.done < items.len().div_ceil(2) => self.nodes.back_off(now),
+            _ => {}
         }
         sent
     }
@@ -281,14 +272,14 @@ impl Sender {
 
 impl Limit {
     /// A request of so many documents was too much.
-    fn halve(&mut self, documents: usize, grow_after: u32) {
+    fn halve(&mut self, documents: usize) {
         self.documents = self.documents.min((documents / 2).max(1));
-        (self.good_requests, self.grow_after) = (0, grow_after);
+        self.good_requests = 0;
     }
 
     fn went_well(&mut self) {
         self.good_requests += 1;
-        if self.good_requests >= self.grow_after {
+        if self.good_requests >= GROW_AFTER {
             self.good_requests = 0;
             self.documents = (self.documents * 2).min(self.bulk_size);
         }

@@ -10,7 +10,7 @@ use ureq::http::Method;
 
 use crate::clock::Clock;
 use crate::config;
-use crate::elastic::probe::{Greeting, PROBE_TIMEOUT, greet};
+use crate::elastic::probe::{PROBE_TIMEOUT, greet};
 use crate::elastic::template::{self, Product, Target};
 use crate::elastic::transport::{Transport, percent_encoded};
 use crate::elastic::verdict::{self, Held, told};
@@ -273,7 +273,7 @@ pub fn text_for(
     if let Some(elastic) = elastic {
         let transport = Transport::new(elastic, network, clock.clone())?;
         for node in 0..transport.urls().len() {
-            if let Greeting::Alive(server) = greet(&transport, node, PROBE_TIMEOUT) {
+            if let Ok(server) = greet(&transport, node, PROBE_TIMEOUT) {
                 product = server.map_or(product, |server| server.product);
                 let setup = Setup { transport: &transport, node, index, product };
                 let there = setup.existing().ok().flatten().unwrap_or_default();
