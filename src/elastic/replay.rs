@@ -26,7 +26,7 @@ use crate::elastic::setup::Setup;
 use crate::elastic::transport::Transport;
 use crate::event::Redaction;
 use crate::output::backups::folder;
-use crate::output::identity::{Cursor, identity};
+use crate::output::identity::{Cursor, FileIdentity, identity};
 
 /// A cluster that takes nothing for this long is not waited for any longer.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
@@ -95,9 +95,6 @@ struct Replay {
     shown_at: Instant,
 }
 
-/// Why no more is sent.
-struct GivenUp(String);
-
 impl Replay {
     fn run(mut self, elastic: &config::Elastic, output: &Path, shown: &mut impl Write) -> io::Result<bool> {
         let taken = patiently(|| take_over(output))?;
@@ -140,7 +137,7 @@ impl Replay {
     }
 
     /// Sends what is in one file and leaves there what did not go; returns why no more is sent, if so.
-    fn replay_file(&mut self, path: &Path, shown: &mut impl Write) -> io::Result<Option<GivenUp>> {
+    fn replay_file(&mut self, path: &Path, shown: &mut impl Write) -> io::Result<Option<String>> {
         let letters = match patiently(|| open_locked(path, false)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file?,
@@ -150,6 +147,7 @@ impl Replay {
         // A replay that was killed may have begun it.
         rest.set_len(0)?;
         self.sender.letters = DeadLetters::to_file(&rest_path);
+        let file = identity(&letters);
         let (mut given_up, mut read_to) = (None, u64::MAX);
         let mut lines = Lines::new(letters.try_clone()?);
         while let Some(line) = lines.read()? {
@@ -161,7 +159,7 @@ impl Replay {
                 read_to = line.at;
                 break;
             }
-            if !line.is_empty() && !self.take(&letters, &line)? {
+            if !line.is_empty() && !self.take(file, &line) {
                 // What cannot be sent stays one, as it is.
                 self.counts.refused += u64::from(!line.goes_on);
                 keep(&line, &mut rest)?;
@@ -184,16 +182,15 @@ impl Replay {
     }
 
     /// Puts a letter's record into the batch; `false` for a line that holds none.
-    fn take(&mut self, letters: &File, line: &Line<'_>) -> io::Result<bool> {
-        let Some(record) = line.record() else { return Ok(false) };
-        let Some(document) = Document::of(record, &self.redaction) else { return Ok(false) };
-        let file = identity(letters).ok_or_else(|| io::Error::other("cannot read the dead letters"))?;
+    fn take(&mut self, file: Option<FileIdentity>, line: &Line<'_>) -> bool {
+        let (Some(file), Some(record)) = (file, line.record()) else { return false };
+        let Some(document) = Document::of(record, &self.redaction) else { return false };
         self.sender.batch.push(&document, Cursor { file, offset: line.at });
-        Ok(true)
+        true
     }
 
     /// Sends until the batch is empty; returns why no more is sent, if so.
-    fn send_all(&mut self, shown: &mut impl Write) -> io::Result<Option<GivenUp>> {
+    fn send_all(&mut self, shown: &mut impl Write) -> io::Result<Option<String>> {
         while !self.sender.batch.is_empty() {
             let (node, ready_at) = self.sender.nodes.next();
             let _ = after(ready_at.saturating_duration_since(self.clock.now())).recv();
@@ -209,7 +206,7 @@ impl Replay {
                 let is_late = self.sender.nodes.next().1 >= self.progressed_at + GIVE_UP_AFTER;
                 if held.is_refusal() || is_late {
                     let url = &self.sender.transport.urls()[node];
-                    return Ok(Some(GivenUp(format!("{url}: {}. {}", held.why, held.cure()))));
+                    return Ok(Some(format!("{url}: {}. {}", held.why, held.cure())));
                 }
             }
             self.show_progress(shown)?;
@@ -241,7 +238,7 @@ impl Replay {
         shown.flush()
     }
 
-    fn report(&self, given_up: Option<GivenUp>, output: &Path, shown: &mut impl Write) -> io::Result<bool> {
+    fn report(&self, given_up: Option<String>, output: &Path, shown: &mut impl Write) -> io::Result<bool> {
         let c = &self.counts;
         let sent = c.created + c.exists;
         if c.total > 0 {
@@ -253,7 +250,7 @@ impl Replay {
             let refused = c.refused;
             writeln!(shown, "replay: {refused} refused again. Fix the causes that {left} gives, then replay again.")?;
         }
-        if let Some(GivenUp(why)) = &given_up {
+        if let Some(why) = &given_up {
             let unsent = c.total.saturating_sub(sent + c.refused);
             writeln!(shown, "replay: {unsent} not sent, and back in {left}: {why}")?;
         }
