@@ -232,10 +232,7 @@ impl LogReader {
     fn go_on(&mut self, length: u64) -> io::Result<Option<Next<'static>>> {
         let shared = self.shared.clone();
         let mut names = shared.lock();
-        if std::mem::take(&mut names.has_deleted) {
-            // What is in those counts as lost already.
-            self.held.retain(|file| file.metadata().is_ok_and(|meta| meta.nlink() > 0));
-        }
+        self.let_go_of_deleted(&mut names);
         let Some(head) = self.head.as_ref().filter(|head| Some(head.key) != self.current) else {
             return Ok(Some(Next::End));
         };
@@ -256,6 +253,7 @@ impl LogReader {
     fn begin_at_oldest(&mut self) -> io::Result<()> {
         let shared = self.shared.clone();
         let mut names = shared.lock();
+        self.let_go_of_deleted(&mut names);
         loop {
             let oldest = segments(&self.path, &self.held)?.into_iter().find(|segment| segment.identity().is_some());
             let Some(oldest) = oldest else { break };
@@ -264,6 +262,13 @@ impl LogReader {
             }
         }
         self.count_between()
+    }
+
+    /// What is in files that were deleted for their size counts as lost already.
+    fn let_go_of_deleted(&mut self, names: &mut Published) {
+        if std::mem::take(&mut names.has_deleted) {
+            self.held.retain(|file| file.metadata().is_ok_and(|meta| meta.nlink() > 0));
+        }
     }
 
     /// Finds the cursor's file and goes there.

@@ -270,3 +270,20 @@ fn a_line_longer_than_any_record_is_passed_and_none_around_it() {
     rig.drive(Duration::from_millis(300));
     assert!(!rig.is_raised(Code::ElasticBacklogDropped), "{}", rig.message(Code::ElasticBacklogDropped));
 }
+
+#[test]
+fn what_is_deleted_for_its_size_before_it_was_ever_read_is_counted_and_not_sent() {
+    let fake = Fake::start();
+    let mut rig = Rig::new("unread", &[&fake.url]);
+    (rig.output.max_file_size, rig.output.backup_count, rig.elastic.backlog_max) = (4_000, 1, 8_000);
+    rig.start();
+    rig.until("the template is there", SOON, |_| !fake.state().templates.is_empty());
+    // More than once round before the indexer looks at the files.
+    for round in 0..10 {
+        rig.append(&records(round * 200..round * 200 + 200));
+        rig.until("nothing waits", SOON, |rig| rig.backlog() == 0);
+        rig.drive(Duration::from_millis(200));
+        let dropped = rig.status.counters.elastic_dropped.get() as usize;
+        assert_eq!((fake.documents() + dropped, fake.state().arrivals), (round * 200 + 200, fake.documents()));
+    }
+}
