@@ -15,7 +15,7 @@ fn a_letter_that_could_not_be_kept_is_not_there() {
     let output = folder.join("events.jsonl");
     let most = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: Some(128), maximum: most }).unwrap();
-    let mut letters = DeadLetters::new(&output, 1000, 1000, false);
+    let mut letters = DeadLetters::new(&output, 1000, 1000);
     // With one descriptor left there is one for the letters, and none for the folder that they are new in.
     for left in 0..4 {
         let mut taken: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();

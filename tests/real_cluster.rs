@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use audiohook_collector::clock::Clock;
-use audiohook_collector::elastic::probe::{self, Greeting, PROBE_TIMEOUT, Server};
-use audiohook_collector::elastic::setup::{Found, Outcome, Setup};
+use audiohook_collector::elastic::probe::{self, PROBE_TIMEOUT, Server};
+use audiohook_collector::elastic::setup::{Found, Setup};
 use audiohook_collector::elastic::template::{self, Product, Target};
 use audiohook_collector::elastic::transport::Transport;
-use audiohook_collector::status::Code;
+use audiohook_collector::status::{Code, Problem};
 use audiohook_collector::thread;
 use cluster::engine::{Engine, available};
 use cluster::{Rig, record, record_with, records};
@@ -40,7 +40,7 @@ fn look(rig: &Rig, index: &str) -> Found {
 }
 
 /// What the collector does about it, and says.
-fn set_up(rig: &Rig, index: &str) -> Outcome {
+fn set_up(rig: &Rig, index: &str) -> Vec<Problem> {
     let setup = Setup { transport: &transport(rig), node: 0, index, product: Product::OpenSearch };
     setup.put_if_absent(None).unwrap()
 }
@@ -114,7 +114,7 @@ fn the_template_is_put_and_speaks_for_the_index(engine: &Engine, name: &str, ser
     // What `check` asks.
     let transport = transport(&rig);
     let product = if server.starts_with("OpenSearch") { Product::OpenSearch } else { Product::Elasticsearch };
-    let greeting = Greeting::Alive(Some(Server { name: server.to_owned(), product }));
+    let greeting = Ok(Some(Server { name: server.to_owned(), product }));
     assert_eq!(probe::greet(&transport, 0, PROBE_TIMEOUT), greeting);
     assert_eq!(look(&rig, INDEX), Found::Decided { exists: true, maps_raw_event: false });
     assert_eq!(look(&rig, "not-there"), Found::Nothing);
@@ -278,13 +278,12 @@ fn aliases_are_judged_by_the_index_behind_them(engine: &Engine) {
     // A write alias, whose index nobody gave a mapping; and one whose index has it.
     engine.must("PUT", "/behind-1", r#"{"aliases":{"write-alias":{"is_write_index":true}}}"#);
     assert_eq!(look(&rig, "write-alias"), dynamic);
-    let outcome = set_up(&rig, "write-alias");
-    let problem = &outcome.problems[0];
+    let problem = &set_up(&rig, "write-alias")[0];
     assert!(problem.what.contains("raw_event dynamically") && problem.cure.contains("template"), "{problem:?}");
     assert_eq!(engine.call("GET", "/_index_template/audiohook-collector-write-alias", "").0, 404);
     engine.must("PUT", "/behind-2", &format!(r#"{{{mapping},"aliases":{{"good-alias":{{"is_write_index":true}}}}}}"#));
     assert_eq!(look(&rig, "good-alias"), stored);
-    assert_eq!(set_up(&rig, "good-alias"), Outcome::default());
+    assert_eq!(set_up(&rig, "good-alias"), []);
     // A rollover alias: the index there is well, and the next one would not be, until a template of the user's says so.
     let body = format!(r#"{{{mapping},"aliases":{{"roll":{{"is_write_index":true}}}}}}"#);
     engine.must("PUT", "/roll-000009", &body);

@@ -8,10 +8,10 @@ use super::Findings;
 use super::index::{self, Cluster};
 use crate::clock::Clock;
 use crate::config::{Config, Elastic};
-use crate::elastic::probe::{Greeting, PROBE_TIMEOUT, Server, greet};
+use crate::elastic::probe::{PROBE_TIMEOUT, Server, greet};
 use crate::elastic::setup::{self, Found, Setup};
 use crate::elastic::transport::{Transport, percent_encoded};
-use crate::elastic::verdict::Cause;
+use crate::elastic::verdict::{Cause, Held};
 use crate::status::Problem;
 
 pub(super) fn check(config: &Config, clock: &Clock, out: &Findings) {
@@ -59,23 +59,23 @@ fn ask(transport: &Transport, node: usize, method: Method, path: &str, body: Opt
             transport.mask(&mut text);
             Ok((reply.status, text.into_bytes()))
         }
-        Err(failure) => Err(failure.why),
+        Err(held) => Err(held.why),
     }
 }
 
 /// What a node's greeting shows, or what is wrong with it.
-fn judge(greeting: Greeting, cluster: &Cluster<'_>) -> Result<Option<Server>, Problem> {
+fn judge(greeting: Result<Option<Server>, Held>, cluster: &Cluster<'_>) -> Result<Option<Server>, Problem> {
     match greeting {
-        Greeting::Alive(Some(Server { name, .. })) if is_too_old(&name) => Err(Problem::new(
+        Ok(Some(Server { name, .. })) if is_too_old(&name) => Err(Problem::new(
             format!("{name} has no composable index templates"),
             "Update it to Elasticsearch 7.8 or newer, or to OpenSearch.",
         )),
-        Greeting::Alive(None) if !cluster.is_one() => Err(Problem::new(
+        Ok(None) if !cluster.is_one() => Err(Problem::new(
             "it answers, but not as a cluster",
             "Check that ELASTIC_URL is the address of Elasticsearch or OpenSearch, with its path prefix if it has one.",
         )),
-        Greeting::Alive(server) => Ok(server),
-        Greeting::Absent(held) => Err(Problem::new(held.why.clone(), held.cure())),
+        Ok(server) => Ok(server),
+        Err(held) => Err(Problem::new(held.why.clone(), held.cure())),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The one batch in memory: documents that were read and are not done yet, as the body of a bulk request.
+//! The one batch in memory: documents that were read and are not done yet, as the lines of a bulk request.
 
 use std::time::Instant;
 
@@ -9,19 +9,15 @@ use crate::output::identity::Cursor;
 /// Bytes of a request, at most.
 pub const REQUEST_BYTES_MAX: usize = 5_000_000;
 /// Room that is kept while nothing is to be sent.
-const BUFFER_KEPT_BYTES: usize = 64 * 1024;
 const DOCUMENTS_KEPT: usize = 1024;
 
-/// A document in the body: an action line and the record with its `@timestamp`.
-#[derive(Clone, Copy, Debug)]
+/// A document: an action line and the record with its `@timestamp`.
 struct Entry {
     at: Cursor,
-    /// Bytes of both lines.
-    bytes: u32,
-    /// Bytes of the action line.
-    action_bytes: u32,
-    /// Bytes put in behind the record's brace.
-    inserted_bytes: u32,
+    /// Both lines.
+    text: Vec<u8>,
+    /// Where the record goes on behind its brace and what was put in there.
+    record_at: usize,
     /// Since when the cluster puts it off, while it may take others.
     put_off_since: Option<Instant>,
     /// Counts up in the order of the files.
@@ -31,8 +27,8 @@ struct Entry {
 /// The documents, in the order of the files unless [`Batch::rotate`] was called.
 pub struct Batch {
     action_begin: Vec<u8>,
-    body: Vec<u8>,
     entries: Vec<Entry>,
+    bytes: usize,
     added: u64,
 }
 
@@ -41,8 +37,8 @@ impl Batch {
         let index = serde_json::Value::from(index);
         Self {
             action_begin: format!("{{\"create\":{{\"_index\":{index},\"_id\":\"").into_bytes(),
-            body: Vec::new(),
             entries: Vec::new(),
+            bytes: 0,
             added: 0,
         }
     }
@@ -60,88 +56,66 @@ impl Batch {
         self.entries.iter().min_by_key(|entry| entry.order).map(|entry| entry.at)
     }
 
-    /// Bytes of records, as the file holds them.
+    /// Where each document begins.
+    pub fn places(&self) -> impl Iterator<Item = Cursor> {
+        self.entries.iter().map(|entry| entry.at)
+    }
+
+    /// Bytes of records, about as the file holds them.
     pub fn record_bytes(&self) -> u64 {
-        self.entries.iter().map(|entry| u64::from(entry.bytes - entry.action_bytes - entry.inserted_bytes)).sum()
+        self.entries.iter().map(|entry| (entry.text.len() - entry.record_at + 1) as u64).sum()
     }
 
     /// Whether a record of this length still fits into the request; the first one always does.
     pub fn has_room(&self, record_bytes: usize) -> bool {
         /// What is put around a record, at most: the action with an id of 512 bytes and an index name of 255, the time.
         const AROUND_BYTES: usize = 1200;
-        self.entries.is_empty() || self.body.len() + record_bytes + AROUND_BYTES <= REQUEST_BYTES_MAX
+        self.entries.is_empty() || self.bytes + record_bytes + AROUND_BYTES <= REQUEST_BYTES_MAX
     }
 
     /// Adds a document: the record with `@timestamp` spliced in front, so that every value stays as it is.
     pub fn push(&mut self, document: &Document<'_>, at: Cursor) {
-        let begin = self.body.len();
-        self.body.extend_from_slice(&self.action_begin);
-        self.body.extend_from_slice(&document.id);
-        self.body.extend_from_slice(b"\"}}\n");
-        let action_end = self.body.len();
-        self.body.push(b'{');
+        let mut text = Vec::with_capacity(self.action_begin.len() + document.text.len() + 128);
+        text.extend_from_slice(&self.action_begin);
+        text.extend_from_slice(&document.id);
+        text.extend_from_slice(b"\"}}\n{");
         let fields = document.fields();
         if let Some(timestamp) = fields.timestamp.filter(|_| !fields.has_at_timestamp) {
-            self.body.extend_from_slice(b"\"@timestamp\":");
-            self.body.extend_from_slice(timestamp);
-            self.body.push(b',');
+            text.extend_from_slice(b"\"@timestamp\":");
+            text.extend_from_slice(timestamp);
+            text.push(b',');
         }
-        let inserted_bytes = self.body.len() - action_end - 1;
-        self.body.extend_from_slice(&document.text[1..]);
-        self.body.push(b'\n');
-        self.entries.push(Entry {
-            at,
-            bytes: (self.body.len() - begin) as u32,
-            action_bytes: (action_end - begin) as u32,
-            inserted_bytes: inserted_bytes as u32,
-            put_off_since: None,
-            order: self.added,
-        });
+        let record_at = text.len();
+        text.extend_from_slice(&document.text[1..]);
+        text.push(b'\n');
+        self.bytes += text.len();
+        self.entries.push(Entry { at, text, record_at, put_off_since: None, order: self.added });
         self.added += 1;
     }
 
-    /// The body of a request of at most so many documents and bytes, from the first, and how many those are; one at least.
-    pub fn request(&self, documents_max: usize, bytes_max: usize) -> (usize, &[u8]) {
-        let (mut bytes, mut count) = (0, 0);
-        for entry in self.entries.iter().take(documents_max.max(1)) {
-            if count > 0 && bytes + entry.bytes as usize > bytes_max {
-                break;
-            }
-            bytes += entry.bytes as usize;
-            count += 1;
-        }
-        (count, &self.body[..bytes])
-    }
-
-    /// Where each of the first documents begins, in the order of the batch.
-    pub fn places(&self) -> impl Iterator<Item = Cursor> {
-        self.entries.iter().map(|entry| entry.at)
+    /// The lines of the first documents, so many at most.
+    pub fn texts(&self, documents_max: usize) -> impl Iterator<Item = &[u8]> {
+        self.entries.iter().take(documents_max).map(|entry| &entry.text[..])
     }
 
     /// The record of a document, as its line in the file was, or without its duplicate keys.
     pub fn record(&self, index: usize) -> Vec<u8> {
-        [&b"{"[..], self.body[self.behind_brace(index)].trim_ascii_end()].concat()
+        let Entry { text, record_at, .. } = &self.entries[index];
+        [&b"{"[..], &text[*record_at..text.len() - 1]].concat()
     }
 
-    /// Takes out, of keys that the record gives twice, all but the last; `false`, and nothing done, when it has none. The
-    /// document keeps its length: blanks at its end mean nothing.
+    /// Takes out, of keys that the record gives twice, all but the last; `false`, and nothing done, when it has none.
     pub fn remove_duplicate_keys(&mut self, index: usize) -> bool {
         let record = self.record(index);
         let Some(changed) = std::str::from_utf8(&record).ok().and_then(dedup_keys::without_duplicate_keys) else {
             return false;
         };
-        let place = self.behind_brace(index);
-        let (begin, blanks) = self.body[place].split_at_mut(changed.len() - 1);
-        begin.copy_from_slice(&changed[1..]);
-        blanks.fill(b' ');
+        let Entry { text, record_at, .. } = &mut self.entries[index];
+        self.bytes -= record.len() - changed.len();
+        text.truncate(*record_at);
+        text.extend_from_slice(&changed[1..]);
+        text.push(b'\n');
         true
-    }
-
-    /// Where the record stands in the body, its brace and its line feed left out.
-    fn behind_brace(&self, index: usize) -> std::ops::Range<usize> {
-        let begin: usize = self.entries[..index].iter().map(|entry| entry.bytes as usize).sum();
-        let entry = &self.entries[index];
-        begin + (entry.action_bytes + 1 + entry.inserted_bytes) as usize..begin + entry.bytes as usize - 1
     }
 
     /// Since when the document waits that was put off the longest.
@@ -151,45 +125,26 @@ impl Batch {
 
     /// Takes out, of the first `sent` documents, all but those to be kept, which were put off.
     pub fn settle(&mut self, sent: usize, now: Instant, keep: impl Fn(usize) -> bool) {
-        let (mut from, mut to) = (0, 0);
         let mut index = 0;
-        let body = &mut self.body;
         self.entries.retain_mut(|entry| {
-            let bytes = entry.bytes as usize;
-            let kept = index >= sent || keep(index);
-            if kept {
-                if from != to {
-                    body.copy_within(from..from + bytes, to);
-                }
-                to += bytes;
-                if index < sent {
-                    entry.put_off_since.get_or_insert(now);
-                }
+            let is_kept = index >= sent || keep(index);
+            if !is_kept {
+                self.bytes -= entry.text.len();
+            } else if index < sent {
+                entry.put_off_since.get_or_insert(now);
             }
-            from += bytes;
             index += 1;
-            kept
+            is_kept
         });
-        self.body.truncate(to);
         if self.entries.is_empty() {
             // A large request's room is not kept for small ones.
-            self.body.shrink_to(BUFFER_KEPT_BYTES.max(2 * from));
             self.entries.shrink_to(DOCUMENTS_KEPT.max(2 * index));
         }
     }
 
-    /// Drops the documents that were pushed last, down to so many.
-    pub fn truncate(&mut self, documents: usize) {
-        let bytes: usize = self.entries.iter().take(documents).map(|entry| entry.bytes as usize).sum();
-        self.entries.truncate(documents);
-        self.body.truncate(bytes);
-    }
-
     /// Moves the first document behind all others: it may be what the cluster cannot cope with.
     pub fn rotate(&mut self) {
-        if let Some(first) = self.entries.first() {
-            let bytes = first.bytes as usize;
-            self.body.rotate_left(bytes);
+        if !self.entries.is_empty() {
             self.entries.rotate_left(1);
         }
     }
@@ -214,7 +169,7 @@ mod tests {
     }
 
     fn body(batch: &Batch) -> String {
-        String::from_utf8(batch.request(usize::MAX, usize::MAX).1.to_vec()).unwrap()
+        String::from_utf8(batch.texts(usize::MAX).collect::<Vec<_>>().concat()).unwrap()
     }
 
     #[test]
@@ -229,7 +184,7 @@ mod tests {
         assert_eq!(batch.record(1), br#"{"timestamp":"t","id":"b","raw_event":{"b":1.0,"a":2}}"#);
         assert_eq!(batch.record(2), whole.as_bytes());
         assert_eq!(
-            body(&batch).lines().nth(3).unwrap().trim_end(),
+            body(&batch).lines().nth(3).unwrap(),
             r#"{"@timestamp":"t","timestamp":"t","id":"b","raw_event":{"b":1.0,"a":2}}"#
         );
     }
@@ -260,22 +215,10 @@ mod tests {
         assert_eq!(batch.put_off_since(), Some(now));
         let left: Vec<String> = (0..4).map(|n| String::from_utf8(batch.record(n)).unwrap()).collect();
         assert_eq!(left, [&lines[1], &lines[3], &lines[4], &lines[5]].map(String::clone));
-        batch.truncate(3);
         batch.rotate();
         assert_eq!(batch.earliest(), Some(at(1)));
-        assert_eq!(String::from_utf8(batch.record(2)).unwrap(), lines[1]);
-        batch.settle(3, now, |_| false);
+        assert_eq!(String::from_utf8(batch.record(3)).unwrap(), lines[1]);
+        batch.settle(4, now, |_| false);
         assert!(batch.put_off_since().is_none() && batch.is_empty() && body(&batch).is_empty());
-    }
-
-    #[test]
-    fn a_request_holds_no_more_than_asked_and_one_document_at_least() {
-        let batch = batch(&[r#"{"id":"a"}"#; 5]);
-        let one = batch.request(1, usize::MAX).1.len();
-        for (documents, bytes, expected) in [(50, usize::MAX, 5), (3, usize::MAX, 3), (50, 2 * one + 1, 2), (50, 1, 1)]
-        {
-            let (count, body) = batch.request(documents, bytes);
-            assert_eq!((count, body.len()), (expected, expected * one));
-        }
     }
 }

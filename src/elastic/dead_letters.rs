@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,6 @@ use twox_hash::XxHash3_64;
 
 use crate::clock::{Millis, push_millis};
 use crate::elastic::document;
-use crate::elastic::segments::count_lines;
 use crate::output::backups::{self, folder};
 use crate::output::{owner, regular};
 
@@ -27,12 +26,14 @@ const OPENINGS_MAX: usize = 5;
 const KNOWN_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// Ids that are known at most: beyond, they are read anew.
 const KNOWN_MAX: usize = 100_000;
+/// Bytes of a letter, at most: more than the longest line that is sent.
+const LETTER_BYTES_MAX: usize = 5 * 1024 * 1024;
 
-/// A line of the file.
+/// A letter, as a line of the file holds it.
 #[derive(Deserialize)]
-pub struct Letter<'a> {
+struct Letter<'a> {
     #[serde(borrow)]
-    pub record: &'a RawValue,
+    record: &'a RawValue,
 }
 
 /// A document to be kept.
@@ -59,39 +60,57 @@ pub struct DeadLetters {
     file_bytes: u64,
     /// Bytes of all files but the newest.
     bytes_max: u64,
-    /// Hashes of the ids of the letters in `files`. `None`: letters are not looked for, as in a replay.
-    known: Option<HashSet<u64>>,
-    /// Device and inode of each file that is known.
-    files: Vec<(u64, u64)>,
-    /// The length of the newest file when it was last known: a replay may add letters too.
-    length: u64,
+    /// `None`: letters are not looked for, as in a replay.
+    known: Option<Known>,
 }
+
+/// The letters that are there.
+#[derive(Default)]
+struct Known {
+    /// Hashes of the records' ids.
+    ids: HashSet<u64>,
+    /// The files that they are in.
+    files: Vec<FileState>,
+}
+
+/// Device, inode and length of a file: whoever takes letters away, a replay or a person, changes them.
+type FileState = (u64, u64, u64);
 
 /// `OUTPUT_FILE.dead`.
 pub fn path_of(output: &Path) -> PathBuf {
-    let mut name = output.as_os_str().to_owned();
-    name.push(".dead");
+    with_suffix(output, ".dead")
+}
+
+pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
     name.into()
 }
 
 /// All files with letters, oldest first.
 pub fn files(output: &Path) -> Vec<PathBuf> {
-    let path = path_of(output);
+    files_of(&path_of(output))
+}
+
+fn files_of(path: &Path) -> Vec<PathBuf> {
     // A version before this one left the letters that it replayed under this name.
-    let mut replaying = path.as_os_str().to_owned();
-    replaying.push(".replaying");
-    let numbers = backups::numbers(&path).unwrap_or_default();
-    let numbered = numbers.into_iter().map(|number| backups::backup(&path, number));
-    let all = std::iter::once(replaying.into()).chain(numbered).chain(std::iter::once(path.clone()));
-    all.filter(|path: &PathBuf| fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() > 0)).collect()
+    let replaying = with_suffix(path, ".replaying");
+    let numbers = backups::numbers(path).unwrap_or_default();
+    let numbered = numbers.into_iter().map(|number| backups::backup(path, number));
+    let all = std::iter::once(replaying).chain(numbered).chain(std::iter::once(path.to_owned()));
+    all.filter(|path| fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() > 0)).collect()
 }
 
 impl DeadLetters {
-    /// `file_bytes`: when a file is full; `bytes_max`: what the full ones may take together. `knows`: a letter that is
-    /// there already is not appended again.
-    pub fn new(output: &Path, file_bytes: u64, bytes_max: u64, knows: bool) -> Self {
-        let known = knows.then(HashSet::new);
-        Self { path: path_of(output), file_bytes, bytes_max, known, files: Vec::new(), length: 0 }
+    /// `file_bytes`: when a file is full; `bytes_max`: what the full ones may take together. A letter that is there
+    /// already is not appended again.
+    pub fn new(output: &Path, file_bytes: u64, bytes_max: u64) -> Self {
+        Self { path: path_of(output), file_bytes, bytes_max, known: Some(Known::default()) }
+    }
+
+    /// Appends every letter to one file: for a replay.
+    pub fn to_file(path: &Path) -> Self {
+        Self { path: path.to_owned(), file_bytes: u64::MAX, bytes_max: u64::MAX, known: None }
     }
 
     pub fn path(&self) -> &Path {
@@ -100,7 +119,7 @@ impl DeadLetters {
 
     /// Bytes of all files.
     pub fn bytes(&self) -> u64 {
-        files(&self.path.with_extension("")).iter().filter_map(|path| fs::metadata(path).ok()).map(|m| m.len()).sum()
+        files_of(&self.path).iter().filter_map(|path| fs::metadata(path).ok()).map(|meta| meta.len()).sum()
     }
 
     /// Appends the letters that are not there yet and brings them to the disk.
@@ -109,14 +128,15 @@ impl DeadLetters {
     /// When the file cannot be opened or written, and when another process holds its lock just now (`WouldBlock`): nothing
     /// was appended then.
     pub fn append(&mut self, at: Millis, letters: &[NewLetter]) -> io::Result<Kept> {
-        self.refresh();
+        if let Some(known) = &mut self.known {
+            known.refresh(&self.path);
+        }
         let mut lines = Vec::new();
         let mut ids = HashSet::new();
         let mut kept = Kept::default();
         for NewLetter { status, reason, record } in letters {
-            let fields = document::fields(record).unwrap_or_default();
-            let id = XxHash3_64::oneshot(&document::id_of(record, &fields));
-            if self.known.as_ref().is_some_and(|known| known.contains(&id) || !ids.insert(id)) {
+            let id = id_hash(record);
+            if self.known.as_ref().is_some_and(|known| known.ids.contains(&id) || !ids.insert(id)) {
                 continue;
             }
             kept.appended += 1;
@@ -126,7 +146,7 @@ impl DeadLetters {
             kept.dropped = self.append_lines(&lines)?;
         }
         if let Some(known) = &mut self.known {
-            known.extend(ids);
+            known.ids.extend(ids);
         }
         Ok(kept)
     }
@@ -140,7 +160,7 @@ impl DeadLetters {
         let mut length = file.metadata()?.len();
         let is_full = length > 0 && length + lines.len() as u64 > self.file_bytes;
         if is_full {
-            self.put_aside(&file)?;
+            put_aside(&self.path, &file)?;
             file = open_locked(&self.path, true)?;
             length = 0;
         }
@@ -155,98 +175,147 @@ impl DeadLetters {
             file.set_len(length)?;
         }
         written?;
-        let meta = file.metadata()?;
-        self.length = meta.len();
-        let key = (meta.dev(), meta.ino());
-        if self.known.is_some() && !self.files.contains(&key) {
-            self.files.push(key);
+        if let Some(known) = &mut self.known {
+            let (dev, ino, bytes) = state_of(&file.metadata()?);
+            known.files.retain(|known| (known.0, known.1) != (dev, ino));
+            known.files.push((dev, ino, bytes));
         }
         if is_full { self.trim() } else { Ok(0) }
-    }
-
-    /// Puts all letters into files that nobody appends to: for a replay. `file` is the locked `.dead`.
-    fn put_aside(&self, file: &File) -> io::Result<()> {
-        end_last_line(file, file.metadata()?.len())?;
-        let number = backups::numbers(&self.path)?.last().map_or(1, |last| last + 1);
-        fs::rename(&self.path, backups::backup(&self.path, number))
-    }
-
-    /// Takes the letters over for a replay: the files, oldest first, none of which is appended to any more.
-    ///
-    /// # Errors
-    /// When a file cannot be locked or renamed; `WouldBlock` when another process is at it just now.
-    pub fn take_over(&self) -> io::Result<Vec<PathBuf>> {
-        if fs::metadata(&self.path).is_ok_and(|meta| meta.len() > 0) {
-            self.put_aside(&open_locked(&self.path, true)?)?;
-            File::open(folder(&self.path))?.sync_all()?;
-        }
-        let files = files(&self.path.with_extension(""));
-        for path in &files {
-            let file = regular::open(OpenOptions::new().read(true).append(true), path)?;
-            end_last_line(&file, file.metadata()?.len())?;
-        }
-        Ok(files)
     }
 
     /// Deletes the oldest files beyond the bound, but none that a replay is at; returns how many letters those held.
     fn trim(&self) -> io::Result<u64> {
         let mut numbers = backups::numbers(&self.path)?;
         numbers.reverse();
-        let mut bytes = 0;
-        let mut dropped = 0;
+        let (mut bytes, mut dropped) = (0, 0);
         for path in numbers.into_iter().map(|number| backups::backup(&self.path, number)) {
             bytes += fs::metadata(&path)?.len();
             if bytes > self.bytes_max
                 && let Ok(file) = open_locked(&path, false)
             {
-                dropped += count_lines(&file, 0, u64::MAX)?;
+                let mut lines = Lines::new(file);
+                while let Some(line) = lines.read()? {
+                    dropped += u64::from(line.record().is_some());
+                }
                 fs::remove_file(&path)?;
             }
         }
         Ok(dropped)
     }
+}
 
-    /// Reads the ids of the letters that are there, unless they are known: whoever takes letters away, a replay or a
-    /// person, takes their ids along.
-    fn refresh(&mut self) {
-        let Some(known) = &mut self.known else { return };
-        let paths = files(&self.path.with_extension(""));
-        let keys: Vec<_> =
-            paths.iter().filter_map(|path| fs::metadata(path).ok()).map(|meta| (meta.dev(), meta.ino())).collect();
-        let length = fs::metadata(&self.path).map_or(0, |meta| meta.len());
-        let is_known =
-            length == self.length && !self.files.is_empty() && self.files.iter().all(|key| keys.contains(key));
-        if is_known && keys.len() == self.files.len() && known.len() < KNOWN_MAX {
+impl Known {
+    /// Reads the ids of the letters that are there, unless they are known.
+    fn refresh(&mut self, path: &Path) {
+        let paths = files_of(path);
+        let files: Vec<FileState> =
+            paths.iter().filter_map(|path| fs::metadata(path).ok()).map(|meta| state_of(&meta)).collect();
+        if files == self.files && self.ids.len() < KNOWN_MAX {
             return;
         }
-        known.clear();
-        (self.files, self.length) = (keys, length);
+        self.ids.clear();
         let mut bytes = 0;
-        for path in paths.iter().rev() {
-            bytes += fs::metadata(path).map_or(0, |meta| meta.len());
-            if bytes > KNOWN_BYTES_MAX {
-                return;
+        for (path, (_, _, length)) in paths.iter().zip(&files).rev() {
+            bytes += length;
+            if bytes > KNOWN_BYTES_MAX || self.ids.len() > KNOWN_MAX / 2 {
+                break;
             }
-            if let Err(error) = read_ids(path, known) {
+            if let Err(error) = self.read_ids(path) {
                 log::warn!("cannot read {}: {error}; letters may be kept twice", path.display());
             }
         }
+        self.files = files;
+    }
+
+    fn read_ids(&mut self, path: &Path) -> io::Result<()> {
+        let mut lines = Lines::new(regular::open(OpenOptions::new().read(true), path)?);
+        while let Some(line) = lines.read()? {
+            self.ids.extend(line.record().map(id_hash));
+        }
+        Ok(())
     }
 }
 
-fn read_ids(path: &Path, known: &mut HashSet<u64>) -> io::Result<()> {
-    let mut file = BufReader::new(regular::open(OpenOptions::new().read(true), path)?);
-    let mut line = Vec::new();
-    while file.read_until(b'\n', &mut line)? > 0 {
-        // A line that is no letter, or was replayed, has no id.
-        if let Ok(Letter { record }) = serde_json::from_slice(&line) {
-            let record = record.get().as_bytes();
-            let fields = document::fields(record).unwrap_or_default();
-            known.insert(XxHash3_64::oneshot(&document::id_of(record, &fields)));
-        }
-        line.clear();
+fn id_hash(record: &[u8]) -> u64 {
+    let fields = document::fields(record).unwrap_or_default();
+    XxHash3_64::oneshot(&document::id_of(record, &fields))
+}
+
+/// The lines of a file of letters; of one that is longer than any letter, its pieces.
+pub struct Lines {
+    reader: BufReader<File>,
+    line: Vec<u8>,
+    at: u64,
+    is_within: bool,
+}
+
+/// A line, or a piece of one.
+pub struct Line<'a> {
+    /// With its line feed.
+    pub text: &'a [u8],
+    /// Where it begins in the file.
+    pub at: u64,
+    pub is_piece: bool,
+    /// A piece, but not the first of its line.
+    pub goes_on: bool,
+}
+
+impl Lines {
+    pub fn new(file: File) -> Self {
+        Self { reader: BufReader::new(file), line: Vec::new(), at: 0, is_within: false }
     }
-    Ok(())
+
+    /// The next one.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn read(&mut self) -> io::Result<Option<Line<'_>>> {
+        let at = self.at + self.line.len() as u64;
+        self.line.clear();
+        let read = self.reader.by_ref().take(LETTER_BYTES_MAX as u64).read_until(b'\n', &mut self.line)?;
+        let goes_on = std::mem::replace(&mut self.is_within, self.line.last() != Some(&b'\n'));
+        let is_piece = goes_on || read == LETTER_BYTES_MAX && self.is_within;
+        self.at = at;
+        Ok((read > 0).then_some(Line { text: &self.line, at, is_piece, goes_on }))
+    }
+}
+
+impl<'a> Line<'a> {
+    /// The letter's record; `None` for a line that is no letter.
+    pub fn record(&self) -> Option<&'a [u8]> {
+        let letter = serde_json::from_slice::<Letter<'a>>(self.text).ok().filter(|_| !self.is_piece)?;
+        Some(letter.record.get().as_bytes())
+    }
+
+    /// Nothing stands there, or a letter that was marked as sent by a version before this one.
+    pub fn is_empty(&self) -> bool {
+        !self.is_piece && (self.text.trim_ascii().is_empty() || self.text.starts_with(b"#\""))
+    }
+}
+
+/// Puts the letters into a file that nobody appends to. `file` is the locked one.
+fn put_aside(path: &Path, file: &File) -> io::Result<()> {
+    end_last_line(file, file.metadata()?.len())?;
+    let number = backups::numbers(path)?.last().map_or(1, |last| last + 1);
+    fs::rename(path, backups::backup(path, number))
+}
+
+/// Takes the letters over for a replay: the files, oldest first, none of which is appended to any more.
+///
+/// # Errors
+/// When a file cannot be locked or renamed; `WouldBlock` when another process is at it just now.
+pub fn take_over(output: &Path) -> io::Result<Vec<PathBuf>> {
+    let path = path_of(output);
+    if fs::metadata(&path).is_ok_and(|meta| meta.len() > 0) {
+        put_aside(&path, &open_locked(&path, true)?)?;
+        File::open(folder(&path))?.sync_all()?;
+    }
+    let files = files(output);
+    for path in &files {
+        let file = regular::open(OpenOptions::new().read(true).append(true), path)?;
+        end_last_line(&file, file.metadata()?.len())?;
+    }
+    Ok(files)
 }
 
 /// A record that is no JSON, which only the cluster's own reading showed, is kept as a text.
@@ -264,6 +333,17 @@ fn push_letter(lines: &mut Vec<u8>, at: Millis, status: u16, reason: &str, recor
     lines.extend_from_slice(b"}\n");
 }
 
+/// Opens a file to append to it, making it if it is not there.
+///
+/// # Errors
+/// When it cannot be opened.
+pub fn open_to_append(path: &Path) -> io::Result<File> {
+    let file = regular::open(OpenOptions::new().read(true).create(true).append(true).mode(MODE), path)?;
+    // A replay that root runs must leave a file that the collector can append to.
+    owner::follow(&file, &path.with_extension(""));
+    Ok(file)
+}
+
 /// Opens the file that has this name, locked: not one that was renamed between the opening and the locking. `append`: it is
 /// made if it is not there.
 ///
@@ -271,25 +351,25 @@ fn push_letter(lines: &mut Vec<u8>, at: Millis, status: u16, reason: &str, recor
 /// When it cannot be opened; `WouldBlock` when another process has locked it.
 pub fn open_locked(path: &Path, append: bool) -> io::Result<File> {
     for _ in 0..OPENINGS_MAX {
-        let mut options = OpenOptions::new();
-        options.read(true).mode(MODE);
-        let options = if append { options.create(true).append(true) } else { options.write(true) };
-        let file = regular::open(options, path)?;
-        if append {
-            // A replay that root runs must leave a file that the collector can append to.
-            owner::follow(&file, &path.with_extension(""));
-        }
+        let file = match append {
+            true => open_to_append(path)?,
+            false => regular::open(OpenOptions::new().read(true), path)?,
+        };
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
             Err(TryLockError::Error(error)) => return Err(error),
         }
-        let (ours, named) = (file.metadata()?, fs::metadata(path));
-        if named.is_ok_and(|named| (named.dev(), named.ino()) == (ours.dev(), ours.ino())) {
+        let ours = state_of(&file.metadata()?);
+        if fs::metadata(path).is_ok_and(|named| (named.dev(), named.ino()) == (ours.0, ours.1)) {
             return Ok(file);
         }
     }
     Err(io::ErrorKind::WouldBlock.into())
+}
+
+fn state_of(meta: &fs::Metadata) -> FileState {
+    (meta.dev(), meta.ino(), meta.len())
 }
 
 /// Ends a last line that has no line feed: an editor or a kill left it so. Nothing is cut.
@@ -311,7 +391,7 @@ mod tests {
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).unwrap();
         let output = folder.join("events.jsonl");
-        let letters = DeadLetters::new(&output, 40, 100, true);
+        let letters = DeadLetters::new(&output, 40, 100);
         (output, letters)
     }
 
@@ -345,7 +425,7 @@ mod tests {
         assert_eq!(text(letters.path()), "{\"one\":1}\n{\"two\":2}\n");
         assert_eq!(fs::metadata(letters.path()).unwrap().mode() & 0o777 & !0o666, 0);
         fs::write(letters.path(), "{\"one\":1}").unwrap();
-        let taken = letters.take_over().unwrap();
+        let taken = take_over(&output).unwrap();
         assert_eq!((taken.len(), text(&taken[0])), (1, "{\"one\":1}\n".to_owned()));
         fs::remove_dir_all(folder(&output)).unwrap();
     }
@@ -354,28 +434,38 @@ mod tests {
     fn full_files_are_put_aside_and_the_oldest_go_at_the_bound_and_are_counted() {
         let (output, mut letters) = letters("bound");
         let dropped: Vec<u64> =
-            (0..7).map(|n| letters.append_lines(format!("{{\"letter\":{n:020}}}\n").as_bytes()).unwrap()).collect();
+            (0..7).map(|n| letters.append_lines(format!("{{\"record\":\"{n:018}\"}}\n").as_bytes()).unwrap()).collect();
         assert_eq!(dropped, [0, 0, 0, 0, 1, 1, 1]);
         assert_eq!(files(&output).len(), 4);
         let all: String = files(&output).iter().map(|path| text(path)).collect();
-        assert!(!all.contains(":00000000000000000002}") && all.contains(":00000000000000000003}"), "{all}");
+        assert!(!all.contains("\"000000000000000002\"") && all.contains("\"000000000000000003\""), "{all}");
         // What a replay is at stays.
         let _replay = open_locked(&files(&output)[0], false).unwrap();
-        assert_eq!(letters.append_lines(b"{\"letter\":99999999999999999999}\n").unwrap(), 0);
+        assert_eq!(letters.append_lines(b"{\"record\":\"999999999999999999\"}\n").unwrap(), 0);
+        fs::remove_dir_all(folder(&output)).unwrap();
+    }
+
+    #[test]
+    fn only_letters_count_as_dropped() {
+        let (output, mut letters) = letters("counted");
+        let text = format!("\n#\"done\"\n{{\"record\":{{\"id\":\"a\"}}}}\nnone\n{}\n", "x".repeat(200));
+        fs::write(with_suffix(letters.path(), ".1"), text).unwrap();
+        letters.append_lines(b"{}\n").unwrap();
+        assert_eq!(letters.append_lines(&b"{\"record\":{}}\n".repeat(3)).unwrap(), 1);
         fs::remove_dir_all(folder(&output)).unwrap();
     }
 
     #[test]
     fn a_letter_that_is_there_is_not_kept_again_until_somebody_takes_it() {
         let (output, _) = letters("known");
-        let mut letters = DeadLetters::new(&output, 200, 4000, true);
+        let mut letters = DeadLetters::new(&output, 200, 4000);
         let mut keep = |ids: &[&str]| {
             let all: Vec<NewLetter> = ids.iter().map(|id| letter(id)).collect();
             letters.append(0, &all).unwrap().appended
         };
         assert_eq!(keep(&["a", "b", "a"]), 2);
         assert_eq!(keep(&["b", "c"]), 1);
-        let mut later = DeadLetters::new(&output, 4000, 4000, true);
+        let mut later = DeadLetters::new(&output, 4000, 4000);
         assert_eq!(later.append(0, &[letter("a"), letter("d")]).unwrap().appended, 1);
         assert_eq!(keep(&["d"]), 0);
         for file in files(&output) {
@@ -391,7 +481,7 @@ mod tests {
         letters.append_lines(b"{}\n").unwrap();
         let held = open_locked(letters.path(), true).unwrap();
         assert_eq!(letters.append_lines(b"{}\n").unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        assert_eq!(letters.take_over().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(take_over(&output).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         drop(held);
         letters.append_lines(b"{}\n").unwrap();
         fs::remove_dir_all(folder(&output)).unwrap();

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{Clock, Millis};
 use crate::output::backups::{Dropped, Keep};
-use crate::output::identity::Cursor;
+use crate::output::identity::{Cursor, FileIdentity};
 use crate::status::{Code, Problem, Status};
 
 /// How long the loss of a backlog is shown after the last one.
@@ -36,11 +36,10 @@ pub struct BacklogDropped {
     pub events: u64,
 }
 
-/// What the writer's thread and the indexer's share. The lock is held for a copy, or by the writer over a rotation.
+/// What the writer's thread and the indexer's share. The lock is held for a copy, by the writer over a rotation, and by the
+/// indexer while it lists the files.
 pub struct Shared {
     published: Mutex<Published>,
-    /// Held while the backups are renamed.
-    pub rotation: Arc<Mutex<()>>,
     /// Lines that were written and that the indexer does not know of yet.
     written: AtomicU64,
     status: Arc<Status>,
@@ -51,10 +50,10 @@ pub struct Shared {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Published {
     pub progress: Option<Progress>,
-    /// Everything before it was read, and is in memory where it is not done.
-    pub read: Option<Cursor>,
-    /// How often files were deleted that were not read, and lines in those since the indexer last took note.
-    pub deletions: u32,
+    /// The file that the indexer holds open and reads to its end, whatever becomes of its name.
+    pub reading: Option<FileIdentity>,
+    /// Files behind that one were deleted, and lines in those, since the indexer last took note.
+    pub has_deleted: bool,
     pub deleted_lines: u64,
     pub dropped: Option<BacklogDropped>,
     /// Bytes of dead letters: they count as backlog.
@@ -62,10 +61,15 @@ pub struct Published {
 }
 
 impl Shared {
-    pub fn new(progress: Option<Progress>, status: Arc<Status>, clock: Clock, output: PathBuf) -> Self {
-        let published = Published { progress, ..Published::default() };
-        let rotation = Arc::default();
-        Self { published: Mutex::new(published), rotation, written: AtomicU64::new(0), status, clock, output }
+    /// `dropped`: within the last run.
+    pub fn new(
+        (progress, dropped): (Option<Progress>, Option<BacklogDropped>),
+        status: Arc<Status>,
+        clock: Clock,
+        output: PathBuf,
+    ) -> Self {
+        let published = Published { progress, dropped, ..Published::default() };
+        Self { published: Mutex::new(published), written: AtomicU64::new(0), status, clock, output }
     }
 
     pub fn lock(&self) -> MutexGuard<'_, Published> {
@@ -73,8 +77,10 @@ impl Shared {
     }
 
     fn progress(&self) -> Option<Progress> {
-        let written = self.written.load(Ordering::Acquire);
-        self.lock().progress.map(|progress| Progress { pending: progress.pending + written, ..progress })
+        let published = self.lock();
+        let Progress { cursor, pending } = published.progress?;
+        let pending = (pending + self.written.load(Ordering::Acquire)).saturating_sub(published.deleted_lines);
+        Some(Progress { cursor, pending })
     }
 
     /// Lines that were written since this was last called.
@@ -89,33 +95,22 @@ impl Shared {
         }
         self.status.counters.elastic_dropped.add(events);
         let events = published.dropped.map_or(0, |before| before.events) + events;
-        self.show_dropped(published, BacklogDropped { at_ms: self.clock.wall(), events });
+        published.dropped = Some(BacklogDropped { at_ms: self.clock.wall(), events });
+        self.show_dropped(published);
     }
 
-    /// Shows what was dropped before, for the rest of its hour.
-    pub fn show_dropped(&self, published: &mut Published, dropped: BacklogDropped) {
-        published.dropped = Some(dropped);
-        self.expire_dropped(published);
-        if published.dropped.is_some() {
-            self.status.raise(
-                Code::ElasticBacklogDropped,
-                Problem::new(
-                    format!(
-                        "{} events were deleted from {}, its backups or its dead letters before the cluster had them, and are missing there for good",
-                        dropped.events,
-                        self.output.display()
-                    ),
-                    "Check why the cluster took none, and raise ELASTIC_BACKLOG_MAX. If logrotate rotates the file, let it keep the last files uncompressed.",
-                ),
-            );
-        }
-    }
-
-    pub fn expire_dropped(&self, published: &mut Published) {
-        let now = self.clock.wall();
-        if published.dropped.take_if(|dropped| now - dropped.at_ms > DROPPED_SHOWN_MS).is_some() {
-            self.status.clear(Code::ElasticBacklogDropped);
-        }
+    /// Shows what was dropped, for an hour after the last of it.
+    pub fn show_dropped(&self, published: &mut Published) {
+        published.dropped.take_if(|dropped| self.clock.wall() - dropped.at_ms > DROPPED_SHOWN_MS);
+        let Some(BacklogDropped { events, .. }) = published.dropped else {
+            return self.status.clear(Code::ElasticBacklogDropped);
+        };
+        let what = format!(
+            "{events} events were deleted from {}, its backups or its dead letters before the cluster had them, and are missing there for good",
+            self.output.display()
+        );
+        let cure = "Check why the cluster took none, and raise ELASTIC_BACKLOG_MAX. If logrotate rotates the file, let it keep the last files uncompressed.";
+        self.status.raise(Code::ElasticBacklogDropped, Problem::new(what, cure));
     }
 }
 
@@ -158,14 +153,11 @@ impl IndexerHandle {
     pub fn rotate(&self, saved: Option<Cursor>, rotate: impl FnOnce(Keep) -> io::Result<Dropped>) -> io::Result<()> {
         let mut published = self.shared.lock();
         let backlog_max = self.backlog_max.saturating_sub(published.letter_bytes);
-        let renaming = self.shared.rotation.lock().unwrap_or_else(PoisonError::into_inner);
-        let dropped = rotate(Keep { cursor: saved, read: published.read, backlog_max })?;
-        drop(renaming);
-        if dropped.files > 0 {
-            published.deletions += 1;
-            published.deleted_lines += dropped.events;
-            self.shared.report_dropped(&mut published, dropped.events);
-        }
+        let read = published.reading.map(|file| Cursor { file, offset: u64::MAX });
+        let dropped = rotate(Keep { cursor: saved, read, backlog_max })?;
+        published.has_deleted |= dropped.files > 0;
+        published.deleted_lines += dropped.events;
+        self.shared.report_dropped(&mut published, dropped.events);
         drop(published);
         self.wake(0, 0);
         Ok(())

@@ -4,8 +4,6 @@
 //! blocks on its own requests, and nothing else waits for it. Must never: delay the file, hold more of it in memory than
 //! one batch, or move the cursor past a document that is neither in the cluster nor among the dead letters.
 
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -15,11 +13,10 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, after, bounded, select};
 
 use crate::clock::Clock;
 use crate::config;
-use crate::elastic::dead_letters;
+use crate::elastic::dead_letters::DeadLetters;
 use crate::elastic::handle::{BacklogDropped, IndexerHandle, Progress, Shared};
-use crate::elastic::nodes::Nodes;
-use crate::elastic::probe::{Greeting, PROBE_TIMEOUT, Server, greet};
-use crate::elastic::sender::{Attempt, Judged, Sender, letters_of};
+use crate::elastic::probe::{PROBE_TIMEOUT, Server, greet};
+use crate::elastic::sender::{Sender, Sent};
 use crate::elastic::setup::Setup;
 use crate::elastic::source::Source;
 use crate::elastic::template::Product;
@@ -32,11 +29,8 @@ use crate::thread;
 const IDLE_PROBE_EVERY: Duration = Duration::from_secs(5);
 /// Documents that have not gone for this long are reported.
 const BLOCKED_AFTER: Duration = Duration::from_secs(5);
-/// Between two tries while the login is refused, and while the index takes no writes: only a try can tell.
-const REFUSED_WAIT: Duration = Duration::from_secs(30);
-const BLOCKED_WAIT: Duration = Duration::from_secs(8);
-/// Before documents that were put off go again, if all were; with fewer of them it is shorter in proportion.
-const PUT_OFF_WAIT: Duration = Duration::from_millis(100);
+/// Before unreadable files are looked at again.
+const UNREADABLE_WAIT: Duration = Duration::from_secs(8);
 /// How long lines gather after a wake-up before they are read.
 const GATHER: Duration = Duration::from_millis(100);
 /// How often the dead letters are looked for: a replay in another process takes them.
@@ -54,8 +48,6 @@ struct Trouble {
     /// The node that said so.
     node: usize,
     since: Instant,
-    /// The node works: it is the documents that it does not take.
-    is_put_off: bool,
 }
 
 /// Where the indexer is with the template.
@@ -72,7 +64,6 @@ pub struct Indexer {
     settings: config::Elastic,
     source: Source,
     sender: Sender,
-    nodes: Nodes,
     setup: SetupState,
     trouble: Option<Trouble>,
     /// Since when the oldest document in the batch waits for others.
@@ -101,20 +92,18 @@ impl Indexer {
         settings: &config::Elastic,
         output: &config::Output,
         network: &config::Network,
-        (progress, dropped): (Option<Progress>, Option<BacklogDropped>),
+        kept: (Option<Progress>, Option<BacklogDropped>),
         status: Arc<Status>,
         clock: Clock,
     ) -> io::Result<(IndexerHandle, JoinHandle<()>)> {
         let transport = Transport::new(settings, network, clock.clone())?;
-        let shared = Arc::new(Shared::new(progress, status.clone(), clock.clone(), output.file.clone()));
-        let source = Source::open(output, progress, shared.rotation.clone())?;
-        if let Some(dropped) = dropped {
-            shared.show_dropped(&mut shared.lock(), dropped);
-        }
+        let shared = Arc::new(Shared::new(kept, status.clone(), clock.clone(), output.file.clone()));
+        let source = Source::open(output, kept.0, shared.clone())?;
+        // What waits needs the rest of what the backlog may take.
+        let letters = DeadLetters::new(&output.file, output.max_file_size, settings.backlog_max / 2);
         let now = clock.now();
         let indexer = Self {
-            nodes: Nodes::new(transport.urls().len(), RandomState::new().hash_one(now), now),
-            sender: Sender::new(settings, letters_of(output, settings.backlog_max, true), transport, clock.clone()),
+            sender: Sender::new(settings, letters, transport, clock.clone()),
             source,
             setup: SetupState::default(),
             trouble: None,
@@ -138,10 +127,6 @@ impl Indexer {
     }
 
     fn run(mut self, signals: &Signals) {
-        self.publish();
-        let counting = signals.beat.timed();
-        self.source.count(&self.shared);
-        drop(counting);
         loop {
             signals.beat.busy();
             let wake_at = self.step(None, &signals.beat);
@@ -182,138 +167,102 @@ impl Indexer {
     fn step(&mut self, deadline: Option<Instant>, beat: &Beat) -> Instant {
         let now = self.clock.now();
         self.look_around(now);
-        if let Err(error) = self.source.fill(&mut self.sender.batch, self.settings.bulk_size, &self.shared) {
+        if let Err(error) = self.source.fill(&mut self.sender.batch, self.settings.bulk_size) {
             log::error!("cannot read {}: {error}", self.source.path().display());
-            return now + BLOCKED_WAIT;
+            return now + UNREADABLE_WAIT;
+        }
+        self.publish();
+        let (node, ready_at) = self.sender.nodes.next();
+        let mut wake_at = self.report(now);
+        let is_idle = self.sender.batch.is_empty();
+        let due = if !self.setup.done {
+            now
+        } else if is_idle {
+            self.last_contact + IDLE_PROBE_EVERY
+        } else if deadline.is_some() || self.sender.batch.len() >= self.settings.bulk_size || !self.source.is_at_end() {
+            now
+        } else {
+            *self.waiting_since.get_or_insert(now) + self.settings.flush_interval
+        };
+        let due = due.max(ready_at);
+        if due > now || is_idle && deadline.is_some() {
+            return wake_at.min(due);
         }
         let timed = beat.timed();
-        let (node, ready_at) = self.nodes.next();
-        let mut wake_at = self.report(now);
-        if let Some(node) = self.nodes.returning(now) {
-            self.probe(node);
-        } else if !self.setup.done && ready_at <= now {
-            self.set_up(node);
-        } else if self.sender.batch.is_empty() {
-            let idle = (self.last_contact + IDLE_PROBE_EVERY).max(ready_at);
-            if idle > now || deadline.is_some() {
-                return wake_at.min(idle);
-            }
-            self.probe(node);
+        if is_idle || !self.setup.done {
+            self.contact(node);
         } else {
-            let is_full = self.sender.batch.len() >= self.settings.bulk_size || !self.source.is_at_end();
-            let since = *self.waiting_since.get_or_insert(now);
-            let due = if is_full || deadline.is_some() { now } else { since + self.settings.flush_interval };
-            let due = due.max(ready_at);
-            if due > now {
-                return wake_at.min(due);
-            }
-            self.send(node, deadline.map(|deadline| deadline - now));
+            self.send(node, deadline.map_or(Duration::MAX, |deadline| deadline - now));
         }
         drop(timed);
         wake_at = wake_at.min(self.report(self.clock.now()));
         wake_at.min(self.clock.now())
     }
 
-    fn send(&mut self, node: usize, limit: Option<Duration>) {
+    /// Sends documents, counts what became of them, and remembers why some are left.
+    fn send(&mut self, node: usize, timeout_max: Duration) {
         let begun = self.clock.now();
-        let timeout = self.nodes.timeout();
-        let is_trial = self.nodes.is_trial();
-        self.nodes.trying(node, begun);
-        let attempt = self.sender.send(node, limit.map_or(timeout, |limit| limit.min(timeout)), is_trial);
+        let mut sent = self.sender.send(node, timeout_max);
+        let counters = &self.status.counters;
+        counters.elastic_created.add(sent.created);
+        counters.elastic_exists.add(sent.exists);
+        counters.elastic_dead.add(sent.kept.appended);
+        self.shared.report_dropped(&mut self.shared.lock(), sent.kept.dropped);
         let now = self.clock.now();
-        match attempt {
-            Attempt::Failed { held, timed_out, retry_after } => self.fail(node, held, timed_out, retry_after, begun),
-            Attempt::Smaller => self.answered(node, now),
-            Attempt::Judged(judged) => {
-                self.answered(node, now);
-                self.judged(node, judged, now);
-            }
+        if let Some(letter) = sent.last_letter.take() {
+            self.report_letters(Some(letter));
         }
         if self.sender.batch.is_empty() {
             self.waiting_since = None;
         }
-    }
-
-    /// Counts what became of the documents, and decides when those that are left go again.
-    fn judged(&mut self, node: usize, judged: Judged, now: Instant) {
-        let counters = &self.status.counters;
-        counters.elastic_created.add(judged.created);
-        counters.elastic_exists.add(judged.exists);
-        counters.elastic_dead.add(judged.kept.appended);
-        if judged.kept.dropped > 0 {
-            self.shared.report_dropped(&mut self.shared.lock(), judged.kept.dropped);
-        }
-        if let Some(letter) = judged.last_letter {
-            self.report_letters(Some(letter), now);
-        }
-        if !judged.done.is_empty() {
-            self.nodes.succeeded(now);
-        }
-        let Some(held) = judged.held else {
-            self.trouble = None;
+        if sent.failed {
+            self.node_failed(node, sent, begun);
             return;
-        };
-        match held.cause {
-            Cause::Login | Cause::Rights => self.nodes.hold(REFUSED_WAIT, now),
-            Cause::Blocked => self.nodes.hold(BLOCKED_WAIT, now),
-            _ if judged.done.is_empty() => self.nodes.back_off(now),
-            _ => {
-                let sent = (judged.left + judged.done.len()).max(1) as u32;
-                self.nodes.pause(PUT_OFF_WAIT * judged.left as u32 / sent, now);
-            }
         }
+        self.last_contact = now;
         let since = self.sender.batch.put_off_since().unwrap_or(now);
-        self.trouble = Some(Trouble { held, node, since, is_put_off: true });
+        self.trouble = sent.held.map(|held| Trouble { held, node, since });
     }
 
-    /// The node did not take the request.
-    fn fail(&mut self, node: usize, held: Held, timed_out: bool, retry_after: Option<Duration>, begun: Instant) {
-        let now = self.clock.now();
-        log::debug!("{}: {}", self.sender.transport.urls()[node], held.why);
-        match held.cause {
-            Cause::Login | Cause::Rights => self.nodes.hold(REFUSED_WAIT, now),
-            Cause::Blocked => self.nodes.hold(BLOCKED_WAIT, now),
-            _ => self.nodes.failed(node, timed_out, retry_after, now),
-        }
-        if held.cause == Cause::Unreachable && self.nodes.all_down() {
+    /// Remembers why the node took no request, since this instant at least, unless another one works.
+    fn node_failed(&mut self, node: usize, sent: Sent, begun: Instant) {
+        let Some(held) = sent.held.filter(|held| held.is_refusal() || self.sender.nodes.all_down()) else { return };
+        if matches!(held.cause, Cause::Unreachable(_)) {
             // It may come back as another, empty cluster.
-            self.setup.done = false;
-            self.setup.tries = 0;
+            (self.setup.done, self.setup.tries) = (false, 0);
         }
         let since = self.trouble.as_ref().map_or(begun, |trouble| trouble.since);
-        self.trouble = Some(Trouble { held, node, since, is_put_off: false });
+        self.trouble = Some(Trouble { held, node, since });
     }
 
-    fn answered(&mut self, node: usize, now: Instant) {
-        self.nodes.answered(node, now);
-        self.last_contact = now;
-    }
-
-    /// Asks a node that is idle, or failed, whether it is there.
-    fn probe(&mut self, node: usize) {
-        let begun = self.clock.now();
-        self.nodes.trying(node, begun);
-        match greet(&self.sender.transport, node, PROBE_TIMEOUT) {
-            Greeting::Absent(held) if held.cause != Cause::NotACluster => {
-                self.fail(node, held, false, None, self.last_contact);
+    /// Asks a node whether it is there, and sees to the template before any document: an index that a document makes
+    /// without it has the wrong mapping for good.
+    fn contact(&mut self, node: usize) {
+        self.sender.nodes.trying(self.clock.now());
+        let is_down = |held: &Held| match held.cause {
+            Cause::Login | Cause::Unreachable(_) => true,
+            // Who takes documents may show something else to a browser, or let nothing but bulk requests through.
+            Cause::NotACluster => false,
+            _ => self.setup.done,
+        };
+        let contacted = match greet(&self.sender.transport, node, PROBE_TIMEOUT) {
+            Err(held) if is_down(&held) => Err(held),
+            Ok(Some(server)) => {
+                self.name_server(node, server);
+                self.put_template(node)
             }
-            // Who takes documents may show something else to a browser.
-            greeting => self.welcome(node, greeting),
+            _ => self.put_template(node),
+        };
+        if let Err(held) = contacted {
+            let sent = self.sender.fail(node, held, None);
+            return self.node_failed(node, sent, self.last_contact);
         }
-    }
-
-    fn welcome(&mut self, node: usize, greeting: Greeting) {
         let now = self.clock.now();
-        let all_were_down = self.nodes.all_down();
-        self.answered(node, now);
-        if self.sender.batch.is_empty() || all_were_down {
-            self.nodes.succeeded(now);
-        }
+        self.last_contact = now;
+        self.sender.nodes.answered(node, now);
         if self.sender.batch.is_empty() {
+            self.sender.nodes.succeeded(now);
             self.trouble = None;
-        }
-        if let Greeting::Alive(Some(server)) = greeting {
-            self.name_server(node, server);
         }
     }
 
@@ -328,70 +277,43 @@ impl Indexer {
         });
     }
 
-    /// Greets the cluster and sees to the template, before any document: an index that a document makes without it has the
-    /// wrong mapping for good.
-    fn set_up(&mut self, node: usize) {
-        let begun = self.clock.now();
-        self.nodes.trying(node, begun);
-        match greet(&self.sender.transport, node, PROBE_TIMEOUT) {
-            Greeting::Absent(held) if matches!(held.cause, Cause::Login | Cause::Unreachable) => {
-                return self.fail(node, held, false, None, begun);
-            }
-            // A proxy may let nothing but bulk requests through.
-            Greeting::Absent(_) => {}
-            Greeting::Alive(server) => {
-                if let Some(server) = server {
-                    self.name_server(node, server);
-                }
-            }
-        }
-        if self.settings.setup {
+    /// Puts the template unless that is done; an error when it is to be tried again before any document.
+    fn put_template(&mut self, node: usize) -> Result<(), Held> {
+        if self.settings.setup && !self.setup.done {
             let (transport, product) = (&self.sender.transport, self.setup.product);
             let setup = Setup { transport, node, index: &self.settings.index, product };
-            match setup.put_if_absent(self.settings.retention) {
-                Ok(outcome) => {
-                    if let Some(done) = outcome.done {
-                        log::info!("{done}");
-                    }
-                    if !self.setup.said {
-                        outcome.problems.iter().for_each(warn);
-                        self.setup.said |= !outcome.problems.is_empty();
-                    }
-                }
+            let problems = match setup.put_if_absent(self.settings.retention) {
+                Ok(problems) => problems,
                 Err(held) => {
                     self.setup.tries += 1;
-                    let tries = match held.cause {
-                        Cause::Login | Cause::Unreachable => u32::MAX,
+                    let tries_max = match held.cause {
+                        Cause::Login | Cause::Unreachable(_) => u32::MAX,
                         Cause::Busy => SETUP_TRIES_BUSY,
                         Cause::NotACluster | Cause::Redirect => SETUP_TRIES,
                         _ => 1,
                     };
-                    if self.setup.tries < tries {
-                        return self.fail(node, held, false, None, begun);
+                    if self.setup.tries < tries_max {
+                        return Err(held);
                     }
-                    if !std::mem::replace(&mut self.setup.said, true) {
-                        warn(&Problem::new(
-                            format!("cannot put the index template: {}; documents go without it", held.why),
-                            "Give the user the right manage_index_templates, or put what `audiohook-collector template` prints and set ELASTIC_SETUP=false.",
-                        ));
-                    }
+                    vec![Problem::new(
+                        format!("cannot put the index template: {}; documents go without it", held.why),
+                        "Give the user the right manage_index_templates, or put what `audiohook-collector template` prints and set ELASTIC_SETUP=false.",
+                    )]
                 }
+            };
+            if !self.setup.said {
+                problems.iter().for_each(|problem| log::warn!(cure = problem.cure.as_str(); "{}", problem.what));
+                self.setup.said = !problems.is_empty();
             }
         }
         (self.setup.done, self.setup.tries) = (true, 0);
-        let now = self.clock.now();
-        self.answered(node, now);
-        self.nodes.pause(Duration::ZERO, now);
-        if self.sender.batch.is_empty() {
-            self.nodes.succeeded(now);
-            self.trouble = None;
-        }
+        Ok(())
     }
 
     /// Raises and clears the reasons about the cluster; returns when that may change by time alone.
     fn report(&self, now: Instant) -> Instant {
         let later = now + IDLE_PROBE_EVERY;
-        let Some(Trouble { held, node, since, is_put_off }) = &self.trouble else {
+        let Some(Trouble { held, node, since }) = &self.trouble else {
             self.status.clear(Code::ElasticUnreachable);
             self.status.clear(Code::ElasticRefused);
             return later;
@@ -414,16 +336,13 @@ impl Indexer {
         }
         // Whatever it is now, it is no refusal any more.
         self.status.clear(Code::ElasticRefused);
-        if !*is_put_off && !self.nodes.all_down() {
-            return later;
-        }
         if now < *since + BLOCKED_AFTER {
             return *since + BLOCKED_AFTER;
         }
         let does = match held.cause {
             Cause::Index => "cannot index documents",
-            _ if *is_put_off => "puts some documents off",
-            _ => "takes no documents",
+            _ if self.sender.nodes.all_down() => "takes no documents",
+            _ => "puts some documents off",
         };
         self.status.raise(Code::ElasticUnreachable, Problem::new(what(does), held.cure()));
         later
@@ -431,24 +350,23 @@ impl Indexer {
 
     /// What time alone changes: dead letters that a replay took, and a loss that was shown for long enough.
     fn look_around(&mut self, now: Instant) {
-        if self.dead_checked.is_some_and(|at| now < at + DEAD_CHECK_EVERY) {
-            return;
-        }
-        self.shared.expire_dropped(&mut self.shared.lock());
-        if dead_letters::files(self.source.path()).is_empty() {
-            self.status.clear(Code::DeadLetters);
-            self.shared.lock().letter_bytes = 0;
+        if self.dead_checked.is_none_or(|at| now >= at + DEAD_CHECK_EVERY) {
             self.dead_checked = Some(now);
-        } else if !self.status.is_raised(Code::DeadLetters) {
-            self.report_letters(None, now);
-        } else {
-            self.dead_checked = Some(now);
+            self.shared.show_dropped(&mut self.shared.lock());
+            self.report_letters(None);
         }
     }
 
-    fn report_letters(&mut self, last: Option<(u16, String)>, now: Instant) {
-        self.dead_checked = Some(now);
-        self.shared.lock().letter_bytes = self.sender.letters.bytes();
+    /// `last`: status and reason of a new one.
+    fn report_letters(&mut self, last: Option<(u16, String)>) {
+        let bytes = self.sender.letters.bytes();
+        self.shared.lock().letter_bytes = bytes;
+        if bytes == 0 {
+            self.status.clear(Code::DeadLetters);
+        }
+        if bytes == 0 || last.is_none() && self.status.is_raised(Code::DeadLetters) {
+            return;
+        }
         let cause = match &last {
             Some((413, _)) => "the limit on a request's size (http.max_content_length, or a proxy's)",
             _ => "the cause, mostly the index's mapping",
@@ -475,8 +393,4 @@ impl Indexer {
             self.shared.lock().progress = Some(progress);
         }
     }
-}
-
-fn warn(problem: &Problem) {
-    log::warn!(cure = problem.cure.as_str(); "{}", problem.what);
 }

@@ -3,6 +3,8 @@
 //! One backoff with jitter for the cluster, and `Retry-After` for a node. Touches no socket and reads no clock: every
 //! instant is handed in.
 
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::time::{Duration, Instant};
 
 /// From the start of one try to the start of the next, while none succeeds: doubling from the first to the longest, so that
@@ -31,8 +33,6 @@ struct Node {
 /// What is known of the nodes, and the backoff that they share.
 pub struct Nodes {
     nodes: Vec<Node>,
-    /// The node whose turn is next.
-    turn: usize,
     /// Tries without a success, one after the other.
     failures: u32,
     /// Requests failed as a whole: only a little is sent.
@@ -47,55 +47,44 @@ pub struct Nodes {
 }
 
 impl Nodes {
-    pub fn new(count: usize, seed: u64, now: Instant) -> Self {
+    pub fn new(count: usize, now: Instant) -> Self {
         Self {
             nodes: (0..count).map(|_| Node { down: false, not_before: now }).collect(),
-            turn: 0,
             failures: 0,
             trial: false,
             tried_at: now,
             hold_until: now,
             slow: 0,
             steady: 0,
-            random: seed | 1,
+            random: RandomState::new().hash_one(now) | 1,
         }
     }
 
-    /// The node to try next and when: one that works, in turn; when none does, one that does not.
+    /// The node to try next and when: the one that was not used for the longest time, unless it failed lately.
     pub fn next(&self) -> (usize, Instant) {
-        let count = self.nodes.len();
-        let turns = (0..count).map(|step| (self.turn + step) % count);
-        let all_down = self.all_down();
-        let candidates = turns.filter(|node| all_down || !self.nodes[*node].down);
-        let node = candidates.min_by_key(|node| self.nodes[*node].not_before.max(self.hold_until)).unwrap_or(0);
-        (node, self.nodes[node].not_before.max(self.hold_until))
-    }
-
-    /// A node that failed and is to be looked at again, while others work.
-    pub fn returning(&self, now: Instant) -> Option<usize> {
-        let due = |node: &Node| node.down && node.not_before <= now;
-        self.nodes.iter().position(due).filter(|_| !self.all_down())
+        let due = |node: usize| self.nodes[node].not_before.max(self.hold_until);
+        let node = (0..self.nodes.len()).min_by_key(|node| (due(*node), self.nodes[*node].not_before)).unwrap_or(0);
+        (node, due(node))
     }
 
     pub fn all_down(&self) -> bool {
         self.nodes.iter().all(|node| node.down)
     }
 
-    /// Whether the last requests failed as a whole: then only a little is sent.
-    pub fn is_trial(&self) -> bool {
-        self.trial
+    /// Whether the last requests, or the last to this node, failed as a whole: then only a little is sent.
+    pub fn is_trial(&self, node: usize) -> bool {
+        self.trial || self.nodes[node].down
     }
 
     /// How long a request may take.
-    pub fn timeout(&self) -> Duration {
+    pub fn timeout(&self, node: usize) -> Duration {
         let base = (TIMEOUT_ALL / self.nodes.len() as u32).max(TIMEOUT_MIN);
-        if self.is_trial() { base } else { (base * 2u32.pow(self.slow.min(5))).min(TIMEOUT_MAX) }
+        if self.is_trial(node) { base } else { (base * 2u32.pow(self.slow.min(5))).min(TIMEOUT_MAX) }
     }
 
     /// A try begins.
-    pub fn trying(&mut self, node: usize, now: Instant) {
+    pub fn trying(&mut self, now: Instant) {
         self.tried_at = now;
-        self.turn = (node + 1) % self.nodes.len();
     }
 
     /// The node answered, whatever it said of the documents.
@@ -116,7 +105,7 @@ impl Nodes {
 
     /// The node did not take the request: another one that works is next, at once. `retry_after`: what it asked for.
     pub fn failed(&mut self, node: usize, timed_out: bool, retry_after: Option<Duration>, now: Instant) {
-        if timed_out && !self.is_trial() {
+        if timed_out && !self.is_trial(node) {
             self.slow += 1;
         }
         self.steady = 0;
@@ -149,11 +138,6 @@ impl Nodes {
         self.hold_until = now + self.jittered(wait);
     }
 
-    /// Some documents were put off while others went: those go again after a short wait.
-    pub fn pause(&mut self, wait: Duration, now: Instant) {
-        self.hold_until = now + wait;
-    }
-
     fn jittered(&mut self, wait: Duration) -> Duration {
         // Xorshift: spreading clients needs no better.
         self.random ^= self.random << 13;
@@ -172,9 +156,9 @@ mod tests {
     #[test]
     fn the_waits_double_up_to_eight_seconds_from_try_to_try() {
         let mut now = Instant::now();
-        let mut nodes = Nodes::new(1, 7, now);
+        let mut nodes = Nodes::new(1, now);
         for seconds in [1, 2, 4, 8, 8, 8] {
-            nodes.trying(0, now);
+            nodes.trying(now);
             nodes.failed(0, false, None, now + SECOND / 2);
             let (_, at) = nodes.next();
             assert!(at <= now + SECOND * seconds && at >= now + SECOND * seconds * 9 / 10, "{:?}", at - now);
@@ -182,37 +166,43 @@ mod tests {
         }
         nodes.answered(0, now);
         nodes.succeeded(now);
-        assert!(!nodes.is_trial() && nodes.next().1 <= now);
+        assert!(!nodes.is_trial(0) && nodes.next().1 <= now);
     }
 
     #[test]
     fn a_try_that_hangs_for_its_whole_time_is_followed_by_the_next_at_once() {
         let now = Instant::now();
-        let mut nodes = Nodes::new(1, 7, now);
+        let mut nodes = Nodes::new(1, now);
         for _ in 0..5 {
-            nodes.trying(0, now);
-            nodes.failed(0, true, None, now + nodes.timeout());
+            nodes.trying(now);
+            nodes.failed(0, true, None, now + nodes.timeout(0));
         }
-        assert!(nodes.timeout() <= 8 * SECOND, "a return is seen within ten seconds");
+        assert!(nodes.timeout(0) <= 8 * SECOND, "a return is seen within ten seconds");
         assert!(nodes.next().1 <= now + 8 * SECOND);
+        nodes.answered(0, now);
         nodes.succeeded(now);
-        assert_eq!(nodes.timeout(), 16 * SECOND, "a cluster that is slow gets more time");
+        assert_eq!(nodes.timeout(0), 16 * SECOND, "a cluster that is slow gets more time");
     }
 
     #[test]
     fn of_several_nodes_those_that_work_take_turns_and_one_that_failed_is_looked_at_again() {
         let now = Instant::now();
-        let mut nodes = Nodes::new(3, 7, now);
-        nodes.trying(0, now);
-        assert_eq!(nodes.next().0, 1);
-        nodes.trying(1, now);
+        let mut nodes = Nodes::new(3, now);
+        for (n, node) in (1..).zip([0, 1, 2, 0]) {
+            assert_eq!(nodes.next().0, node);
+            nodes.answered(node, now + SECOND * n / 1000);
+        }
+        let now = now + SECOND;
         nodes.failed(1, false, None, now);
-        assert_eq!((nodes.next(), nodes.is_trial()), ((2, now), false));
-        nodes.trying(2, now);
-        assert_eq!((nodes.next().0, nodes.returning(now + 19 * SECOND)), (0, None));
-        assert_eq!(nodes.returning(now + 20 * SECOND), Some(1));
+        assert_eq!((nodes.next().0, nodes.is_trial(0), nodes.is_trial(1)), (2, false, true));
+        nodes.answered(2, now);
+        assert_eq!(nodes.next().0, 0);
+        nodes.answered(0, now + 21 * SECOND);
+        nodes.answered(2, now + 21 * SECOND);
+        assert_eq!(nodes.next(), (1, now + 20 * SECOND));
+        let now = now + 20 * SECOND;
         nodes.failed(2, false, None, now);
-        nodes.trying(0, now);
+        nodes.trying(now);
         nodes.failed(0, false, Some(5 * SECOND), now);
         assert!(nodes.all_down() && nodes.next().0 != 0, "the one that asked for a wait is not the next");
         assert!(nodes.next().1 <= now + SECOND);
@@ -221,7 +211,7 @@ mod tests {
     #[test]
     fn the_wait_that_a_cluster_asks_for_is_kept_to() {
         let now = Instant::now();
-        let mut nodes = Nodes::new(1, 7, now);
+        let mut nodes = Nodes::new(1, now);
         nodes.failed(0, false, Some(60 * SECOND), now);
         assert_eq!(nodes.next().1, now + 60 * SECOND);
     }

@@ -6,20 +6,11 @@ use serde_json::Value;
 use ureq::http::Method;
 
 use crate::elastic::template::Product;
-use crate::elastic::transport::{Failure, Transport};
+use crate::elastic::transport::Transport;
 use crate::elastic::verdict::{self, Held, Reply};
 
 /// Time for `GET /`.
 pub const PROBE_TIMEOUT: Duration = Duration::from_millis(2500);
-
-/// What `GET /` says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Greeting {
-    /// A cluster answers; its name and version, as `OpenSearch 2.19.1`, when the login may see it.
-    Alive(Option<Server>),
-    /// No cluster answers, or it refuses the login.
-    Absent(Held),
-}
 
 /// Name and version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,29 +19,31 @@ pub struct Server {
     pub product: Product,
 }
 
-/// Asks a node who it is.
-pub fn greet(transport: &Transport, node: usize, timeout: Duration) -> Greeting {
-    let mut greeting = judge_greeting(&transport.call(node, Method::GET, "/", "", timeout));
-    if let Greeting::Absent(held) = &mut greeting {
+/// Asks a node who it is: `None` when the login may not see that.
+///
+/// # Errors
+/// Why it is no cluster that takes documents: no answer, another one, or a refused login.
+pub fn greet(transport: &Transport, node: usize, timeout: Duration) -> Result<Option<Server>, Held> {
+    let answer = transport.call(node, Method::GET, "/", "", timeout);
+    answer.and_then(|reply| judge_greeting(&reply)).map_err(|mut held| {
         transport.mask(&mut held.why);
-    }
-    greeting
+        held
+    })
 }
 
 /// Judges the answer to `GET /`.
-pub fn judge_greeting(outcome: &Result<Reply, Failure>) -> Greeting {
-    let reply = match outcome {
-        Ok(reply) => reply,
-        Err(failure) => return Greeting::Absent(failure.clone().into()),
-    };
+///
+/// # Errors
+/// As [`greet`].
+pub fn judge_greeting(reply: &Reply) -> Result<Option<Server>, Held> {
     match reply.status {
         200..=299 => match serde_json::from_slice::<Value>(&reply.body) {
-            Ok(document) if document.is_object() => Greeting::Alive(server_of(&document)),
-            _ => Greeting::Absent(verdict::foreign()),
+            Ok(document) if document.is_object() => Ok(server_of(&document)),
+            _ => Err(verdict::foreign()),
         },
-        300..=399 | 401 | 408 | 429 | 500.. => Greeting::Absent(verdict::held(reply)),
+        300..=399 | 401 | 408 | 429 | 500.. => Err(verdict::held(reply)),
         // A login that may only write is kept out here, and a proxy may let nothing but bulk requests through.
-        _ => Greeting::Alive(None),
+        _ => Ok(None),
     }
 }
 
@@ -71,12 +64,12 @@ mod tests {
     use super::*;
     use crate::elastic::verdict::Cause;
 
-    fn greeting(status: u16, body: &str) -> Greeting {
-        judge_greeting(&Ok(Reply { status, retry_after: None, body: body.as_bytes().to_vec() }))
+    fn greeting(status: u16, body: &str) -> Result<Option<Server>, Held> {
+        judge_greeting(&Reply { status, retry_after: None, body: body.as_bytes().to_vec() })
     }
 
-    fn alive(name: &str, product: Product) -> Greeting {
-        Greeting::Alive(Some(Server { name: name.into(), product }))
+    fn alive(name: &str, product: Product) -> Result<Option<Server>, Held> {
+        Ok(Some(Server { name: name.into(), product }))
     }
 
     #[test]
@@ -92,10 +85,7 @@ mod tests {
 
     #[test]
     fn a_login_page_is_no_cluster_and_a_forbidden_one_is() {
-        let cause = |status, body: &str| match greeting(status, body) {
-            Greeting::Absent(held) => Some(held.cause),
-            Greeting::Alive(_) => None,
-        };
+        let cause = |status, body: &str| greeting(status, body).err().map(|held| held.cause);
         assert_eq!(cause(200, "<html>log in</html>"), Some(Cause::NotACluster));
         assert_eq!(cause(302, ""), Some(Cause::Redirect));
         assert_eq!(cause(503, ""), Some(Cause::Busy));

@@ -1,28 +1,29 @@
 //! `audiohook-collector replay`: sends the dead letters to the cluster again.
 //!
-//! Must never: lose a letter. A letter that is done is marked in its place, and one that is refused again is kept anew
-//! before that, so that a kill at any instant leaves each one where the next replay finds it.
+//! Must never: lose a letter. A file of letters is not changed while it is sent; what is left of it is written beside it
+//! and takes its place at the end. A kill at any instant leaves each letter where the next replay finds it, and what is
+//! sent again is there already.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::fs::FileExt;
+use std::io::{self, Seek, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::after;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::elastic::batch::REQUEST_BYTES_MAX;
-use crate::elastic::dead_letters::{Letter, files, open_locked};
+use crate::elastic::dead_letters::{
+    DeadLetters, Line, Lines, files, open_locked, open_to_append, path_of, take_over, with_suffix,
+};
 use crate::elastic::document::Document;
-use crate::elastic::nodes::Nodes;
-use crate::elastic::probe::{Greeting, PROBE_TIMEOUT, greet};
-use crate::elastic::sender::{Attempt, Sender, letters_of};
+use crate::elastic::probe::{PROBE_TIMEOUT, greet};
+use crate::elastic::sender::Sender;
 use crate::elastic::setup::Setup;
 use crate::elastic::transport::Transport;
-use crate::elastic::verdict::Held;
 use crate::event::Redaction;
 use crate::output::backups::folder;
 use crate::output::identity::{Cursor, FileIdentity, identity};
@@ -35,18 +36,14 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 const LOCK_RETRY: Duration = Duration::from_millis(100);
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
-/// What stands in the place of a letter's brace once it is done. A line that merely begins with it is somebody else's.
-const DONE: u8 = b'#';
-const DONE_BEGIN: &[u8] = b"#\"";
 
 /// What came of all letters.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 struct Counts {
     total: u64,
     created: u64,
     exists: u64,
     refused: u64,
-    left: u64,
 }
 
 /// Sends the dead letters again and reports on standard output. Status 0 when all went or there were none, 1 when some
@@ -77,8 +74,7 @@ pub fn replay_to(
     let transport = Transport::new(elastic, network, clock.clone())?;
     let now = clock.now();
     let replay = Replay {
-        nodes: Nodes::new(transport.urls().len(), 1, now),
-        sender: Sender::for_replay(elastic, letters_of(output, u64::MAX, false), transport, clock.clone()),
+        sender: Sender::for_replay(elastic, DeadLetters::to_file(&path_of(&output.file)), transport, clock.clone()),
         redaction: Redaction::new(&output.redact_fields),
         clock: clock.clone(),
         bulk_size: elastic.bulk_size,
@@ -86,12 +82,11 @@ pub fn replay_to(
         progressed_at: now,
         shown_at: now,
     };
-    replay.run(elastic, output, shown)
+    replay.run(elastic, &output.file, shown)
 }
 
 struct Replay {
     sender: Sender,
-    nodes: Nodes,
     redaction: Redaction,
     clock: Clock,
     bulk_size: usize,
@@ -100,14 +95,14 @@ struct Replay {
     shown_at: Instant,
 }
 
-/// Why no more is sent.
-struct GivenUp(String);
-
 impl Replay {
-    fn run(mut self, elastic: &config::Elastic, output: &config::Output, shown: &mut impl Write) -> io::Result<bool> {
-        let taken = patiently(|| self.sender.letters.take_over())?;
+    fn run(mut self, elastic: &config::Elastic, output: &Path, shown: &mut impl Write) -> io::Result<bool> {
+        let taken = patiently(|| take_over(output))?;
         for path in &taken {
-            self.counts.total += Lines::open(path)?.count()?;
+            let mut lines = Lines::new(File::open(path)?);
+            while let Some(line) = lines.read()? {
+                self.counts.total += u64::from(!line.is_empty() && !line.goes_on);
+            }
         }
         if self.counts.total == 0 {
             writeln!(shown, "replay: there are no dead letters")?;
@@ -116,28 +111,21 @@ impl Replay {
             self.see_to_template(elastic);
         }
         let mut given_up = None;
-        for path in taken {
-            let file = match patiently(|| open_locked(&path, false)) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                file => file?,
-            };
-            if given_up.is_none() {
-                given_up = self.replay_file(&path, &file, shown)?;
-            }
+        for path in &taken {
+            given_up = self.replay_file(path, shown)?;
             if given_up.is_some() {
-                self.put_back(&path, &file)?;
+                break;
             }
-            fs::remove_file(&path)?;
         }
-        File::open(folder(&output.file))?.sync_all()?;
+        give_name_back(output)?;
+        File::open(folder(output))?.sync_all()?;
         self.report(given_up, output, shown)
     }
 
     /// As the indexer does before its first document; what the cluster has against it, it says to the collector.
     fn see_to_template(&self, elastic: &config::Elastic) {
         let transport = &self.sender.transport;
-        let greeting = greet(transport, 0, PROBE_TIMEOUT);
-        if let Greeting::Alive(server) = greeting
+        if let Ok(server) = greet(transport, 0, PROBE_TIMEOUT)
             && elastic.setup
         {
             let product = server.map(|server| server.product).unwrap_or_default();
@@ -148,76 +136,96 @@ impl Replay {
         }
     }
 
-    /// Sends what is in one file; returns why no more is sent, if so.
-    fn replay_file(&mut self, path: &Path, letters: &File, shown: &mut impl Write) -> io::Result<Option<GivenUp>> {
-        let file = identity(letters);
-        let mut lines = Lines::open(path)?;
-        while let Some((place, line)) = lines.next()? {
-            let file = file.ok_or_else(|| io::Error::other(format!("cannot read {}", path.display())))?;
-            let is_full = !self.sender.batch.has_room(line.len()) || self.sender.batch.len() >= self.bulk_size;
-            if is_full && let Some(given_up) = self.send_all(letters, shown)? {
-                return Ok(Some(given_up));
+    /// Sends what is in one file and leaves there what did not go; returns why no more is sent, if so.
+    fn replay_file(&mut self, path: &Path, shown: &mut impl Write) -> io::Result<Option<String>> {
+        let letters = match patiently(|| open_locked(path, false)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        let rest_path = with_suffix(path, ".new");
+        let mut rest = open_to_append(&rest_path)?;
+        // A replay that was killed may have begun it.
+        rest.set_len(0)?;
+        self.sender.letters = DeadLetters::to_file(&rest_path);
+        let file = identity(&letters);
+        let (mut given_up, mut read_to) = (None, u64::MAX);
+        let mut lines = Lines::new(letters.try_clone()?);
+        while let Some(line) = lines.read()? {
+            let is_full = !self.sender.batch.has_room(line.text.len()) || self.sender.batch.len() >= self.bulk_size;
+            if is_full && !line.goes_on {
+                given_up = self.send_all(shown)?;
             }
-            if !self.take(file, place, line) {
+            if given_up.is_some() {
+                read_to = line.at;
+                break;
+            }
+            if !line.is_empty() && !self.take(file, &line) {
                 // What cannot be sent stays one, as it is.
-                self.counts.refused += 1;
-                patiently(|| self.sender.letters.append_lines(&[line, b"\n"].concat()))?;
-                mark(letters, &[place])?;
+                self.counts.refused += u64::from(!line.goes_on);
+                keep(&line, &mut rest)?;
             }
         }
-        self.send_all(letters, shown)
+        if given_up.is_none() {
+            given_up = self.send_all(shown)?;
+        }
+        if given_up.is_some() {
+            self.put_back(&letters, read_to, &mut rest)?;
+        }
+        rest.sync_data()?;
+        if rest.metadata()?.len() > 0 {
+            fs::rename(&rest_path, path)?;
+        } else {
+            fs::remove_file(&rest_path)?;
+            fs::remove_file(path)?;
+        }
+        Ok(given_up)
     }
 
     /// Puts a letter's record into the batch; `false` for a line that holds none.
-    fn take(&mut self, file: FileIdentity, place: u64, line: &[u8]) -> bool {
-        let Ok(letter) = serde_json::from_slice::<Letter<'_>>(line) else { return false };
-        let Some(document) = Document::of(letter.record.get().as_bytes(), &self.redaction) else { return false };
-        self.sender.batch.push(&document, Cursor { file, offset: place });
+    fn take(&mut self, file: Option<FileIdentity>, line: &Line<'_>) -> bool {
+        let (Some(file), Some(record)) = (file, line.record()) else { return false };
+        let Some(document) = Document::of(record, &self.redaction) else { return false };
+        self.sender.batch.push(&document, Cursor { file, offset: line.at });
         true
     }
 
     /// Sends until the batch is empty; returns why no more is sent, if so.
-    fn send_all(&mut self, letters: &File, shown: &mut impl Write) -> io::Result<Option<GivenUp>> {
+    fn send_all(&mut self, shown: &mut impl Write) -> io::Result<Option<String>> {
         while !self.sender.batch.is_empty() {
-            let (node, ready_at) = self.nodes.next();
+            let (node, ready_at) = self.sender.nodes.next();
             let _ = after(ready_at.saturating_duration_since(self.clock.now())).recv();
-            let begun = self.clock.now();
-            self.nodes.trying(node, begun);
-            let held = match self.sender.send(node, REQUEST_TIMEOUT, self.nodes.is_trial()) {
-                Attempt::Smaller => None,
-                Attempt::Failed { held, timed_out, retry_after } => {
-                    self.nodes.failed(node, timed_out, retry_after, self.clock.now());
-                    Some(held)
+            let sent = self.sender.send(node, REQUEST_TIMEOUT);
+            self.counts.created += sent.created;
+            self.counts.exists += sent.exists;
+            self.counts.refused += sent.kept.appended;
+            if sent.done > 0 {
+                self.progressed_at = self.clock.now();
+            }
+            if let Some(held) = sent.held {
+                // What a person must fix is not gone within a minute.
+                let is_late = self.sender.nodes.next().1 >= self.progressed_at + GIVE_UP_AFTER;
+                if held.is_refusal() || is_late {
+                    let url = &self.sender.transport.urls()[node];
+                    return Ok(Some(format!("{url}: {}. {}", held.why, held.cure())));
                 }
-                Attempt::Judged(judged) => {
-                    self.nodes.answered(node, begun);
-                    self.counts.created += judged.created;
-                    self.counts.exists += judged.exists;
-                    self.counts.refused += judged.kept.appended;
-                    mark(letters, &judged.done.iter().map(|at| at.offset).collect::<Vec<_>>())?;
-                    match (judged.done.is_empty(), &judged.held) {
-                        (true, Some(_)) => self.nodes.back_off(self.clock.now()),
-                        _ => {
-                            self.nodes.succeeded(self.clock.now());
-                            self.progressed_at = self.clock.now();
-                        }
-                    }
-                    judged.held
-                }
-            };
-            if let Some(given_up) = held.and_then(|held| self.gives_up(node, &held)) {
-                return Ok(Some(given_up));
             }
             self.show_progress(shown)?;
         }
         Ok(None)
     }
 
-    /// What a person must fix is not gone within a minute.
-    fn gives_up(&self, node: usize, held: &Held) -> Option<GivenUp> {
-        let is_late = self.nodes.next().1 >= self.progressed_at + GIVE_UP_AFTER;
-        let url = &self.sender.transport.urls()[node];
-        (held.is_refusal() || is_late).then(|| GivenUp(format!("{url}: {}. {}", held.why, held.cure())))
+    /// Keeps what is in the batch still, and everything from this place on.
+    fn put_back(&mut self, letters: &File, read_to: u64, rest: &mut File) -> io::Result<()> {
+        let unsent: HashSet<u64> = self.sender.batch.places().map(|place| place.offset).collect();
+        let mut file = letters.try_clone()?;
+        file.rewind()?;
+        let mut lines = Lines::new(file);
+        while let Some(line) = lines.read()? {
+            if !line.is_empty() && (line.at >= read_to || unsent.contains(&line.at)) {
+                keep(&line, rest)?;
+            }
+        }
+        Ok(())
     }
 
     fn show_progress(&mut self, shown: &mut impl Write) -> io::Result<()> {
@@ -230,89 +238,42 @@ impl Replay {
         shown.flush()
     }
 
-    /// Gives back what was not sent.
-    fn put_back(&mut self, path: &Path, letters: &File) -> io::Result<()> {
-        let mut reader = Lines::open(path)?;
-        let (mut lines, mut places) = (Vec::new(), Vec::new());
-        loop {
-            let next = reader.next()?;
-            if !lines.is_empty() && (next.is_none() || lines.len() >= REQUEST_BYTES_MAX) {
-                patiently(|| self.sender.letters.append_lines(&lines))?;
-                mark(letters, &places)?;
-                lines.clear();
-                places.clear();
-            }
-            let Some((place, line)) = next else { return Ok(()) };
-            self.counts.left += 1;
-            lines.extend_from_slice(line);
-            lines.push(b'\n');
-            places.push(place);
-        }
-    }
-
-    fn report(&self, given_up: Option<GivenUp>, output: &config::Output, shown: &mut impl Write) -> io::Result<bool> {
+    fn report(&self, given_up: Option<String>, output: &Path, shown: &mut impl Write) -> io::Result<bool> {
         let c = &self.counts;
+        let sent = c.created + c.exists;
         if c.total > 0 {
-            writeln!(shown, "replay: {} sent ({} of them were there already)", c.created + c.exists, c.exists)?;
+            writeln!(shown, "replay: {sent} sent ({} of them were there already)", c.exists)?;
         }
-        let left = files(&output.file).pop().unwrap_or_default();
+        let left = files(output).pop().unwrap_or_default();
+        let left = left.display();
         if c.refused > 0 {
-            let path = left.display();
-            writeln!(
-                shown,
-                "replay: {} refused again. Fix the causes that {path} gives, then replay again.",
-                c.refused
-            )?;
+            let refused = c.refused;
+            writeln!(shown, "replay: {refused} refused again. Fix the causes that {left} gives, then replay again.")?;
         }
-        if let Some(GivenUp(why)) = given_up {
-            writeln!(shown, "replay: {} not sent, and back in {}: {why}", c.left, left.display())?;
+        if let Some(why) = &given_up {
+            let unsent = c.total.saturating_sub(sent + c.refused);
+            writeln!(shown, "replay: {unsent} not sent, and back in {left}: {why}")?;
         }
-        Ok(c.refused == 0 && c.left == 0)
+        Ok(c.refused == 0 && given_up.is_none())
     }
 }
 
-/// Marks letters as done, on the disk.
-fn mark(letters: &File, places: &[u64]) -> io::Result<()> {
-    for place in places {
-        letters.write_all_at(&[DONE], *place)?;
-    }
-    if places.is_empty() { Ok(()) } else { letters.sync_data() }
+/// Keeps a line as it is, and ends it.
+fn keep(line: &Line<'_>, rest: &mut File) -> io::Result<()> {
+    rest.write_all(if line.is_piece { line.text } else { line.text.trim_ascii_end() })?;
+    if line.is_piece { Ok(()) } else { rest.write_all(b"\n") }
 }
 
-/// The letters that are not done, and where each begins.
-struct Lines {
-    reader: BufReader<File>,
-    line: Vec<u8>,
-    at: u64,
-}
-
-impl Lines {
-    fn open(letters: &Path) -> io::Result<Self> {
-        Ok(Self { reader: BufReader::new(File::open(letters)?), line: Vec::new(), at: 0 })
-    }
-
-    fn next(&mut self) -> io::Result<Option<(u64, &[u8])>> {
-        loop {
-            self.line.clear();
-            let read = self.reader.read_until(b'\n', &mut self.line)?;
-            if read == 0 {
-                return Ok(None);
-            }
-            self.at += read as u64;
-            if !self.line.starts_with(DONE_BEGIN) && !self.line.trim_ascii().is_empty() {
-                break;
-            }
-        }
-        let place = self.at - self.line.len() as u64;
-        Ok(Some((place, self.line.trim_ascii_end())))
-    }
-
-    fn count(mut self) -> io::Result<u64> {
-        let mut count = 0;
-        while self.next()?.is_some() {
-            count += 1;
-        }
-        Ok(count)
+/// What is left is `.dead` again, unless the collector has begun a new one.
+fn give_name_back(output: &Path) -> io::Result<()> {
+    let path = path_of(output);
+    let Some(newest) = files(output).pop().filter(|newest| *newest != path) else { return Ok(()) };
+    // One that another replay is at keeps its name.
+    let Ok(_locked) = open_locked(&newest, false) else { return Ok(()) };
+    match renameat_with(CWD, &newest, CWD, &path, RenameFlags::NOREPLACE) {
+        // Nor does it matter to a file system that has no such renaming.
+        Ok(()) | Err(rustix::io::Errno::EXIST | rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 

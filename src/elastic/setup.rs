@@ -10,7 +10,7 @@ use ureq::http::Method;
 
 use crate::clock::Clock;
 use crate::config;
-use crate::elastic::probe::{Greeting, PROBE_TIMEOUT, greet};
+use crate::elastic::probe::{PROBE_TIMEOUT, greet};
 use crate::elastic::template::{self, Product, Target};
 use crate::elastic::transport::{Transport, percent_encoded};
 use crate::elastic::verdict::{self, Held, told};
@@ -18,7 +18,7 @@ use crate::status::Problem;
 
 /// Time for each of the few requests.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
-/// Digits that a rollover gives a name.
+/// Digits that a rollover gives a name, at least.
 const ROLLOVER_DIGITS: usize = 6;
 /// What ELASTIC_INDEX is unless set.
 const DEFAULT_INDEX: &str = "genesys-audiohook";
@@ -35,15 +35,6 @@ pub enum Found {
     Left(String),
 }
 
-/// What came of seeing to it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
-    /// For the log.
-    pub done: Option<String>,
-    /// What wants a person's eye.
-    pub problems: Vec<Problem>,
-}
-
 /// Asks and puts, for one index at one node.
 pub struct Setup<'a> {
     pub transport: &'a Transport,
@@ -54,17 +45,18 @@ pub struct Setup<'a> {
 
 impl Setup<'_> {
     /// Puts the template, and with a retention the lifecycle policy, unless something decides for the index already.
+    /// Returns what wants a person's eye.
     ///
     /// # Errors
     /// Why the cluster does not say, or does not let us.
-    pub fn put_if_absent(&self, retention: Option<Duration>) -> Result<Outcome, Held> {
-        let mut outcome = Outcome::default();
+    pub fn put_if_absent(&self, retention: Option<Duration>) -> Result<Vec<Problem>, Held> {
+        let mut problems = Vec::new();
         match self.look()? {
-            Found::Left(why) => outcome.done = Some(format!("the index template is left to you: {why}")),
+            Found::Left(why) => log::info!("the index template is left to you: {why}"),
             Found::Decided { exists, maps_raw_event } => {
-                outcome.problems.extend(maps_raw_event.then(|| dynamic_problem(self.index)));
+                problems.extend(maps_raw_event.then(|| dynamic_problem(self.index)));
                 if retention.is_some() && !self.has_policy()? {
-                    outcome.problems.push(Problem::new(
+                    problems.push(Problem::new(
                         format!("ELASTIC_RETENTION has no effect on {}, which was there before it was set", self.index),
                         "Give it a lifecycle policy of your own, or unset ELASTIC_RETENTION.",
                     ));
@@ -74,9 +66,9 @@ impl Setup<'_> {
                     self.put_first_index()?;
                 }
             }
-            Found::Nothing => self.put(retention, &mut outcome)?,
+            Found::Nothing => problems.extend(self.put(retention)?),
         }
-        Ok(outcome)
+        Ok(problems)
     }
 
     /// Finds out what decides for the index.
@@ -89,14 +81,16 @@ impl Setup<'_> {
         }
         if let Some(there) = self.existing()? {
             let (index, mapping) = write_index(&there, self.index);
+            // Only what makes a rollover follow the index has settings here.
+            let rolls_over = !there[index]["settings"].is_null();
             let next = match &there[index]["data_stream"] {
-                Value::String(stream) => Some(stream.clone()),
-                _ => next_index(index).filter(|_| index != self.index),
+                Value::String(stream) => self.next_of_stream(stream)?,
+                _ => match next_index(index, rolls_over).filter(|_| index != self.index) {
+                    Some(next) => Some(self.simulate(&next)?.unwrap_or_default()),
+                    None => None,
+                },
             };
-            let next_maps = match next {
-                Some(next) => self.simulate(&next)?.is_none_or(|mapping| template::maps_raw_event(&mapping)),
-                None => false,
-            };
+            let next_maps = next.is_some_and(|mapping| template::maps_raw_event(&mapping));
             let maps_raw_event = template::maps_raw_event(mapping) || next_maps;
             return Ok(Found::Decided { exists: true, maps_raw_event });
         }
@@ -115,33 +109,48 @@ impl Setup<'_> {
     fn existing(&self) -> Result<Option<Value>, Held> {
         let raw_event = "*.mappings.properties.raw_event";
         let path = format!(
-            "/{}?filter_path=*.aliases,*.data_stream,*.mappings.dynamic,{raw_event}.type,{raw_event}.enabled,{raw_event}.dynamic",
+            "/{}?filter_path=*.aliases,*.data_stream,*.settings.index.**.rollover_alias,*.mappings.dynamic,\
+             {raw_event}.type,{raw_event}.enabled,{raw_event}.dynamic",
             percent_encoded(self.index)
         );
-        let there = self.ask(Method::GET, &path, &[403, 404])?;
+        let there = self.ask(Method::GET, &path, "", &[403, 404])?;
         Ok(there.filter(|there| there.as_object().is_some_and(|indexes| !indexes.is_empty())))
     }
 
     /// The mapping that an index of this name would get; `None` when no template decides.
     fn simulate(&self, index: &str) -> Result<Option<Value>, Held> {
-        // Before Elasticsearch 7.9 there is no such question.
-        let path = format!("/_index_template/_simulate_index/{}", percent_encoded(index));
-        let simulated = self.ask(Method::POST, &path, &[400, 404, 405])?.unwrap_or_default();
+        let simulated = self.ask_to_simulate("_simulate_index", index, "")?;
         Ok(simulated.get("template").map(|template| template["mappings"].clone()))
     }
 
+    /// The mapping that the next index of a data stream would get; `None` when the cluster does not say. An index of the
+    /// stream's own name cannot be simulated.
+    fn next_of_stream(&self, stream: &str) -> Result<Option<Value>, Held> {
+        let path = format!("/_data_stream/{}", percent_encoded(stream));
+        let found = self.ask(Method::GET, &path, "", &[400, 403, 404, 405])?.unwrap_or_default();
+        let Some(template) = found["data_streams"][0]["template"].as_str() else { return Ok(None) };
+        let simulated = self.ask_to_simulate("_simulate", template, "")?;
+        Ok(simulated.get("template").map(|template| template["mappings"].clone()))
+    }
+
+    /// A template of the older kind (`_template`) that a new one would put out of force.
     fn legacy(&self) -> Result<Option<String>, Held> {
-        if self.product == Product::Serverless {
-            return Ok(None);
-        }
-        let all = self.ask(Method::GET, "/_template?filter_path=*.index_patterns", &[400, 403, 404, 405, 410])?;
-        Ok(all.and_then(|all| template::legacy(&all, self.index)))
+        let template = template::text(self.index, Target::Index, None);
+        let simulated = self.ask_to_simulate("_simulate_index", self.index, &template)?;
+        Ok(simulated["overlapping"][0]["name"].as_str().map(str::to_owned))
+    }
+
+    /// `template`: one that is judged as if it was there.
+    fn ask_to_simulate(&self, what: &str, name: &str, template: &str) -> Result<Value, Held> {
+        // Before Elasticsearch 7.9 there is no such question.
+        let path = format!("/_index_template/{what}/{}", percent_encoded(name));
+        Ok(self.ask(Method::POST, &path, template, &[400, 404, 405])?.unwrap_or_default())
     }
 
     /// Whether the lifecycle policy of a retention is there. On a serverless cluster the template holds it.
     fn has_policy(&self) -> Result<bool, Held> {
         let path = template::policy_path(self.index, self.product).unwrap_or_else(|| self.template_path());
-        Ok(self.ask(Method::GET, &path, &[400, 403, 404, 405])?.is_some())
+        Ok(self.ask(Method::GET, &path, "", &[400, 403, 404, 405])?.is_some())
     }
 
     fn template_path(&self) -> String {
@@ -154,11 +163,14 @@ impl Setup<'_> {
         self.put_new(&format!("/{}", percent_encoded(&template::first_index(self.index))), &body.to_string())
     }
 
-    fn put(&self, retention: Option<Duration>, outcome: &mut Outcome) -> Result<(), Held> {
-        let retention = match retention {
-            Some(retention) => self.put_policy(retention, outcome)?.then_some(retention),
-            None => None,
-        };
+    fn put(&self, retention: Option<Duration>) -> Result<Option<Problem>, Held> {
+        let problem = retention.and_then(|retention| self.put_policy(retention).err()).map(|why| {
+            Problem::new(
+                format!("ELASTIC_RETENTION has no effect: the lifecycle policy cannot be put: {why}"),
+                "Give the user the right to manage lifecycle policies, or put what `template --lifecycle` prints yourself.",
+            )
+        });
+        let retention = retention.filter(|_| problem.is_none());
         let target = if retention.is_some() { Target::Rollover } else { Target::Index };
         let text = template::text(self.index, target, retention.map(|retention| (self.product, retention)));
         // `create=true`: should it be there by now, it is left as it is.
@@ -168,28 +180,20 @@ impl Setup<'_> {
         }
         let name = template::name(self.index);
         let with = if retention.is_some() { " with a lifecycle policy" } else { "" };
-        outcome.done = Some(format!("put the index template {name} for {}{with}", self.index));
-        Ok(())
+        log::info!("put the index template {name} for {}{with}", self.index);
+        Ok(problem)
     }
 
-    /// Puts the lifecycle policy where there is none of its name; `false` where the cluster knows no such policies.
-    fn put_policy(&self, retention: Duration, outcome: &mut Outcome) -> Result<bool, Held> {
-        let put = match template::policy_path(self.index, self.product) {
-            None => Err("a serverless cluster keeps a retention for data streams alone".to_owned()),
-            Some(path) => match self.ask(Method::GET, &path, &[404]) {
-                Ok(Some(_)) => Ok(()),
-                Ok(None) => {
-                    self.put_new(&path, &template::policy(self.index, self.product, retention)).map_err(|held| held.why)
-                }
-                Err(held) => Err(held.why),
-            },
+    /// Puts the lifecycle policy where there is none of its name; an error where the cluster knows no such policies.
+    fn put_policy(&self, retention: Duration) -> Result<(), String> {
+        let Some(path) = template::policy_path(self.index, self.product) else {
+            return Err("a serverless cluster keeps a retention for data streams alone".to_owned());
         };
-        let Err(why) = put else { return Ok(true) };
-        outcome.problems.push(Problem::new(
-            format!("ELASTIC_RETENTION has no effect: the lifecycle policy cannot be put: {why}"),
-            "Give the user the right to manage lifecycle policies, or put what `template --lifecycle` prints yourself.",
-        ));
-        Ok(false)
+        let put = match self.ask(Method::GET, &path, "", &[404]) {
+            Ok(None) => self.put_new(&path, &template::policy(self.index, self.product, retention)),
+            there => there.map(drop),
+        };
+        put.map_err(|held| held.why)
     }
 
     /// Puts what is new; that it is there already is as good.
@@ -200,8 +204,8 @@ impl Setup<'_> {
     }
 
     /// An answer's document; `None` for the statuses that stand for "there is none".
-    fn ask(&self, method: Method, path: &str, absent: &[u16]) -> Result<Option<Value>, Held> {
-        let reply = self.transport.call(self.node, method, path, "", REQUEST_TIMEOUT)?;
+    fn ask(&self, method: Method, path: &str, body: &str, absent: &[u16]) -> Result<Option<Value>, Held> {
+        let reply = self.transport.call(self.node, method, path, body, REQUEST_TIMEOUT)?;
         match reply.status {
             200 => match serde_json::from_slice::<Value>(&reply.body) {
                 Ok(document) if document.is_object() => Ok(Some(document)),
@@ -235,11 +239,12 @@ fn write_index<'a>(there: &'a Value, name: &str) -> (&'a str, &'a Value) {
     chosen.map_or(("", there), |(index, of)| (index.as_str(), &of["mappings"]))
 }
 
-/// The name of the index after this one, where it ends in a number as a rollover makes it.
-fn next_index(index: &str) -> Option<String> {
+/// The name of the index after this one: of one that ends in as many digits as a rollover makes, or in any number where it
+/// is known to roll over.
+fn next_index(index: &str, rolls_over: bool) -> Option<String> {
     let (begin, digits) = index.rsplit_once('-')?;
-    let number: u64 = digits.parse().ok().filter(|_| digits.len() >= ROLLOVER_DIGITS)?;
-    Some(format!("{begin}-{:0ROLLOVER_DIGITS$}", number + 1))
+    let number: u64 = digits.parse().ok().filter(|_| rolls_over || digits.len() >= ROLLOVER_DIGITS)?;
+    Some(format!("{begin}-{:0ROLLOVER_DIGITS$}", number.checked_add(1)?))
 }
 
 /// What the `template` command prints.
@@ -268,7 +273,7 @@ pub fn text_for(
     if let Some(elastic) = elastic {
         let transport = Transport::new(elastic, network, clock.clone())?;
         for node in 0..transport.urls().len() {
-            if let Greeting::Alive(server) = greet(&transport, node, PROBE_TIMEOUT) {
+            if let Ok(server) = greet(&transport, node, PROBE_TIMEOUT) {
                 product = server.map_or(product, |server| server.product);
                 let setup = Setup { transport: &transport, node, index, product };
                 let there = setup.existing().ok().flatten().unwrap_or_default();
@@ -306,7 +311,9 @@ mod tests {
             ".ds-x-2026.10.20-000001": {"data_stream": "x"},
         });
         assert_eq!(write_index(&stream, "x").0, ".ds-x-2026.11.20-000002");
-        assert_eq!(next_index("x-000009").as_deref(), Some("x-000010"));
-        assert_eq!((next_index("x"), next_index("x-2")), (None, None));
+        assert_eq!(next_index("x-000009", false).as_deref(), Some("x-000010"));
+        assert_eq!(next_index("x-2", true).as_deref(), Some("x-000003"));
+        assert_eq!((next_index("x", true), next_index("x-y", true), next_index("x-2", false)), (None, None, None));
+        assert_eq!(next_index(&format!("x-{}", u64::MAX), true), None);
     }
 }

@@ -141,29 +141,6 @@ pub fn maps_raw_event(mapping: &Value) -> bool {
     is_object && !is_off(&raw["enabled"]) && !is_off(dynamic)
 }
 
-/// Of all templates of the older kind (`GET _template`), one that matches the index: the cluster cannot be asked.
-pub fn legacy(all: &Value, index: &str) -> Option<String> {
-    let matches_any = |patterns: &Value| match patterns {
-        Value::Array(patterns) => patterns.iter().filter_map(Value::as_str).any(|pattern| matches(pattern, index)),
-        patterns => patterns.as_str().is_some_and(|pattern| matches(pattern, index)),
-    };
-    let (name, _) = all.as_object()?.iter().find(|(_, template)| matches_any(&template["index_patterns"]))?;
-    Some(name.clone())
-}
-
-/// Whether a pattern, in which `*` stands for anything, is the whole name.
-fn matches(pattern: &str, name: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let first = parts.next().unwrap_or_default();
-    let Some(mut rest) = name.strip_prefix(first) else { return false };
-    let Some(last) = parts.next_back() else { return rest.is_empty() };
-    for part in parts {
-        let Some(at) = rest.find(part) else { return false };
-        rest = &rest[at + part.len()..];
-    }
-    rest.ends_with(last)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,18 +207,5 @@ mod tests {
         ] {
             assert_eq!(maps_raw_event(&mapping), expected, "{mapping}");
         }
-    }
-
-    #[test]
-    fn patterns_match_as_in_the_cluster() {
-        for pattern in ["*", "genesys-audiohook", "genesys-*", "*hook", "g*-a*k", "**"] {
-            assert!(matches(pattern, "genesys-audiohook"), "{pattern}");
-        }
-        for pattern in ["", "genesys", "genesys-", "*-hook", "g*-b*k", "genesys-audiohook-*"] {
-            assert!(!matches(pattern, "genesys-audiohook"), "{pattern}");
-        }
-        let old = json!({"old": {"index_patterns": ["gen*"]}, "other": {"index_patterns": ["o*"]}});
-        assert_eq!(legacy(&old, "genesys-audiohook"), Some("old".into()));
-        assert_eq!(legacy(&old, "audiohook"), None);
     }
 }

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flate2::{Compress, Compression, FlushCompress, Status as Flated};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use ureq::http::{Method, Request};
 use ureq::{Agent, AsSendBody};
 
 use crate::clock::Clock;
 use crate::config;
-use crate::elastic::verdict::{self, Cause, FILTER_PATH, Held, Reply};
+use crate::elastic::verdict::{self, Cause, FILTER_PATH, Held, Lost, Reply};
 use crate::net::{Dialer, Limits, agent, dial_error, retry_after};
 use crate::secret::{self, Secret};
 
@@ -24,27 +25,10 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 const ANSWER_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Bytes of buffers that are kept from one request to the next.
 const BUFFER_KEPT_BYTES: usize = 1024 * 1024;
+/// Room that the buffer of a request gets at a time.
+const BUFFER_GROWS_BYTES: usize = 16 * 1024;
 /// 32 KiB of history, the most that gzip has.
 const GZIP_WINDOW_BITS: u8 = 15;
-
-/// Why there is no answer.
-#[derive(Clone, Debug)]
-pub struct Failure {
-    /// For a person.
-    pub why: String,
-    /// What to do, where the step that failed names a setting of the cluster: a sentence.
-    pub advice: Option<String>,
-    /// The time ran out with the connection open: the cluster may be at work on the request still.
-    pub timed_out: bool,
-    /// The connection broke while the request was under way: it may be larger than somebody in between takes.
-    pub broke: bool,
-}
-
-impl From<Failure> for Held {
-    fn from(failure: Failure) -> Self {
-        Self { cause: Cause::Unreachable, why: failure.why, advice: failure.advice }
-    }
-}
 
 /// A way to the cluster's nodes.
 pub struct Transport {
@@ -85,13 +69,18 @@ impl Transport {
         &self.urls
     }
 
-    /// Sends a bulk request, compressed.
+    /// Sends a bulk request, compressed: the texts of its documents, one after the other.
     ///
     /// # Errors
     /// When there is no HTTP answer.
-    pub fn bulk(&mut self, node: usize, body: &[u8], timeout: Duration) -> Result<Reply, Failure> {
+    pub fn bulk<'t>(
+        &mut self,
+        node: usize,
+        texts: impl Iterator<Item = &'t [u8]>,
+        timeout: Duration,
+    ) -> Result<Reply, Held> {
         let mut packed = std::mem::take(&mut self.packed);
-        pack(&mut self.gzip, body, &mut packed);
+        pack(&mut self.gzip, texts, &mut packed);
         let head = self
             .head(node, Method::POST, &format!("/_bulk?filter_path={FILTER_PATH}"))
             .header("content-type", "application/x-ndjson")
@@ -107,14 +96,7 @@ impl Transport {
     ///
     /// # Errors
     /// When there is no HTTP answer.
-    pub fn call(
-        &self,
-        node: usize,
-        method: Method,
-        path: &str,
-        body: &str,
-        timeout: Duration,
-    ) -> Result<Reply, Failure> {
+    pub fn call(&self, node: usize, method: Method, path: &str, body: &str, timeout: Duration) -> Result<Reply, Held> {
         let takes_body = method == Method::POST;
         let head = self.head(node, method, path);
         if body.is_empty() && !takes_body {
@@ -149,7 +131,7 @@ impl Transport {
         &self,
         request: Result<Request<impl AsSendBody>, ureq::http::Error>,
         timeout: Duration,
-    ) -> Result<Reply, Failure> {
+    ) -> Result<Reply, Held> {
         let request = request.map_err(|error| failure(&error.into()))?;
         let request = self.agent.configure_request(request).timeout_global(Some(timeout)).build();
         let response = self.agent.run(request).map_err(|error| failure(&error))?;
@@ -162,58 +144,53 @@ impl Transport {
 
 /// A name as a part of a path.
 pub fn percent_encoded(name: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
-    name.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+    const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+    utf8_percent_encode(name, KEPT).to_string()
 }
 
-/// Compresses into the buffer.
-fn pack(gzip: &mut Compress, body: &[u8], packed: &mut Vec<u8>) {
+/// Compresses the texts into the buffer.
+fn pack<'t>(gzip: &mut Compress, texts: impl Iterator<Item = &'t [u8]>, packed: &mut Vec<u8>) {
     gzip.reset();
     packed.clear();
-    packed.reserve(body.len() / 4 + 1024);
-    loop {
-        let done = gzip.total_in() as usize;
-        match gzip.compress_vec(&body[done..], packed, FlushCompress::Finish) {
-            Ok(Flated::StreamEnd) => return,
-            // No room: the stream goes on where it stopped.
-            _ => packed.reserve(packed.capacity() / 2 + 1024),
+    let mut put = |mut text: &[u8], flush: FlushCompress| {
+        loop {
+            packed.reserve(BUFFER_GROWS_BYTES);
+            let before = gzip.total_in();
+            let done = gzip.compress_vec(text, packed, flush);
+            text = &text[(gzip.total_in() - before) as usize..];
+            let is_last = matches!(flush, FlushCompress::Finish);
+            if matches!(done, Ok(Flated::StreamEnd)) || text.is_empty() && !is_last {
+                return;
+            }
         }
-    }
+    };
+    texts.for_each(|text| put(text, FlushCompress::None));
+    put(b"", FlushCompress::Finish);
 }
 
 /// A failure in words that carry no credentials.
-fn failure(error: &ureq::Error) -> Failure {
+fn failure(error: &ureq::Error) -> Held {
     use ureq::{Error, Timeout};
+    let failed = |lost: Lost, why: String| Held::new(Cause::Unreachable(lost), why);
     if let Some(dial) = dial_error(error) {
-        let text = dial.to_string();
-        let (why, cure) = text.split_once("; ").unwrap_or((&text, ""));
-        let advice = cure.contains("ELASTIC_").then(|| sentence(cure));
-        return Failure { why: why.to_owned(), advice, timed_out: false, broke: false };
+        let advice = Some(dial.cure.clone()).filter(|cure| cure.contains("ELASTIC_"));
+        return Held { advice, ..failed(Lost::Unsent, dial.what.clone()) };
     }
-    let why = match error {
-        Error::Timeout(Timeout::Resolve) => "cannot look up its name in time".to_owned(),
-        Error::Timeout(Timeout::Connect) => "cannot connect in time".to_owned(),
-        Error::Timeout(_) => "no answer in time".to_owned(),
-        Error::Io(error) => format!("cannot reach it: {error}"),
-        Error::BodyExceedsLimit(_) => "its answer is too long".to_owned(),
-        Error::BadUri(_) | Error::Http(_) => "ELASTIC_URL or ELASTIC_AUTH cannot be put into a request".to_owned(),
-        other => format!("cannot reach it: {other}"),
-    };
-    let broke = match error {
-        Error::Io(cause) => matches!(
-            cause.kind(),
-            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted
-        ),
-        Error::BodyExceedsLimit(_) => true,
-        _ => false,
-    };
-    let timed_out = matches!(error, Error::Timeout(of) if !matches!(of, Timeout::Resolve | Timeout::Connect));
-    Failure { why, advice: None, timed_out, broke }
-}
-
-fn sentence(text: &str) -> String {
-    let (first, rest) = text.split_at_checked(1).unwrap_or_default();
-    format!("{}{rest}.", first.to_ascii_uppercase())
+    match error {
+        Error::Timeout(Timeout::Resolve) => failed(Lost::Unsent, "cannot look up its name in time".to_owned()),
+        Error::Timeout(Timeout::Connect) => failed(Lost::Unsent, "cannot connect in time".to_owned()),
+        Error::Timeout(_) => failed(Lost::TimedOut, "no answer in time".to_owned()),
+        Error::Io(cause) => {
+            use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+            let broke = matches!(cause.kind(), BrokenPipe | ConnectionReset | ConnectionAborted);
+            failed(if broke { Lost::Broke } else { Lost::Unsent }, format!("cannot reach it: {cause}"))
+        }
+        Error::BodyExceedsLimit(_) => failed(Lost::Broke, "its answer is too long".to_owned()),
+        Error::BadUri(_) | Error::Http(_) => {
+            failed(Lost::Unsent, "ELASTIC_URL or ELASTIC_AUTH cannot be put into a request".to_owned())
+        }
+        other => failed(Lost::Unsent, format!("cannot reach it: {other}")),
+    }
 }
 
 #[cfg(test)]
@@ -233,11 +210,11 @@ mod tests {
         })
         .take(300_000)
         .collect();
-        for body in [&b""[..], b"a line\n", &noise, &[b'x'; 200_000]] {
-            pack(&mut gzip, body, &mut packed);
+        for texts in [&[&b""[..]][..], &[], &[b"a line\n"], &[b"two\n", &noise, b"lines\n"], &[&[b'x'; 200_000]]] {
+            pack(&mut gzip, texts.iter().copied(), &mut packed);
             let mut back = Vec::new();
             flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut back).unwrap();
-            assert!(back == body, "{} bytes", body.len());
+            assert!(back == texts.concat(), "{} texts", texts.len());
         }
     }
 

@@ -61,7 +61,7 @@ pub struct Held {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// No answer.
-    Unreachable,
+    Unreachable(Lost),
     /// An answer from something that is no cluster.
     NotACluster,
     Redirect,
@@ -77,6 +77,17 @@ pub enum Cause {
     Blocked,
     /// The dead letters cannot be written, on this machine.
     Letters,
+}
+
+/// What became of a request without an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// It did not get there, or nobody knows.
+    Unsent,
+    /// The time ran out with the connection open: the cluster may be at work on it still.
+    TimedOut,
+    /// The connection broke while it was under way: it may be larger than somebody in between takes.
+    Broke,
 }
 
 /// Signs of a block in a `cluster_block_exception`, with its cure.
@@ -101,7 +112,7 @@ impl Held {
             return advice;
         }
         match self.cause {
-            Cause::Unreachable => "Check that the cluster is up and that ELASTIC_URL is right.",
+            Cause::Unreachable(_) => "Check that the cluster is up and that ELASTIC_URL is right.",
             Cause::NotACluster => "Check ELASTIC_URL: it may lead to a proxy's login page, or lack a path.",
             Cause::Redirect => "Set ELASTIC_URL to the address behind the redirect.",
             Cause::Busy => {

@@ -128,10 +128,10 @@ pub fn trim(path: &Path, count: u32, keep: Option<Keep>) -> io::Result<Dropped> 
         let oldest = backup(path, number);
         let from = match keep.and_then(|keep| keep.read) {
             Some(_) if read_to < number => length,
-            Some(read) if read_to == number => read.offset,
+            Some(read) if read_to == number => read.offset.min(length),
             _ => 0,
         };
-        let events = count_lines(&oldest, from)?;
+        let events = count_lines(&File::open(&oldest)?, from)?;
         fs::remove_file(&oldest)?;
         bytes -= length;
         // A file of which every line was read takes nothing with it.
@@ -161,15 +161,17 @@ fn place_of(path: &Path, there: &[u32], cursor: Option<Cursor>) -> u32 {
 }
 
 /// Counts the lines of a file from an offset to its end.
-fn count_lines(path: &Path, from: u64) -> io::Result<u64> {
-    let mut file = File::open(path)?;
+///
+/// # Errors
+/// When it cannot be read.
+pub fn count_lines(mut file: &File, from: u64) -> io::Result<u64> {
     file.seek(SeekFrom::Start(from))?;
     let mut buffer = vec![0; READ_BYTES];
     let mut lines = 0;
     loop {
         match file.read(&mut buffer) {
             Ok(0) => return Ok(lines),
-            Ok(length) => lines += buffer[..length].iter().filter(|byte| **byte == b'\n').count() as u64,
+            Ok(length) => lines += memchr::memchr_iter(b'\n', &buffer[..length]).count() as u64,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }

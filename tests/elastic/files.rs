@@ -1,9 +1,12 @@
 //! The file as the source: rotated, moved, cut, larger than what may wait.
 
 use std::fs;
+use std::io::Write;
 use std::time::Duration;
 
 use audiohook_collector::status::Code;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 
 use crate::SOON;
 use crate::cluster::fake::{Act, Fake};
@@ -194,7 +197,10 @@ fn what_logrotate_takes_away_while_the_cluster_is_down_is_counted_after_a_restar
     rig.drive(Duration::from_millis(300));
     rig.stop();
     assert_eq!(rig.cursor.unwrap().pending, 70);
-    fs::rename(rig.folder.join("events.jsonl.1"), rig.folder.join("events.jsonl.1.gz")).unwrap();
+    let packed = fs::File::create(rig.folder.join("events.jsonl.1.gz")).unwrap();
+    let text = fs::read(rig.folder.join("events.jsonl.1")).unwrap();
+    GzEncoder::new(packed, Compression::default()).write_all(&text).unwrap();
+    fs::remove_file(rig.folder.join("events.jsonl.1")).unwrap();
     rig.start();
     rig.until("said", SOON, |rig| rig.is_raised(Code::ElasticBacklogDropped));
     assert!(
@@ -248,4 +254,36 @@ fn rotations_while_the_files_are_looked_at_hide_none_of_them() {
     rig.until("all are judged", 4 * SOON, |rig| rig.done() == 2_000);
     assert_eq!(fake.documents(), 2_000);
     assert!(!rig.is_raised(Code::ElasticBacklogDropped), "{}", rig.message(Code::ElasticBacklogDropped));
+}
+
+#[test]
+fn a_line_longer_than_any_record_is_passed_and_none_around_it() {
+    let fake = Fake::start();
+    let mut rig = Rig::new("long-line", &[&fake.url]);
+    rig.output.backup_count = 0;
+    rig.append_all(&[record(1), "x".repeat(9 * 1024 * 1024), record(2)]);
+    rig.start();
+    rig.until("both are there", SOON, |_| fake.documents() == 2);
+    rig.append_all(&[record(3), "y".repeat(4 * 1024 * 1024), "z".repeat(4 * 1024 * 1024 - 1), record(4)]);
+    rig.until("all are there", SOON, |_| fake.documents() == 4);
+    rig.until("nothing waits", SOON, |rig| rig.backlog() == 0);
+    rig.drive(Duration::from_millis(300));
+    assert!(!rig.is_raised(Code::ElasticBacklogDropped), "{}", rig.message(Code::ElasticBacklogDropped));
+}
+
+#[test]
+fn what_is_deleted_for_its_size_before_it_was_ever_read_is_counted_and_not_sent() {
+    let fake = Fake::start();
+    let mut rig = Rig::new("unread", &[&fake.url]);
+    (rig.output.max_file_size, rig.output.backup_count, rig.elastic.backlog_max) = (4_000, 1, 8_000);
+    rig.start();
+    rig.until("the template is there", SOON, |_| !fake.state().templates.is_empty());
+    // More than once round before the indexer looks at the files.
+    for round in 0..10 {
+        rig.append(&records(round * 200..round * 200 + 200));
+        rig.until("nothing waits", SOON, |rig| rig.backlog() == 0);
+        rig.drive(Duration::from_millis(200));
+        let dropped = rig.status.counters.elastic_dropped.get() as usize;
+        assert_eq!((fake.documents() + dropped, fake.state().arrivals), (round * 200 + 200, fake.documents()));
+    }
 }

@@ -110,3 +110,46 @@ fn a_line_that_only_looks_as_if_it_was_done_is_kept() {
     let left = fs::read(rig.folder.join("events.jsonl.dead")).unwrap();
     assert_eq!(left, [b"#\n\xff\x00#\n", comment.as_bytes(), b"\n", long.as_bytes(), b"\n"].concat());
 }
+
+#[test]
+fn a_line_longer_than_any_letter_is_kept_byte_by_byte_and_those_around_it_are_sent() {
+    let fake = Fake::start();
+    fake.on_item(|id, _| if id.ends_with('3') { 400 } else { 201 });
+    let rig = Rig::new("replay-long", &[&fake.url]);
+    let letter = |n: usize| format!("{{\"at\":\"x\",\"status\":400,\"reason\":\"r\",\"record\":{}}}", record(n));
+    // Without a line feed for more than two pieces; where the second piece begins stands what looks like a letter.
+    let long = "y".repeat(5 * 1024 * 1024) + &letter(7) + &"z".repeat(6 * 1024 * 1024);
+    let all = format!("{}\n{long}\n{}\n{}\n{}", letter(1), letter(2), letter(3), &long[1..]);
+    fs::write(rig.folder.join("events.jsonl.dead"), all).unwrap();
+    let replayed = rig.replay();
+    assert!(!replayed.success && replayed.shown.contains("5 dead letters"), "{}", replayed.shown);
+    assert!(replayed.shown.contains("2 sent") && replayed.shown.contains("3 refused again"), "{}", replayed.shown);
+    assert_eq!(fake.documents(), 2);
+    let left = fs::read_to_string(rig.folder.join("events.jsonl.dead")).unwrap();
+    let lines: Vec<&str> = left.lines().collect();
+    assert_eq!(lines.len(), 3);
+    assert!(lines.contains(&long.as_str()) && lines.contains(&&long[1..]));
+    assert!(lines.iter().any(|line| line.contains(&format!("{:032x}", 3))));
+}
+
+#[test]
+fn a_kill_in_the_middle_of_a_replay_loses_no_letter_and_keeps_none_twice() {
+    let fake = Fake::start();
+    fake.on_item(|id, _| if id.ends_with(['1', '4']) { 400 } else { 201 });
+    let rig = Rig::new("replay-kill", &[&fake.url]);
+    let letter = |n: usize| format!("{{\"at\":\"x\",\"status\":400,\"reason\":\"r\",\"record\":{}}}\n", record(n));
+    // The file is as it was, and what was left of it so far stands beside it, torn; the collector has begun a new one.
+    fs::write(rig.folder.join("events.jsonl.dead.1"), letter(1) + &letter(2) + &letter(3)).unwrap();
+    fs::write(rig.folder.join("events.jsonl.dead.1.new"), letter(1) + &letter(9)[..100]).unwrap();
+    fs::write(rig.folder.join("events.jsonl.dead"), letter(4)).unwrap();
+    let replayed = rig.replay();
+    assert!(replayed.shown.contains("2 sent") && replayed.shown.contains("2 refused again"), "{}", replayed.shown);
+    assert_eq!((fake.documents(), rig.suffixes()), (2, ["", ".dead", ".dead.1"].map(str::to_owned).to_vec()));
+    let left = [".dead.1", ".dead"].map(|suffix| fs::read_to_string(rig.folder.join(format!("events.jsonl{suffix}"))));
+    for (text, number) in left.map(Result::unwrap).into_iter().zip([1, 4]) {
+        assert!(text.lines().count() == 1 && text.contains(&format!("{number:032x}")), "{text}");
+    }
+    fake.behave();
+    assert!(rig.replay().success);
+    assert_eq!((fake.documents(), rig.suffixes()), (4, vec![String::new()]));
+}

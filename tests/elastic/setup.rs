@@ -119,8 +119,8 @@ fn a_retention_that_comes_too_late_for_the_index_is_said_to_have_no_effect() {
     let rig = Rig::new("late-retention", &[&fake.url]);
     let transport = Transport::new(&rig.elastic, &Default::default(), Clock::system()).unwrap();
     let setup = Setup { transport: &transport, node: 0, index: "genesys-audiohook", product: Product::OpenSearch };
-    let outcome = setup.put_if_absent(Some(90 * DAY)).unwrap();
-    assert!(outcome.problems[0].what.contains("ELASTIC_RETENTION has no effect"), "{outcome:?}");
+    let problems = setup.put_if_absent(Some(90 * DAY)).unwrap();
+    assert!(problems[0].what.contains("ELASTIC_RETENTION has no effect"), "{problems:?}");
     assert_eq!(put(&fake, "/"), None);
 }
 
@@ -132,13 +132,40 @@ fn a_data_stream_is_judged_by_its_next_index_too() {
             200,
             r#"{".ds-stream-000001":{"data_stream":"stream","mappings":{"properties":{"raw_event":{"enabled":false}}}}}"#,
         ),
-        "/_index_template/_simulate_index/stream" => Act::Answer(200, r#"{"template":{"mappings":{}}}"#),
+        "/_data_stream/stream" => Act::Answer(200, r#"{"data_streams":[{"name":"stream","template":"theirs"}]}"#),
+        "/_index_template/_simulate/theirs" => Act::Answer(200, r#"{"template":{"mappings":{}}}"#),
+        // As a real one answers for a name that is a data stream's.
+        "/_index_template/_simulate_index/stream" => Act::Answer(500, "{}"),
         _ => Act::Serve,
     });
     let rig = Rig::new("stream-next", &[&fake.url]);
     let transport = Transport::new(&rig.elastic, &Default::default(), Clock::system()).unwrap();
     let setup = Setup { transport: &transport, node: 0, index: "stream", product: Product::OpenSearch };
     assert_eq!(setup.look().unwrap(), Found::Decided { exists: true, maps_raw_event: true });
+}
+
+#[test]
+fn an_index_that_is_known_to_roll_over_is_judged_by_the_next_one_however_few_digits_it_ends_in() {
+    for (settings, maps_raw_event) in [
+        (r#""settings":{"index":{"lifecycle":{"rollover_alias":"roll"}}},"#, true),
+        (r#""settings":{"index":{"plugins":{"index_state_management":{"rollover_alias":"roll"}}}},"#, true),
+        ("", false),
+    ] {
+        let fake = Fake::start();
+        let index = format!(
+            r#"{{"roll-9":{{{settings}"aliases":{{"roll":{{"is_write_index":true}}}},"mappings":{{"properties":{{"raw_event":{{"enabled":false}}}}}}}}}}"#
+        );
+        let index: &'static str = index.leak();
+        fake.script(move |request| match request.path.split('?').next().unwrap() {
+            "/roll" => Act::Answer(200, index),
+            "/_index_template/_simulate_index/roll-000010" => Act::Answer(200, r#"{"template":{"mappings":{}}}"#),
+            _ => Act::Serve,
+        });
+        let rig = Rig::new("roll-next", &[&fake.url]);
+        let transport = Transport::new(&rig.elastic, &Default::default(), Clock::system()).unwrap();
+        let setup = Setup { transport: &transport, node: 0, index: "roll", product: Product::OpenSearch };
+        assert_eq!(setup.look().unwrap(), Found::Decided { exists: true, maps_raw_event }, "{settings}");
+    }
 }
 
 #[test]
