@@ -200,7 +200,7 @@ fn history(config: &Config, api: &mut Api, plan: &Plan, out: &Findings) -> bool 
             true
         }
         Err(error) if error.kind == Kind::TooLong => {
-            out.ok("history", "readable (usage:events:view); its events are large and are read in smaller pages");
+            out.ok("history", "readable (usage:events:view); its events are large and are read in shorter spans");
             true
         }
         Err(error) if error.kind == Kind::Forbidden && config.genesys.delivery == Delivery::Websocket => {
