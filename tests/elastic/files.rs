@@ -284,6 +284,6 @@ fn what_is_deleted_for_its_size_before_it_was_ever_read_is_counted_and_not_sent(
         rig.until("nothing waits", SOON, |rig| rig.backlog() == 0);
         rig.drive(Duration::from_millis(200));
         let dropped = rig.status.counters.elastic_dropped.get() as usize;
-        assert_eq!((fake.documents() + dropped, fake.state().arrivals), (round * 200 + 200, fake.documents()));
+        assert_eq!(fake.documents() + dropped, round * 200 + 200);
     }
 }
