@@ -28,6 +28,7 @@ use crate::genesys::error::{ApiError, Kind};
 use crate::genesys::history::{History, Next, Read};
 use crate::message::{Definition, Page, Purpose};
 use crate::output::Flow;
+use crate::status::Problem;
 
 pub use command::run;
 pub use report::{Counted, Entry, Report};
@@ -111,8 +112,8 @@ impl<'a> Audit<'a> {
         mut self,
         from: Millis,
         to: Millis,
-        take_missing: &mut dyn FnMut(Page) -> Result<(), String>,
-    ) -> Result<Report, String> {
+        take_missing: &mut dyn FnMut(Page) -> Result<(), Problem>,
+    ) -> Result<Report, Problem> {
         let (mut at, mut piece_ms) = (from, to - from);
         while at < to {
             let end = (at + piece_ms).min(to);
@@ -131,11 +132,15 @@ impl<'a> Audit<'a> {
         &mut self,
         from: Millis,
         to: Millis,
-        take_missing: &mut dyn FnMut(Page) -> Result<(), String>,
-    ) -> Result<bool, String> {
+        take_missing: &mut dyn FnMut(Page) -> Result<(), Problem>,
+    ) -> Result<bool, Problem> {
         let is_shortest = to - from < 2 * PIECE_MS_MIN;
         let Some(genesys) = self.counts(from, to, is_shortest)? else { return Ok(false) };
-        let cannot_read = |error| format!("cannot read the output files: {error}");
+        let cannot_read = |error| {
+            let cure =
+                "Run the audit as the user that runs the collector, or give this user the right to read the files.";
+            Problem::new(format!("cannot read the output files: {error}"), cure)
+        };
         let counts = files::count_between(self.config, &self.ids, from, to, &|| ()).map_err(cannot_read)?;
         if counts.by_definition.iter().sum::<u64>() > PIECE_EVENTS_MAX as u64 && !is_shortest {
             return Ok(false);
@@ -159,7 +164,12 @@ impl<'a> Audit<'a> {
     }
 
     /// The service's counts per definition; none where it refuses to count so long a piece.
-    fn counts(&mut self, from: Millis, to: Millis, is_shortest: bool) -> Result<Option<BTreeMap<String, u64>>, String> {
+    fn counts(
+        &mut self,
+        from: Millis,
+        to: Millis,
+        is_shortest: bool,
+    ) -> Result<Option<BTreeMap<String, u64>>, Problem> {
         let mut tries = 0;
         loop {
             while let Some(wait) = self.history.ask_other(self.clock.now()) {
@@ -174,7 +184,7 @@ impl<'a> Audit<'a> {
     }
 
     /// The rows of a piece and its margins, by content; none where there are too many.
-    fn rows(&mut self, from: Millis, to: Millis, is_shortest: bool) -> Result<Option<Contents>, String> {
+    fn rows(&mut self, from: Millis, to: Millis, is_shortest: bool) -> Result<Option<Contents>, Problem> {
         let span = Span { from, to };
         let until = (to + CONTEXT_MS).min(self.api.service().now()).max(to);
         let read = Read { ids: self.ids.as_slice().into(), span, until, purpose: Purpose::Repair };
@@ -187,7 +197,9 @@ impl<'a> Audit<'a> {
                     let refused = self.ids.iter().find(|id| self.history.is_unknown(id));
                     return match refused {
                         Some(id) => {
-                            Err(format!("Genesys Cloud refuses to show the history of {id}: it cannot be audited"))
+                            let what =
+                                format!("Genesys Cloud does not show the history of {id}, so it cannot be audited");
+                            Err(Problem::new(what, "Take it out of TOPICS_FILE, if it is there, or try again later."))
                         }
                         None => Ok(Some(contents)),
                     };
@@ -206,7 +218,8 @@ impl<'a> Audit<'a> {
             }
             if let Some((from, to)) = taken.skipped {
                 let (from, to) = (format_millis(from), format_millis(to));
-                return Err(format!("Genesys Cloud refuses to show its history from {from} to {to}: begin later"));
+                let what = format!("Genesys Cloud refuses to show its history from {from} to {to}");
+                return Err(Problem::new(what, "Choose a later --from."));
             }
             if let Some(page) = taken.page {
                 count += self.take_page(&page, &mut contents);
@@ -327,10 +340,10 @@ impl<'a> Audit<'a> {
 }
 
 /// Waits before another try, or gives up.
-fn retry(tries: &mut u32, error: &ApiError) -> Result<(), String> {
+fn retry(tries: &mut u32, error: &ApiError) -> Result<(), Problem> {
     *tries += 1;
     if *tries >= TRIES {
-        return Err(error.to_string());
+        return Err(error.problem());
     }
     wait_for(RETRY);
     Ok(())

@@ -20,13 +20,7 @@ pub(super) fn check(config: &Config, clock: &Clock, out: &Findings) {
     };
     let transport = match Transport::new(elastic, &config.network, clock.clone()) {
         Ok(transport) => transport,
-        Err(error) => {
-            return out.bad(
-                "cluster",
-                error,
-                "Set ELASTIC_CA_FILE to a file of CA certificates (PEM), and check HTTPS_PROXY.",
-            );
-        }
+        Err(error) => return out.problem("cluster", &error.into()),
     };
     let encoded = percent_encoded(&elastic.index);
     let mut works = None;

@@ -18,6 +18,7 @@ use crate::cli::{Command, Error, Given, Opt, Value};
 use crate::clock::{Clock, Millis, parse_instant};
 use crate::config::{Config, Need};
 use crate::event::{Fields, Redaction, read_line, text};
+use crate::status::Problem;
 
 use follow::Files;
 use table::Table;
@@ -50,7 +51,7 @@ fn command(given: &Given) -> Result<ExitCode, Error> {
     let options = options(given)?;
     let config = load(given, Need::Nothing)?;
     let _flush = log_beside_output(&config.log, &config.notices)?;
-    run(&config, &options, &Clock::system()).map_err(Error::Failed)?;
+    run(&config, &options, &Clock::system())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -140,15 +141,13 @@ impl When {
 ///
 /// # Errors
 /// When a file cannot be read or standard output cannot be written.
-pub fn run(config: &Config, options: &Options, clock: &Clock) -> Result<(), String> {
+pub fn run(config: &Config, options: &Options, clock: &Clock) -> Result<(), Error> {
     let path = &config.output.file;
-    let cannot = |error: io::Error| format!("cannot read {}: {error}", path.display());
+    let cannot = |error: io::Error| Error::cannot(&format!("read {}", path.display()), error);
     let mut files = Files::open(path).map_err(cannot)?;
     if files.is_empty() && !options.follow {
-        return Err(format!(
-            "there is no {} and no backup of it; set OUTPUT_FILE as the collector has it",
-            path.display()
-        ));
+        let what = format!("there is no {} and no backup of it", path.display());
+        return Err(Problem::new(what, "Set OUTPUT_FILE as the collector has it.").into());
     }
     let now = clock.wall();
     let filter = Filter::new(options, now);
@@ -180,7 +179,7 @@ pub fn run(config: &Config, options: &Options, clock: &Clock) -> Result<(), Stri
     match result.and_then(|()| printer.out.flush().map_err(Stopped::Output)) {
         Ok(()) => Ok(()),
         Err(Stopped::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Err(Stopped::Output(error)) => Err(format!("cannot print: {error}")),
+        Err(Stopped::Output(error)) => Err(Error::cannot("print", error)),
         Err(Stopped::Input(error)) => Err(cannot(error)),
     }
 }

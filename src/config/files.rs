@@ -27,20 +27,24 @@ pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(text)
 }
 
-/// The first bytes of a file, or of a pipe such as `<(command)`.
+/// A file, or what a pipe such as `<(command)` brings.
 ///
 /// # Errors
-/// Those of opening and reading; a pipe that brings nothing in time.
+/// Those of opening and reading; a file with more bytes than this; a pipe that brings nothing in time.
 pub fn read(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     let mut file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
     let mut bytes = Vec::new();
+    let whole = |bytes: Vec<u8>| {
+        let too_large = || io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {bytes_max} bytes"));
+        if bytes.len() > bytes_max { Err(too_large()) } else { Ok(bytes) }
+    };
     if !file.metadata()?.file_type().is_fifo() {
-        file.take(bytes_max as u64).read_to_end(&mut bytes)?;
-        return Ok(bytes);
+        file.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
+        return whole(bytes);
     }
     let deadline = Instant::now() + PIPE_TIME_MAX;
     let mut chunk = [0; 4096];
-    while bytes.len() < bytes_max {
+    while bytes.len() <= bytes_max {
         // Without a writer yet, a read would report the end.
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
@@ -54,8 +58,7 @@ pub fn read(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
             Err(error) => return Err(error),
         }
     }
-    bytes.truncate(bytes_max);
-    Ok(bytes)
+    whole(bytes)
 }
 
 /// The file to write to: a regular file, or absent, in a folder. A symbolic link is followed to the file that it names.

@@ -104,10 +104,14 @@ impl Indexer {
         (progress, dropped): (Option<Progress>, Option<BacklogDropped>),
         status: Arc<Status>,
         clock: Clock,
-    ) -> io::Result<(IndexerHandle, JoinHandle<()>)> {
+    ) -> Result<(IndexerHandle, JoinHandle<()>), Problem> {
         let transport = Transport::new(settings, network, clock.clone())?;
         let shared = Arc::new(Shared::new(progress, status.clone(), clock.clone(), output.file.clone()));
-        let source = Source::open(output, progress, shared.rotation.clone())?;
+        let cannot = |error: io::Error| {
+            let what = format!("cannot start to send {} to the cluster: {error}", output.file.display());
+            Problem::new(what, "Check that the user that runs the collector may read OUTPUT_FILE and its backups.")
+        };
+        let source = Source::open(output, progress, shared.rotation.clone()).map_err(cannot)?;
         if let Some(dropped) = dropped {
             shared.show_dropped(&mut shared.lock(), dropped);
         }
@@ -133,7 +137,8 @@ impl Indexer {
         let thread = thread::spawn("indexer", move || {
             indexer.run(&signals);
             drop(ended);
-        })?;
+        })
+        .map_err(cannot)?;
         Ok((IndexerHandle { shared, wake, finish, done, backlog_max: settings.backlog_max }, thread))
     }
 

@@ -24,8 +24,8 @@ use crate::elastic::setup::Setup;
 use crate::elastic::transport::Transport;
 use crate::elastic::verdict::Held;
 use crate::event::Redaction;
-use crate::output::backups::folder;
 use crate::output::identity::{Cursor, FileIdentity, identity};
+use crate::output::regular;
 
 /// A cluster that takes nothing for this long is not waited for any longer.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
@@ -74,7 +74,7 @@ pub fn replay_to(
     clock: &Clock,
     shown: &mut impl Write,
 ) -> io::Result<bool> {
-    let transport = Transport::new(elastic, network, clock.clone())?;
+    let transport = Transport::new(elastic, network, clock.clone()).map_err(io::Error::other)?;
     let now = clock.now();
     let replay = Replay {
         nodes: Nodes::new(transport.urls().len(), 1, now),
@@ -129,7 +129,7 @@ impl Replay {
             }
             fs::remove_file(&path)?;
         }
-        File::open(folder(&output.file))?.sync_all()?;
+        regular::sync_folder(&output.file)?;
         self.report(given_up, output, shown)
     }
 

@@ -266,7 +266,7 @@ pub fn text_for(
     let retention = elastic.and_then(|elastic| elastic.retention);
     let (mut product, mut is_stream) = (Product::default(), printed.data_stream);
     if let Some(elastic) = elastic {
-        let transport = Transport::new(elastic, network, clock.clone())?;
+        let transport = Transport::new(elastic, network, clock.clone()).map_err(io::Error::other)?;
         for node in 0..transport.urls().len() {
             if let Greeting::Alive(server) = greet(&transport, node, PROBE_TIMEOUT) {
                 product = server.map_or(product, |server| server.product);

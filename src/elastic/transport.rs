@@ -13,7 +13,7 @@ use ureq::{Agent, AsSendBody};
 use crate::clock::Clock;
 use crate::config;
 use crate::elastic::verdict::{self, Cause, FILTER_PATH, Held, Reply};
-use crate::net::{Dialer, Limits, agent, dial_error, retry_after};
+use crate::net::{DialError, Dialer, Limits, agent, dial_error, retry_after};
 use crate::secret::{self, Secret};
 
 /// Time to look up a name, connect and agree on TLS.
@@ -32,7 +32,7 @@ const GZIP_WINDOW_BITS: u8 = 15;
 pub struct Failure {
     /// For a person.
     pub why: String,
-    /// What to do, where the step that failed names a setting of the cluster: a sentence.
+    /// What to do, where the step that failed shows it.
     pub advice: Option<String>,
     /// The time ran out with the connection open: the cluster may be at work on the request still.
     pub timed_out: bool,
@@ -60,14 +60,13 @@ pub struct Transport {
 impl Transport {
     /// # Errors
     /// When ELASTIC_CA_FILE cannot be read or holds no certificate, or HTTPS_PROXY is no address.
-    pub fn new(elastic: &config::Elastic, network: &config::Network, clock: Clock) -> io::Result<Self> {
+    pub fn new(elastic: &config::Elastic, network: &config::Network, clock: Clock) -> Result<Self, DialError> {
         let dialer = match &elastic.ca_file {
             Some(path) => Dialer::with_ca_file(network, path),
             None => Dialer::new(network),
-        };
-        let dialer = dialer.map_err(|error| io::Error::other(error.to_string()))?;
+        }?;
         if elastic.ca_file.is_some() {
-            dialer.check_trust().map_err(|error| io::Error::other(error.to_string()))?;
+            dialer.check_trust()?;
         }
         let limits = Limits { connect: CONNECT_TIMEOUT, read: REQUEST_TIMEOUT, total: REQUEST_TIMEOUT };
         Ok(Self {
@@ -185,10 +184,7 @@ fn pack(gzip: &mut Compress, body: &[u8], packed: &mut Vec<u8>) {
 fn failure(error: &ureq::Error) -> Failure {
     use ureq::{Error, Timeout};
     if let Some(dial) = dial_error(error) {
-        let text = dial.to_string();
-        let (why, cure) = text.split_once("; ").unwrap_or((&text, ""));
-        let advice = cure.contains("ELASTIC_").then(|| sentence(cure));
-        return Failure { why: why.to_owned(), advice, timed_out: false, broke: false };
+        return Failure { why: dial.what.clone(), advice: Some(dial.cure.clone()), timed_out: false, broke: false };
     }
     let why = match error {
         Error::Timeout(Timeout::Resolve) => "cannot look up its name in time".to_owned(),
@@ -209,11 +205,6 @@ fn failure(error: &ureq::Error) -> Failure {
     };
     let timed_out = matches!(error, Error::Timeout(of) if !matches!(of, Timeout::Resolve | Timeout::Connect));
     Failure { why, advice: None, timed_out, broke }
-}
-
-fn sentence(text: &str) -> String {
-    let (first, rest) = text.split_at_checked(1).unwrap_or_default();
-    format!("{}{rest}.", first.to_ascii_uppercase())
 }
 
 #[cfg(test)]

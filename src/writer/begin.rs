@@ -25,10 +25,13 @@ use crate::message::{Definition, HISTORY_KEPT_MS, Page, Purpose, SessionEvent, S
 use crate::output::backups::{self, Keep};
 use crate::output::records::{self, Held};
 use crate::output::{Lock, OutputFile, Stopped};
-use crate::status::{self, Status};
+use crate::status::{self, Problem, Status};
 
 /// Why a torn last line is quarantined.
 const TORN: &str = "the last line of the output file was torn";
+/// The cure for a file that cannot be written.
+const USER_MUST_WRITE: &str =
+    "Check the free space, and that the user that runs the collector may read and write there.";
 
 /// How far a very first start reads its predecessor's file back beyond where it begins by this machine's clock.
 const CLOCK_SLACK_MS: i64 = 3_600_000;
@@ -38,13 +41,13 @@ impl Writer {
     /// [`Writer::run`].
     ///
     /// # Errors
-    /// In one sentence that names the setting: another collector has the file, or it cannot be opened.
+    /// When another collector has the file, or a file cannot be opened.
     pub fn open(
         config: Arc<Config>,
         status: Arc<Status>,
         clock: Clock,
         session: Sender<SessionEvent>,
-    ) -> Result<(Self, Start), String> {
+    ) -> Result<(Self, Start), Problem> {
         let path = &config.output.file;
         make_folder("OUTPUT_FILE", path)?;
         make_folder("STATE_FILE", &config.output.state_file)?;
@@ -52,10 +55,10 @@ impl Writer {
         let max_size = (config.output.backup_count > 0).then_some(config.output.max_file_size);
         let (output, torn) = OutputFile::open(path, max_size).map_err(|error| {
             let cure = match error.kind() {
-                std::io::ErrorKind::ResourceBusy => "stop the other collector, or give this one a file of its own",
-                _ => "the user that runs the collector must be able to write there",
+                std::io::ErrorKind::ResourceBusy => "Stop the other collector, or give this one a file of its own.",
+                _ => USER_MUST_WRITE,
             };
-            format!("cannot open OUTPUT_FILE {}: {error}; {cure}", path.display())
+            Problem::new(format!("cannot open OUTPUT_FILE {}: {error}", path.display()), cure)
         })?;
         let redaction = Redaction::new(&config.output.redact_fields);
         let mut unreadable = Unreadable::new(path, !redaction.is_on());
@@ -116,19 +119,19 @@ impl Writer {
     /// Starts the thread that fills the cluster from the file, from where the state says; `None`: there is no cluster.
     ///
     /// # Errors
-    /// In one sentence: the file or the CA's file cannot be read.
-    pub fn start_indexer(&mut self) -> Result<Option<JoinHandle<()>>, String> {
+    /// When the file or the CA's file cannot be read.
+    pub fn start_indexer(&mut self) -> Result<Option<JoinHandle<()>>, Problem> {
         let Some(elastic) = &self.config.elastic else { return Ok(None) };
         let (output, network) = (&self.config.output, &self.config.network);
         let kept = (self.state.cursor, self.state.backlog_dropped);
         let started = Indexer::start(elastic, output, network, kept, self.status.clone(), self.clock.clone());
-        let (handle, thread) = started.map_err(|error| format!("cannot start to fill the cluster: {error}"))?;
+        let (handle, thread) = started?;
         self.indexer = Some(handle);
         Ok(Some(thread))
     }
 
     /// Reads what the files show: the index, and the newest records.
-    pub(super) fn load(&mut self) -> Result<(), String> {
+    pub(super) fn load(&mut self) -> Result<(), Problem> {
         self.beat.busy();
         // The service's clock may turn out to be behind this one.
         let slack = if self.state.by_wall { CLOCK_SLACK_MS } else { 0 };
@@ -156,8 +159,10 @@ impl Writer {
             }
         };
         let files = records::files(self.output.path());
-        records::each_since(&files, horizon_now, record, || !full(), || self.beat.busy())
-            .map_err(|error| format!("cannot read {} and its backups: {error}", self.output.path().display()))?;
+        records::each_since(&files, horizon_now, record, || !full(), || self.beat.busy()).map_err(|error| {
+            let what = format!("cannot read {} and its backups: {error}", self.output.path().display());
+            Problem::new(what, "Check the disk and the files' permissions, then start the collector again.")
+        })?;
         self.status.recent.extend(newest.borrow().iter().rev().map(Vec::as_slice));
         let known = self.intake.index.len();
         if known > 0 {
@@ -182,7 +187,7 @@ impl<'c> Appender<'c> {
     ///
     /// # Errors
     /// When the file cannot be opened, or its incomplete last line cannot be quarantined.
-    pub fn open(config: &'c Config, definitions: &[Definition], now: Millis) -> Result<Self, String> {
+    pub fn open(config: &'c Config, definitions: &[Definition], now: Millis) -> Result<Self, Problem> {
         let path = &config.output.file;
         let max_size = (config.output.backup_count > 0).then_some(config.output.max_file_size);
         let (output, torn) = OutputFile::open(path, max_size).map_err(|error| cannot_append(config, &error))?;
@@ -191,7 +196,8 @@ impl<'c> Appender<'c> {
         if let Some(torn) = torn {
             let mut unreadable = Unreadable::new(path, !redaction.is_on());
             unreadable.keep(now, TORN, &torn).map_err(|error| {
-                format!("cannot quarantine the incomplete last line of {}: {error}", path.display())
+                let what = format!("cannot quarantine the incomplete last line of {}: {error}", path.display());
+                Problem::new(what, USER_MUST_WRITE)
             })?;
         }
         let mut intake = Intake::new(redaction, config.catch_up.overlap.as_millis() as i64);
@@ -203,7 +209,7 @@ impl<'c> Appender<'c> {
     ///
     /// # Errors
     /// When the file cannot be written, rotated or synced.
-    pub fn append(&mut self, page: &Page) -> Result<(), String> {
+    pub fn append(&mut self, page: &Page) -> Result<(), Problem> {
         self.intake.append_all(page);
         let lines = std::mem::take(&mut self.intake.lines);
         self.intake.ends.clear();
@@ -220,25 +226,26 @@ impl<'c> Appender<'c> {
         self.output.sync().map_err(|error| cannot_append(self.config, &error))
     }
 
-    fn rotate(&mut self) -> Result<(), String> {
+    fn rotate(&mut self) -> Result<(), Problem> {
         let path = &self.config.output.file;
         backups::rotate(path, self.config.output.backup_count, backlog(self.config))
-            .map_err(|error| format!("cannot rotate {}: {error}", path.display()))?;
+            .map_err(|error| Problem::new(format!("cannot rotate {}: {error}", path.display()), USER_MUST_WRITE))?;
         self.output.rotated();
         self.output.give_to_folders_owner();
         Ok(())
     }
 }
 
-fn cannot_append(config: &Config, error: &std::io::Error) -> String {
-    format!("cannot append to {}: {error}", config.output.file.display())
+fn cannot_append(config: &Config, error: &std::io::Error) -> Problem {
+    Problem::new(format!("cannot append to {}: {error}", config.output.file.display()), USER_MUST_WRITE)
 }
 
 /// Makes the folder of this setting's file, where it is not there yet.
-fn make_folder(setting: &str, path: &Path) -> Result<(), String> {
+fn make_folder(setting: &str, path: &Path) -> Result<(), Problem> {
     let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else { return Ok(()) };
-    std::fs::create_dir_all(folder)
-        .map_err(|error| format!("cannot make the folder of {setting} {}: {error}", path.display()))
+    std::fs::create_dir_all(folder).map_err(|error| {
+        Problem::new(format!("cannot make the folder of {setting} {}: {error}", path.display()), USER_MUST_WRITE)
+    })
 }
 
 /// What the cluster has not had, as far as the state tells: no rotation takes that away.
@@ -260,9 +267,12 @@ fn upgraded(state: State, config: &Config) -> State {
 }
 
 /// The state to begin with. A first start is remembered at once: where it began must not move with a restart.
-fn begin_state(config: &Config, wall: Millis) -> Result<State, String> {
+fn begin_state(config: &Config, wall: Millis) -> Result<State, Problem> {
     let path = &config.output.state_file;
-    let found = state::read(path).map_err(|error| format!("cannot read STATE_FILE {}: {error}", path.display()))?;
+    let cannot = |verb: &str, error: std::io::Error| {
+        Problem::new(format!("cannot {verb} STATE_FILE {}: {error}", path.display()), USER_MUST_WRITE)
+    };
+    let found = state::read(path).map_err(|error| cannot("read", error))?;
     let state = match found {
         state::Found::State(state) if state.checkpoint_ms.is_some() => return Ok(upgraded(*state, config)),
         state::Found::State(state) => *state,
@@ -295,12 +305,7 @@ fn begin_state(config: &Config, wall: Millis) -> Result<State, String> {
     };
     let by_wall = oldest.is_none();
     let state = State { checkpoint_ms: Some(checkpoint), origin_ms: Some(checkpoint), by_wall, ..state };
-    state::write(path, &state).map_err(|error| {
-        format!(
-            "cannot write STATE_FILE {}: {error}; the user that runs the collector must be able to write there",
-            path.display()
-        )
-    })?;
+    state::write(path, &state).map_err(|error| cannot("write", error))?;
     Ok(state)
 }
 
