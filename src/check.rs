@@ -172,7 +172,8 @@ impl Printer {
 
 fn line(check: &Check) -> String {
     let mark = if check.ok { '✔' } else { '✘' };
-    let cure = check.cure.as_ref().map_or_else(String::new, |cure| format!(". {cure}"));
+    let stop = if check.found.ends_with(['.', '?']) { "" } else { "." };
+    let cure = check.cure.as_ref().map_or_else(String::new, |cure| format!("{stop} {cure}"));
     format!("{mark} {}: {}{cure}", check.name, check.found)
 }
 

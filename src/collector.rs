@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, after, bounded, select};
+use log::Level;
 
 use crate::clock::Clock;
 use crate::config::Config;
@@ -57,21 +58,13 @@ pub fn run_on(config: Config, bound: Option<Bound>, signals: Receiver<Signal>) -
     match Collector::start(config, bound) {
         Ok(collector) => collector.watch(signals),
         Err(Fault::Setting(problem)) => {
-            log_error(&problem);
+            problem.log(Level::Error, &problem.what);
             ExitCode::from(2)
         }
         Err(Fault::Other(problem)) => {
-            log_error(&problem);
+            problem.log(Level::Error, &problem.what);
             ExitCode::FAILURE
         }
-    }
-}
-
-fn log_error(Problem { what, cure, .. }: &Problem) {
-    if cure.is_empty() {
-        log::error!("{what}");
-    } else {
-        log::error!(cure = cure.as_str(); "{what}");
     }
 }
 
@@ -212,7 +205,7 @@ impl Collector {
                 ExitCode::SUCCESS
             }
             Err(problem) => {
-                log_error(&problem);
+                problem.log(Level::Error, &problem.what);
                 ExitCode::FAILURE
             }
         }
@@ -222,17 +215,15 @@ impl Collector {
     fn fail(self, ended: Option<Ended>) -> ExitCode {
         let (stage, result) = ended.map_or(("unknown", Ok(())), |ended| (ended.stage, ended.result));
         match result {
-            Err(Problem { what, cure, .. }) => {
-                log_error(&Problem::new(format!("the {stage} thread ended: {what}"), cure));
-            }
-            Ok(()) => log_error(&Problem::new(format!("the {stage} thread ended early"), BUG)),
+            Err(problem) => problem.log(Level::Error, format_args!("the {stage} thread ended: {}", problem.what)),
+            Ok(()) => Problem::new("", BUG).log(Level::Error, format_args!("the {stage} thread ended early")),
         }
         systemd::stopping("a thread ended early");
         drop(self.stop);
         if stage != "writer"
             && let Err(problem) = wait_for_writer(&self.ended)
         {
-            log_error(&problem);
+            problem.log(Level::Error, &problem.what);
         }
         ExitCode::FAILURE
     }
@@ -245,10 +236,10 @@ fn wait_for_writer(ended: &Receiver<Ended>) -> Result<(), Problem> {
             Ok(Ended { stage: "writer", result }) => return result,
             Ok(_) => {}
             Err(RecvTimeoutError::Timeout) => {
-                let what = "the writer did not end in time; what it held is read from the history after the next start";
+                let what = "the writer did not stop in time; events that it held are read from the history after the next start";
                 return Err(Problem::new(what, "Check for a hung disk or network file system."));
             }
-            Err(RecvTimeoutError::Disconnected) => return Err(Problem::new("the writer is gone", BUG)),
+            Err(RecvTimeoutError::Disconnected) => return Err(Problem::new("the writer thread ended early", BUG)),
         }
     }
 }

@@ -90,10 +90,23 @@ pub struct Dialer {
     proxy: Option<Proxy>,
     no_proxy: Vec<String>,
     tls: Tls,
+    /// The cure for a peer whose name is not known, and for one that cannot be reached.
+    cures: (&'static str, &'static str),
 }
 
+/// For Genesys Cloud.
+const GENESYS_CURES: (&str, &str) = (
+    "Check GENESYS_ENV and this machine's DNS.",
+    "Check the firewall. If this network reaches the internet through a proxy only, set HTTPS_PROXY.",
+);
+/// For the cluster.
+const CLUSTER_CURES: (&str, &str) = (
+    "Check the host in ELASTIC_URL and this machine's DNS.",
+    "Check that the cluster is up and that ELASTIC_URL is right. Check for a firewall in between.",
+);
+
 impl Dialer {
-    /// For Genesys Cloud, and for a cluster without a CA of its own.
+    /// For Genesys Cloud.
     ///
     /// # Errors
     /// When HTTPS_PROXY cannot be understood.
@@ -102,23 +115,24 @@ impl Dialer {
             Some(path) => Trust::File { path: path.clone(), setting: "SSL_CERT_FILE" },
             None => Trust::System,
         };
-        Self::with_trust(network, trust)
-    }
-
-    /// For a cluster whose certificate a private CA signed: `ca_file` alone is trusted.
-    ///
-    /// # Errors
-    /// When HTTPS_PROXY cannot be understood.
-    pub fn with_ca_file(network: &Network, ca_file: &Path) -> Result<Self, DialError> {
-        Self::with_trust(network, Trust::File { path: ca_file.to_owned(), setting: "ELASTIC_CA_FILE" })
-    }
-
-    fn with_trust(network: &Network, trust: Trust) -> Result<Self, DialError> {
         Ok(Self {
+            cures: GENESYS_CURES,
             proxy: network.https_proxy.as_ref().map(Proxy::parse).transpose()?,
             no_proxy: network.no_proxy.iter().flat_map(|list| list.split([',', ' '])).map(str::to_owned).collect(),
             tls: Tls::new(trust),
         })
+    }
+
+    /// For a cluster; where a private CA signed its certificate, that CA's file alone is trusted.
+    ///
+    /// # Errors
+    /// When HTTPS_PROXY cannot be understood.
+    pub fn for_cluster(network: &Network, ca_file: Option<&Path>) -> Result<Self, DialError> {
+        let mut dialer = Self { cures: CLUSTER_CURES, ..Self::new(network)? };
+        if let Some(path) = ca_file {
+            dialer.tls = Tls::new(Trust::File { path: path.to_owned(), setting: "ELASTIC_CA_FILE" });
+        }
+        Ok(dialer)
     }
 
     /// The proxy that leads to this target, if one does: https and wss go through HTTPS_PROXY, less NO_PROXY.
@@ -151,11 +165,7 @@ impl Dialer {
                 "Check the host in HTTPS_PROXY and this machine's DNS.",
                 "Check that the proxy runs at the host and port in HTTPS_PROXY, and that no firewall blocks it.",
             ),
-            None => (
-                authority(host, port),
-                "Check the host name (GENESYS_ENV or the URL) and this machine's DNS.",
-                "Check the firewall. Set HTTPS_PROXY if this network is left through a proxy only.",
-            ),
+            None => (authority(host, port), self.cures.0, self.cures.1),
         };
         let addresses = tcp::resolve(host, port, name_cure, deadline)?;
         let mut socket = Socket::new(tcp::connect(&name, &addresses, place_cure, deadline)?);

@@ -64,8 +64,9 @@ fn judge(greeting: Greeting, cluster: &Cluster<'_>) -> Result<Option<Server>, Pr
             format!("{name} has no composable index templates"),
             "Update it to Elasticsearch 7.8 or newer, or to OpenSearch.",
         )),
+        // It may be a cluster that shows nothing to this login, or no cluster at all.
         Greeting::Alive(None) if !cluster.is_one() => Err(Problem::new(
-            "it answers, but not as a cluster",
+            "it does not answer as a cluster does",
             "Check that ELASTIC_URL is the address of Elasticsearch or OpenSearch, with its path prefix if it has one.",
         )),
         Greeting::Alive(server) => Ok(server),

@@ -60,11 +60,15 @@ fn folders(config: &Config) -> Result<String, Problem> {
                 io::ErrorKind::ReadOnlyFilesystem => {
                     format!("Mount {} for writing, or set {setting} to another folder.", there.display())
                 }
-                _ => format!(
-                    "Give the user that runs the collector the right to write to {} (chown, chmod), or set {setting} to \
-                     another folder.",
-                    there.display()
-                ),
+                _ => {
+                    let (make, give) =
+                        if there == folder { ("", "Give") } else { ("Create the folder (mkdir -p) and ", "give") };
+                    format!(
+                        "{make}{give} the user that runs the collector the right to write to {} (chown, chmod), or set \
+                         {setting} to another folder.",
+                        folder.display()
+                    )
+                }
             };
             Problem::new(format!("{setting}: {} cannot be written: {error}", path.display()), cure)
         })?;

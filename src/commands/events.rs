@@ -16,7 +16,7 @@ use memchr::memmem;
 use super::{load, log_beside_output};
 use crate::cli::{Command, Error, Given, Opt, Value};
 use crate::clock::{Clock, Millis, parse_instant};
-use crate::config::{Config, Need};
+use crate::config::{Config, Need, values};
 use crate::event::{Fields, Redaction, read_line, text};
 use crate::status::Problem;
 
@@ -111,22 +111,12 @@ pub enum When {
 }
 
 impl When {
-    /// RFC 3339, or a span such as `30s`, `15m`, `2h`, `3d` or `1w`.
+    /// RFC 3339, or a span such as `30s`, `15m`, `2h` or `3d`.
     pub fn parse(text: &str) -> Option<Self> {
         if let Some(at) = crate::clock::parse_rfc3339(text) {
             return Some(Self::At(at));
         }
-        let unit_ms = match text.chars().last()? {
-            's' => 1000,
-            'm' => 60_000,
-            'h' => 3_600_000,
-            'd' => 86_400_000,
-            'w' => 7 * 86_400_000,
-            _ => return None,
-        };
-        let digits = &text[..text.len() - 1];
-        let count: i64 = digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())??;
-        count.checked_mul(unit_ms).map(Self::Ago)
+        values::span(text).ok().map(|span| Self::Ago(span.as_millis() as Millis))
     }
 
     fn instant(self, now: Millis) -> Millis {

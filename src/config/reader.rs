@@ -205,7 +205,7 @@ impl<'a> Reader<'a> {
             return if self.is_unset(name) { self.credential(name) } else { self.untrimmed(name, value?) };
         }
         if value.is_some() {
-            self.error(name, format!("is set together with {file_name}: keep one of the two"));
+            self.error(name, format!("is set together with {file_name}: remove one of them"));
             return None;
         }
         let subject = file_name;

@@ -26,9 +26,9 @@ struct TopicsFile {
 /// When it cannot be read, or is invalid: with line and column.
 pub fn read(path: &Path, required: bool) -> Result<Option<Vec<String>>, String> {
     match files::read(path, BYTES_MAX) {
-        Ok(bytes) => parse(&bytes).map(Some).map_err(|error| format!("{}: {error}", path.display())),
+        Ok(bytes) => parse(&bytes).map(Some),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !required => Ok(None),
-        Err(error) => Err(format!("cannot read {}: {error}", path.display())),
+        Err(error) => Err(format!("cannot read the file: {error}")),
     }
 }
 

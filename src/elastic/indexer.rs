@@ -377,7 +377,12 @@ impl Indexer {
                     if !std::mem::replace(&mut self.setup.said, true) {
                         warn(&Problem::new(
                             format!("cannot put the index template: {}; documents go without it", held.why),
-                            "Give the user the right manage_index_templates, or put what `audiohook-collector template` prints and set ELASTIC_SETUP=false.",
+                            match held.cause {
+                                Cause::Rights => {
+                                    "Give the user the right manage_index_templates, or put what `audiohook-collector template` prints and set ELASTIC_SETUP=false."
+                                }
+                                _ => held.cure(),
+                            },
                         ));
                     }
                 }
@@ -412,8 +417,8 @@ impl Indexer {
         };
         if held.is_refusal() {
             self.status.clear(Code::ElasticUnreachable);
-            let does = if held.cause == Cause::Blocked { "blocks writes to" } else { "refuses us writes to" };
-            let does = format!("{does} {:?}", self.settings.index);
+            let does = if held.cause == Cause::Blocked { "blocks writes to" } else { "refuses writes to" };
+            let does = format!("{does} {}", self.settings.index);
             self.status.raise(Code::ElasticRefused, Problem::new(what(&does), held.cure()));
             return later;
         }

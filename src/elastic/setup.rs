@@ -217,7 +217,7 @@ impl Setup<'_> {
 pub fn dynamic_problem(index: &str) -> Problem {
     Problem::new(
         format!(
-            "{index} maps raw_event dynamically, or its next index would: each field of an event becomes one of the index, \
+            "{index} (or its next index) maps raw_event dynamically: every field of an event becomes a field of the index, \
              up to the limit of fields, and events can conflict with each other"
         ),
         "Take the mapping that `audiohook-collector template` prints into the template of the index. An existing index \

@@ -61,10 +61,7 @@ impl Transport {
     /// # Errors
     /// When ELASTIC_CA_FILE cannot be read or holds no certificate, or HTTPS_PROXY is no address.
     pub fn new(elastic: &config::Elastic, network: &config::Network, clock: Clock) -> Result<Self, DialError> {
-        let dialer = match &elastic.ca_file {
-            Some(path) => Dialer::with_ca_file(network, path),
-            None => Dialer::new(network),
-        }?;
+        let dialer = Dialer::for_cluster(network, elastic.ca_file.as_deref())?;
         if elastic.ca_file.is_some() {
             dialer.check_trust()?;
         }
@@ -122,11 +119,12 @@ impl Transport {
         self.run(head.header("content-type", "application/json").body(body.as_bytes()), timeout)
     }
 
-    /// Masks the login that was sent, in whatever form a cluster repeats it.
+    /// Masks the login that was sent, in whatever form a cluster repeats it; only then is the text cut.
     pub fn mask(&self, text: &mut String) {
         if let Some(authorization) = &self.authorization {
             *text = secret::hide(text, authorization.expose()).into_owned();
         }
+        verdict::shorten(text);
     }
 
     /// Why an answer other than a success keeps everything back, with the secrets masked.

@@ -391,7 +391,7 @@ impl History {
             Kind::Refused(400 | 413 | 414 | 422) => self.ask_for_less(error, taken),
             Kind::TooLong if self.page_size > 1 => {
                 self.page_size /= 2;
-                log::debug!("{error}: asking for {} events at once", self.page_size);
+                log::debug!("{error} Asking for {} events at a time.", self.page_size);
                 // The cursor may hold to the size that it was begun with.
                 if has_cursor {
                     piece.begin_group();
@@ -413,7 +413,11 @@ impl History {
     /// The service refuses this piece: half the span is asked for, then half the definitions, down to each alone.
     fn ask_for_less(&mut self, error: ApiError, taken: &mut Taken) {
         if self.halve(PIECE_MS_ENOUGH) {
-            taken.notices.push(format!("{error}: asking for {} min at once", self.piece_ms / 60_000));
+            taken.notices.push(format!(
+                "{}; asking for {} min at a time",
+                error.problem().what,
+                self.piece_ms / 60_000
+            ));
             return;
         }
         let Some(piece) = self.piece.as_mut() else { return };
@@ -421,7 +425,7 @@ impl History {
         if ids.len() > 1 {
             let rest = ids.split_off(ids.len() / 2);
             self.group_max = ids.len();
-            taken.notices.push(format!("{error}: asking for {} definitions at once", ids.len()));
+            taken.notices.push(format!("{}; asking for {} definitions at a time", error.problem().what, ids.len()));
             piece.groups.push_front(rest);
             piece.groups.push_front(ids);
             piece.is_one_group = false;

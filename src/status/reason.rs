@@ -61,6 +61,16 @@ impl Problem {
         Self { what: what.into(), cure: cure.into(), correlation_id: None }
     }
 
+    /// Logs a sentence about it; its cure and the correlation id are fields of their own.
+    pub fn log(&self, level: log::Level, sentence: impl fmt::Display) {
+        let cure = self.cure.as_str();
+        match self.correlation_id.as_deref() {
+            Some(id) => log::log!(level, cure = cure, correlation_id = id; "{sentence}"),
+            None if cure.is_empty() => log::log!(level, "{sentence}"),
+            None => log::log!(level, cure = cure; "{sentence}"),
+        }
+    }
+
     /// The same with the correlation id of an answer.
     #[must_use]
     pub fn with_correlation_id(self, id: Option<impl Into<String>>) -> Self {

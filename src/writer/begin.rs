@@ -244,7 +244,8 @@ fn cannot_append(config: &Config, error: &std::io::Error) -> Problem {
 fn make_folder(setting: &str, path: &Path) -> Result<(), Problem> {
     let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else { return Ok(()) };
     std::fs::create_dir_all(folder).map_err(|error| {
-        Problem::new(format!("cannot make the folder of {setting} {}: {error}", path.display()), USER_MUST_WRITE)
+        let what = format!("cannot create the folder of {setting} {}: {error}", path.display());
+        Problem::new(what, "Create the folder, and give the user that runs the collector the right to write to it.")
     })
 }
 

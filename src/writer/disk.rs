@@ -22,6 +22,19 @@ use crate::status::{Code, Problem, RECENT_MAX};
 /// How long after a refusal the disk is tried again.
 const DISK_RETRY: Duration = Duration::from_millis(500);
 
+/// What to do about a file that cannot be written.
+fn cure(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "Free space on the disk.",
+        ErrorKind::NotFound => "Restore the folder of the file.",
+        ErrorKind::PermissionDenied => {
+            "Give the user that runs the collector the right to write to the file and its folder."
+        }
+        ErrorKind::ReadOnlyFilesystem => "Mount the file system for writing.",
+        _ => "Check the disk.",
+    }
+}
+
 impl Writer {
     /// Writes what was taken. While the disk refuses, it is tried again and again, and nothing else is taken.
     pub(super) fn flush(&mut self, stop: &Receiver<()>) -> Result<(), Problem> {
@@ -52,7 +65,7 @@ impl Writer {
             Code::DiskWriteFailed,
             Problem::new(
                 format!("{what}; events wait in memory; Genesys keeps them for ten days"),
-                "Free space on the disk or repair it. Collecting resumes by itself.",
+                format!("{} Collecting resumes by itself.", cure(error)),
             ),
         );
         self.beat.waiting();
@@ -67,7 +80,7 @@ impl Writer {
         if stopping && self.clock.now() > *gives_up.get_or_insert(self.clock.now() + STOP_MAX) {
             let what =
                 format!("{what}; the events that waited in memory are read from the history after the next start");
-            return Err(Problem::new(what, "Free space on the disk or repair it, then start the collector again."));
+            return Err(Problem::new(what, format!("{} Then start the collector again.", cure(error))));
         }
         Ok(())
     }
@@ -226,7 +239,7 @@ impl Writer {
                         self.config.output.state_file.display(),
                         self.output.path().display()
                     ),
-                    "Free space on its disk or repair it. Collecting resumes by itself.",
+                    format!("{} Collecting resumes by itself.", cure(&error)),
                 ),
             );
         }

@@ -244,11 +244,11 @@ impl Session {
         }
         if let Some((from, to)) = taken.skipped {
             log::warn!(
-                "Genesys Cloud refuses to be asked for events before {}: those since {} are skipped",
+                "Genesys Cloud refuses queries for events before {}; those from {} on are skipped",
                 format_millis(to),
                 format_millis(from)
             );
-            self.report_gap(from, to, "Genesys Cloud refuses to be asked for events so old");
+            self.report_gap(from, to, "Genesys Cloud refuses queries for events so old");
         }
         if let Some(page) = taken.page {
             self.send(WriterCommand::Page(page));
@@ -284,7 +284,7 @@ impl Session {
         let oldest = self.api.service().now() - REACH_MS;
         let passed = ids.iter().filter_map(|id| self.reading.passed_over.remove(id)).max();
         if let Some(passed) = passed {
-            self.report_gap(oldest, oldest + passed, "Genesys Cloud refuses to be asked for events so old");
+            self.report_gap(oldest, oldest + passed, "Genesys Cloud refuses queries for events so old");
         }
     }
 

@@ -229,7 +229,7 @@ impl Subscription {
         match &self.channel {
             Some(channel) if !is_near_end => Step::Subscribe(Attempt::new(channel.clone(), false)),
             _ => {
-                log::info!("the channel is near its end: making a new one to take over");
+                log::info!("the channel expires soon; creating the next one");
                 self.handover_at = None;
                 Step::Create
             }
@@ -249,7 +249,7 @@ impl Subscription {
             }
         }
         let made = api.create_channel()?;
-        log::info!("made the channel {}", crate::secret::mask(&made.id));
+        log::info!("created channel {}", crate::secret::mask(&made.id));
         self.made_at = Some(clock.now());
         self.step = Step::Subscribe(Attempt::new(made.clone(), true));
         Ok(Change::Made(made))
@@ -265,7 +265,8 @@ impl Subscription {
                 self.step = Step::Subscribe(attempt);
                 return Err(error);
             }
-            log::warn!("{error}");
+            let problem = error.problem();
+            problem.log(log::Level::Warn, &problem.what);
         }
         let attempt = *attempt;
         if !self.is_renewal(&attempt) {
