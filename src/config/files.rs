@@ -200,7 +200,7 @@ mod tests {
             (path("null"), "a device"),
             (path("socket"), "a socket"),
             (path("dir"), "a folder"),
-            (path("loop"), "circle"),
+            (path("loop"), "loop"),
             (path("file/below"), "must be in a folder"),
             (path("absent/"), "a folder"),
             ("..".to_owned(), "a folder"),

@@ -311,7 +311,10 @@ fn a_bad_address_does_not_make_a_fault_of_the_region() {
 
 #[test]
 fn a_topics_file_that_was_named_must_be_there() {
-    assert!(fault(&[("TOPICS_FILE", "/nowhere/topics.json")]).contains("cannot read /nowhere/topics.json"));
+    assert!(
+        fault(&[("TOPICS_FILE", "/nowhere/topics.json")])
+            .contains("TOPICS_FILE=/nowhere/topics.json: cannot read the file")
+    );
     load(&[("TOPICS_FILE", "./topics.json")]).expect("the default, named");
 }
 

@@ -225,16 +225,11 @@ impl Snapshot<'_> {
                 "Run `audiohook-collector check`, correct the names in TOPICS_FILE, and restart the collector.",
             );
         }
-        let forbidden = self.why_history.filter(|_| self.history_is(State::Forbidden));
-        let no_socket = Some(self.why_down).filter(|why| !why.cure.is_empty() && !self.is_open && self.wants_socket);
+        let no_history = self.why_history.or(self.definitions).filter(|_| self.wants_history());
         let cure = if self.delivery == Delivery::Websocket && (self.is_open || !self.wants_socket) {
             "Set GENESYS_DELIVERY to auto, so that the history is read."
         } else {
-            forbidden
-                .or(no_socket)
-                .or(self.why_history)
-                .or(self.definitions)
-                .map_or(RETRIED, |why| or_retried(&why.cure))
+            or_retried(&no_history.unwrap_or(self.why_down).cure)
         };
         let causes: Vec<String> = [self.why_no_socket(), self.why_no_history()].into_iter().flatten().collect();
         Problem::new(format!("not collecting: {}; {impact}", causes.join(", and ")), cure)

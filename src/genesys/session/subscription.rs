@@ -291,9 +291,14 @@ impl Subscription {
     }
 
     fn log_changes(&self, attempt: &Attempt) {
+        // Most often one reason is that of all.
+        let mut topics_by_reason: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (topic, why) in attempt.rejected.iter().filter(|(topic, why)| self.rejected.get(*topic) != Some(why)) {
-            let verb = if why.cause == Cause::Unconfirmed { "not confirmed" } else { "rejected" };
-            log::warn!("the topic {topic} was {verb}: {why}");
+            let verb = if why.cause == Cause::Unconfirmed { "did not confirm" } else { "rejected" };
+            topics_by_reason.entry(format!("{verb} topics: {why}")).or_default().push(topic.clone());
+        }
+        for (what, topics) in topics_by_reason {
+            log::warn!("Genesys Cloud {what} ({})", shorten(&topics));
         }
         if !attempt.permitted.is_empty() && (attempt.permitted != self.permitted || !self.is_renewal(attempt)) {
             log::info!("subscribed to {} topics: {}", attempt.permitted.len(), shorten(&attempt.permitted));
