@@ -92,7 +92,7 @@ impl Collector {
                 "Set STATE_FILE to a file in a folder that the user that runs the collector may write to.",
             ))
         })?;
-        let dialer = Dialer::new(&config.network).map_err(|error| Fault::Setting(error.into()))?;
+        let dialer = Dialer::new(&config.network).map_err(Fault::Setting)?;
         let dialer = Arc::new(dialer);
         let (session_in, session) = bounded(SESSION_EVENTS_MAX);
         // Before any file is made: a port in use leaves none behind. But where a second collector has the first one's

@@ -3,7 +3,6 @@
 //! Must never: skip the verification of a certificate, remember an address, or show a password.
 
 mod agent;
-mod error;
 mod head;
 mod proxy;
 mod socket;
@@ -14,13 +13,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 pub use agent::{Limits, USER_AGENT, agent, dial_error};
-pub use error::DialError;
 pub use head::{Head, header, read_head, retry_after};
 pub use proxy::Proxy;
 pub use socket::{Socket, Stream};
 pub use tls::{Tls, Trust};
 
 use crate::config::Network;
+use crate::status::Problem;
 
 /// Whom to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,10 +35,10 @@ impl Target {
     ///
     /// # Errors
     /// When it is none of these, or has no host.
-    pub fn parse(uri: &str) -> Result<Self, DialError> {
+    pub fn parse(uri: &str) -> Result<Self, Problem> {
         let wrong = |cause: &str| {
             let cure = "Check GENESYS_LOGIN_URL, GENESYS_API_URL and ELASTIC_URL, where they are set.";
-            DialError::new(format!("cannot use the address: {cause}"), cure)
+            Problem::new(format!("cannot use the address: {cause}"), cure)
         };
         let (scheme, rest) = uri.split_once("://").ok_or_else(|| wrong("it has no scheme"))?;
         let tls = match scheme.to_ascii_lowercase().as_str() {
@@ -110,7 +109,7 @@ impl Dialer {
     ///
     /// # Errors
     /// When HTTPS_PROXY cannot be understood.
-    pub fn new(network: &Network) -> Result<Self, DialError> {
+    pub fn new(network: &Network) -> Result<Self, Problem> {
         let trust = match &network.ssl_cert_file {
             Some(path) => Trust::File { path: path.clone(), setting: "SSL_CERT_FILE" },
             None => Trust::System,
@@ -127,7 +126,7 @@ impl Dialer {
     ///
     /// # Errors
     /// When HTTPS_PROXY cannot be understood.
-    pub fn for_cluster(network: &Network, ca_file: Option<&Path>) -> Result<Self, DialError> {
+    pub fn for_cluster(network: &Network, ca_file: Option<&Path>) -> Result<Self, Problem> {
         let mut dialer = Self { cures: CLUSTER_CURES, ..Self::new(network)? };
         if let Some(path) = ca_file {
             dialer.tls = Tls::new(Trust::File { path: path.to_owned(), setting: "ELASTIC_CA_FILE" });
@@ -145,7 +144,7 @@ impl Dialer {
     ///
     /// # Errors
     /// See [`Tls::connector`].
-    pub fn check_trust(&self) -> Result<(), DialError> {
+    pub fn check_trust(&self) -> Result<(), Problem> {
         self.tls.connector().map(drop)
     }
 
@@ -153,7 +152,7 @@ impl Dialer {
     ///
     /// # Errors
     /// The step that failed, its cause and its cure.
-    pub fn dial(&self, target: &Target, limit: Duration) -> Result<Box<dyn Stream>, DialError> {
+    pub fn dial(&self, target: &Target, limit: Duration) -> Result<Box<dyn Stream>, Problem> {
         /// No caller waits longer for a connection.
         const LIMIT_MAX: Duration = Duration::from_secs(60);
         let deadline = Instant::now() + limit.min(LIMIT_MAX);

@@ -20,7 +20,7 @@ pub(super) fn check(config: &Config, clock: &Clock, out: &Findings) {
     };
     let transport = match Transport::new(elastic, &config.network, clock.clone()) {
         Ok(transport) => transport,
-        Err(error) => return out.problem("cluster", &error.into()),
+        Err(error) => return out.problem("cluster", &error),
     };
     let encoded = percent_encoded(&elastic.index);
     let mut works = None;

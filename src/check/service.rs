@@ -106,7 +106,7 @@ pub(super) fn host(name: &'static str, url: &str, dialer: &Dialer, out: &Finding
     });
     let (target, mut stream) = match dialled {
         Ok(dialled) => dialled,
-        Err(error) => return out.problem(name, &error.into()),
+        Err(error) => return out.problem(name, &error),
     };
     let ms = begun.elapsed().as_millis();
     let peer = stream.socket().tcp().peer_addr().map_or_else(|_| "an address".to_owned(), |peer| peer.to_string());

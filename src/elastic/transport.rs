@@ -13,8 +13,9 @@ use ureq::{Agent, AsSendBody};
 use crate::clock::Clock;
 use crate::config;
 use crate::elastic::verdict::{self, Cause, FILTER_PATH, Held, Reply};
-use crate::net::{DialError, Dialer, Limits, agent, dial_error, retry_after};
+use crate::net::{Dialer, Limits, agent, dial_error, retry_after};
 use crate::secret::{self, Secret};
+use crate::status::Problem;
 
 /// Time to look up a name, connect and agree on TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -60,7 +61,7 @@ pub struct Transport {
 impl Transport {
     /// # Errors
     /// When ELASTIC_CA_FILE cannot be read or holds no certificate, or HTTPS_PROXY is no address.
-    pub fn new(elastic: &config::Elastic, network: &config::Network, clock: Clock) -> Result<Self, DialError> {
+    pub fn new(elastic: &config::Elastic, network: &config::Network, clock: Clock) -> Result<Self, Problem> {
         let dialer = Dialer::for_cluster(network, elastic.ca_file.as_deref())?;
         if elastic.ca_file.is_some() {
             dialer.check_trust()?;
