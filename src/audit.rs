@@ -29,6 +29,7 @@ use crate::genesys::error::{ApiError, Kind};
 use crate::genesys::history::{History, Next, Read};
 use crate::message::{Definition, Page, Purpose};
 use crate::output::Flow;
+use crate::status::Problem;
 
 pub use command::run;
 pub use report::{Counted, Entry, Report};
@@ -96,7 +97,7 @@ struct Content {
 type Contents = HashMap<u64, Content>;
 
 /// What becomes of the rows that are missing.
-type TakeMissing<'t> = dyn FnMut(&[&Row]) -> Result<(), String> + 't;
+type TakeMissing<'t> = dyn FnMut(&[&Row]) -> Result<(), Problem> + 't;
 
 impl<'a> Audit<'a> {
     /// Of these definitions, but for those whose rows are not AudioHook's; `known` is what the collector knows of each.
@@ -111,7 +112,7 @@ impl<'a> Audit<'a> {
     }
 
     /// Compares the interval; `take_missing` is handed the rows that are missing.
-    fn run(mut self, from: Millis, to: Millis, take_missing: &mut TakeMissing<'_>) -> Result<Report, String> {
+    fn run(mut self, from: Millis, to: Millis, take_missing: &mut TakeMissing<'_>) -> Result<Report, Problem> {
         let (mut at, mut piece_ms) = (from, to - from);
         while at < to {
             let end = (at + piece_ms).min(to);
@@ -126,10 +127,14 @@ impl<'a> Audit<'a> {
     }
 
     /// Compares a piece. Whether it was short enough.
-    fn piece(&mut self, from: Millis, to: Millis, take_missing: &mut TakeMissing<'_>) -> Result<bool, String> {
+    fn piece(&mut self, from: Millis, to: Millis, take_missing: &mut TakeMissing<'_>) -> Result<bool, Problem> {
         let is_shortest = to - from < 2 * PIECE_MS_MIN;
         let Some(genesys) = self.counts(from, to, is_shortest)? else { return Ok(false) };
-        let cannot_read = |error| format!("cannot read the output files: {error}");
+        let cannot_read = |error| {
+            let cure =
+                "Run the audit as the user that runs the collector, or give this user the right to read the files.";
+            Problem::new(format!("cannot read the output files: {error}"), cure)
+        };
         let counts = files::count_between(self.config, &self.ids, from, to, &|| ()).map_err(cannot_read)?;
         if counts.by_definition.iter().sum::<u64>() > PIECE_EVENTS_MAX as u64 && !is_shortest {
             return Ok(false);
@@ -152,7 +157,12 @@ impl<'a> Audit<'a> {
     }
 
     /// The service's counts per definition; none where it refuses to count so long a piece.
-    fn counts(&mut self, from: Millis, to: Millis, is_shortest: bool) -> Result<Option<BTreeMap<String, u64>>, String> {
+    fn counts(
+        &mut self,
+        from: Millis,
+        to: Millis,
+        is_shortest: bool,
+    ) -> Result<Option<BTreeMap<String, u64>>, Problem> {
         let mut tries = 0;
         loop {
             while let Some(wait) = self.history.ask_other(self.clock.now()) {
@@ -167,7 +177,7 @@ impl<'a> Audit<'a> {
     }
 
     /// The rows of a piece and its margins, by content; none where there are too many.
-    fn rows(&mut self, from: Millis, to: Millis, is_shortest: bool) -> Result<Option<Contents>, String> {
+    fn rows(&mut self, from: Millis, to: Millis, is_shortest: bool) -> Result<Option<Contents>, Problem> {
         let span = Span { from, to };
         let until = (to + CONTEXT_MS).min(self.api.service().now()).max(to);
         let read = Read { ids: self.ids.as_slice().into(), span, until, purpose: Purpose::Repair };
@@ -179,7 +189,9 @@ impl<'a> Audit<'a> {
                     let refused = self.ids.iter().find(|id| self.history.is_unknown(id));
                     return match refused {
                         Some(id) => {
-                            Err(format!("Genesys Cloud refuses to show the history of {id}: it cannot be audited"))
+                            let what =
+                                format!("Genesys Cloud does not show the history of {id}, so it cannot be audited");
+                            Err(Problem::new(what, "Take it out of TOPICS_FILE, if it is there, or try again later."))
                         }
                         None => Ok(Some(contents)),
                     };
@@ -198,7 +210,8 @@ impl<'a> Audit<'a> {
             }
             if let Some((from, to)) = taken.skipped {
                 let (from, to) = (format_millis(from), format_millis(to));
-                return Err(format!("Genesys Cloud refuses to show its history from {from} to {to}: begin later"));
+                let what = format!("Genesys Cloud refuses to show its history from {from} to {to}");
+                return Err(Problem::new(what, "Choose a later --from."));
             }
             if let Some(page) = taken.page {
                 count += self.take_page(&page, &mut contents);
@@ -300,10 +313,10 @@ impl<'a> Audit<'a> {
 }
 
 /// Waits before another try, or gives up.
-fn retry(tries: &mut u32, error: &ApiError) -> Result<(), String> {
+fn retry(tries: &mut u32, error: &ApiError) -> Result<(), Problem> {
     *tries += 1;
     if *tries >= TRIES {
-        return Err(error.to_string());
+        return Err(error.problem());
     }
     wait_for(RETRY);
     Ok(())

@@ -133,7 +133,7 @@ fn try_all(config: &Config, findings: &Findings) {
     let found: Vec<&str> = std::iter::once(region.as_str()).chain(config.notices.iter().map(String::as_str)).collect();
     let dialer = match Dialer::new(&config.network) {
         Ok(dialer) => Arc::new(dialer),
-        Err(error) => return findings.problem("settings", &error.into()),
+        Err(error) => return findings.problem("settings", &error),
     };
     findings.ok("settings", found.join("; "));
     let clock = Clock::system();
@@ -172,7 +172,8 @@ impl Printer {
 
 fn line(check: &Check) -> String {
     let mark = if check.ok { '✔' } else { '✘' };
-    let cure = check.cure.as_ref().map_or_else(String::new, |cure| format!(". {cure}"));
+    let stop = if check.found.ends_with(['.', '?']) { "" } else { "." };
+    let cure = check.cure.as_ref().map_or_else(String::new, |cure| format!("{stop} {cure}"));
     format!("{mark} {}: {}{cure}", check.name, check.found)
 }
 

@@ -4,6 +4,7 @@
 //! table.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -12,6 +13,7 @@ use lexopt::{Arg, Parser};
 use crate::clock::{Millis, parse_rfc3339};
 use crate::config::Errors;
 use crate::nearest::nearest;
+use crate::status::Problem;
 
 /// `--version`.
 pub const VERSION: &str = concat!("audiohook-collector ", env!("CARGO_PKG_VERSION"));
@@ -93,13 +95,26 @@ pub enum Error {
     Usage(String),
     /// Wrong settings: nothing was started.
     Settings(Errors),
-    /// Anything else, in one sentence.
-    Failed(String),
+    /// Anything else.
+    Failed(Problem),
 }
 
 impl From<Errors> for Error {
     fn from(errors: Errors) -> Self {
         Self::Settings(errors)
+    }
+}
+
+impl From<Problem> for Error {
+    fn from(problem: Problem) -> Self {
+        Self::Failed(problem)
+    }
+}
+
+impl Error {
+    /// A failure that nothing is known to help against but what the system's own words suggest.
+    pub fn cannot(verb: &str, error: impl fmt::Display) -> Self {
+        Self::Failed(Problem::new(format!("cannot {verb}: {error}"), ""))
     }
 }
 

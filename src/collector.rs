@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, after, bounded, select};
+use log::Level;
 
 use crate::clock::Clock;
 use crate::config::Config;
@@ -20,7 +21,7 @@ use crate::message::Address;
 use crate::net::Dialer;
 use crate::output::{Lock, regular};
 use crate::signals::Signal;
-use crate::status::{Status, backfill};
+use crate::status::{Problem, Status, backfill};
 use crate::writer::{Inbox, Writer};
 use crate::{http, reader, systemd, thread};
 
@@ -38,14 +39,14 @@ const TELL_EVERY: Duration = Duration::from_secs(5);
 /// What did not let the collector start.
 enum Fault {
     /// A wrong setting: nothing was started.
-    Setting(String),
-    Other(String),
+    Setting(Problem),
+    Other(Problem),
 }
 
 /// A stage that has ended.
 struct Ended {
     stage: &'static str,
-    result: Result<(), String>,
+    result: Result<(), Problem>,
 }
 
 /// Runs the collector until a signal stops it, or a stage ends early.
@@ -57,16 +58,18 @@ pub fn run(config: Config, signals: Receiver<Signal>) -> ExitCode {
 pub fn run_on(config: Config, bound: Option<Bound>, signals: Receiver<Signal>) -> ExitCode {
     match Collector::start(config, bound) {
         Ok(collector) => collector.watch(signals),
-        Err(Fault::Setting(message)) => {
-            log::error!("{message}");
+        Err(Fault::Setting(problem)) => {
+            problem.log(Level::Error, &problem.what);
             ExitCode::from(2)
         }
-        Err(Fault::Other(message)) => {
-            log::error!("{message}");
+        Err(Fault::Other(problem)) => {
+            problem.log(Level::Error, &problem.what);
             ExitCode::FAILURE
         }
     }
 }
+
+const BUG: &str = "Report this: it is a bug in the collector.";
 
 struct Collector {
     status: Arc<Status>,
@@ -82,12 +85,15 @@ impl Collector {
         let config = Arc::new(config);
         let status = Arc::new(Status::new(clock.clone(), config.elastic.is_some()).named(&config.instance));
         regular::check_replaceable(&config.output.state_file).map_err(|error| {
-            Fault::Setting(format!(
-                "STATE_FILE={}: can be neither replaced nor written: {error}",
-                config.output.state_file.display()
+            Fault::Setting(Problem::new(
+                format!(
+                    "STATE_FILE={}: can be neither replaced nor written: {error}",
+                    config.output.state_file.display()
+                ),
+                "Set STATE_FILE to a file in a folder that the user that runs the collector may write to.",
             ))
         })?;
-        let dialer = Dialer::new(&config.network).map_err(|error| Fault::Setting(error.to_string()))?;
+        let dialer = Dialer::new(&config.network).map_err(Fault::Setting)?;
         let dialer = Arc::new(dialer);
         let (session_in, session) = bounded(SESSION_EVENTS_MAX);
         // Before any file is made: a port in use leaves none behind. But where a second collector has the first one's
@@ -107,7 +113,10 @@ impl Collector {
         let (frames_in, frames) = bounded(BATCHES_MAX);
         let (pages_in, pages) = bounded(PAGES_MAX);
         let (ended_in, ended) = bounded(4);
-        let refused = |stage: &str, error| Fault::Other(format!("cannot start the {stage} thread: {error}"));
+        let refused = |stage: &str, error| {
+            let what = format!("cannot start the {stage} thread: {error}");
+            Fault::Other(Problem::new(what, "Check the limits on threads, memory and open files."))
+        };
 
         if let Some(thread) = writer.start_indexer().map_err(Fault::Other)? {
             watch("indexer", thread, Ok, ended_in.clone()).map_err(|e| refused("indexer", e))?;
@@ -196,8 +205,8 @@ impl Collector {
                 log::info!("stopped: everything received is in the file");
                 ExitCode::SUCCESS
             }
-            Err(error) => {
-                log::error!("{error}");
+            Err(problem) => {
+                problem.log(Level::Error, &problem.what);
                 ExitCode::FAILURE
             }
         }
@@ -207,30 +216,31 @@ impl Collector {
     fn fail(self, ended: Option<Ended>) -> ExitCode {
         let (stage, result) = ended.map_or(("unknown", Ok(())), |ended| (ended.stage, ended.result));
         match result {
-            Err(error) => log::error!("the {stage} thread ended: {error}"),
-            Ok(()) => log::error!("the {stage} thread ended early; this is a fault of the collector: please report it"),
+            Err(problem) => problem.log(Level::Error, format_args!("the {stage} thread ended: {}", problem.what)),
+            Ok(()) => Problem::new("", BUG).log(Level::Error, format_args!("the {stage} thread ended early")),
         }
         systemd::stopping("a thread ended early");
         drop(self.stop);
         if stage != "writer"
-            && let Err(error) = wait_for_writer(&self.ended)
+            && let Err(problem) = wait_for_writer(&self.ended)
         {
-            log::error!("{error}");
+            problem.log(Level::Error, &problem.what);
         }
         ExitCode::FAILURE
     }
 }
 
-fn wait_for_writer(ended: &Receiver<Ended>) -> Result<(), String> {
+fn wait_for_writer(ended: &Receiver<Ended>) -> Result<(), Problem> {
     let deadline = std::time::Instant::now() + STOP_MAX;
     loop {
         match ended.recv_deadline(deadline) {
             Ok(Ended { stage: "writer", result }) => return result,
             Ok(_) => {}
             Err(RecvTimeoutError::Timeout) => {
-                return Err("the writer did not end in time; what it held comes again from the history".into());
+                let what = "the writer did not stop in time; events that it held are read from the history after the next start";
+                return Err(Problem::new(what, "Check for a hung disk or network file system."));
             }
-            Err(RecvTimeoutError::Disconnected) => return Err("the writer is gone".into()),
+            Err(RecvTimeoutError::Disconnected) => return Err(Problem::new("the writer thread ended early", BUG)),
         }
     }
 }
@@ -239,13 +249,13 @@ fn wait_for_writer(ended: &Receiver<Ended>) -> Result<(), String> {
 fn watch<T: Send + 'static>(
     stage: &'static str,
     handle: JoinHandle<T>,
-    outcome: fn(T) -> Result<(), String>,
+    outcome: fn(T) -> Result<(), Problem>,
     ended: Sender<Ended>,
 ) -> std::io::Result<()> {
     thread::spawn(&format!("{stage}-end"), move || {
         let result = match handle.join() {
             Ok(value) => outcome(value),
-            Err(_) => Err("it panicked; this is a fault of the collector: please report it".into()),
+            Err(_) => Err(Problem::new("it panicked", BUG)),
         };
         let _ = ended.send(Ended { stage, result });
     })

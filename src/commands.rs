@@ -43,7 +43,7 @@ pub(crate) fn log_beside_output(log: &LogSettings, notices: &[String]) -> Result
 }
 
 fn started(log: io::Result<Flush>, notices: &[String]) -> Result<Flush, Error> {
-    let flush = log.map_err(|error| Error::Failed(format!("cannot start the log: {error}")))?;
+    let flush = log.map_err(|error| Error::cannot("start the log", error))?;
     for notice in notices {
         log::warn!("{notice}");
     }
@@ -51,14 +51,14 @@ fn started(log: io::Result<Flush>, notices: &[String]) -> Result<Flush, Error> {
 }
 
 pub(crate) fn listen_to_signals() -> Result<Receiver<Signal>, Error> {
-    signals::listen().map_err(|error| Error::Failed(format!("cannot listen to signals: {error}")))
+    signals::listen().map_err(|error| Error::cannot("listen to signals", error))
 }
 
 /// Prints the answer of a command. A closed pipe is no failure (`audiohook-collector help | head`); a full disk is.
 pub(crate) fn print(text: impl Display) -> Result<ExitCode, Error> {
     let mut out = io::stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::Failed(format!("cannot print: {error}"))),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::cannot("print", error)),
         _ => Ok(ExitCode::SUCCESS),
     }
 }

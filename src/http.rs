@@ -35,11 +35,13 @@ use crossbeam_channel::Receiver;
 use crate::clock::Clock;
 use crate::config::Http;
 use crate::secret::Secret;
-use crate::status::Status;
+use crate::status::{Problem, Status};
 use crate::thread;
 
 /// Connections that wait in the kernel while the guard is busy; the kernel has a limit of its own.
 const BACKLOG: i32 = 1024;
+/// The cure for a host that cannot be listened on.
+const OWN_ADDRESS: &str = "Set HTTP_HOST to an address of this machine, or to 0.0.0.0 or :: for all.";
 
 /// The public port, taken and not yet served.
 #[derive(Debug)]
@@ -61,16 +63,14 @@ impl Bound {
 /// that this machine has are listened on, `localhost` in both families.
 ///
 /// # Errors
-/// One sentence that names the setting and the cure.
-pub fn bind(settings: &Http) -> Result<Bound, String> {
+/// When the port cannot be taken: why, and which setting to change.
+pub fn bind(settings: &Http) -> Result<Bound, Problem> {
     let host = settings.host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(&settings.host);
     let addresses: BTreeSet<SocketAddr> = (host, settings.port)
         .to_socket_addrs()
-        .map_err(|e| {
-            format!("cannot look up HTTP_HOST {host}: {e}; use an address of this machine, 0.0.0.0 or :: for all")
-        })?
+        .map_err(|error| Problem::new(format!("cannot look up HTTP_HOST {host}: {error}"), OWN_ADDRESS))?
         .collect();
-    let mut failed = format!("cannot listen on HTTP_HOST {host}: the name has no address; use 0.0.0.0 or :: for all");
+    let mut failed = Problem::new(format!("cannot listen on HTTP_HOST {host}: the name has no address"), OWN_ADDRESS);
     let mut bound: Option<Bound> = None;
     for mut address in addresses {
         // Where the system chose the port for the first address, the others have the same one.
@@ -83,9 +83,9 @@ pub fn bind(settings: &Http) -> Result<Bound, String> {
             }
             // Half of a name's addresses would be a trap: whoever asks the other half meets another program.
             Err(error) if error.kind() == ErrorKind::AddrInUse && settings.port != 0 => {
-                return Err(sentence(address, &error));
+                return Err(problem(address, &error));
             }
-            Err(error) => failed = sentence(address, &error),
+            Err(error) => failed = problem(address, &error),
         }
     }
     bound.ok_or(failed)
@@ -100,20 +100,21 @@ fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     Ok((listener, address))
 }
 
-fn sentence(address: SocketAddr, error: &io::Error) -> String {
+/// Why an address cannot be listened on, and which setting to change.
+pub fn problem(address: SocketAddr, error: &io::Error) -> Problem {
     let port = address.port();
-    match error.kind() {
-        ErrorKind::AddrInUse => format!(
-            "cannot listen on {address}: the port is in use; set HTTP_PORT to a free one, or stop what holds it (ss -ltnp 'sport = :{port}' names it)"
+    let (why, cure) = match error.kind() {
+        ErrorKind::AddrInUse => (
+            "the port is in use".to_owned(),
+            format!("Set HTTP_PORT to a free port, or stop what uses it (ss -ltnp 'sport = :{port}' names it)."),
         ),
-        ErrorKind::PermissionDenied => format!(
-            "cannot listen on {address}: {error}; set HTTP_PORT to 1024 or more, or grant the service CAP_NET_BIND_SERVICE"
-        ),
-        ErrorKind::AddrNotAvailable => format!(
-            "cannot listen on {address}: this machine does not have the address; set HTTP_HOST to one of its own, or to 0.0.0.0 or :: for all"
-        ),
-        _ => format!("cannot listen on {address}: {error}; look at HTTP_HOST and HTTP_PORT"),
-    }
+        ErrorKind::PermissionDenied => {
+            (error.to_string(), "Set HTTP_PORT to 1024 or more, or grant the service CAP_NET_BIND_SERVICE.".to_owned())
+        }
+        ErrorKind::AddrNotAvailable => ("this machine does not have the address".to_owned(), OWN_ADDRESS.to_owned()),
+        _ => (error.to_string(), "Check HTTP_HOST and HTTP_PORT.".to_owned()),
+    };
+    Problem::new(format!("cannot listen on {address}: {why}"), cure)
 }
 
 /// Serves the port until `stop` ends. The handle is that of the thread that serves: it returns after a stop, and before
@@ -152,7 +153,7 @@ mod tests {
             match bind(&at(host, 0)) {
                 Ok(bound) => assert_ne!(bound.address().port(), 0),
                 // A machine without IPv6 says so in the same words.
-                Err(message) => assert!(host.contains(':') && message.contains("HTTP_HOST"), "{host}: {message}"),
+                Err(problem) => assert!(host.contains(':') && problem.cure.contains("HTTP_HOST"), "{host}: {problem}"),
             }
         }
     }
@@ -172,15 +173,15 @@ mod tests {
     #[test]
     fn a_port_in_use_names_the_setting() {
         let first = bind(&at("127.0.0.1", 0)).unwrap();
-        let message = bind(&at("127.0.0.1", first.address().port())).unwrap_err();
-        assert!(message.contains("HTTP_PORT") && message.contains("in use"), "{message}");
+        let problem = bind(&at("127.0.0.1", first.address().port())).unwrap_err();
+        assert!(problem.cure.contains("HTTP_PORT") && problem.what.ends_with("in use"), "{problem}");
     }
 
     #[test]
     fn a_host_of_another_machine_names_the_setting() {
         for host in ["192.0.2.1", "no-such-host.invalid"] {
-            let message = bind(&at(host, 0)).unwrap_err();
-            assert!(message.contains("HTTP_HOST"), "{message}");
+            let problem = bind(&at(host, 0)).unwrap_err();
+            assert!(problem.cure.contains("HTTP_HOST"), "{problem}");
         }
     }
 }

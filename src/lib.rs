@@ -72,8 +72,8 @@ pub fn run() -> ExitCode {
             report(errors);
             ExitCode::from(WRONG_USE)
         }
-        Err(Error::Failed(message)) => {
-            report(message);
+        Err(Error::Failed(problem)) => {
+            report(problem);
             ExitCode::FAILURE
         }
     }

@@ -3,7 +3,6 @@
 //! Must never: skip the verification of a certificate, remember an address, or show a password.
 
 mod agent;
-mod error;
 mod head;
 mod proxy;
 mod socket;
@@ -14,13 +13,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 pub use agent::{Limits, USER_AGENT, agent, dial_error};
-pub use error::DialError;
 pub use head::{Head, header, read_head, retry_after};
 pub use proxy::Proxy;
 pub use socket::{Socket, Stream};
 pub use tls::{Tls, Trust};
 
 use crate::config::Network;
+use crate::status::Problem;
 
 /// Whom to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,10 +35,10 @@ impl Target {
     ///
     /// # Errors
     /// When it is none of these, or has no host.
-    pub fn parse(uri: &str) -> Result<Self, DialError> {
+    pub fn parse(uri: &str) -> Result<Self, Problem> {
         let wrong = |cause: &str| {
             let cure = "Check GENESYS_LOGIN_URL, GENESYS_API_URL and ELASTIC_URL, where they are set.";
-            DialError::new(format!("cannot use the address: {cause}"), cure)
+            Problem::new(format!("cannot use the address: {cause}"), cure)
         };
         let (scheme, rest) = uri.split_once("://").ok_or_else(|| wrong("it has no scheme"))?;
         let tls = match scheme.to_ascii_lowercase().as_str() {
@@ -90,35 +89,49 @@ pub struct Dialer {
     proxy: Option<Proxy>,
     no_proxy: Vec<String>,
     tls: Tls,
+    /// The cure for a peer whose name is not known, and for one that cannot be reached.
+    cures: (&'static str, &'static str),
 }
 
+/// For Genesys Cloud.
+const GENESYS_CURES: (&str, &str) = (
+    "Check GENESYS_ENV and this machine's DNS.",
+    "Check the firewall. If this network reaches the internet through a proxy only, set HTTPS_PROXY.",
+);
+/// For the cluster.
+const CLUSTER_CURES: (&str, &str) = (
+    "Check the host in ELASTIC_URL and this machine's DNS.",
+    "Check that the cluster is up and that ELASTIC_URL is right. Check for a firewall in between.",
+);
+
 impl Dialer {
-    /// For Genesys Cloud, and for a cluster without a CA of its own.
+    /// For Genesys Cloud.
     ///
     /// # Errors
     /// When HTTPS_PROXY cannot be understood.
-    pub fn new(network: &Network) -> Result<Self, DialError> {
+    pub fn new(network: &Network) -> Result<Self, Problem> {
         let trust = match &network.ssl_cert_file {
             Some(path) => Trust::File { path: path.clone(), setting: "SSL_CERT_FILE" },
             None => Trust::System,
         };
-        Self::with_trust(network, trust)
-    }
-
-    /// For a cluster whose certificate a private CA signed: `ca_file` alone is trusted.
-    ///
-    /// # Errors
-    /// When HTTPS_PROXY cannot be understood.
-    pub fn with_ca_file(network: &Network, ca_file: &Path) -> Result<Self, DialError> {
-        Self::with_trust(network, Trust::File { path: ca_file.to_owned(), setting: "ELASTIC_CA_FILE" })
-    }
-
-    fn with_trust(network: &Network, trust: Trust) -> Result<Self, DialError> {
         Ok(Self {
+            cures: GENESYS_CURES,
             proxy: network.https_proxy.as_ref().map(Proxy::parse).transpose()?,
             no_proxy: network.no_proxy.iter().flat_map(|list| list.split([',', ' '])).map(str::to_owned).collect(),
             tls: Tls::new(trust),
         })
+    }
+
+    /// For a cluster; where a private CA signed its certificate, that CA's file alone is trusted.
+    ///
+    /// # Errors
+    /// When HTTPS_PROXY cannot be understood.
+    pub fn for_cluster(network: &Network, ca_file: Option<&Path>) -> Result<Self, Problem> {
+        let mut dialer = Self { cures: CLUSTER_CURES, ..Self::new(network)? };
+        if let Some(path) = ca_file {
+            dialer.tls = Tls::new(Trust::File { path: path.to_owned(), setting: "ELASTIC_CA_FILE" });
+        }
+        Ok(dialer)
     }
 
     /// The proxy that leads to this target, if one does: https and wss go through HTTPS_PROXY, less NO_PROXY.
@@ -131,7 +144,7 @@ impl Dialer {
     ///
     /// # Errors
     /// See [`Tls::connector`].
-    pub fn check_trust(&self) -> Result<(), DialError> {
+    pub fn check_trust(&self) -> Result<(), Problem> {
         self.tls.connector().map(drop)
     }
 
@@ -139,7 +152,7 @@ impl Dialer {
     ///
     /// # Errors
     /// The step that failed, its cause and its cure.
-    pub fn dial(&self, target: &Target, limit: Duration) -> Result<Box<dyn Stream>, DialError> {
+    pub fn dial(&self, target: &Target, limit: Duration) -> Result<Box<dyn Stream>, Problem> {
         /// No caller waits longer for a connection.
         const LIMIT_MAX: Duration = Duration::from_secs(60);
         let deadline = Instant::now() + limit.min(LIMIT_MAX);
@@ -151,11 +164,7 @@ impl Dialer {
                 "Check the host in HTTPS_PROXY and this machine's DNS.",
                 "Check that the proxy runs at the host and port in HTTPS_PROXY, and that no firewall blocks it.",
             ),
-            None => (
-                authority(host, port),
-                "Check the host name (GENESYS_ENV or the URL) and this machine's DNS.",
-                "Check the firewall. Set HTTPS_PROXY if this network is left through a proxy only.",
-            ),
+            None => (authority(host, port), self.cures.0, self.cures.1),
         };
         let addresses = tcp::resolve(host, port, name_cure, deadline)?;
         let mut socket = Socket::new(tcp::connect(&name, &addresses, place_cure, deadline)?);

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 pub use lines::{Flow, each_line_backwards, first_line};
-pub use lock::Lock;
+pub use lock::{Lock, Refused};
 
 /// Files that were rotated out and are not synced yet are held open, this many at most.
 const UNSYNCED_MAX: usize = 4;

@@ -174,8 +174,7 @@ impl Status {
 
     /// Reports a problem. The first time it is logged; while it lasts, a new text replaces the old one and `since` stays.
     /// A code that is raised and cleared again and again is logged a few times a minute, and counted.
-    pub fn raise(&self, code: Code, problem: impl Into<Problem>) {
-        let problem = problem.into();
+    pub fn raise(&self, code: Code, problem: Problem) {
         let logged = lock(&self.reasons).raise(code, problem.clone(), self.clock.wall(), self.clock.now());
         if let Some(left_out) = logged {
             log_raised(code, &problem, left_out);

@@ -59,7 +59,7 @@ fn tell(state: &[NotifyState<'_>]) {
         && error.kind() != io::ErrorKind::WouldBlock
         && !TOLD.swap(true, Ordering::Relaxed)
     {
-        log::warn!("cannot tell systemd: {error}; the unit's state may be out of date");
+        log::warn!("cannot notify systemd: {error}; systemctl status may be out of date");
     }
 }
 

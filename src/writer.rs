@@ -26,7 +26,7 @@ use crate::event::Definitions;
 use crate::logging::Rate;
 use crate::message::{Batch, Purpose, SessionEvent, WriterCommand};
 use crate::output::{Lock, OutputFile};
-use crate::status::{Beat, Code, Status};
+use crate::status::{Beat, Code, Problem, Status};
 
 use intake::Intake;
 use state::State;
@@ -104,7 +104,7 @@ impl Writer {
     ///
     /// # Errors
     /// When it cannot go on: the program is to end, and be started again.
-    pub fn run(mut self, inbox: Inbox) -> Result<(), String> {
+    pub fn run(mut self, inbox: Inbox) -> Result<(), Problem> {
         self.load()?;
         self.send(SessionEvent::Loaded);
         let (mut frames, mut session) = (inbox.frames.clone(), inbox.session.clone());
@@ -173,7 +173,7 @@ impl Writer {
         self.intake.log_samples_wanted = self.log_rate.left(self.clock.now()) as usize;
     }
 
-    fn take(&mut self, command: WriterCommand, stop: &Receiver<()>) -> Result<(), String> {
+    fn take(&mut self, command: WriterCommand, stop: &Receiver<()>) -> Result<(), Problem> {
         self.want_log_samples();
         match command {
             WriterCommand::Begin { span, until, purpose } => {
@@ -208,7 +208,7 @@ impl Writer {
     }
 
     /// Every row of the read up to this instant was given. What still waits for others is not covered yet.
-    fn read_up_to(&mut self, ids: Arc<[String]>, instant: Millis, stop: &Receiver<()>) -> Result<(), String> {
+    fn read_up_to(&mut self, ids: Arc<[String]>, instant: Millis, stop: &Receiver<()>) -> Result<(), Problem> {
         self.intake.judge_rows(instant);
         self.flush(stop)?;
         let bounds = self.intake.rows.oldest().into_iter().chain(self.intake.unjudged_since);
@@ -222,7 +222,7 @@ impl Writer {
     }
 
     /// The read is done: what it brought is written, and remembered once it is durable.
-    fn end_read(&mut self, ids: Arc<[String]>, up_to: Millis, stop: &Receiver<()>) -> Result<(), String> {
+    fn end_read(&mut self, ids: Arc<[String]>, up_to: Millis, stop: &Receiver<()>) -> Result<(), Problem> {
         // A repair comes once; what is open at the end of other reads comes again with the next.
         self.intake.finish_rows(if self.purpose == Purpose::Repair { Millis::MAX } else { self.until });
         self.flush(stop)?;
@@ -272,7 +272,7 @@ impl Writer {
     }
 
     /// The end: what was received is written, synced and remembered.
-    fn stop(mut self, inbox: &Inbox) -> Result<(), String> {
+    fn stop(mut self, inbox: &Inbox) -> Result<(), Problem> {
         self.beat.busy();
         let deadline = self.clock.now() + STOP_MAX;
         while self.clock.now() < deadline {
@@ -288,7 +288,10 @@ impl Writer {
             self.flush(&inbox.stop)?;
         }
         self.finish_cluster();
-        self.output.sync().map_err(|error| format!("cannot sync {}: {error}", self.output.path().display()))?;
+        self.output.sync().map_err(|error| {
+            let what = format!("cannot sync {}: {error}", self.output.path().display());
+            Problem::new(what, "Check the disk. The next start reads what is missing from the history.")
+        })?;
         self.save_state();
         Ok(())
     }

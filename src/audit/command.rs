@@ -8,8 +8,9 @@ use crate::genesys::api::Api;
 use crate::genesys::history::REACH_MS;
 use crate::genesys::topics;
 use crate::net::Dialer;
-use crate::output::Lock;
 use crate::output::records::Held;
+use crate::output::{Lock, Refused};
+use crate::status::Problem;
 use crate::writer::Writer;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -22,28 +23,30 @@ const SPAN_MS: i64 = 24 * 3_600_000;
 const LISTED_MAX: usize = 20;
 
 /// Runs the audit; 0 when nothing is missing (any more), else 1.
-pub fn run(config: &Config, options: &cli::Audit) -> ExitCode {
-    match audit(config, options, &Clock::system()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(message) => {
-            let _ = writeln!(io::stderr(), "audiohook-collector: {message}");
-            ExitCode::FAILURE
-        }
-    }
+///
+/// # Errors
+/// When the files or the service cannot be read.
+pub fn run(config: &Config, options: &cli::Audit) -> Result<ExitCode, Problem> {
+    let is_complete = audit(config, options, &Clock::system())?;
+    Ok(if is_complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn audit(config: &Config, options: &cli::Audit, clock: &Clock) -> Result<bool, String> {
+fn audit(config: &Config, options: &cli::Audit, clock: &Clock) -> Result<bool, Problem> {
     // Taken first: an audit of an hour is of no use if the repair is refused at its end.
     let lock = if options.repair {
-        let refuse = |error| format!("{error}; a running collector repairs by itself, so --repair is refused");
-        Some(Lock::take(&config.output.file).map_err(refuse)?)
+        Some(Lock::take(&config.output.file).map_err(|refused| match refused {
+            Refused::Held(Problem { what, .. }) => Problem::new(
+                what,
+                "Wait an hour: a running collector appends what is missing. Or stop it and try again.",
+            ),
+            Refused::Broken(problem) => problem,
+        })?)
     } else {
         None
     };
-    let dialer = Dialer::new(&config.network).map_err(|error| error.to_string())?;
+    let dialer = Dialer::new(&config.network)?;
     let mut api = Api::new(&config.genesys, Arc::new(dialer), clock.clone());
-    let definitions = api.definitions().map_err(|error| error.to_string())?;
+    let definitions = api.definitions().map_err(|error| error.problem())?;
     let ids = topics::plan(config.genesys.topics.as_deref(), Some(&definitions)).ids;
     let (from, to) = interval(config, options, api.service().now())?;
     let audit = |api: &mut Api, take_missing: &mut TakeMissing<'_>| {
@@ -62,12 +65,12 @@ fn audit(config: &Config, options: &cli::Audit, clock: &Clock) -> Result<bool, S
         report = audit(&mut api, &mut |_| Ok(()))?;
     }
     let text = if options.json { json(&report) } else { prose(&report, options.all) };
-    writeln!(io::stdout(), "{text}").map_err(|error| format!("cannot print the report: {error}"))?;
+    writeln!(io::stdout(), "{text}").map_err(|error| Problem::new(format!("cannot print the report: {error}"), ""))?;
     Ok(report.complete)
 }
 
 /// The interval that was asked for, cut to what is settled, what Genesys keeps, and what the files still hold.
-fn interval(config: &Config, options: &cli::Audit, now: Millis) -> Result<(Millis, Millis), String> {
+fn interval(config: &Config, options: &cli::Audit, now: Millis) -> Result<(Millis, Millis), Problem> {
     let settled = now - config.catch_up.overlap.as_millis() as i64;
     let mut to = options.to.unwrap_or(settled);
     if to > settled {
@@ -82,7 +85,11 @@ fn interval(config: &Config, options: &cli::Audit, now: Millis) -> Result<(Milli
         from = now - REACH_MS;
         say(&format!("--from is cut to {}: Genesys keeps ten days", format_millis(from)));
     }
-    let nothing = || format!("there is nothing to compare between {} and {}", format_millis(from), format_millis(to));
+    let nothing = || {
+        let (from, to) = (format_millis(from), format_millis(to));
+        let cure = "Choose an earlier --from, or wait until events have been collected for CATCH_UP_OVERLAP.";
+        Problem::new(format!("there is nothing to compare between {from} and {to}"), cure)
+    };
     let (held, to) = Held::of(&config.output).cut(from, to).ok_or_else(nothing)?;
     if held > from {
         say(&format!("--from is cut to {}: the files hold nothing older", format_millis(held)));

@@ -1,4 +1,4 @@
-//! How this organisation's API behaves where the documentation does not say: with `check --verbose`.
+//! How this organization's API behaves where the documentation does not say: with `check --verbose`.
 //!
 //! None of it is a problem: the collector works either way. Must never: change anything, or need more than a few dozen
 //! requests.

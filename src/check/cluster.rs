@@ -20,13 +20,7 @@ pub(super) fn check(config: &Config, clock: &Clock, out: &Findings) {
     };
     let transport = match Transport::new(elastic, &config.network, clock.clone()) {
         Ok(transport) => transport,
-        Err(error) => {
-            return out.bad(
-                "cluster",
-                error,
-                "Set ELASTIC_CA_FILE to a file of CA certificates (PEM), and check HTTPS_PROXY.",
-            );
-        }
+        Err(error) => return out.problem("cluster", &error),
     };
     let encoded = percent_encoded(&elastic.index);
     let mut works = None;
@@ -70,8 +64,9 @@ fn judge(greeting: Result<Option<Server>, Held>, cluster: &Cluster<'_>) -> Resul
             format!("{name} has no composable index templates"),
             "Update it to Elasticsearch 7.8 or newer, or to OpenSearch.",
         )),
+        // It may be a cluster that shows nothing to this login, or no cluster at all.
         Ok(None) if !cluster.is_one() => Err(Problem::new(
-            "it answers, but not as a cluster",
+            "it does not answer as a cluster does",
             "Check that ELASTIC_URL is the address of Elasticsearch or OpenSearch, with its path prefix if it has one.",
         )),
         Ok(server) => Ok(server),

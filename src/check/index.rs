@@ -9,6 +9,7 @@ use ureq::http::Method;
 
 use super::Findings;
 use crate::clock::{Clock, format_millis};
+use crate::elastic::verdict;
 use crate::status::Problem;
 
 /// Time for a request: longer than [`SERVER_TIME`], so that the outcome is known.
@@ -33,12 +34,15 @@ impl Cluster<'_> {
         (status == 200).then(|| serde_json::from_slice(&body).ok()).flatten()
     }
 
-    /// Whether a node that does not greet with its name is one: it refuses an empty bulk request with an error of its own.
+    /// Whether a node that does not greet with its name is one: it refuses an empty bulk request with an error of its own,
+    /// and a proxy in front of it may refuse every request but that one.
     pub fn is_one(&self) -> bool {
-        let answer = (self.ask)(Method::POST, "/_bulk", Some("\n"));
-        let Ok((status, body)) = answer else { return false };
+        let Ok((status, body)) = (self.ask)(Method::POST, "/_bulk", Some("\n")) else { return false };
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-        (200..300).contains(&status) || matches!(status, 401 | 403) || (status != 404 && body.get("error").is_some())
+        match status {
+            200..=299 => body["items"].is_array(),
+            _ => status != 404 && body["error"].is_object(),
+        }
     }
 
     fn exists(&self) -> bool {
@@ -85,7 +89,7 @@ impl Cluster<'_> {
         const NAME: &str = "cluster write";
         let index = self.index;
         if !self.exists() {
-            return out.ok(NAME, format_args!("not tried: the index {index} is absent; the first event creates it"));
+            return out.ok(NAME, format_args!("not tried: the index {index} does not exist yet"));
         }
         let id = format!("audiohook-collector-check-{}", clock.wall());
         let now = format_millis(clock.wall());
@@ -167,7 +171,12 @@ fn matches(pattern: &str, name: &str) -> bool {
 /// What an answer says, in a line.
 fn told(answer: &Answer) -> String {
     match answer {
-        Ok((status, body)) => format!("the cluster answers {status}{}", crate::elastic::verdict::words_of_body(body)),
+        Ok((status, body)) => {
+            let mut words = verdict::words_of_body(body);
+            verdict::shorten(&mut words);
+            let words = if words.is_empty() { words } else { format!(" ({words})") };
+            format!("the cluster answers {status}{words}")
+        }
         Err(why) => why.clone(),
     }
 }

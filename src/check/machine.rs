@@ -4,12 +4,13 @@
 
 use std::fs::OpenOptions;
 use std::io;
-use std::net::{TcpListener, ToSocketAddrs};
+use std::net::TcpListener;
 use std::path::Path;
 
 use super::Findings;
 use crate::commands::health;
 use crate::config::{Config, Http};
+use crate::http;
 use crate::output::backups::folder as folder_of;
 use crate::output::{Lock, records, regular};
 use crate::status::Problem;
@@ -52,16 +53,24 @@ fn folders(config: &Config) -> Result<String, Problem> {
             tried => tried,
         };
         tried.map_err(|error| {
-            let make = if there == folder { "" } else { "Create the folder (mkdir -p) and " };
-            let give = if there == folder { "Give" } else { "give" };
-            Problem::new(
-                format!("{setting}: {} cannot be written: {error}", path.display()),
-                format!(
-                    "{make}{give} the user that runs the collector the right to write to {} (chown, chmod), or set \
-                     {setting} to another folder.",
-                    folder.display()
-                ),
-            )
+            let cure = match error.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    format!("Free space on the disk of {}, or set {setting} to another disk.", there.display())
+                }
+                io::ErrorKind::ReadOnlyFilesystem => {
+                    format!("Mount {} for writing, or set {setting} to another folder.", there.display())
+                }
+                _ => {
+                    let (make, give) =
+                        if there == folder { ("", "Give") } else { ("Create the folder (mkdir -p) and ", "give") };
+                    format!(
+                        "{make}{give} the user that runs the collector the right to write to {} (chown, chmod), or set \
+                         {setting} to another folder.",
+                        folder.display()
+                    )
+                }
+            };
+            Problem::new(format!("{setting}: {} cannot be written: {error}", path.display()), cure)
         })?;
         let will = if there == folder { "is writable" } else { "will be created at the start" };
         let line = format!("{} {will}", folder.display());
@@ -172,32 +181,18 @@ fn lock(config: &Config, out: &Findings) -> Option<String> {
     }
 }
 
-fn port(http: &Http, holder: Option<&str>, out: &Findings) {
-    let Http { host, port, .. } = http;
-    let addresses = match (host.as_str(), *port).to_socket_addrs() {
-        Ok(addresses) => addresses,
-        Err(error) => {
-            let found = format!("cannot look up HTTP_HOST {host}: {error}");
-            return out.bad("port", found, "Set HTTP_HOST to an address of this machine, or to 0.0.0.0 or :: for all.");
-        }
-    };
-    let failed = addresses.filter_map(|address| TcpListener::bind(address).err()).next();
-    let (found, cure) = match failed.as_ref().map(io::Error::kind) {
-        None => {
+fn port(settings: &Http, holder: Option<&str>, out: &Findings) {
+    let Http { host, port, .. } = settings;
+    match http::bind(settings) {
+        Ok(_) => {
             let elsewhere = holder.map_or_else(String::new, |pid| format!("; process {pid} listens elsewhere"));
-            return out.ok("port", format_args!("{port} is free{elsewhere}"));
+            out.ok("port", format_args!("{port} is free{elsewhere}"));
         }
-        Some(io::ErrorKind::AddrInUse) => return used_port(http, holder, out),
-        Some(io::ErrorKind::PermissionDenied) => {
-            ("permission denied", "Set HTTP_PORT to 1024 or more, or grant the service CAP_NET_BIND_SERVICE.")
+        Err(_) if TcpListener::bind((host.as_str(), *port)).is_err_and(|e| e.kind() == io::ErrorKind::AddrInUse) => {
+            used_port(settings, holder, out);
         }
-        Some(io::ErrorKind::AddrNotAvailable) => (
-            "this machine does not have the address",
-            "Set HTTP_HOST to an address of this machine, or to 0.0.0.0 or :: for all.",
-        ),
-        Some(_) => ("the system refuses", "Check HTTP_HOST and HTTP_PORT."),
-    };
-    out.bad("port", format_args!("cannot listen on {host}, port {port}: {found}"), cure);
+        Err(problem) => out.problem("port", &problem),
+    }
 }
 
 fn used_port(http: &Http, holder: Option<&str>, out: &Findings) {

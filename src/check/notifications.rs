@@ -2,6 +2,7 @@
 //!
 //! Must never: touch a channel that has topics, or the one that the collector remembers; push another channel out.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ureq::http::Method;
@@ -128,8 +129,13 @@ fn subscriptions(api: &mut Api, plan: &Plan, channel: &ChannelState, is_confirme
         out.ok("subscriptions", format_args!("{taken} topics are permitted"));
         return taken > 0;
     }
-    let names: Vec<String> = wrong.iter().map(|(topic, why)| format!("{topic} ({why})")).collect();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    // Most often one reason is that of all.
+    let mut topics_by_reason: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for (topic, why) in &wrong {
+        topics_by_reason.entry(why.to_string()).or_default().push(topic);
+    }
+    let reasons: Vec<String> =
+        topics_by_reason.iter().map(|(why, topics)| format!("{why}: {}", a_few(topics))).collect();
     let cure = if wrong.iter().any(|(_, why)| why.cause == Cause::Permission) {
         "Give the OAuth client a role with the missing permission (Admin > Integrations > OAuth > the client > Roles)."
     } else {
@@ -141,7 +147,7 @@ fn subscriptions(api: &mut Api, plan: &Plan, channel: &ChannelState, is_confirme
             "{} of {} topics were rejected ({}); their events come from the history alone, up to CATCH_UP_INTERVAL late",
             wrong.len(),
             found.len(),
-            a_few(&names)
+            reasons.join("; ")
         ),
         cure,
     );

@@ -74,11 +74,11 @@ pub(super) fn check(config: &Config, dialer: &Arc<Dialer>, clock: &Clock, out: &
 
 fn time(api: &Api, is_logged_in: bool, out: &Findings) {
     if !api.service().is_known() {
-        let found = "not compared: Genesys Cloud's answer has no Date";
+        let found = "not compared: Genesys Cloud's answers carry no Date header";
         return if is_logged_in {
             out.ok("time", found)
         } else {
-            out.bad("time", "not compared: no answer from Genesys Cloud", "Fix what the next lines report first.")
+            out.bad("time", "not compared: no answer from Genesys Cloud", "Fix what the following checks report.")
         };
     }
     let ahead_ms = api.service().ahead_ms();
@@ -106,7 +106,7 @@ pub(super) fn host(name: &'static str, url: &str, dialer: &Dialer, out: &Finding
     });
     let (target, mut stream) = match dialled {
         Ok(dialled) => dialled,
-        Err(error) => return out.problem(name, &error.into()),
+        Err(error) => return out.problem(name, &error),
     };
     let ms = begun.elapsed().as_millis();
     let peer = stream.socket().tcp().peer_addr().map_or_else(|_| "an address".to_owned(), |peer| peer.to_string());
@@ -131,7 +131,7 @@ fn definitions(listed: Result<Vec<Definition>, ApiError>, out: &Findings) -> Opt
         out.bad(
             "definitions",
             format_args!("{} event definitions, none of them AudioHook's", all.len()),
-            "Check that the organisation has an AudioHook integration (Admin > Integrations).",
+            "Check that the organization has an AudioHook integration (Admin > Integrations).",
         );
     } else {
         out.ok("definitions", format_args!("{} of AudioHook ({}) among {}", ours.len(), a_few(&ours), all.len()));
@@ -144,13 +144,16 @@ fn topics(plan: &Plan, is_from_file: bool, known: Option<&[Definition]>, out: &F
     const CURE: &str = "Fix TOPICS_FILE, such as {\"topics\":[\"v2.operations.events.AUDIOHOOK-*\"]}, or remove it to \
                         collect every AudioHook event.";
     let unknown = known.map(|known| unknown_ids(plan, known)).unwrap_or_default();
-    let is_any = plan.topics.len() > unknown.len();
-    let mut found = format!("{} to collect", plan.topics.len() - unknown.len());
+    let count = plan.topics.len() - unknown.len();
+    let mut found = match count {
+        0 if is_from_file => "none to collect, so history, channel and socket were not tried".to_owned(),
+        count => format!("{count} to collect"),
+    };
     for notice in plan.notices.iter().chain(&unknown) {
         found.push_str(&format!("; {notice}"));
     }
-    if !is_any && is_from_file {
-        out.bad("topics", format_args!("{found}; history, channel and socket were not tried"), CURE);
+    if count == 0 && is_from_file {
+        out.bad("topics", found, CURE);
         return false;
     }
     if unknown.is_empty() {

@@ -51,5 +51,5 @@ fn run(given: &Given) -> Result<ExitCode, Error> {
     }
     let config = load(given, Need::Credentials)?;
     let _flush = log_beside_output(&config.log, &config.notices)?;
-    Ok(audit::run(&config, &options))
+    Ok(audit::run(&config, &options)?)
 }

@@ -16,7 +16,7 @@ running collector. Exit status: 0 if every check passed, 2 for a wrong setting, 
     word: "",
     options: &[
         Opt { name: "json", value: Value::None, help: "print one JSON document instead of lines" },
-        Opt { name: "verbose", value: Value::None, help: "also find out how this organisation's API behaves" },
+        Opt { name: "verbose", value: Value::None, help: "also find out how this organization's API behaves" },
     ],
     run,
 };

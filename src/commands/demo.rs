@@ -57,7 +57,7 @@ fn run(given: &Given) -> Result<ExitCode, Error> {
     let _flush = log_to_output(&log, &[])?;
     let demo = Demo { log, host: host.to_owned(), dir: given.path("dir"), stop_after };
     demo.run(listen_to_signals()?, |config, bound, signals| collector::run_on(config, Some(bound), signals))
-        .map_err(|error| Error::Failed(format!("cannot run the demo: {error}")))
+        .map_err(|error| Error::cannot("run the demo", error))
 }
 
 struct Demo {

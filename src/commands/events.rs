@@ -16,8 +16,9 @@ use memchr::memmem;
 use super::{load, log_beside_output};
 use crate::cli::{Command, Error, Given, Opt, Value};
 use crate::clock::{Clock, Millis, parse_instant};
-use crate::config::{Config, Need};
+use crate::config::{Config, Need, values};
 use crate::event::{Fields, Redaction, read_line, text};
+use crate::status::Problem;
 
 use follow::Files;
 use table::Table;
@@ -50,7 +51,7 @@ fn command(given: &Given) -> Result<ExitCode, Error> {
     let options = options(given)?;
     let config = load(given, Need::Nothing)?;
     let _flush = log_beside_output(&config.log, &config.notices)?;
-    run(&config, &options, &Clock::system()).map_err(Error::Failed)?;
+    run(&config, &options, &Clock::system())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -110,22 +111,12 @@ pub enum When {
 }
 
 impl When {
-    /// RFC 3339, or a span such as `30s`, `15m`, `2h`, `3d` or `1w`.
+    /// RFC 3339, or a span such as `30s`, `15m`, `2h` or `3d`.
     pub fn parse(text: &str) -> Option<Self> {
         if let Some(at) = crate::clock::parse_rfc3339(text) {
             return Some(Self::At(at));
         }
-        let unit_ms = match text.chars().last()? {
-            's' => 1000,
-            'm' => 60_000,
-            'h' => 3_600_000,
-            'd' => 86_400_000,
-            'w' => 7 * 86_400_000,
-            _ => return None,
-        };
-        let digits = &text[..text.len() - 1];
-        let count: i64 = digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())??;
-        count.checked_mul(unit_ms).map(Self::Ago)
+        values::span(text).ok().map(|span| Self::Ago(span.as_millis() as Millis))
     }
 
     fn instant(self, now: Millis) -> Millis {
@@ -140,15 +131,13 @@ impl When {
 ///
 /// # Errors
 /// When a file cannot be read or standard output cannot be written.
-pub fn run(config: &Config, options: &Options, clock: &Clock) -> Result<(), String> {
+pub fn run(config: &Config, options: &Options, clock: &Clock) -> Result<(), Error> {
     let path = &config.output.file;
-    let cannot = |error: io::Error| format!("cannot read {}: {error}", path.display());
+    let cannot = |error: io::Error| Error::cannot(&format!("read {}", path.display()), error);
     let mut files = Files::open(path).map_err(cannot)?;
     if files.is_empty() && !options.follow {
-        return Err(format!(
-            "there is no {} and no backup of it; set OUTPUT_FILE as the collector has it",
-            path.display()
-        ));
+        let what = format!("there is no {} and no backup of it", path.display());
+        return Err(Problem::new(what, "Set OUTPUT_FILE as the collector has it.").into());
     }
     let now = clock.wall();
     let filter = Filter::new(options, now);
@@ -180,7 +169,7 @@ pub fn run(config: &Config, options: &Options, clock: &Clock) -> Result<(), Stri
     match result.and_then(|()| printer.out.flush().map_err(Stopped::Output)) {
         Ok(()) => Ok(()),
         Err(Stopped::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Err(Stopped::Output(error)) => Err(format!("cannot print: {error}")),
+        Err(Stopped::Output(error)) => Err(Error::cannot("print", error)),
         Err(Stopped::Input(error)) => Err(cannot(error)),
     }
 }

@@ -12,6 +12,7 @@ use serde_json::Value as Json;
 use super::{environment, print};
 use crate::cli::{Command, Error, Given, Opt, Value};
 use crate::config::{Http, load_http};
+use crate::status::Problem;
 
 pub const COMMAND: Command = Command {
     name: "health",
@@ -46,7 +47,7 @@ fn run(given: &Given) -> Result<ExitCode, Error> {
         print(format_args!("AUDIOHOOK {}: {}", state.name(), text.replace('\n', ", ")))?;
         return Ok(ExitCode::from(state as u8));
     }
-    let answer = ask_all(&http?).map_err(Error::Failed)?;
+    let answer = ask_all(&http?)?;
     print(answer.body.trim_end())?;
     Ok(if answer.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -72,11 +73,11 @@ impl State {
 }
 
 /// What a plugin says of this answer, with its performance data.
-fn plugin(answer: Result<Answer, String>) -> (State, String) {
+fn plugin(answer: Result<Answer, Problem>) -> (State, String) {
     let plain = |text: &str| text.replace('|', "/");
     let answer = match answer {
         Ok(answer) => answer,
-        Err(message) => return (State::Critical, plain(&message)),
+        Err(problem) => return (State::Critical, plain(&problem.to_string())),
     };
     let health: Json = serde_json::from_str(&answer.body).unwrap_or_default();
     let state = match health["status"].as_str() {
@@ -105,12 +106,15 @@ fn plugin(answer: Result<Answer, String>) -> (State, String) {
 }
 
 /// The answer of `/health` at the first address that answers.
-fn ask_all(http: &Http) -> Result<Answer, String> {
-    let mut failure = String::new();
+fn ask_all(http: &Http) -> Result<Answer, Problem> {
+    let mut failure = Problem::default();
     for url in urls(http, "/health") {
         match ask(&url, http) {
             Ok(answer) => return Ok(answer),
-            Err(error) => failure = format!("no answer from {url}: {error}; is the collector running on this port?"),
+            Err(error) => {
+                let cure = "Check that the collector is running, and that HTTP_HOST and HTTP_PORT are the collector's.";
+                failure = Problem::new(format!("no answer from {url}: {error}"), cure);
+            }
         }
     }
     Err(failure)
@@ -189,7 +193,7 @@ mod tests {
         assert_eq!(said(degraded), (State::Warning, "socket_down: a/b".to_owned()));
         assert_eq!(said(r#"{"status":"unhealthy","timestamp":"t"}"#), (State::Critical, "unhealthy".to_owned()));
         assert_eq!(said("<html>").0, State::Unknown);
-        assert_eq!(plugin(Err("no answer".to_owned())).0, State::Critical);
+        assert_eq!(plugin(Err(Problem::new("no answer", ""))).0, State::Critical);
         let states = [State::Ok, State::Warning, State::Critical, State::Unknown];
         assert_eq!(states.map(|state| state as u8), [0, 1, 2, 3]);
     }

@@ -22,6 +22,5 @@ a running collector. Exit status: 1 if some were refused, or if the cluster coul
 fn run(given: &Given) -> Result<ExitCode, Error> {
     let config = load(given, Need::Cluster)?;
     let _flush = log_beside_output(&config.log, &config.notices)?;
-    elastic::replay(&config, &Clock::system())
-        .map_err(|error| Error::Failed(format!("cannot replay the dead letters: {error}")))
+    elastic::replay(&config, &Clock::system()).map_err(|error| Error::cannot("replay the dead letters", error))
 }

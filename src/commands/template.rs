@@ -25,5 +25,5 @@ fn run(given: &Given) -> Result<ExitCode, Error> {
     let _flush = log_beside_output(&config.log, &config.notices)?;
     let printed = elastic::setup::Printed { data_stream: given.has("data-stream"), lifecycle: given.has("lifecycle") };
     let text = elastic::setup::text_for(config.elastic.as_ref(), &config.network, &Clock::system(), printed);
-    print(text.map_err(|error| Error::Failed(format!("cannot make the index template: {error}")))?)
+    print(text.map_err(|error| Error::cannot("make the index template", error))?)
 }

@@ -27,20 +27,24 @@ pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(text)
 }
 
-/// The first bytes of a file, or of a pipe such as `<(command)`.
+/// A file, or what a pipe such as `<(command)` brings.
 ///
 /// # Errors
-/// Those of opening and reading; a pipe that brings nothing in time.
+/// Those of opening and reading; a file with more bytes than this; a pipe that brings nothing in time.
 pub fn read(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     let mut file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
     let mut bytes = Vec::new();
+    let whole = |bytes: Vec<u8>| {
+        let too_large = || io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {bytes_max} bytes"));
+        if bytes.len() > bytes_max { Err(too_large()) } else { Ok(bytes) }
+    };
     if !file.metadata()?.file_type().is_fifo() {
-        file.take(bytes_max as u64).read_to_end(&mut bytes)?;
-        return Ok(bytes);
+        file.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
+        return whole(bytes);
     }
     let deadline = Instant::now() + PIPE_TIME_MAX;
     let mut chunk = [0; 4096];
-    while bytes.len() < bytes_max {
+    while bytes.len() <= bytes_max {
         // Without a writer yet, a read would report the end.
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
@@ -54,8 +58,7 @@ pub fn read(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
             Err(error) => return Err(error),
         }
     }
-    bytes.truncate(bytes_max);
-    Ok(bytes)
+    whole(bytes)
 }
 
 /// The file to write to: a regular file, or absent, in a folder. A symbolic link is followed to the file that it names.
@@ -70,7 +73,7 @@ pub fn writable(text: &str) -> Judged<PathBuf> {
         let kind = match fs::symlink_metadata(&path) {
             Ok(there) => there.file_type(),
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-                return Err("must be in a folder: a part of the path before the last is a file".to_owned());
+                return Err("must be in a folder: a part of its path is a file, not a folder".to_owned());
             }
             // Absent, or not to be looked at: opening it tells.
             Err(_) => return Ok(path),
@@ -89,7 +92,7 @@ pub fn writable(text: &str) -> Judged<PathBuf> {
         };
         return Err(format!("must be a regular file: this is {what}"));
     }
-    Err("must name a file: its symbolic links lead in a circle".to_owned())
+    Err("must name a file: its symbolic links form a loop".to_owned())
 }
 
 /// No file may serve two purposes: one would be written over the other. The setting that was set is reported, and a file
@@ -125,7 +128,7 @@ pub fn check_purposes(reader: &mut Reader<'_>, output: &Path, state: &Path, env_
         if let Some(used) = used
             && !reader.is_wrong(name)
         {
-            reader.error(name, format!("must be a file of its own: this one is {used}"));
+            reader.error(name, format!("must be a separate file: this one is {used}"));
         }
     }
 }
@@ -140,10 +143,12 @@ fn family_member(path: &Path, output: &Path) -> Option<String> {
     }
     let (name, output_name) = (path.file_name()?.to_str()?, output.file_name()?.to_str()?);
     let suffix = name.strip_prefix(output_name)?.strip_prefix('.')?;
-    if matches!(suffix, "dead" | "unreadable" | "lock") {
-        return Some(format!("OUTPUT_FILE.{suffix}"));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    match suffix {
+        "dead" | "unreadable" | "lock" => Some(format!("OUTPUT_FILE.{suffix}")),
+        _ if suffix.strip_prefix("dead.").is_some_and(is_number) => Some("a backup of OUTPUT_FILE.dead".to_owned()),
+        _ => is_number(suffix).then(|| "a backup of OUTPUT_FILE".to_owned()),
     }
-    (!suffix.is_empty() && suffix.bytes().all(|b| b.is_ascii_digit())).then(|| "a backup of OUTPUT_FILE".to_owned())
 }
 
 /// Where a path leads, so that two ways of writing it are equal.
@@ -168,7 +173,7 @@ pub fn holds_certificate(path: &Path) -> Judged<()> {
     if bytes.windows(MARK.len()).any(|window| window == MARK) {
         return Ok(());
     }
-    Err("contains no certificate: it must hold them as PEM (-----BEGIN CERTIFICATE-----)".to_owned())
+    Err("contains no certificate in PEM form (-----BEGIN CERTIFICATE-----)".to_owned())
 }
 
 #[cfg(test)]
@@ -195,7 +200,7 @@ mod tests {
             (path("null"), "a device"),
             (path("socket"), "a socket"),
             (path("dir"), "a folder"),
-            (path("loop"), "circle"),
+            (path("loop"), "loop"),
             (path("file/below"), "must be in a folder"),
             (path("absent/"), "a folder"),
             ("..".to_owned(), "a folder"),

@@ -128,7 +128,8 @@ fn genesys(reader: &mut Reader<'_>, need: Need) -> Genesys {
     let is_named = topics_path != Path::new(row_of("TOPICS_FILE").default);
     let topics = match need {
         Need::Credentials => topics_file::read(&topics_path, is_named).unwrap_or_else(|message| {
-            reader.error("TOPICS_FILE", message);
+            let path = if is_named { String::new() } else { format!("{}: ", topics_path.display()) };
+            reader.error("TOPICS_FILE", path + &message);
             None
         }),
         _ => None,
@@ -270,7 +271,7 @@ fn cluster_authorization(reader: &mut Reader<'_>, addresses: &[Address]) -> Opti
         Ok([first, rest @ ..]) if rest.iter().any(|other| other != first) => {
             "contains different users or passwords: use one for all, in ELASTIC_AUTH"
         }
-        Ok([_, ..]) if is_given => "contains a user and a password while ELASTIC_AUTH is set: keep one of the two",
+        Ok([_, ..]) if is_given => "contains a user and a password while ELASTIC_AUTH is set: remove one of them",
         Ok(_) => return header.or_else(|| headers.ok()?.pop()),
     };
     reader.error("ELASTIC_URL", message);

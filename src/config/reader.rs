@@ -205,7 +205,7 @@ impl<'a> Reader<'a> {
             return if self.is_unset(name) { self.credential(name) } else { self.untrimmed(name, value?) };
         }
         if value.is_some() {
-            self.error(name, format!("is set together with {file_name}: keep one of the two"));
+            self.error(name, format!("is set together with {file_name}: remove one of them"));
             return None;
         }
         let subject = file_name;
@@ -276,10 +276,7 @@ fn without_mark_and_line_end(text: &str) -> &str {
 }
 
 fn read_secret_file(path: &Path) -> Judged<String> {
-    let bytes = files::read(path, SECRET_FILE_BYTES_MAX + 1).map_err(|error| format!("cannot be read: {error}"))?;
-    if bytes.len() > SECRET_FILE_BYTES_MAX {
-        return Err(format!("has more than {SECRET_FILE_BYTES_MAX} bytes: it is not a secret"));
-    }
+    let bytes = files::read(path, SECRET_FILE_BYTES_MAX).map_err(|error| format!("cannot be read: {error}"))?;
     let text = String::from_utf8(bytes).map_err(|_| "is not UTF-8 text".to_owned())?;
     let text = without_mark_and_line_end(&text);
     if text.contains(|c: char| c.is_control() && c != '\t') {

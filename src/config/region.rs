@@ -1,4 +1,4 @@
-//! Where a Genesys Cloud organisation lives: its region's domain.
+//! Where a Genesys Cloud organization lives: its region's domain.
 //!
 //! Must never: refuse a domain because it is new; regions are added.
 

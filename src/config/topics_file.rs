@@ -5,13 +5,12 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::error::Category;
 
 use super::files;
 
 /// Bytes of the file, at most.
 const BYTES_MAX: usize = 1024 * 1024;
-/// Characters of the parser's message that are shown: it may quote a value as long as the file.
-const MESSAGE_CHARS_MAX: usize = 160;
 
 const RIGHT_FORM: &str = "the file must be an object with a list, such as \
                           {\"topics\":[\"v2.operations.events.AUDIOHOOK-*\"]}";
@@ -27,9 +26,9 @@ struct TopicsFile {
 /// When it cannot be read, or is invalid: with line and column.
 pub fn read(path: &Path, required: bool) -> Result<Option<Vec<String>>, String> {
     match files::read(path, BYTES_MAX) {
-        Ok(bytes) => parse(&bytes).map(Some).map_err(|error| format!("{}: {error}", path.display())),
+        Ok(bytes) => parse(&bytes).map(Some),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !required => Ok(None),
-        Err(error) => Err(format!("cannot read {}: {error}", path.display())),
+        Err(error) => Err(format!("cannot read the file: {error}")),
     }
 }
 
@@ -44,19 +43,11 @@ fn parse(bytes: &[u8]) -> Result<Vec<String>, String> {
 
 fn explain(error: &serde_json::Error) -> String {
     let place = format!("line {}, column {}", error.line(), error.column());
-    if error.is_data() {
-        // Serde's text ends with the place, in words of its own.
-        let text: String = error.to_string().chars().take(MESSAGE_CHARS_MAX).collect();
-        let what = text.split(" at line ").next().unwrap_or_default();
-        return format!("{what} at {place}; {RIGHT_FORM}");
+    match error.classify() {
+        Category::Data => format!("not a list of topics at {place}; {RIGHT_FORM}"),
+        Category::Eof => format!("invalid JSON: it ends too early, at {place}; {RIGHT_FORM}"),
+        _ => format!("invalid JSON at {place} (a comma or quote too many, or too few?); {RIGHT_FORM}"),
     }
-    let text = error.to_string();
-    let hint = if text.starts_with("trailing comma") || text.starts_with("expected value") {
-        " (a comma too many?)"
-    } else {
-        ""
-    };
-    format!("invalid JSON at {place}{hint}; {RIGHT_FORM}")
 }
 
 #[cfg(test)]
@@ -66,7 +57,7 @@ mod tests {
     #[test]
     fn a_broken_file_is_reported_with_line_and_column() {
         let error = parse(b"{\"topics\":[\n  \"a\",,\n]}").unwrap_err();
-        assert!(error.starts_with("invalid JSON at line 2, column 7 (a comma too many?)"), "{error}");
+        assert!(error.starts_with("invalid JSON at line 2, column 7 (a comma "), "{error}");
         assert_eq!(parse(b"\xef\xbb\xbf{\"topics\":[\"a\"]}").unwrap(), ["a"]);
         assert_eq!(read(Path::new("/no/such/topics.json"), false), Ok(None));
         assert!(read(Path::new("/no/such/topics.json"), true).is_err());

@@ -15,7 +15,7 @@ use twox_hash::XxHash3_64;
 
 use crate::clock::{Millis, push_millis};
 use crate::elastic::document;
-use crate::output::backups::{self, folder};
+use crate::output::backups;
 use crate::output::{owner, regular};
 
 /// Who may read it: the same as the output file.
@@ -165,11 +165,11 @@ impl DeadLetters {
             length = 0;
         }
         // Opened first: there may be no descriptor left.
-        let new_in = if length == 0 { Some(File::open(folder(&self.path))?) } else { None };
+        let new_in = if length == 0 { regular::open_folder(&self.path)? } else { None };
         let written = end_last_line(&file, length)
             .and_then(|()| file.write_all(lines))
             .and_then(|()| file.sync_data())
-            .and_then(|()| new_in.as_ref().map_or(Ok(()), File::sync_all));
+            .and_then(|()| regular::sync_opened(&self.path, &new_in));
         if written.is_err() {
             // Half a letter must not stand before the next one, nor a whole one that is written again.
             file.set_len(length)?;
@@ -308,7 +308,7 @@ pub fn take_over(output: &Path) -> io::Result<Vec<PathBuf>> {
     let path = path_of(output);
     if fs::metadata(&path).is_ok_and(|meta| meta.len() > 0) {
         put_aside(&path, &open_locked(&path, true)?)?;
-        File::open(folder(&path))?.sync_all()?;
+        regular::sync_folder(&path)?;
     }
     let files = files(output);
     for path in &files {
@@ -384,6 +384,7 @@ fn end_last_line(mut file: &File, length: u64) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::backups::folder;
 
     /// A folder, and letters of at most 40 bytes a file, 100 in all full ones.
     fn letters(name: &str) -> (PathBuf, DeadLetters) {

@@ -95,10 +95,14 @@ impl Indexer {
         kept: (Option<Progress>, Option<BacklogDropped>),
         status: Arc<Status>,
         clock: Clock,
-    ) -> io::Result<(IndexerHandle, JoinHandle<()>)> {
+    ) -> Result<(IndexerHandle, JoinHandle<()>), Problem> {
         let transport = Transport::new(settings, network, clock.clone())?;
+        let cannot = |error: io::Error| {
+            let what = format!("cannot start to send {} to the cluster: {error}", output.file.display());
+            Problem::new(what, "Check that the user that runs the collector may read OUTPUT_FILE and its backups.")
+        };
         let shared = Arc::new(Shared::new(kept, status.clone(), clock.clone(), output.file.clone()));
-        let source = Source::open(output, kept.0, shared.clone())?;
+        let source = Source::open(output, kept.0, shared.clone()).map_err(cannot)?;
         // What waits needs the rest of what the backlog may take.
         let letters = DeadLetters::new(&output.file, output.max_file_size, settings.backlog_max / 2);
         let now = clock.now();
@@ -122,7 +126,8 @@ impl Indexer {
         let thread = thread::spawn("indexer", move || {
             indexer.run(&signals);
             drop(ended);
-        })?;
+        })
+        .map_err(cannot)?;
         Ok((IndexerHandle { shared, wake, finish, done, backlog_max: settings.backlog_max }, thread))
     }
 
@@ -295,10 +300,14 @@ impl Indexer {
                     if self.setup.tries < tries_max {
                         return Err(held);
                     }
-                    vec![Problem::new(
-                        format!("cannot put the index template: {}; documents go without it", held.why),
-                        "Give the user the right manage_index_templates, or put what `audiohook-collector template` prints and set ELASTIC_SETUP=false.",
-                    )]
+                    let cure = match held.cause {
+                        Cause::Rights => {
+                            "Give the user the right manage_index_templates, or put what `audiohook-collector template` prints and set ELASTIC_SETUP=false."
+                        }
+                        _ => held.cure(),
+                    };
+                    let what = format!("cannot put the index template: {}; documents go without it", held.why);
+                    vec![Problem::new(what, cure)]
                 }
             };
             if !self.setup.said {
@@ -329,8 +338,8 @@ impl Indexer {
         };
         if held.is_refusal() {
             self.status.clear(Code::ElasticUnreachable);
-            let does = if held.cause == Cause::Blocked { "blocks writes to" } else { "refuses us writes to" };
-            let does = format!("{does} {:?}", self.settings.index);
+            let does = if held.cause == Cause::Blocked { "blocks writes to" } else { "refuses writes to" };
+            let does = format!("{does} {}", self.settings.index);
             self.status.raise(Code::ElasticRefused, Problem::new(what(&does), held.cure()));
             return later;
         }

@@ -25,8 +25,8 @@ use crate::elastic::sender::Sender;
 use crate::elastic::setup::Setup;
 use crate::elastic::transport::Transport;
 use crate::event::Redaction;
-use crate::output::backups::folder;
 use crate::output::identity::{Cursor, FileIdentity, identity};
+use crate::output::regular;
 
 /// A cluster that takes nothing for this long is not waited for any longer.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
@@ -71,7 +71,7 @@ pub fn replay_to(
     clock: &Clock,
     shown: &mut impl Write,
 ) -> io::Result<bool> {
-    let transport = Transport::new(elastic, network, clock.clone())?;
+    let transport = Transport::new(elastic, network, clock.clone()).map_err(io::Error::other)?;
     let now = clock.now();
     let replay = Replay {
         sender: Sender::for_replay(elastic, DeadLetters::to_file(&path_of(&output.file)), transport, clock.clone()),
@@ -118,7 +118,7 @@ impl Replay {
             }
         }
         give_name_back(output)?;
-        File::open(folder(output))?.sync_all()?;
+        regular::sync_folder(output)?;
         self.report(given_up, output, shown)
     }
 

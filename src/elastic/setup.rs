@@ -221,7 +221,7 @@ impl Setup<'_> {
 pub fn dynamic_problem(index: &str) -> Problem {
     Problem::new(
         format!(
-            "{index} maps raw_event dynamically, or its next index would: each field of an event becomes one of the index, \
+            "{index} (or its next index) maps raw_event dynamically: every field of an event becomes a field of the index, \
              up to the limit of fields, and events can conflict with each other"
         ),
         "Take the mapping that `audiohook-collector template` prints into the template of the index. An existing index \
@@ -271,7 +271,7 @@ pub fn text_for(
     let retention = elastic.and_then(|elastic| elastic.retention);
     let (mut product, mut is_stream) = (Product::default(), printed.data_stream);
     if let Some(elastic) = elastic {
-        let transport = Transport::new(elastic, network, clock.clone())?;
+        let transport = Transport::new(elastic, network, clock.clone()).map_err(io::Error::other)?;
         for node in 0..transport.urls().len() {
             if let Ok(server) = greet(&transport, node, PROBE_TIMEOUT) {
                 product = server.map_or(product, |server| server.product);

@@ -39,7 +39,7 @@ impl Source {
         let ahead = if found { pending } else { reader.count_unread()? };
         if cursor.is_some() && !found {
             log::warn!(
-                "the file that the cluster was filled from is gone; beginning at the oldest of {}: what the cluster has is not stored twice",
+                "the file that was being sent to the cluster is gone; sending all files of {} again, without duplicates",
                 output.file.display()
             );
             shared.report_dropped(&mut shared.lock(), pending.saturating_sub(ahead));
@@ -131,7 +131,7 @@ impl Source {
     fn skip(&mut self) {
         if !std::mem::replace(&mut self.skipped_said, true) {
             log::warn!(
-                "{} holds a line that is no JSON object; the cluster does not get it, nor any more of the kind",
+                "{} contains a line that is not a JSON object; such lines are not sent to the cluster",
                 self.path.display()
             );
         }

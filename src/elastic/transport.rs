@@ -16,6 +16,7 @@ use crate::config;
 use crate::elastic::verdict::{self, Cause, FILTER_PATH, Held, Lost, Reply};
 use crate::net::{Dialer, Limits, agent, dial_error, retry_after};
 use crate::secret::{self, Secret};
+use crate::status::Problem;
 
 /// Time to look up a name, connect and agree on TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -44,14 +45,10 @@ pub struct Transport {
 impl Transport {
     /// # Errors
     /// When ELASTIC_CA_FILE cannot be read or holds no certificate, or HTTPS_PROXY is no address.
-    pub fn new(elastic: &config::Elastic, network: &config::Network, clock: Clock) -> io::Result<Self> {
-        let dialer = match &elastic.ca_file {
-            Some(path) => Dialer::with_ca_file(network, path),
-            None => Dialer::new(network),
-        };
-        let dialer = dialer.map_err(|error| io::Error::other(error.to_string()))?;
+    pub fn new(elastic: &config::Elastic, network: &config::Network, clock: Clock) -> Result<Self, Problem> {
+        let dialer = Dialer::for_cluster(network, elastic.ca_file.as_deref())?;
         if elastic.ca_file.is_some() {
-            dialer.check_trust().map_err(|error| io::Error::other(error.to_string()))?;
+            dialer.check_trust()?;
         }
         let limits = Limits { connect: CONNECT_TIMEOUT, read: REQUEST_TIMEOUT, total: REQUEST_TIMEOUT };
         Ok(Self {
@@ -105,11 +102,12 @@ impl Transport {
         self.run(head.header("content-type", "application/json").body(body.as_bytes()), timeout)
     }
 
-    /// Masks the login that was sent, in whatever form a cluster repeats it.
+    /// Masks the login that was sent, in whatever form a cluster repeats it; only then is the text cut.
     pub fn mask(&self, text: &mut String) {
         if let Some(authorization) = &self.authorization {
             *text = secret::hide(text, authorization.expose()).into_owned();
         }
+        verdict::shorten(text);
     }
 
     /// Why an answer other than a success keeps everything back, with the secrets masked.
@@ -173,8 +171,7 @@ fn failure(error: &ureq::Error) -> Held {
     use ureq::{Error, Timeout};
     let failed = |lost: Lost, why: String| Held::new(Cause::Unreachable(lost), why);
     if let Some(dial) = dial_error(error) {
-        let advice = Some(dial.cure.clone()).filter(|cure| cure.contains("ELASTIC_"));
-        return Held { advice, ..failed(Lost::Unsent, dial.what.clone()) };
+        return Held { advice: Some(dial.cure.clone()), ..failed(Lost::Unsent, dial.what.clone()) };
     }
     match error {
         Error::Timeout(Timeout::Resolve) => failed(Lost::Unsent, "cannot look up its name in time".to_owned()),

@@ -268,7 +268,7 @@ pub fn common_reason(reason: &str) -> &str {
 /// The type and reason of an `error`, which older versions give as one text.
 fn words_of_error(error: &Value) -> (String, String) {
     if let Some(text) = error.as_str() {
-        return ("error".to_owned(), shortened(text));
+        return ("error".to_owned(), on_one_line(text));
     }
     let field = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     let mut reason = field(error, "reason");
@@ -276,14 +276,14 @@ fn words_of_error(error: &Value) -> (String, String) {
     if !cause.is_empty() && !reason.contains(&cause) {
         reason = format!("{reason}: {cause}");
     }
-    (shortened(&field(error, "type")), shortened(&reason))
+    (on_one_line(&field(error, "type")), on_one_line(&reason))
 }
 
 /// What a body says of an error: a cluster's, a gateway's `message` (AWS), or plain text; nothing for a web page.
 pub fn words_of_body(body: &[u8]) -> String {
     let Ok(parsed) = serde_json::from_slice::<Value>(body) else {
         let text = std::str::from_utf8(body).unwrap_or_default().trim();
-        return if text.starts_with('<') { String::new() } else { shortened(text) };
+        return if text.starts_with('<') { String::new() } else { on_one_line(text) };
     };
     let message = ["message", "Message"].iter().find_map(|name| parsed.get(name)).and_then(Value::as_str);
     match (parsed.get("error"), message) {
@@ -291,14 +291,20 @@ pub fn words_of_body(body: &[u8]) -> String {
             let (kind, reason) = words_of_error(error);
             if kind.is_empty() && reason.is_empty() { String::new() } else { format!("{kind}: {reason}") }
         }
-        (None, Some(message)) => shortened(message),
+        (None, Some(message)) => on_one_line(message),
         _ => String::new(),
     }
 }
 
-/// On one line, and no longer than is good to read.
-fn shortened(text: &str) -> String {
-    text.chars().take(WORDS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
+fn on_one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Cuts a text that is too long to read. Not before secrets are masked: half a secret would pass the mask.
+pub fn shorten(text: &mut String) {
+    if let Some((end, _)) = text.char_indices().nth(WORDS_MAX) {
+        text.replace_range(end.., "…");
+    }
 }
 
 #[cfg(test)]

@@ -190,7 +190,7 @@ impl Api {
     /// As the service says; [`Kind::Forbidden`] without [`HISTORY_PERMISSION`]; [`Kind::InvalidResponse`] for an answer without
     /// definitions.
     pub fn definitions(&mut self) -> Result<Vec<Definition>, ApiError> {
-        const WHAT: &str = "ask for the event definitions";
+        const WHAT: &str = "fetch the event definitions";
         let body = self.ask(WHAT, Method::GET, "/api/v2/usage/events/definitions", None)?;
         let definitions = understand_definitions(&body);
         if definitions.is_empty() {
@@ -201,7 +201,7 @@ impl Api {
 
     /// The answer lists definitions, and none of AudioHook's.
     pub fn no_audiohook_definitions(&self) -> ApiError {
-        ApiError::new(Kind::InvalidResponse, "ask for the event definitions", "the list has no AudioHook definition")
+        ApiError::new(Kind::InvalidResponse, "fetch the event definitions", "the list has no AudioHook definition")
             .with_cure("Check that the organization has an AudioHook integration (Admin > Integrations).")
             .with_correlation(self.correlation())
     }
@@ -211,7 +211,7 @@ impl Api {
     /// # Errors
     /// As the service says.
     pub fn transports(&mut self) -> Result<Option<Vec<String>>, ApiError> {
-        const WHAT: &str = "ask for the topics' transports";
+        const WHAT: &str = "fetch the topics' transports";
         let path = "/api/v2/notifications/availabletopics?expand=transports,requiresPermissions,permissionDetails,topicParameters";
         let body = self.ask(WHAT, Method::GET, path, None)?;
         topics::understand_transports(&body).map_err(|error| self.invalid_response(WHAT, error))
@@ -222,7 +222,7 @@ impl Api {
     /// # Errors
     /// As the service says.
     pub fn create_channel(&mut self) -> Result<ChannelState, ApiError> {
-        let body = self.ask("make a channel", Method::POST, CHANNELS, Some(b""))?;
+        let body = self.ask("create a channel", Method::POST, CHANNELS, Some(b""))?;
         channel::understand(&body, channel::owner(&self.genesys), self.service().now())
             .map_err(|error| error.with_correlation(self.correlation()))
     }

@@ -42,7 +42,7 @@ pub fn owner(genesys: &Genesys) -> String {
 /// # Errors
 /// When the answer is none, or its address cannot be connected to.
 pub fn understand(body: &str, owner: String, now: Millis) -> Result<ChannelState, ApiError> {
-    const WHAT: &str = "make a channel";
+    const WHAT: &str = "create a channel";
     // The parser's message could quote the id.
     let created: Created =
         serde_json::from_str(body).map_err(|_| ApiError::invalid_response(WHAT, "the answer holds no channel"))?;

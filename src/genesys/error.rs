@@ -128,9 +128,14 @@ const TEXT_MAX: usize = 300;
 /// The longest wait that the text of a 429 may ask for.
 const HINT_MAX: Duration = Duration::from_secs(3600);
 
-/// The vendor's text on one line, its beginning.
+/// The vendor's text on one line, its beginning. It is cut between words: half a token would pass the mask.
 pub(super) fn shorten(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(TEXT_MAX).collect()
+    let mut words: String = text.chars().filter(|c| !c.is_control()).collect();
+    if let Some((end, _)) = words.char_indices().nth(TEXT_MAX) {
+        let end = words[..end].rfind(' ').unwrap_or(0);
+        words.replace_range(end.., " …");
+    }
+    words
 }
 
 /// The wait that a 429 names in its text, for where `Retry-After` is missing: `Retry the request in [27] seconds` (seen by third parties).
@@ -190,9 +195,9 @@ pub fn judge_login(status: u16, body: &str, retry_after: Option<Duration>) -> Ap
     } else if status == 404 {
         "Check GENESYS_ENV (GENESYS_LOGIN_URL): there is no login at this address."
     } else if text.contains("not found") {
-        "Check GENESYS_CLIENT_ID, and that GENESYS_ENV is the organisation's region."
+        "Check GENESYS_CLIENT_ID, and that GENESYS_ENV is the organization's region."
     } else {
-        "Check GENESYS_CLIENT_ID and GENESYS_CLIENT_SECRET, and that GENESYS_ENV is the organisation's region."
+        "Check GENESYS_CLIENT_ID and GENESYS_CLIENT_SECRET, and that GENESYS_ENV is the organization's region."
     };
     ApiError::new(Kind::Credentials, WHAT, cause).with_cure(cure)
 }

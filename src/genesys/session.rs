@@ -39,6 +39,8 @@ use super::channel;
 use super::error::{ApiError, Kind};
 use super::history::History;
 use super::topics::Plan;
+use log::Level;
+
 use crate::clock::{Clock, Millis, ServiceTime, SuspendDetector};
 use crate::config::{Config, Delivery};
 use crate::message::{Address, ChannelState, Connection, Control, SessionEvent, Start, WriterCommand};
@@ -286,8 +288,8 @@ impl Session {
         let retry = self.config.catch_up.interval * 10;
         if let Err(error) = self.transport.run(&mut self.api, &self.clock, retry) {
             let wait = self.failed(&error).unwrap_or(retry);
-            let Problem { what, cure, .. } = error.problem();
-            log::warn!("{what}; trying the socket all the same. {cure}");
+            let problem = error.problem();
+            problem.log(Level::Warn, format_args!("{}; trying the WebSocket anyway", problem.what));
             self.transport.retry_at(self.clock.now() + wait);
         }
         true
@@ -466,7 +468,7 @@ impl Session {
             Kind::Throttled(asked) => {
                 let wait = asked.unwrap_or_else(|| self.throttle_backoff.next(draw()));
                 self.throttled_until = self.throttled_until.max(now + wait);
-                log::warn!("{}; retrying {}. {}", error.problem().what, in_a_while(wait), error.problem().cure);
+                warn_of_retry(&error.problem(), wait);
                 Some(wait)
             }
             Kind::Unavailable(asked) => asked,
@@ -483,8 +485,7 @@ impl Session {
 
     fn warn_of_retry(&self, error: &ApiError, wait: Duration) {
         self.status.counters.errors.add(1);
-        let Problem { what, cure, .. } = error.problem();
-        log::warn!("{what}; retrying {}. {cure}", in_a_while(wait));
+        warn_of_retry(&error.problem(), wait);
     }
 
     /// Shows the channel and what is collected.
@@ -497,6 +498,10 @@ impl Session {
             view.topics = topics;
         });
     }
+}
+
+fn warn_of_retry(problem: &Problem, wait: Duration) {
+    problem.log(Level::Warn, format_args!("{}; retrying {}", problem.what, in_a_while(wait)));
 }
 
 /// A few of many, for a log line.

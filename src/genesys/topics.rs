@@ -105,7 +105,7 @@ pub fn plan(file: Option<&[String]>, definitions: Option<&[Definition]>) -> Plan
                         format!("{entry} matches no definition that is known: there is nothing to collect for it")
                     } else if definitions.is_some() {
                         format!(
-                            "{entry} matches no definition: {} built-in ones are taken; see whether the organisation has an AudioHook integration (Admin > Integrations), and whether TOPICS_FILE names what it should",
+                            "{entry} matches no definition: {} built-in ones are taken; see whether the organization has an AudioHook integration (Admin > Integrations), and whether TOPICS_FILE names what it should",
                             found.len()
                         )
                     } else {

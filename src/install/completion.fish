@@ -20,7 +20,7 @@ complete -c audiohook-collector -n '__fish_seen_subcommand_from simulate' -l lis
 complete -c audiohook-collector -n '__fish_seen_subcommand_from simulate' -l seed -x -d 'issue the same events in each run'
 complete -c audiohook-collector -n '__fish_seen_subcommand_from simulate' -l rate -x -d 'events per minute on average; default 30, at most 60000'
 complete -c audiohook-collector -n '__fish_seen_subcommand_from check' -l json -d 'print one JSON document instead of lines'
-complete -c audiohook-collector -n '__fish_seen_subcommand_from check' -l verbose -d 'also find out how this organisation\'s API behaves'
+complete -c audiohook-collector -n '__fish_seen_subcommand_from check' -l verbose -d 'also find out how this organization\'s API behaves'
 complete -c audiohook-collector -n '__fish_seen_subcommand_from audit' -l from -x -d 'the beginning, such as 2026-11-23T10:00:00Z; default 24 hours before the end'
 complete -c audiohook-collector -n '__fish_seen_subcommand_from audit' -l to -x -d 'the end; default and latest: the time up to which the history is settled'
 complete -c audiohook-collector -n '__fish_seen_subcommand_from audit' -l repair -d 'append what is missing; refused while a collector runs on the file'

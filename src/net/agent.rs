@@ -13,9 +13,9 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport};
 use ureq::{Agent, Error};
 
-use super::error::DialError;
 use super::socket::Stream;
 use super::{Dialer, Target};
+use crate::status::Problem;
 
 /// What the service and the cluster see of us.
 pub const USER_AGENT: &str = concat!("audiohook-collector/", env!("CARGO_PKG_VERSION"));
@@ -60,7 +60,7 @@ pub fn agent(dialer: Arc<Dialer>, limits: Limits) -> Agent {
 }
 
 /// The dial's own error inside the client's, where there is one.
-pub fn dial_error(error: &Error) -> Option<&DialError> {
+pub fn dial_error(error: &Error) -> Option<&Problem> {
     match error {
         Error::Io(error) => error.get_ref().and_then(|inner| inner.downcast_ref()),
         _ => None,
@@ -86,7 +86,7 @@ impl Connector<()> for Dialled {
     type Out = DialledTransport;
 
     fn connect(&self, details: &ConnectionDetails, _: Option<()>) -> Result<Option<DialledTransport>, Error> {
-        let failed = |error: DialError| Error::Io(io::Error::other(error));
+        let failed = |error: Problem| Error::Io(io::Error::other(error));
         let target = Target::parse(&details.uri.to_string()).map_err(failed)?;
         let limit = *details.timeout.after;
         let stream = self.0.dial(&target, limit).map_err(failed)?;

@@ -8,11 +8,11 @@ use std::net::IpAddr;
 use data_encoding::BASE64;
 use percent_encoding::percent_decode_str;
 
-use super::error::DialError;
 use super::head::read_head;
 use super::socket::Socket;
 use super::{Target, authority, split_port};
 use crate::secret::Secret;
+use crate::status::Problem;
 
 /// The proxy of HTTPS_PROXY.
 #[derive(Clone, Debug)]
@@ -28,10 +28,10 @@ impl Proxy {
     ///
     /// # Errors
     /// When it is of another kind, or has no host.
-    pub fn parse(url: &Secret) -> Result<Self, DialError> {
+    pub fn parse(url: &Secret) -> Result<Self, Problem> {
         let wrong = |cause: &str| {
             let cure = "Write HTTPS_PROXY as http://[user:password@]host:port.";
-            DialError::new(format!("cannot use HTTPS_PROXY: {cause}"), cure)
+            Problem::new(format!("cannot use HTTPS_PROXY: {cause}"), cure)
         };
         let rest = match url.expose().trim().split_once("://") {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
@@ -68,11 +68,11 @@ impl Proxy {
     ///
     /// # Errors
     /// When it refuses, with what to check; when it does not answer in time.
-    pub fn tunnel(&self, socket: &mut Socket, target: &Target) -> Result<(), DialError> {
+    pub fn tunnel(&self, socket: &mut Socket, target: &Target) -> Result<(), Problem> {
         let place = authority(&target.host, target.port);
         let failed = |cause: String, cure: &str| {
             let what = format!("the proxy {} gave no tunnel to {place}: {cause}", self.name());
-            DialError::new(what, cure)
+            Problem::new(what, cure)
         };
         let mut request = format!("CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n");
         if let Some(authorization) = &self.authorization {
@@ -129,7 +129,7 @@ fn in_network(ip: IpAddr, network: &str, bits: &str) -> Option<bool> {
 mod tests {
     use super::*;
 
-    fn proxy(url: &str) -> Result<Proxy, DialError> {
+    fn proxy(url: &str) -> Result<Proxy, Problem> {
         Proxy::parse(&Secret::new(url))
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 
-use super::error::DialError;
+use crate::status::Problem;
 
 /// How long one address may be silent while others are left to try.
 const ADDRESS_LIMIT: Duration = Duration::from_secs(3);
@@ -25,11 +25,11 @@ static LOOKUPS: OnceLock<Arc<()>> = OnceLock::new();
 ///
 /// # Errors
 /// When there is none, or no answer in time; with this cure.
-pub fn resolve(host: &str, port: u16, cure: &str, deadline: Instant) -> Result<Vec<SocketAddr>, DialError> {
+pub fn resolve(host: &str, port: u16, cure: &str, deadline: Instant) -> Result<Vec<SocketAddr>, Problem> {
     if let Ok(ip) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(ip, port)]);
     }
-    let failed = |cause: &str| DialError::new(format!("cannot resolve {host}: {cause}"), cure);
+    let failed = |cause: &str| Problem::new(format!("cannot resolve {host}: {cause}"), cure);
     // Each thread holds one until it ends.
     let lookup = LOOKUPS.get_or_init(Arc::default).clone();
     if Arc::strong_count(&lookup) > LOOKUPS_MAX + 1 {
@@ -65,7 +65,7 @@ fn interleave(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
 ///
 /// # Errors
 /// What the last one said, with the number tried and this cure.
-pub fn connect(name: &str, addresses: &[SocketAddr], cure: &str, deadline: Instant) -> Result<TcpStream, DialError> {
+pub fn connect(name: &str, addresses: &[SocketAddr], cure: &str, deadline: Instant) -> Result<TcpStream, Problem> {
     let mut last = io::Error::from(io::ErrorKind::TimedOut);
     for (tried, address) in addresses.iter().enumerate() {
         let remaining = deadline.saturating_duration_since(Instant::now());
@@ -86,7 +86,7 @@ pub fn connect(name: &str, addresses: &[SocketAddr], cure: &str, deadline: Insta
         [one] => one.to_string(),
         more => format!("{} addresses tried", more.len()),
     };
-    Err(DialError::new(format!("cannot connect to {name} ({addresses}): {cause}"), cure))
+    Err(Problem::new(format!("cannot connect to {name} ({addresses}): {cause}"), cure))
 }
 
 /// What one address gets of the time that is left for `left` addresses.

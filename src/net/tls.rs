@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use native_tls::{Certificate, HandshakeError, Protocol, TlsConnector};
 
-use super::error::DialError;
 use super::socket::{Socket, Stream};
+use crate::status::Problem;
 
 /// Whom to trust.
 #[derive(Clone, Debug)]
@@ -36,7 +36,7 @@ impl Tls {
     ///
     /// # Errors
     /// When there is nobody to trust: the file is missing, unreadable or empty, or the machine has no CA certificates.
-    pub fn connector(&self) -> Result<&TlsConnector, DialError> {
+    pub fn connector(&self) -> Result<&TlsConnector, Problem> {
         if let Some(connector) = self.connector.get() {
             return Ok(connector);
         }
@@ -48,7 +48,7 @@ impl Tls {
     ///
     /// # Errors
     /// When the certificate does not hold, or the handshake fails or takes too long.
-    pub fn handshake(&self, mut socket: Socket, host: &str, deadline: Instant) -> Result<Box<dyn Stream>, DialError> {
+    pub fn handshake(&self, mut socket: Socket, host: &str, deadline: Instant) -> Result<Box<dyn Stream>, Problem> {
         let connector = self.connector()?;
         socket.read_ahead();
         match connector.connect(host, socket) {
@@ -62,13 +62,13 @@ impl Tls {
     }
 }
 
-fn build(trust: &Trust) -> Result<TlsConnector, DialError> {
+fn build(trust: &Trust) -> Result<TlsConnector, Problem> {
     let mut builder = TlsConnector::builder();
     builder.min_protocol_version(Some(Protocol::Tlsv12));
     match trust {
         Trust::System => {
             if !system_store_exists() {
-                return Err(DialError::new(
+                return Err(Problem::new(
                     "cannot trust any peer: this machine has no CA certificates",
                     "Install the package ca-certificates, or set SSL_CERT_FILE to a file of CA certificates.",
                 ));
@@ -82,14 +82,14 @@ fn build(trust: &Trust) -> Result<TlsConnector, DialError> {
         }
     }
     builder.build().map_err(|error| {
-        DialError::new(format!("cannot set up TLS: {error}"), "Check this machine's OpenSSL configuration.")
+        Problem::new(format!("cannot set up TLS: {error}"), "Check this machine's OpenSSL configuration.")
     })
 }
 
-fn certificates(path: &Path, setting: &'static str) -> Result<Vec<Certificate>, DialError> {
+fn certificates(path: &Path, setting: &'static str) -> Result<Vec<Certificate>, Problem> {
     let wrong = |cause: String| {
         let what = format!("cannot trust any peer: {setting} {}: {cause}", path.display());
-        DialError::new(what, format!("Set {setting} to a file of CA certificates in PEM."))
+        Problem::new(what, format!("Set {setting} to a file of CA certificates in PEM."))
     };
     let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
     let found = Certificate::stack_from_pem(&pem).map_err(|_| wrong("a certificate in it is broken".to_owned()))?;
@@ -103,12 +103,12 @@ fn system_store_exists() -> bool {
     found.cert_file.is_some() || found.cert_dir.iter().any(has_entries)
 }
 
-fn failed(host: &str, cause: &str, cure: &str) -> DialError {
-    DialError::new(format!("cannot set up TLS with {host}: {cause}"), cure)
+fn failed(host: &str, cause: &str, cure: &str) -> Problem {
+    Problem::new(format!("cannot set up TLS with {host}: {cause}"), cure)
 }
 
 /// Turns OpenSSL's text into a cause and a cure.
-fn explain(host: &str, text: &str) -> DialError {
+fn explain(host: &str, text: &str) -> Problem {
     if text.contains("certificate verify failed") {
         let cause = text.rsplit_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or("it is not valid");
         let cure = if cause.contains("mismatch") {
@@ -118,7 +118,7 @@ fn explain(host: &str, text: &str) -> DialError {
         } else {
             "If a private CA or a proxy signed it, set SSL_CERT_FILE (ELASTIC_CA_FILE for the cluster) to that CA's file."
         };
-        return DialError::new(format!("certificate of {host} is not trusted: {cause}"), cure);
+        return Problem::new(format!("certificate of {host} is not trusted: {cause}"), cure);
     }
     // error:0A00010B:SSL routines:tls_validate_record_header:wrong version number:file.c:84:
     let cause = match text.split(':').collect::<Vec<_>>()[..] {

@@ -6,9 +6,23 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::{owner, regular};
+use crate::status::Problem;
 
-/// How the refusal begins.
-const OTHERS: &str = "another collector";
+/// Why the lock cannot be had.
+#[derive(Debug)]
+pub enum Refused {
+    /// Another collector has it.
+    Held(Problem),
+    /// It cannot be made, or written to.
+    Broken(Problem),
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        let (Refused::Held(problem) | Refused::Broken(problem)) = refused;
+        problem
+    }
+}
 
 /// Held as long as the collector runs.
 pub struct Lock {
@@ -55,11 +69,14 @@ impl Lock {
     /// Takes the lock, and writes this process's id into it.
     ///
     /// # Errors
-    /// In one sentence: another collector has it, with its process id; or the folder cannot be written.
-    pub fn take(output: &Path) -> Result<Self, String> {
+    /// When another collector has it, or the folder cannot be written.
+    pub fn take(output: &Path) -> Result<Self, Refused> {
         let path = Self::path(output);
         let cannot = |error: io::Error| {
-            format!("cannot lock {}: {error}. Check that OUTPUT_FILE's folder exists and is writable.", path.display())
+            Refused::Broken(Problem::new(
+                format!("cannot lock {}: {error}", path.display()),
+                "Check that OUTPUT_FILE's folder exists, and that the user that runs the collector may write to it.",
+            ))
         };
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o640);
@@ -70,11 +87,10 @@ impl Lock {
             Err(TryLockError::WouldBlock) => {
                 let mut pid = String::new();
                 let _ = file.read_to_string(&mut pid);
-                return Err(format!(
-                    "{OTHERS} (process {}) writes to OUTPUT_FILE {}. Stop it, or set OUTPUT_FILE to another file.",
-                    pid.trim(),
-                    output.display()
-                ));
+                return Err(Refused::Held(Problem::new(
+                    format!("another collector (process {}) writes to OUTPUT_FILE {}", pid.trim(), output.display()),
+                    "Stop that collector, or set OUTPUT_FILE to another file.",
+                )));
             }
             Err(TryLockError::Error(error)) => return Err(cannot(error)),
         }
@@ -87,8 +103,8 @@ impl Lock {
     /// Takes the lock again where someone deleted or moved it: what is locked then is no longer what others look at.
     ///
     /// # Errors
-    /// In one sentence, when another collector has it by now: this one must not go on.
-    pub fn look(&mut self) -> Result<(), String> {
+    /// When another collector has it by now: this one must not go on.
+    pub fn look(&mut self) -> Result<(), Problem> {
         let there = std::fs::metadata(Self::path(&self.output)).map(|there| (there.dev(), there.ino()));
         let ours = self.file.metadata().map(|ours| (ours.dev(), ours.ino()));
         if there.is_ok() && there.ok() == ours.ok() {
@@ -96,9 +112,9 @@ impl Lock {
         }
         match Self::take(&self.output) {
             Ok(taken) => *self = taken,
-            Err(error) if error.starts_with(OTHERS) => return Err(error),
-            // The folder is gone, or refuses: the file itself tells of that.
-            Err(error) => log::debug!("{error}"),
+            Err(Refused::Held(problem)) => return Err(problem),
+            // The folder is gone, or refuses: the file itself shows that.
+            Err(Refused::Broken(problem)) => log::debug!("{problem}"),
         }
         Ok(())
     }
@@ -112,7 +128,7 @@ mod tests {
     fn a_second_collector_is_refused_with_the_firsts_process_id() {
         let output = std::env::temp_dir().join(format!("audiohook-lock-{}", std::process::id()));
         let first = Lock::take(&output).unwrap();
-        let refusal = Lock::take(&output).err().unwrap();
+        let refusal = Problem::from(Lock::take(&output).err().unwrap()).what;
         assert!(refusal.contains(&format!("process {}", std::process::id())), "{refusal}");
         assert_eq!(Lock::holder(&output).unwrap(), Some(std::process::id().to_string()));
         drop(first);

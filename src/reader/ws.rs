@@ -20,7 +20,7 @@ use tungstenite::{Bytes, Error, Utf8Bytes};
 use super::HANDSHAKE_LIMIT;
 use crate::clock::Millis;
 use crate::message::Closed;
-use crate::net::{DialError, Dialer, Stream, Target, USER_AGENT, authority, header, read_head, retry_after};
+use crate::net::{Dialer, Stream, Target, USER_AGENT, authority, header, read_head, retry_after};
 use crate::secret::Secret;
 use crate::status::Problem;
 
@@ -82,7 +82,7 @@ impl WsConnection {
         now: Millis,
         connected: impl FnOnce(Arc<TcpStream>),
     ) -> Result<Self, Closed> {
-        let unreachable = |error: DialError| Closed::Unreachable(error.into());
+        let unreachable = Closed::Unreachable;
         let target = Target::parse(uri.expose()).map_err(unreachable)?;
         if !target.tls && !target.is_loopback() {
             let cure =

@@ -1,5 +1,7 @@
 //! The named reasons for a health that is not `healthy`.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use crate::clock::{Millis, format_millis};
@@ -48,7 +50,7 @@ impl Severity {
 pub struct Problem {
     /// What is wrong, and what it means for the events.
     pub what: String,
-    /// What to do: one or two imperative sentences.
+    /// What to do: one or two imperative sentences; empty where nothing is known to help.
     pub cure: String,
     /// The vendor's correlation id of the answer that shows it: support asks for it.
     pub correlation_id: Option<String>,
@@ -59,6 +61,16 @@ impl Problem {
         Self { what: what.into(), cure: cure.into(), correlation_id: None }
     }
 
+    /// Logs a sentence about it; its cure and the correlation id are fields of their own.
+    pub fn log(&self, level: log::Level, sentence: impl fmt::Display) {
+        let cure = self.cure.as_str();
+        match self.correlation_id.as_deref() {
+            Some(id) => log::log!(level, cure = cure, correlation_id = id; "{sentence}"),
+            None if cure.is_empty() => log::log!(level, "{sentence}"),
+            None => log::log!(level, cure = cure; "{sentence}"),
+        }
+    }
+
     /// The same with the correlation id of an answer.
     #[must_use]
     pub fn with_correlation_id(self, id: Option<impl Into<String>>) -> Self {
@@ -66,11 +78,15 @@ impl Problem {
     }
 }
 
-impl From<String> for Problem {
-    fn from(what: String) -> Self {
-        Self::new(what, "")
+/// On one line, for a terminal.
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        if self.cure.is_empty() { Ok(()) } else { write!(f, ". {}", self.cure) }
     }
 }
+
+impl std::error::Error for Problem {}
 
 impl Code {
     pub const ALL: [Self; 16] = [
@@ -124,17 +140,25 @@ impl Code {
 }
 
 /// Which reasons follow from which: a root cause, and what it brings about by itself. Alert rules are inhibited alike.
-pub const CONSEQUENCES: [(Code, &[Code]); 6] = {
+pub const CONSEQUENCES: [(Code, &[Code]); 8] = {
     use Code::{
-        CredentialsRefused, DefinitionsUnconfirmed, ElasticRefused, ElasticUnreachable, HistoryFailing, NotReceiving,
-        SocketDown, Stalled, Starting,
+        CredentialsRefused, DefinitionsUnconfirmed, DiskWriteFailed, ElasticRefused, ElasticUnreachable,
+        HistoryFailing, HistoryForbidden, NotReceiving, SocketDown, Stalled, Starting, SubscriptionRejected,
     };
     [
         (CredentialsRefused, &[NotReceiving, Starting, SocketDown, HistoryFailing, DefinitionsUnconfirmed]),
-        (NotReceiving, &[Starting, SocketDown, HistoryFailing, DefinitionsUnconfirmed]),
+        // It names what keeps each of the two ways from working.
+        (
+            NotReceiving,
+            &[Starting, SocketDown, HistoryForbidden, HistoryFailing, SubscriptionRejected, DefinitionsUnconfirmed],
+        ),
         (SocketDown, &[Starting]),
+        // The same permission is needed for both.
+        (HistoryForbidden, &[DefinitionsUnconfirmed]),
         (HistoryFailing, &[Starting, DefinitionsUnconfirmed]),
-        (Stalled, &[Starting]),
+        // A writer that waits for its disk takes nothing from the socket and the history.
+        (DiskWriteFailed, &[Starting, SocketDown, HistoryFailing]),
+        (Stalled, &[Starting, SocketDown, HistoryFailing]),
         (ElasticRefused, &[ElasticUnreachable]),
     ]
 };
@@ -190,8 +214,8 @@ mod tests {
             [CredentialsRefused]
         );
         assert_eq!(
-            roots(&[NotReceiving, SocketDown, HistoryFailing, HistoryForbidden]),
-            [NotReceiving, HistoryForbidden]
+            roots(&[NotReceiving, SocketDown, HistoryForbidden, SubscriptionRejected, ElasticRefused]),
+            [NotReceiving, ElasticRefused]
         );
         assert_eq!(roots(&[Starting, SocketDown]), [SocketDown]);
         assert_eq!(

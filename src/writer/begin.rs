@@ -24,10 +24,13 @@ use crate::logging::Rate;
 use crate::message::{Definition, HISTORY_KEPT_MS, Purpose, SessionEvent, Start};
 use crate::output::records::{self, Held};
 use crate::output::{Flow, Lock, OutputFile};
-use crate::status::{self, Status};
+use crate::status::{self, Problem, Status};
 
 /// Why a torn last line is quarantined.
 const TORN: &str = "the last line of the output file was torn";
+/// The cure for a file that cannot be written.
+const USER_MUST_WRITE: &str =
+    "Check the free space, and that the user that runs the collector may read and write there.";
 
 /// How far a very first start reads its predecessor's file back beyond where it begins by this machine's clock.
 const CLOCK_SLACK_MS: i64 = 3_600_000;
@@ -37,13 +40,13 @@ impl Writer {
     /// [`Writer::run`].
     ///
     /// # Errors
-    /// In one sentence that names the setting: another collector has the file, or it cannot be opened.
+    /// When another collector has the file, or a file cannot be opened.
     pub fn open(
         config: Arc<Config>,
         status: Arc<Status>,
         clock: Clock,
         session: Sender<SessionEvent>,
-    ) -> Result<(Self, Start), String> {
+    ) -> Result<(Self, Start), Problem> {
         make_folder("OUTPUT_FILE", &config.output.file)?;
         make_folder("STATE_FILE", &config.output.state_file)?;
         let lock = Lock::take(&config.output.file)?;
@@ -68,7 +71,7 @@ impl Writer {
     ///
     /// # Errors
     /// When the file cannot be opened.
-    pub fn for_repair(config: &Config, lock: Lock, definitions: &[Definition], clock: &Clock) -> Result<Self, String> {
+    pub fn for_repair(config: &Config, lock: Lock, definitions: &[Definition], clock: &Clock) -> Result<Self, Problem> {
         let (output, unreadable) = open_output(config, clock.wall())?;
         // Where the cluster's cursor stands, so that no rotation takes away what it has not had.
         let state = std::fs::read(&config.output.state_file).ok().and_then(|bytes| state::parse(&bytes).ok());
@@ -85,7 +88,7 @@ impl Writer {
     ///
     /// # Errors
     /// When the file cannot be written or synced.
-    pub fn append_rows<'r>(&mut self, rows: impl Iterator<Item = (&'r str, Millis)>) -> Result<(), String> {
+    pub fn append_rows<'r>(&mut self, rows: impl Iterator<Item = (&'r str, Millis)>) -> Result<(), Problem> {
         // As if a stop had come: a disk that refuses is not waited for.
         let (_, stop) = bounded(0);
         self.intake.append_rows(rows);
@@ -135,19 +138,19 @@ impl Writer {
     /// Starts the thread that fills the cluster from the file, from where the state says; `None`: there is no cluster.
     ///
     /// # Errors
-    /// In one sentence: the file or the CA's file cannot be read.
-    pub fn start_indexer(&mut self) -> Result<Option<JoinHandle<()>>, String> {
+    /// When the file or the CA's file cannot be read.
+    pub fn start_indexer(&mut self) -> Result<Option<JoinHandle<()>>, Problem> {
         let Some(elastic) = &self.config.elastic else { return Ok(None) };
         let (output, network) = (&self.config.output, &self.config.network);
         let kept = (self.state.cursor, self.state.backlog_dropped);
         let started = Indexer::start(elastic, output, network, kept, self.status.clone(), self.clock.clone());
-        let (handle, thread) = started.map_err(|error| format!("cannot start to fill the cluster: {error}"))?;
+        let (handle, thread) = started?;
         self.indexer = Some(handle);
         Ok(Some(thread))
     }
 
     /// Reads what the files show: the index, and the newest records.
-    pub(super) fn load(&mut self) -> Result<(), String> {
+    pub(super) fn load(&mut self) -> Result<(), Problem> {
         self.beat.busy();
         // The service's clock may turn out to be behind this one.
         let slack = if self.state.by_wall { CLOCK_SLACK_MS } else { 0 };
@@ -177,8 +180,10 @@ impl Writer {
         };
         // As many are read as are shown, however old they are.
         let wanted = || if full() { horizon_now() } else { Millis::MIN };
-        records::each_since(self.output.path(), wanted, record, || self.beat.busy())
-            .map_err(|error| format!("cannot read {} and its backups: {error}", self.output.path().display()))?;
+        records::each_since(self.output.path(), wanted, record, || self.beat.busy()).map_err(|error| {
+            let what = format!("cannot read {} and its backups: {error}", self.output.path().display());
+            Problem::new(what, "Check the disk and the files' permissions, then start the collector again.")
+        })?;
         self.status.recent.extend(newest.borrow().iter().rev().map(Vec::as_slice));
         let known = self.intake.index.len();
         if known > 0 {
@@ -192,15 +197,15 @@ impl Writer {
 }
 
 /// Opens the output file. What a crash left of its last line is quarantined.
-fn open_output(config: &Config, now: Millis) -> Result<(OutputFile, Unreadable), String> {
+fn open_output(config: &Config, now: Millis) -> Result<(OutputFile, Unreadable), Problem> {
     let path = &config.output.file;
     let max_size = (config.output.backup_count > 0).then_some(config.output.max_file_size);
     let (output, torn) = OutputFile::open(path, max_size).map_err(|error| {
         let cure = match error.kind() {
-            std::io::ErrorKind::ResourceBusy => "stop the other collector, or give this one a file of its own",
-            _ => "the user that runs the collector must be able to write there",
+            std::io::ErrorKind::ResourceBusy => "Stop the other collector, or give this one a file of its own.",
+            _ => USER_MUST_WRITE,
         };
-        format!("cannot open OUTPUT_FILE {}: {error}; {cure}", path.display())
+        Problem::new(format!("cannot open OUTPUT_FILE {}: {error}", path.display()), cure)
     })?;
     let mut unreadable = Unreadable::new(path, config.output.redact_fields.is_empty());
     if let Some(torn) = torn {
@@ -216,10 +221,12 @@ fn open_output(config: &Config, now: Millis) -> Result<(OutputFile, Unreadable),
 }
 
 /// Makes the folder of this setting's file, where it is not there yet.
-fn make_folder(setting: &str, path: &Path) -> Result<(), String> {
+fn make_folder(setting: &str, path: &Path) -> Result<(), Problem> {
     let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else { return Ok(()) };
-    std::fs::create_dir_all(folder)
-        .map_err(|error| format!("cannot make the folder of {setting} {}: {error}", path.display()))
+    std::fs::create_dir_all(folder).map_err(|error| {
+        let what = format!("cannot create the folder of {setting} {}: {error}", path.display());
+        Problem::new(what, "Create the folder, and give the user that runs the collector the right to write to it.")
+    })
 }
 
 /// A state of format 1 does not tell which definitions were read: all of them are read again, from where the files still
@@ -233,9 +240,12 @@ fn upgraded(state: State, config: &Config) -> State {
 }
 
 /// The state to begin with. A first start is remembered at once: where it began must not move with a restart.
-fn begin_state(config: &Config, wall: Millis) -> Result<State, String> {
+fn begin_state(config: &Config, wall: Millis) -> Result<State, Problem> {
     let path = &config.output.state_file;
-    let found = state::read(path).map_err(|error| format!("cannot read STATE_FILE {}: {error}", path.display()))?;
+    let cannot = |verb: &str, error: std::io::Error| {
+        Problem::new(format!("cannot {verb} STATE_FILE {}: {error}", path.display()), USER_MUST_WRITE)
+    };
+    let found = state::read(path).map_err(|error| cannot("read", error))?;
     let state = match found {
         state::Found::State(state) if state.checkpoint_ms.is_some() => return Ok(upgraded(*state, config)),
         state::Found::State(state) => *state,
@@ -268,12 +278,7 @@ fn begin_state(config: &Config, wall: Millis) -> Result<State, String> {
     };
     let by_wall = oldest.is_none();
     let state = State { checkpoint_ms: Some(checkpoint), origin_ms: Some(checkpoint), by_wall, ..state };
-    state::write(path, &state).map_err(|error| {
-        format!(
-            "cannot write STATE_FILE {}: {error}; the user that runs the collector must be able to write there",
-            path.display()
-        )
-    })?;
+    state::write(path, &state).map_err(|error| cannot("write", error))?;
     Ok(state)
 }
 

@@ -23,9 +23,22 @@ use crate::status::{Code, Problem, RECENT_MAX};
 /// How long after a refusal the disk is tried again.
 const DISK_RETRY: Duration = Duration::from_millis(500);
 
+/// What to do about a file that cannot be written.
+fn cure(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "Free space on the disk.",
+        ErrorKind::NotFound => "Restore the folder of the file.",
+        ErrorKind::PermissionDenied => {
+            "Give the user that runs the collector the right to write to the file and its folder."
+        }
+        ErrorKind::ReadOnlyFilesystem => "Mount the file system for writing.",
+        _ => "Check the disk.",
+    }
+}
+
 impl Writer {
     /// Writes what was taken. While the disk refuses, it is tried again and again, and nothing else is taken.
-    pub(super) fn flush(&mut self, stop: &Receiver<()>) -> Result<(), String> {
+    pub(super) fn flush(&mut self, stop: &Receiver<()>) -> Result<(), Problem> {
         let mut gives_up: Option<Instant> = None;
         while !self.intake.lines.is_empty() {
             let Some(error) = self.append() else { break };
@@ -45,7 +58,7 @@ impl Writer {
         error: &std::io::Error,
         stop: &Receiver<()>,
         gives_up: &mut Option<Instant>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Problem> {
         let what = format!("cannot {verb} {}: {error}", self.output.path().display());
         self.file_refuses = true;
         self.status.counters.errors.add(1);
@@ -53,7 +66,7 @@ impl Writer {
             Code::DiskWriteFailed,
             Problem::new(
                 format!("{what}; events wait in memory; Genesys keeps them for ten days"),
-                "Free space on the disk or repair it. Collecting resumes by itself.",
+                format!("{} Collecting resumes by itself.", cure(error)),
             ),
         );
         self.beat.waiting();
@@ -66,9 +79,9 @@ impl Writer {
         };
         self.beat.busy();
         if stopping && self.clock.now() > *gives_up.get_or_insert(self.clock.now() + STOP_MAX) {
-            return Err(format!(
-                "{what}; the events that waited in memory are read from the history after the next start"
-            ));
+            let what =
+                format!("{what}; the events that waited in memory are read from the history after the next start");
+            return Err(Problem::new(what, format!("{} Then start the collector again.", cure(error))));
         }
         Ok(())
     }
@@ -157,7 +170,7 @@ impl Writer {
     }
 
     /// Everything of these definitions before this instant was given and is written: makes it durable and remembers it.
-    pub(super) fn cover(&mut self, ids: Arc<[String]>, up_to: Millis, stop: &Receiver<()>) -> Result<(), String> {
+    pub(super) fn cover(&mut self, ids: Arc<[String]>, up_to: Millis, stop: &Receiver<()>) -> Result<(), Problem> {
         self.sync(stop)?;
         let purpose = self.purpose;
         if purpose == Purpose::Repair {
@@ -181,12 +194,16 @@ impl Writer {
     }
 
     /// Makes what was written durable. While the disk refuses, it is tried again and again.
-    pub(super) fn sync(&mut self, stop: &Receiver<()>) -> Result<(), String> {
+    pub(super) fn sync(&mut self, stop: &Receiver<()>) -> Result<(), Problem> {
         let (mut gives_up, mut refused) = (None, false);
         while let Err(error) = self.output.sync() {
             // Only reading the file anew shows what is in it then.
             if error.kind() == ErrorKind::InvalidData {
-                return Err(format!("cannot sync {}: {error}; starting again", self.output.path().display()));
+                let what = format!("cannot sync {}: {error}", self.output.path().display());
+                return Err(Problem::new(
+                    what,
+                    "Check the disk. A restart reads what it holds, and what is missing again.",
+                ));
             }
             self.wait_for_disk("sync", &error, stop, &mut gives_up)?;
             refused = true;
@@ -228,7 +245,7 @@ impl Writer {
                         self.config.output.state_file.display(),
                         self.output.path().display()
                     ),
-                    "Free space on its disk or repair it. Collecting resumes by itself.",
+                    format!("{} Collecting resumes by itself.", cure(&error)),
                 ),
             );
         }

@@ -47,8 +47,8 @@ impl Unreadable {
     pub fn keep(&mut self, at: Millis, reason: &str, frame: &[u8]) -> io::Result<()> {
         let kind = reason.split(" at byte").next().unwrap_or(reason);
         if self.logged.len() < KINDS_MAX && self.logged.insert(kind.to_owned()) {
-            let what = if self.keep_frames { "is kept" } else { "only that is kept (REDACT_FIELDS)" };
-            log::warn!("a frame is no event, and {what} in {}: {reason}", self.path.display());
+            let what = if self.keep_frames { "it is kept" } else { "only the reason is kept (REDACT_FIELDS)" };
+            log::warn!("a frame is not an event ({reason}); {what} in {}", self.path.display());
         }
         let mut line = format!("{{\"at\":\"{}\",\"reason\":", format_millis(at)).into_bytes();
         push_string(&mut line, reason);

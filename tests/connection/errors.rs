@@ -22,17 +22,17 @@ fn each_error_carries_the_correlation_id_and_its_cure() {
     let body = |text: &str| Action::Body(text.to_owned());
     let cases: [(Call, Action, &[&str]); 16] = [
         (Call::Token, Action::status(401), &["cannot log in: 401", "Check GENESYS_CLIENT_ID"]),
-        (Call::Token, Action::status(400), &["cannot log in: 400", "GENESYS_ENV is the organisation's region"]),
+        (Call::Token, Action::status(400), &["cannot log in: 400", "GENESYS_ENV is the organization's region"]),
         (Call::Token, Action::status(403), &["cannot log in: 403", "Check GENESYS_CLIENT_ID"]),
         (Call::Token, Action::status(502), &["cannot log in: 502", "retrying"]),
         (Call::Token, Action::status(307), &["cannot log in: 307", "redirect", "HTTPS_PROXY"]),
         (Call::Token, Action::Nonsense, &["cannot log in", "holds no token", "HTTPS_PROXY"]),
-        (Call::Definitions, Action::status(403), &["cannot ask for the event definitions: 403", "usage:events:view"]),
-        (Call::Definitions, body("{}"), &["cannot ask for the event definitions", "HTTPS_PROXY"]),
-        (Call::AvailableTopics, Action::status(500), &["cannot ask for the topics' transports: 500"]),
-        (Call::Channels, Action::status(403), &["cannot make a channel: 403", "missing.any.permissions", "Roles"]),
-        (Call::Channels, Action::status(401), &["cannot make a channel: 401", "same region"]),
-        (Call::Channels, Action::Nonsense, &["cannot make a channel", "HTTPS_PROXY"]),
+        (Call::Definitions, Action::status(403), &["cannot fetch the event definitions: 403", "usage:events:view"]),
+        (Call::Definitions, body("{}"), &["cannot fetch the event definitions", "HTTPS_PROXY"]),
+        (Call::AvailableTopics, Action::status(500), &["cannot fetch the topics' transports: 500"]),
+        (Call::Channels, Action::status(403), &["cannot create a channel: 403", "missing.any.permissions", "Roles"]),
+        (Call::Channels, Action::status(401), &["cannot create a channel: 401", "same region"]),
+        (Call::Channels, Action::Nonsense, &["cannot create a channel", "HTTPS_PROXY"]),
         (Call::Subscriptions, Action::status(400), &["cannot subscribe: 400", "report it"]),
         (Call::History, Action::status(403), &["cannot read the history: 403", "usage:events:view"]),
         (Call::History, Action::status(429), &["cannot read the history: 429", "too many requests"]),
@@ -63,7 +63,7 @@ fn a_handshake_that_is_refused_is_told_with_its_correlation_id() {
 }
 
 #[test]
-fn an_organisation_without_audiohook_and_a_clock_that_is_off_are_told_with_the_cure() {
+fn an_organization_without_audiohook_and_a_clock_that_is_off_are_told_with_the_cure() {
     let (sim, folder) = (simulator(|knobs| knobs.clock_offset_ms = 600_000), Folder::new("errors-none"));
     sim.faults().fail(Call::Definitions, Action::Body("{\"entities\":[{\"id\":\"BOTS-0001\"}]}".to_owned()));
     let collector = Collector::start(&sim, &folder, &[]);

@@ -146,7 +146,7 @@ fn topics_that_are_rejected_are_told_with_reason_and_permission() {
     );
     let collector = Collector::start(&sim, &folder, &[]);
     collector.wait_reason("subscription_rejected", true, SOON);
-    let said = collector.wait_log("was rejected", SOON);
+    let said = collector.wait_log("rejected topics", SOON);
     assert!(said.contains("AUDIOHOOK-0002") && said.contains("not licensed") && said.contains("x:y:z"), "{said}");
     assert!(sim.wait_until(SOON, |view| view.sockets_open() == 1), "the others are collected");
     assert_eq!(collector.get("/health").unwrap().0, 200);

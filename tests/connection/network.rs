@@ -149,7 +149,7 @@ fn a_peer_is_trusted_only_with_the_right_ca_name_and_time() {
     let port = serve("127.0.0.1:0", Some(authority.identity(&["127.0.0.1"])));
     let target = Target::parse(&format!("wss://127.0.0.1:{port}")).unwrap();
     assert!(dialer(&trusted).dial(&target, SOON).is_ok());
-    let cluster = Dialer::with_ca_file(&Network::default(), &folder.join("ca.pem")).unwrap();
+    let cluster = Dialer::for_cluster(&Network::default(), Some(&folder.join("ca.pem"))).unwrap();
     assert!(cluster.dial(&target, SOON).is_ok());
 }
 

@@ -42,7 +42,8 @@ fn every_code_has_an_alert_and_the_rules_pass_their_tests() {
         assert!(rules.contains(&format!("event_id!~\"{}\"", code.id)), "{} is no failure", code.id);
     }
     let mut promtool = Command::new("promtool");
-    promtool.args(["test", "rules", "tests/prometheus/alerts_test.yml", "tests/prometheus/audiohook_test.yml"]);
+    let tests = ["alerts", "audiohook", "causes"].map(|name| format!("tests/prometheus/{name}_test.yml"));
+    promtool.args(["test", "rules"]).args(tests);
     let Some(promtool) = start(promtool.stdout(Stdio::piped()).stderr(Stdio::piped())) else { return };
     let output = promtool.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

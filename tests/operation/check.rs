@@ -397,9 +397,17 @@ fn a_topics_file_that_names_what_does_not_exist_is_told_with_the_nearest() {
 fn what_is_no_cluster_and_what_keeps_documents_out_of_one_is_told() {
     let (sim, folder, fake) = (simulator(|_| ()), Folder::new("check-no-cluster"), Fake::start());
     let on: [(&str, &str); 2] = [("ELASTIC_URL", &fake.url), ("ELASTIC_AUTH", "me:hunter2-hunter2")];
-    // A web server that knows nothing.
-    for body in ["", "<html>not found</html>", "{\"error\":\"not found\"}"] {
-        fake.script(move |_| Act::Answer(404, body));
+    // A web server that gives one answer to everything.
+    let answers: [(u16, &'static str); 6] = [
+        (404, ""),
+        (404, "<html>not found</html>"),
+        (404, "{\"error\":\"not found\"}"),
+        (403, "<html>forbidden</html>"),
+        (405, "{\"status\":405,\"error\":\"Method Not Allowed\"}"),
+        (200, "{\"ok\":true}"),
+    ];
+    for (status, body) in answers {
+        fake.script(move |_| Act::Answer(status, body));
         let said = check(&sim, &folder, &on);
         said.assert_wrong("cluster", "ELASTIC_URL is the address of Elasticsearch or OpenSearch");
         assert!(!said.text.contains("login accepted"), "{}", said.text);
@@ -466,6 +474,15 @@ fn what_is_no_cluster_and_what_keeps_documents_out_of_one_is_told() {
         assert_eq!(said.text.contains("delete the document"), deleted == 404, "{}", said.text);
         assert!(fake.state().requests[before..].iter().any(|request| request.method == "DELETE"));
     }
+}
+
+#[test]
+fn topics_that_are_rejected_for_one_reason_are_told_once() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("check-rejected"));
+    sim.faults().reject_topics("v2.operations.events.", "not for you", &["usage:events:view"]);
+    let said = check(&sim, &folder, &[]);
+    said.assert_wrong("subscriptions", "role");
+    assert_eq!(said.found("subscriptions").matches("not for you").count(), 1, "{}", said.text);
 }
 
 #[test]

@@ -390,6 +390,30 @@ fn what_is_not_a_regular_file_is_refused_and_left_as_it_is() {
 }
 
 #[test]
+fn a_file_of_its_own_is_asked_for_the_state_and_an_endless_file_is_not_read_for_ever() {
+    let folder = Folder::new("purposes");
+    for name in ["e.jsonl", "e.jsonl.1", "e.jsonl.dead", "e.jsonl.dead.1", "e.jsonl.unreadable", "e.jsonl.lock"] {
+        let mut all = minimal();
+        all.extend([("OUTPUT_FILE".into(), "e.jsonl".into()), ("STATE_FILE".into(), name.into())]);
+        let lines = faults(&folder, &[], &all);
+        assert!(
+            lines.len() == 1 && lines[0].contains(&format!("STATE_FILE={name}: must be a separate file")),
+            "{lines:?}"
+        );
+    }
+    for setting in ["TOPICS_FILE", "ELASTIC_CA_FILE", "SSL_CERT_FILE", "HTTP_TOKEN_FILE"] {
+        for (path, why) in [("/dev/zero", "it has more than"), (".", "directory")] {
+            let mut all = minimal();
+            all.insert(setting.into(), path.into());
+            let lines = faults(&folder, &[], &all);
+            assert!(lines.len() == 1 && lines[0].contains(&format!("{setting}={path}: ")), "{lines:?}");
+            assert!(lines[0].contains(why), "{lines:?}");
+        }
+    }
+    assert!(names(&folder).is_empty(), "nothing was made: {:?}", names(&folder));
+}
+
+#[test]
 fn a_link_is_followed_once_at_the_start_and_an_empty_state_is_no_state() {
     let (sim, folder) = (simulator(), Folder::new("links"));
     std::fs::create_dir(folder.join("disk")).unwrap();

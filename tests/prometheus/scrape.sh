@@ -19,7 +19,7 @@ cleanup() {
 trap cleanup EXIT
 
 promtool check rules "$rules"
-promtool test rules "$here/alerts_test.yml" "$here/audiohook_test.yml"
+promtool test rules "$here"/*_test.yml
 
 "$program" demo --dir "$work/demo" --for 120 >"$work/demo.log" 2>&1 &
 beside+=($!)

@@ -205,7 +205,7 @@ fn a_secret_comes_from_its_file_without_the_line_break_at_its_end() {
     assert!(config.http.token.is_none());
     assert_eq!(
         fault(&[("GENESYS_CLIENT_SECRET_FILE", &secret)]),
-        "GENESYS_CLIENT_SECRET: is set together with GENESYS_CLIENT_SECRET_FILE: keep one of the two"
+        "GENESYS_CLIENT_SECRET: is set together with GENESYS_CLIENT_SECRET_FILE: remove one of them"
     );
     let text = fault(&[("ELASTIC_AUTH_FILE", "/nowhere/auth")]);
     assert!(text.starts_with("ELASTIC_AUTH_FILE=/nowhere/auth: cannot be read: "), "{text}");
@@ -264,7 +264,7 @@ fn settings_must_fit_each_other() {
     for suffix in ["", ".1", ".12", ".dead", ".unreadable"] {
         let state = format!("/tmp/../tmp/x.jsonl{suffix}");
         let text = fault(&[("OUTPUT_FILE", "/tmp/x.jsonl"), ("STATE_FILE", &state)]);
-        assert!(text.starts_with("STATE_FILE=") && text.contains("a file of its own"), "{text}");
+        assert!(text.starts_with("STATE_FILE=") && text.contains("a separate file"), "{text}");
     }
     load(&[("OUTPUT_FILE", "/tmp/x.jsonl"), ("STATE_FILE", "/tmp/x.jsonl.state")]).expect("the default, named");
     load(&[("OUTPUT_FILE", "/tmp/x.jsonl"), ("STATE_FILE", "/var/tmp/x.jsonl.1")]).expect("another folder");
@@ -277,7 +277,7 @@ fn settings_must_fit_each_other() {
     assert!(fault(&[("TOPICS_FILE", &topics), ("OUTPUT_FILE", &topics)]).starts_with("TOPICS_FILE="));
     for name in ["OUTPUT_FILE", "STATE_FILE"] {
         let text = fault(&[(name, "./topics.json")]);
-        assert_eq!(text, format!("{name}=./topics.json: must be a file of its own: this one is TOPICS_FILE"));
+        assert_eq!(text, format!("{name}=./topics.json: must be a separate file: this one is TOPICS_FILE"));
     }
 }
 
@@ -311,7 +311,10 @@ fn a_bad_address_does_not_make_a_fault_of_the_region() {
 
 #[test]
 fn a_topics_file_that_was_named_must_be_there() {
-    assert!(fault(&[("TOPICS_FILE", "/nowhere/topics.json")]).contains("cannot read /nowhere/topics.json"));
+    assert!(
+        fault(&[("TOPICS_FILE", "/nowhere/topics.json")])
+            .contains("TOPICS_FILE=/nowhere/topics.json: cannot read the file")
+    );
     load(&[("TOPICS_FILE", "./topics.json")]).expect("the default, named");
 }
 

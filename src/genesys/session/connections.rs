@@ -6,6 +6,8 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use log::Level;
+
 use super::{Open, draw, in_a_while};
 use crate::clock::ServiceTime;
 use crate::genesys::backoff::Backoff;
@@ -192,8 +194,10 @@ impl Connections {
             Err(error) => {
                 let wait = self.backoff.next(draw());
                 self.open_at = now + wait;
-                self.set_cause(Problem::new(error.to_string(), "Check the limit of threads (systemd: TasksMax)."));
-                log::error!("cannot open a socket: {error}; retrying {}", in_a_while(wait));
+                let problem = Problem::new(error.to_string(), "Check the limit of threads (systemd: TasksMax).");
+                let sentence = format!("cannot open a WebSocket: {error}; retrying {}", in_a_while(wait));
+                problem.log(Level::Error, sentence);
+                self.set_cause(problem);
                 Err(error)
             }
         }
@@ -203,7 +207,7 @@ impl Connections {
     pub fn opened(&mut self, number: Connection, now: Instant) -> bool {
         let Some(mut opened) = self.next.take_if(|next| next.number == number) else { return false };
         opened.opened = Some(now);
-        log::info!("the socket of the channel {} is open", mask(&opened.channel.id));
+        log::info!("WebSocket open (channel {})", mask(&opened.channel.id));
         if let Some(old) = self.current.replace(opened) {
             old.handle.retire();
         }
@@ -224,7 +228,7 @@ impl Connections {
             return Next::Nothing;
         }
         let life = now.duration_since(lost.opened.unwrap_or(now));
-        log::warn!("the socket was lost after {} s: {}", life.as_secs(), self.why_down.what);
+        log::warn!("the WebSocket was lost after {} s: {}", life.as_secs(), self.why_down.what);
         if is_revoked(why) {
             self.target = None;
             return Next::Renew;
@@ -233,9 +237,7 @@ impl Connections {
         self.short_lives = if is_short && may_be_contested(why) { self.short_lives + 1 } else { 0 };
         let may_make = self.own_channel_made.is_none_or(|made| now.duration_since(made) >= OWN_CHANNEL_INTERVAL);
         if self.short_lives >= SHORT_LIVES_MAX && may_make {
-            log::warn!(
-                "another client connects to this channel (a copy of this collector?): making a channel of its own"
-            );
+            log::warn!("another client connects to this channel (a copy of this collector?); creating a new channel");
             self.short_lives = 0;
             self.own_channel_made = Some(now);
             self.target = None;
@@ -261,11 +263,12 @@ impl Connections {
         let next = match why {
             _ if !is_target => Next::Nothing,
             Closed::Refused { status: 401 | 404 | 410, .. } => {
-                log::warn!("the channel is gone ({}): making a new one", problem.what);
+                log::warn!("the channel is gone ({}); creating a new one", problem.what);
                 Next::Replace
             }
             _ => {
-                log::warn!("cannot open the socket: {}; retrying {}", problem.what, in_a_while(wait));
+                let sentence = format!("cannot open the WebSocket: {}; retrying {}", problem.what, in_a_while(wait));
+                problem.log(Level::Warn, sentence);
                 let is_check = self.backoff.failures().is_multiple_of(FAILURES_BEFORE_CHECK);
                 if is_check { Next::Check(self.open_at) } else { Next::Nothing }
             }

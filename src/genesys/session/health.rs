@@ -105,6 +105,12 @@ impl Snapshot<'_> {
         self.refused.is_some() && !self.has_token
     }
 
+    /// A topic that comes from an unconfirmed list may not exist at all: its rejection shows nothing.
+    fn is_rejected(&self) -> bool {
+        let is_certain = |why: &Rejection| self.definitions.is_none() || why.cause == Cause::Permission;
+        self.rejected.values().any(is_certain)
+    }
+
     fn judge(&self) -> Health {
         let (socket, history) = (self.socket_works(), self.history_is(State::Works));
         let nothing_follows = self.is_down || self.is_open || !self.wants_socket;
@@ -128,7 +134,7 @@ impl Snapshot<'_> {
             (Code::Starting, is_starting, &|| self.starting()),
             (Code::HistoryForbidden, self.history_is(State::Forbidden), &|| self.no_history(" until this is fixed")),
             (Code::HistoryFailing, is_free && self.history_is(State::Failing), &|| self.no_history("")),
-            (Code::SubscriptionRejected, self.may_subscribe && !self.rejected.is_empty(), &|| self.rejected()),
+            (Code::SubscriptionRejected, self.may_subscribe && self.is_rejected(), &|| self.rejected()),
             (Code::DefinitionsUnconfirmed, is_free && self.definitions.is_some(), &|| {
                 self.definitions.cloned().unwrap_or_default()
             }),
@@ -219,13 +225,11 @@ impl Snapshot<'_> {
                 "Run `audiohook-collector check`, correct the names in TOPICS_FILE, and restart the collector.",
             );
         }
-        let forbidden = self.why_history.filter(|_| self.history_is(State::Forbidden));
-        let cure = match forbidden {
-            Some(why) => or_retried(&why.cure),
-            None if self.delivery == Delivery::Websocket && (self.is_open || !self.wants_socket) => {
-                "Set GENESYS_DELIVERY to auto, so that the history is read."
-            }
-            None => RETRIED,
+        let no_history = self.why_history.or(self.definitions).filter(|_| self.wants_history());
+        let cure = if self.delivery == Delivery::Websocket && (self.is_open || !self.wants_socket) {
+            "Set GENESYS_DELIVERY to auto, so that the history is read."
+        } else {
+            or_retried(&no_history.unwrap_or(self.why_down).cure)
         };
         let causes: Vec<String> = [self.why_no_socket(), self.why_no_history()].into_iter().flatten().collect();
         Problem::new(format!("not collecting: {}; {impact}", causes.join(", and ")), cure)
@@ -253,8 +257,11 @@ impl Snapshot<'_> {
         let why = self.why_history.filter(|why| why.what != self.why_down.what || !self.wants_socket);
         self.wants_history().then(|| match why {
             _ if self.history == State::Forbidden => "the history is forbidden".to_owned(),
-            Some(why) => format!("the history cannot be read ({})", why.what),
-            None => "the history cannot be read".to_owned(),
+            Some(why) => why.what.clone(),
+            None => match self.definitions.filter(|why| why.what != self.why_down.what) {
+                Some(why) => format!("the history cannot be read ({})", why.what),
+                None => "the history cannot be read".to_owned(),
+            },
         })
     }
 
@@ -349,7 +356,7 @@ mod tests {
     #[test]
     fn each_state_raises_its_own_reasons_and_no_consequences() {
         use Code::*;
-        let why = Problem::new("cannot make a channel: 503", "Check the status page.");
+        let why = Problem::new("cannot create a channel: 503", "Check the status page.");
         let refused = Problem::new("cannot log in: 401", "Check GENESYS_CLIENT_ID.");
         let (none, well) = (BTreeMap::new(), Health { is_starting: false, is_receiving: true, is_ready: true });
         let rejected = |cause| {
@@ -411,7 +418,7 @@ mod tests {
                 "the socket is down",
                 down,
                 &[SocketDown],
-                "cannot make a channel: 503); events arrive through the history, up to 60 s late",
+                "cannot create a channel: 503); events arrive through the history, up to 60 s late",
             ),
             ("briefly down", Snapshot { is_down: false, ..down }, &[], ""),
             (
@@ -424,7 +431,7 @@ mod tests {
                 "both fail",
                 Snapshot { is_open: false, is_down: true, ..failing },
                 &[NotReceiving, SocketDown, HistoryFailing],
-                "not collecting: the socket is down (cannot make a channel: 503), and the history cannot be read; events are late",
+                "not collecting: the socket is down (cannot create a channel: 503), and the history cannot be read; events are late",
             ),
             (
                 "both fail, the socket briefly",

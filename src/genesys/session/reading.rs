@@ -231,11 +231,11 @@ impl Session {
         }
         if let Some((from, to)) = taken.skipped {
             log::warn!(
-                "Genesys Cloud refuses to be asked for events before {}: those since {} are skipped",
+                "Genesys Cloud refuses queries for events before {}; those from {} on are skipped",
                 format_millis(to),
                 format_millis(from)
             );
-            self.report_gap(from, to, "Genesys Cloud refuses to be asked for events so old");
+            self.report_gap(from, to, "Genesys Cloud refuses queries for events so old");
         }
         if let Some(page) = taken.page {
             self.outbox.send(WriterCommand::Page(page));

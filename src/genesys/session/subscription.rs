@@ -229,7 +229,7 @@ impl Subscription {
         match &self.channel {
             Some(channel) if !is_near_end => Step::Subscribe(Attempt::new(channel.clone(), false)),
             _ => {
-                log::info!("the channel is near its end: making a new one to take over");
+                log::info!("the channel expires soon; creating the next one");
                 self.handover_at = None;
                 Step::Create
             }
@@ -249,7 +249,7 @@ impl Subscription {
             }
         }
         let made = api.create_channel()?;
-        log::info!("made the channel {}", crate::secret::mask(&made.id));
+        log::info!("created channel {}", crate::secret::mask(&made.id));
         self.made_at = Some(clock.now());
         self.step = Step::Subscribe(Attempt::new(made.clone(), true));
         Ok(Change::Made(made))
@@ -265,7 +265,8 @@ impl Subscription {
                 self.step = Step::Subscribe(attempt);
                 return Err(error);
             }
-            log::warn!("{error}");
+            let problem = error.problem();
+            problem.log(log::Level::Warn, &problem.what);
         }
         let attempt = *attempt;
         if !self.is_renewal(&attempt) {
@@ -290,9 +291,14 @@ impl Subscription {
     }
 
     fn log_changes(&self, attempt: &Attempt) {
+        // Most often one reason is that of all.
+        let mut topics_by_reason: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (topic, why) in attempt.rejected.iter().filter(|(topic, why)| self.rejected.get(*topic) != Some(why)) {
-            let verb = if why.cause == Cause::Unconfirmed { "not confirmed" } else { "rejected" };
-            log::warn!("the topic {topic} was {verb}: {why}");
+            let verb = if why.cause == Cause::Unconfirmed { "did not confirm" } else { "rejected" };
+            topics_by_reason.entry(format!("{verb} topics: {why}")).or_default().push(topic.clone());
+        }
+        for (what, topics) in topics_by_reason {
+            log::warn!("Genesys Cloud {what} ({})", shorten(&topics));
         }
         if !attempt.permitted.is_empty() && (attempt.permitted != self.permitted || !self.is_renewal(attempt)) {
             log::info!("subscribed to {} topics: {}", attempt.permitted.len(), shorten(&attempt.permitted));
