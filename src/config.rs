@@ -7,7 +7,7 @@ pub mod address;
 mod authorization;
 pub mod env_file;
 mod errors;
-pub mod files;
+pub mod file_checks;
 mod load;
 mod reader;
 mod region;

@@ -5,6 +5,7 @@
 mod agent;
 mod head;
 mod proxy;
+mod retry_after;
 mod socket;
 mod tcp;
 mod tls;
@@ -13,8 +14,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 pub use agent::{Limits, USER_AGENT, agent, dial_error};
-pub use head::{Head, header, read_head, retry_after};
+pub use head::{Head, header, read_head};
 pub use proxy::Proxy;
+pub use retry_after::retry_after;
 pub use socket::{Socket, Stream};
 pub use tls::{Tls, Trust};
 

@@ -2,7 +2,7 @@
 //!
 //! Must never: look into a text, wait to gather more, or decide where to connect next.
 
-mod probe;
+mod for_check;
 #[cfg(test)]
 mod tests;
 mod ws;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, select};
 
-pub use self::probe::ping;
+pub use self::for_check::ping;
 pub(crate) use self::ws::random;
 use self::ws::{Incoming, WsConnection};
 use crate::clock::Clock;

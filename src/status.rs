@@ -6,9 +6,10 @@
 pub mod backfill;
 mod beat;
 mod counts;
+mod raised;
 mod reason;
-mod reasons;
 mod recent;
+mod root_cause;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -17,9 +18,10 @@ use serde::Serialize;
 
 pub use beat::{Beat, Beats, STALLED_AFTER, Stalled};
 pub use counts::{Counts, Series, Totals, Written, when};
-pub use reason::{CONSEQUENCES, Code, Problem, Reason, Severity};
-use reasons::Reasons;
+use raised::Reasons;
+pub use reason::{Code, Problem, Reason, Severity};
 pub use recent::{Line, RECENT_MAX, Recent, Snapshot, is_full};
+pub use root_cause::CONSEQUENCES;
 
 use crate::clock::{Clock, Millis, format_millis};
 use crate::secret::Secret;

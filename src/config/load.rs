@@ -9,7 +9,7 @@ use super::table::row_of;
 use super::values::{self, Judged};
 use super::{
     CatchUp, Config, Delivery, Elastic, Genesys, Http, LogFormat, LogSettings, Network, Output, Reconnect,
-    authorization, files, region, topics_file,
+    authorization, file_checks, region, topics_file,
 };
 use crate::secret::Secret;
 
@@ -41,7 +41,7 @@ impl Config {
         let genesys = genesys(&mut reader, need);
         let catch_up = catch_up(&mut reader);
         let output = output(&mut reader);
-        files::check_purposes(&mut reader, &output.file, &output.state_file, env_file);
+        file_checks::check_purposes(&mut reader, &output.file, &output.state_file, env_file);
         let log = log_settings(&mut reader);
         let elastic = elastic(&mut reader, need);
         let http = http(&mut reader);
@@ -189,12 +189,13 @@ fn catch_up(reader: &mut Reader<'_>) -> CatchUp {
 
 fn output(reader: &mut Reader<'_>) -> Output {
     let named = PathBuf::from(reader.text("OUTPUT_FILE").unwrap_or_default());
-    let file = reader.judged("OUTPUT_FILE", files::writable).unwrap_or_default();
-    let state_file = match reader.judged("STATE_FILE", files::writable) {
+    let file = reader.judged("OUTPUT_FILE", file_checks::writable).unwrap_or_default();
+    let state_file = match reader.judged("STATE_FILE", file_checks::writable) {
         Some(state_file) => state_file,
         None => {
-            let default = files::with_suffix(if reader.is_wrong("OUTPUT_FILE") { &file } else { &named }, ".state");
-            files::writable(&default.to_string_lossy()).unwrap_or_else(|message| {
+            let default =
+                file_checks::with_suffix(if reader.is_wrong("OUTPUT_FILE") { &file } else { &named }, ".state");
+            file_checks::writable(&default.to_string_lossy()).unwrap_or_else(|message| {
                 reader.error("STATE_FILE", format!("{message} ({})", default.display()));
                 default
             })

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::env_file;
 use super::errors::{SettingError, shown};
-use super::files;
+use super::file_checks;
 use super::table::{Kind, row_of, rows};
 use super::values::{self, Judged};
 use crate::nearest::nearest;
@@ -69,7 +69,7 @@ impl<'a> Reader<'a> {
             return reader;
         }
         let shown = reader.file_path.display().to_string();
-        match files::read(&reader.file_path, SETTINGS_FILE_BYTES_MAX) {
+        match file_checks::read(&reader.file_path, SETTINGS_FILE_BYTES_MAX) {
             Ok(bytes) => {
                 let (values, bad) = env_file::parse(&bytes);
                 reader.file = values;
@@ -192,7 +192,7 @@ impl<'a> Reader<'a> {
 
     /// A file with a certificate in it, so that a mistake is reported now and not by the first connection.
     pub fn certificate_file(&mut self, name: &str) -> Option<PathBuf> {
-        self.judged(name, |text| files::holds_certificate(Path::new(text)).map(|()| PathBuf::from(text)))
+        self.judged(name, |text| file_checks::holds_certificate(Path::new(text)).map(|()| PathBuf::from(text)))
     }
 
     /// A secret, from the setting of this name or from the file that `NAME_FILE` names. An empty file is unset, like an
@@ -276,7 +276,7 @@ fn without_mark_and_line_end(text: &str) -> &str {
 }
 
 fn read_secret_file(path: &Path) -> Judged<String> {
-    let bytes = files::read(path, SECRET_FILE_BYTES_MAX).map_err(|error| format!("cannot be read: {error}"))?;
+    let bytes = file_checks::read(path, SECRET_FILE_BYTES_MAX).map_err(|error| format!("cannot be read: {error}"))?;
     let text = String::from_utf8(bytes).map_err(|_| "is not UTF-8 text".to_owned())?;
     let text = without_mark_and_line_end(&text);
     if text.contains(|c: char| c.is_control() && c != '\t') {

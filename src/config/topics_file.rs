@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::error::Category;
 
-use super::files;
+use super::file_checks;
 
 /// Bytes of the file, at most.
 const BYTES_MAX: usize = 1024 * 1024;
@@ -25,7 +25,7 @@ struct TopicsFile {
 /// # Errors
 /// When it cannot be read, or is invalid: with line and column.
 pub fn read(path: &Path, required: bool) -> Result<Option<Vec<String>>, String> {
-    match files::read(path, BYTES_MAX) {
+    match file_checks::read(path, BYTES_MAX) {
         Ok(bytes) => parse(&bytes).map(Some),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !required => Ok(None),
         Err(error) => Err(format!("cannot read the file: {error}")),

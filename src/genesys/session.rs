@@ -8,12 +8,12 @@
 //! instant. The parts do not know each other: what one of them means for another is decided here.
 
 mod auditing;
-mod connections;
 mod definitions;
 mod health;
 mod login;
 mod outbox;
 mod reading;
+mod sockets;
 mod subscription;
 #[cfg(test)]
 mod tests;
@@ -26,11 +26,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Select, Sender, TryRecvError};
 
-use self::connections::{Connections, Next};
 use self::definitions::Definitions;
 use self::login::Login;
 use self::outbox::Outbox;
 use self::reading::Reading;
+use self::sockets::{Connections, Next};
 use self::subscription::{Change, Failure, Subscription};
 use self::transport::Transport;
 use super::api::Api;

@@ -2,18 +2,12 @@
 //! handshake.
 
 use std::io::{self, Read};
-use std::time::Duration;
 
-use ureq::http::header::{DATE, RETRY_AFTER};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue};
-
-use crate::clock::{Millis, parse_http_date};
 
 /// Bytes of heads that are read, those of the answers before the final one included.
 const HEAD_BYTES_MAX: u64 = 16 * 1024;
 const HEADERS_MAX: usize = 100;
-/// A wait that a peer asks for is cut to this.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
 /// The head of the final answer.
 #[derive(Debug)]
@@ -63,20 +57,6 @@ pub fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     Some(headers.get(name)?.to_str().ok()?.trim())
 }
 
-/// The wait that `Retry-After` asks for, an hour at most: seconds, or a date, which is taken by the answer's own `Date`
-/// and, where there is none, by `now`.
-pub fn retry_after(headers: &HeaderMap, now: Millis) -> Option<Duration> {
-    let asked = header(headers, RETRY_AFTER.as_str())?;
-    let seconds = match asked.parse::<f64>() {
-        Ok(seconds) => seconds,
-        Err(_) => {
-            let now = header(headers, DATE.as_str()).and_then(parse_http_date).unwrap_or(now);
-            (parse_http_date(asked)? - now).max(0) as f64 / 1000.0
-        }
-    };
-    (seconds >= 0.0).then(|| Duration::from_secs_f64(seconds.min(RETRY_AFTER_MAX.as_secs_f64())))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,26 +72,5 @@ mod tests {
         }
         let endless = b"HTTP/1.1 100 Continue\r\n\r\n".repeat(10_000);
         assert!(read_head(&endless[..]).is_err());
-    }
-
-    #[test]
-    fn a_wait_comes_as_seconds_or_as_a_date() {
-        let now = parse_http_date("Mon, 23 Nov 2026 10:30:45 GMT").unwrap();
-        let wait = |fields: &[(&'static str, &'static str)]| {
-            let fields =
-                fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
-            retry_after(&fields.collect(), now)
-        };
-        let at = |seconds| Some(Duration::from_secs(seconds));
-        assert_eq!(wait(&[("retry-after", " 42 ")]), at(42));
-        assert_eq!(wait(&[("retry-after", "Mon, 23 Nov 2026 10:31:00 GMT")]), at(15));
-        let date = ("date", "Mon, 23 Nov 2026 10:29:45 GMT");
-        assert_eq!(wait(&[("retry-after", "Mon, 23 Nov 2026 10:31:00 GMT"), date]), at(75));
-        assert_eq!(wait(&[("retry-after", "Mon, 23 Nov 2026 10:00:00 GMT")]), at(0));
-        assert_eq!(wait(&[("retry-after", "999999999999")]), at(3600));
-        for nothing in ["", "soon", "-1", "nan"] {
-            assert_eq!(wait(&[("retry-after", nothing)]), None, "{nothing}");
-        }
-        assert_eq!(wait(&[]), None);
     }
 }

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
 use crate::clock::Millis;
-use crate::config::files::with_suffix;
+use crate::config::file_checks::with_suffix;
 use crate::elastic::{BacklogDropped, Progress};
 use crate::message::{ChannelState, Coverage, Definition};
 use crate::output::regular;

@@ -1,6 +1,5 @@
 //! Frames that are not events, kept aside with the reason: the newest, within a bound.
 
-use std::collections::HashSet;
 use std::fs::OpenOptions;
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -13,22 +12,22 @@ use crate::output::{backups, owner, regular};
 /// Bytes of the file, at most: beyond, the older half goes.
 pub const FILE_BYTES_MAX: u64 = 10 * 1024 * 1024;
 
-/// Kinds of reasons that are remembered as logged; beyond, none is logged any more.
-const KINDS_MAX: usize = 64;
+/// One of them is logged this often, at most.
+const LOGGED_EVERY_MS: Millis = 60_000;
 
 /// OUTPUT_FILE with `.unreadable` behind it.
 pub struct Unreadable {
     path: PathBuf,
     /// With REDACT_FIELDS no frame is kept: nobody can tell where in it the values stand.
     keep_frames: bool,
-    logged: HashSet<String>,
+    logged_at: Option<Millis>,
 }
 
 impl Unreadable {
     pub fn new(output: &Path, keep_frames: bool) -> Self {
         let mut path = output.as_os_str().to_owned();
         path.push(".unreadable");
-        Self { path: path.into(), keep_frames, logged: HashSet::new() }
+        Self { path: path.into(), keep_frames, logged_at: None }
     }
 
     pub fn path(&self) -> &Path {
@@ -40,13 +39,13 @@ impl Unreadable {
         self.keep_frames
     }
 
-    /// Keeps a frame; the first of a kind is logged.
+    /// Keeps a frame, and logs one a minute.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn keep(&mut self, at: Millis, reason: &str, frame: &[u8]) -> io::Result<()> {
-        let kind = reason.split(" at byte").next().unwrap_or(reason);
-        if self.logged.len() < KINDS_MAX && self.logged.insert(kind.to_owned()) {
+        if self.logged_at.is_none_or(|logged| (at - logged).abs() >= LOGGED_EVERY_MS) {
+            self.logged_at = Some(at);
             let what = if self.keep_frames { "it is kept" } else { "only the reason is kept (REDACT_FIELDS)" };
             log::warn!("a frame is not an event ({reason}); {what} in {}", self.path.display());
         }
