@@ -3,6 +3,7 @@
 //! Must never: look into a text, wait to gather more, or decide where to connect next.
 
 mod for_check;
+mod liveness;
 #[cfg(test)]
 mod tests;
 mod ws;
@@ -16,6 +17,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, select};
 
 pub use self::for_check::ping;
+use self::liveness::Liveness;
+pub use self::liveness::{PONG_LIMIT, SILENCE_LIMIT};
 pub(crate) use self::ws::random;
 use self::ws::{Incoming, WsConnection};
 use crate::clock::Clock;
@@ -28,10 +31,6 @@ pub const DIAL_LIMIT: Duration = Duration::from_secs(10);
 /// The WebSocket handshake: one that hangs is given up, so that the next one finds a service that answers again within
 /// ten seconds.
 pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(8);
-/// Silence after which a ping asks whether the peer is there; heartbeats come about every 30 s.
-pub const SILENCE_LIMIT: Duration = Duration::from_secs(45);
-/// How long the answer to a ping may take.
-pub const PONG_LIMIT: Duration = Duration::from_secs(10);
 /// How long the last batch waits for room while everything stops.
 const LAST_BATCH_LIMIT: Duration = Duration::from_secs(1);
 /// A retired socket is read until nothing came for this long…
@@ -42,8 +41,6 @@ const RETIRE_LIMIT: Duration = Duration::from_secs(10);
 const BATCH_BYTES_MAX: usize = 128 * 1024;
 /// Messages in one batch, at most: small ones must not make it large.
 const BATCH_FRAMES_MAX: usize = 4096;
-
-const PING: &str = r#"{"message":"ping"}"#;
 
 /// Ends a reader. Dropping it closes the socket at once, unless the reader was retired: then it ends by itself.
 #[derive(Debug)]
@@ -114,12 +111,6 @@ struct Reader {
     pending: Frames,
 }
 
-/// When something was last heard, and when a ping was sent.
-struct Silence {
-    heard: Instant,
-    pinged: Option<Instant>,
-}
-
 /// Since when the socket is being given up.
 struct Retiring {
     since: Instant,
@@ -165,7 +156,7 @@ impl Reader {
     }
 
     fn read(&mut self, mut ws: WsConnection) -> Closed {
-        let mut silence = Silence { heard: self.context.clock.now(), pinged: None };
+        let mut liveness = Liveness::new(self.context.clock.now());
         let mut retiring = None;
         self.beat.waiting();
         let why = loop {
@@ -187,7 +178,7 @@ impl Reader {
                     return Closed::ByUs;
                 }
                 let heard = ws.take_heard();
-                if let Some(why) = self.check_silence(&mut ws, &mut silence, heard) {
+                if let Err(why) = liveness.check(&mut ws, heard, self.context.clock.now()) {
                     break why;
                 }
                 if self.is_retired() && is_quiet(&mut retiring, heard) {
@@ -243,22 +234,6 @@ impl Reader {
         };
         self.beat.waiting();
         outcome
-    }
-
-    /// Whether the peer is gone; asks it first.
-    fn check_silence(&self, ws: &mut WsConnection, silence: &mut Silence, heard: bool) -> Option<Closed> {
-        let now = self.context.clock.now();
-        if heard {
-            *silence = Silence { heard: now, pinged: None };
-        }
-        match silence.pinged {
-            Some(pinged) if now.duration_since(pinged) >= PONG_LIMIT => Some(Closed::Silent),
-            None if now.duration_since(silence.heard) >= SILENCE_LIMIT => {
-                silence.pinged = Some(now);
-                ws.send_text(PING).err().map(Closed::Broken)
-            }
-            _ => None,
-        }
     }
 
     fn is_retired(&self) -> bool {

@@ -295,7 +295,8 @@ fn feed(target: Target, input: &[u8], scratch: &mut Vec<u8>, redaction: &Redacti
         Target::Bulk => {
             let documents = 1 + input.len() % 4;
             let status = [200, 200, 200, 400, 401, 403, 413, 429, 503, 302, 404][input.len() % 11];
-            let verdict = verdict::judge(&Reply { status, retry_after: None, body: input.to_vec() }, documents);
+            let reply = Reply { status, retry_after: None, body: input.to_vec() };
+            let verdict = verdict::judge(&reply, documents).map_texts(verdict::shorten);
             match verdict {
                 BulkVerdict::Items(items) => assert_eq!(items.len(), documents),
                 BulkVerdict::Held(Held { why, .. }) | BulkVerdict::Malformed(why) | BulkVerdict::TooLarge(why) => {

@@ -6,6 +6,7 @@ mod stage;
 
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketType, connect as connect_socket, socket};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -31,6 +32,7 @@ fn the_server_answers_while_there_is_no_descriptor_and_after() {
     setrlimit(Resource::Nofile, Rlimit { current: Some(256), maximum: most }).unwrap();
     let stage = Stage::start(None);
     assert_eq!(stage.get("/health").status, 200);
+    wait_until_settled();
     let ready = sockets(40);
     let mut taken: Vec<OwnedFd> = Vec::new();
     while let Ok(one) = socket(AddressFamily::INET, SocketType::STREAM, None) {
@@ -54,6 +56,22 @@ fn the_server_answers_while_there_is_no_descriptor_and_after() {
         assert_eq!(stage.get("/health").status, 200);
     }
     assert_eq!(stage.status.beats.stalled(), None);
+}
+
+/// Waits until the server has given back what it took for a request, but for what it holds in reserve: until the number of
+/// descriptors stays the same.
+fn wait_until_settled() {
+    let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let (mut before, mut since) = (open(), Instant::now());
+    while since.elapsed() < Duration::from_millis(500) {
+        assert!(Instant::now() < deadline, "the number of descriptors changes for ever");
+        std::thread::yield_now();
+        let now = open();
+        if now != before {
+            (before, since) = (now, Instant::now());
+        }
+    }
 }
 
 fn socket_again() -> Option<OwnedFd> {

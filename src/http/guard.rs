@@ -35,7 +35,7 @@ const ACCEPTS_A_TURN: usize = 32;
 const GRACE: Duration = Duration::from_millis(50);
 /// …and one that takes none of its answer: whoever reads slowly takes a piece within this time.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
-/// How long to wait after the system refused a descriptor.
+/// How long to wait for a descriptor that the system refuses.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Descriptors that one hand-over takes: our end, the backend's end, and its copy.
 const HAND_OVER: usize = 3;
@@ -120,7 +120,9 @@ impl Guard {
             wanted.push(connection.source().map_or_else(nothing, |backend| PollFd::new(backend, PollFlags::IN)));
         }
         let deadlines = self.connections.iter().map(|connection| connection.deadline);
-        let deadlines = deadlines.chain(self.accept_after).chain(self.hand_over_at);
+        // The backend gives its descriptors back a little after its answer.
+        let refill_at = (self.reserve.len() < RESERVE).then(|| now + PAUSE);
+        let deadlines = deadlines.chain(self.accept_after).chain(self.hand_over_at).chain(refill_at);
         // A millisecond more, so that the deadline has passed on waking.
         let left = |at: Instant| if at <= now { Duration::ZERO } else { at - now + Duration::from_millis(1) };
         let timeout = deadlines.min().map(left);

@@ -4,8 +4,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::liveness::{PING, PONG_LIMIT};
 use super::ws::{Incoming, WsConnection};
-use super::{PING, PONG_LIMIT};
 use crate::clock::Clock;
 use crate::message::Closed;
 use crate::net::Dialer;

@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use crossbeam_channel::bounded;
 use tungstenite::handshake::derive_accept_key;
 
+use super::liveness::PING;
 use super::*;
 use crate::clock::{ManualClock, ServiceTime};
 use crate::config::Network;

@@ -15,6 +15,8 @@ pub struct Options {
     pub growth: bool,
     /// The rows that are wanted; none: all.
     pub only: Vec<String>,
+    /// The collector that is measured.
+    pub collector: String,
     /// Another collector's command.
     pub compare: Vec<String>,
 }
@@ -37,6 +39,7 @@ pub fn parse(arguments: Vec<String>) -> Result<Options, String> {
         short: false,
         growth: false,
         only: Vec::new(),
+        collector: env!("CARGO_BIN_EXE_audiohook-collector").to_owned(),
         compare: Vec::new(),
     };
     let mut rest = arguments.into_iter();
@@ -62,13 +65,17 @@ pub fn parse(arguments: Vec<String>) -> Result<Options, String> {
                 let names = rest.next().ok_or("--only needs rows: burst,cluster,latency,…")?;
                 options.only = names.split(',').map(str::to_owned).collect();
             }
+            "--collector" => options.collector = rest.next().ok_or("--collector needs a binary")?,
             "--compare" => {
                 options.compare = rest.by_ref().collect();
                 if options.compare.is_empty() {
                     return Err("--compare needs a command".to_owned());
                 }
             }
-            other => return Err(format!("unknown argument {other}: --short, --growth, --turns, --only, --compare")),
+            other => {
+                let known = "--short, --growth, --turns, --only, --collector, --compare";
+                return Err(format!("unknown argument {other}: {known}"));
+            }
         }
     }
     Ok(options)

@@ -9,6 +9,7 @@
 //! make bench ARGS=--short                   every row once, small: that it works, not how fast
 //! make bench ARGS=--growth                  how cost grows with sizes, topics, files and backlog
 //! make bench ARGS="--only burst,latency"    some of the rows
+//! make bench ARGS="--collector PATH"        another build of it
 //! make bench ARGS="--compare COMMAND…"      another collector's command beside it: it is given the same settings
 //! ```
 

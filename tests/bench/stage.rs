@@ -108,7 +108,7 @@ impl Stage {
                 }
                 return Running { process: Process::start(command), output };
             }
-            Subject::Collector => Command::new(env!("CARGO_BIN_EXE_audiohook-collector")),
+            Subject::Collector => Command::new(&self.options.collector),
             Subject::Other(words) => {
                 let mut command = Command::new(&words[0]);
                 command.args(&words[1..]);
