@@ -101,7 +101,7 @@ struct Pages {
     count: u32,
     /// The page that each cursor brought last, both hashed.
     answers: HashMap<u64, u64>,
-    /// How many times in a row a cursor brought its page again.
+    /// How many pages in a row had come before.
     repeats: u32,
     without_progress: u32,
     order: Order,
@@ -149,6 +149,8 @@ pub struct History {
     unknown_ids: HashSet<String>,
     /// So much of the oldest that the service should keep is not asked for.
     edge_ms: Millis,
+    /// The oldest was refused, then something was taken, and since then the oldest is asked for again.
+    is_edge_tried_again: bool,
     /// What is older than this the service keeps no longer.
     oldest: Millis,
 }
@@ -163,6 +165,7 @@ impl History {
             ids_max: usize::MAX,
             unknown_ids: HashSet::new(),
             edge_ms: EDGE_MS,
+            is_edge_tried_again: false,
             oldest: Millis::MIN,
         }
     }
@@ -240,19 +243,27 @@ impl History {
         self.job.as_ref().map(|job| &job.read.ids)
     }
 
-    /// The piece that begins with the next request, and the end of its read; none in the middle of a piece.
+    /// The piece that begins with the next request, and the end of its read; none in the middle of a piece. A read of which
+    /// the service keeps nothing any more is given up.
     pub fn next_piece(&mut self, service_now: Millis) -> Option<(Range, Millis)> {
         let job = self.job.as_mut().filter(|job| job.pages.is_none())?;
         self.oldest = service_now - HISTORY_KEPT_MS;
-        let reach = self.oldest + self.edge_ms;
-        let mut piece = job.todo.pop()?;
-        if piece.from < reach {
-            let from = piece.from.max(self.oldest);
-            piece.from = reach.min(piece.to - 1);
+        if job.read.until <= self.oldest + EDGE_MS {
+            // It failed for so long that there is nothing left of it.
+            self.job = None;
+            return None;
+        }
+        let reach = (self.oldest + self.edge_ms).min(job.read.until - 1);
+        let at = job.at();
+        if at < reach {
+            job.todo.retain(|piece| piece.to > reach);
+            job.todo.iter_mut().for_each(|piece| piece.from = piece.from.max(reach));
             if self.edge_ms > EDGE_MS {
-                job.skipped = Some((job.skipped.map_or(from, |(from, _)| from), piece.from));
+                let from = job.skipped.map_or(at.max(self.oldest), |(from, _)| from);
+                job.skipped = Some((from, reach));
             }
         }
+        let mut piece = job.todo.pop()?;
         let to = piece.to.min(piece.from + self.piece_ms);
         if to < piece.to {
             job.todo.push(Piece { from: to, ..piece.clone() });
@@ -320,6 +331,9 @@ impl History {
     }
 
     fn take_page(&mut self, body: String, page: Parsed, received: Millis, taken: &mut Taken) -> Result<(), ApiError> {
+        if self.ask_for_oldest_again() {
+            return Ok(());
+        }
         let Some(job) = &mut self.job else { return Ok(()) };
         let (Some(piece), Some(pages)) = (job.todo.last(), &mut job.pages) else { return Ok(()) };
         job.failures = 0;
@@ -347,9 +361,27 @@ impl History {
         match following {
             Following::Nothing => self.end_piece(taken),
             Following::Page => self.end_long_piece(taken),
-            Following::Again => return Err(ApiError::invalid_response(WHAT, "its pages repeat and have no end")),
+            Following::Again => {
+                self.halve(PIECE_MS_MIN);
+                return Err(ApiError::invalid_response(WHAT, "its pages repeat and have no end"));
+            }
         }
         Ok(())
+    }
+
+    /// Something is taken after everything was refused: the service may have refused it for a while, whatever its age. The
+    /// oldest is asked for once more before it is skipped.
+    fn ask_for_oldest_again(&mut self) -> bool {
+        let is_first_time = !self.is_edge_tried_again;
+        let skipped = self.job.as_mut().and_then(|job| job.skipped.take_if(|_| is_first_time));
+        let Some((from, _)) = skipped else { return false };
+        self.leave_out_refused();
+        self.is_edge_tried_again = true;
+        self.edge_ms = EDGE_MS;
+        let Some(job) = &mut self.job else { return false };
+        job.pages = None;
+        job.todo = vec![Piece { from, to: job.read.until, ids: job.read.ids.clone() }];
+        true
     }
 
     /// Others are taken: those that were refused alone are what the service does not know.
@@ -398,6 +430,9 @@ impl History {
         let at = job.at();
         taken.read_up_to = Some(at.min(job.read.span.to)).filter(|up_to| at > from && *up_to > job.read.span.from);
         if job.todo.is_empty() {
+            if job.from < self.oldest + EDGE_MS_MAX {
+                self.is_edge_tried_again = false;
+            }
             self.leave_out_refused();
             taken.done = self.job.take().map(Job::end);
         }
@@ -407,6 +442,10 @@ impl History {
         let Some(job) = &mut self.job else { return };
         job.failures += 1;
         let has_cursor = job.pages.as_ref().is_some_and(|pages| pages.cursor.is_some());
+        if !has_cursor {
+            // The piece has not begun, and part of it may be too old by the next time.
+            job.pages = None;
+        }
         let is_cured = match error.kind {
             // The cursor has expired; a shorter piece has fewer of them.
             Kind::Refused(_) | Kind::Gone if has_cursor => self.halve(PIECE_MS_MIN),
@@ -535,14 +574,15 @@ impl Pages {
     fn follow(&mut self, next: Option<String>, page: u64, is_empty: bool) -> Following {
         let Some(next) = next else { return Following::Nothing };
         let hash = |cursor: &str| XxHash3_64::oneshot(cursor.as_bytes());
+        let is_repeated = !is_empty && self.answers.values().any(|answer| *answer == page);
         let is_same = self.answers.insert(hash(self.cursor.as_deref().unwrap_or_default()), page) == Some(page);
         let is_known = self.answers.contains_key(&hash(&next));
-        self.repeats = if is_known && is_same { self.repeats + 1 } else { 0 };
-        if is_known && (is_empty || self.repeats >= REPEATS_MAX) {
+        self.repeats = if is_repeated { self.repeats + 1 } else { 0 };
+        if is_known && (is_empty || is_same && self.repeats >= REPEATS_MAX) {
             return Following::Nothing;
         }
         self.without_progress = if is_known || is_empty { self.without_progress + 1 } else { 0 };
-        if self.without_progress > PAGES_WITHOUT_PROGRESS_MAX {
+        if self.without_progress > PAGES_WITHOUT_PROGRESS_MAX || self.repeats > PAGES_MAX {
             return Following::Again;
         }
         self.count += 1;

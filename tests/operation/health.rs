@@ -559,6 +559,24 @@ fn a_hole_of_more_than_ten_days_is_told_with_both_ends() {
 }
 
 #[test]
+fn a_gap_that_opens_while_the_history_fails_is_reported_once_it_is_read_again() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("health-opens"));
+    // A shorter gap than a minute is not reported.
+    let begin = sim.now() - 10 * 86_400_000 - 45_000;
+    let state = State { checkpoint_ms: Some(begin), origin_ms: Some(begin - 1), ..State::default() };
+    state::write(&folder.join("events.jsonl.state"), &state).unwrap();
+    sim.faults().fail(Call::History, Action::status(503));
+    let collector = Collector::start(&sim, &folder, &[]);
+    collector.wait_reason("history_failing", true, EDGE);
+    let_pass(Duration::from_secs(20));
+    sim.faults().heal_all();
+    let (_, health) = wait_edge(&collector, "incomplete", true, 6 * EDGE);
+    assert_says(&health, "incomplete", &["ten days", "missing"]);
+    issue(&sim, 2);
+    assert_counts(&sim, &collector);
+}
+
+#[test]
 fn a_fault_that_comes_and_goes_does_not_flood_the_log() {
     let (sim, folder) = (simulator(|_| ()), Folder::new("health-flapping"));
     let quick = [("CATCH_UP_INTERVAL", "0.05"), ("RECONNECT_DELAY", "0.05"), ("CATCH_UP_RATE", "100000")];

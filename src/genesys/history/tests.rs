@@ -194,21 +194,22 @@ fn a_definition_that_the_service_does_not_know_is_left_out_and_the_others_are_re
 }
 
 #[test]
-fn where_every_request_is_refused_only_the_oldest_is_skipped_once_something_is_taken() {
-    for (span, may_skip) in [(2 * HOUR, false), (REACH_MS, true)] {
-        let mut history = history(span, &ids(2));
-        let mut failed = 0;
-        while failed < 3 {
-            ask(&mut history);
-            let taken = history.take(failure(Kind::Refused(400)), 0);
-            failed += u32::from(taken.failed.is_some());
-            assert!(taken.read_up_to.is_none() && taken.done.is_none() && taken.skipped.is_none());
-        }
-        ask(&mut history);
-        let skipped = history.take(page([], None), 0).skipped;
-        let begin = NOW - HISTORY_KEPT_MS + 4 * EDGE_MS_REFUSED;
-        assert_eq!(skipped, may_skip.then_some((NOW - REACH_MS, begin)));
+fn what_the_service_refuses_for_its_age_is_skipped_once_the_rest_is_taken() {
+    let oldest = NOW - HISTORY_KEPT_MS;
+    // Half of an hour that the service should keep it does not take requests for.
+    let taken_from = oldest + HOUR / 2;
+    let mut history = history(REACH_MS, &ids(2));
+    let mut skipped = Vec::new();
+    for _ in 0..10_000 {
+        let Next::Ask { body, .. } = history.next(Instant::now(), NOW) else { break };
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let (from, _) = body["interval"].as_str().unwrap().split_once('/').unwrap();
+        let is_refused = crate::clock::parse_instant(from).unwrap() < taken_from;
+        let answer = if is_refused { failure(Kind::Refused(400)) } else { page([], None) };
+        skipped.extend(history.take(answer, 0).skipped);
     }
+    assert!(history.is_idle());
+    assert_eq!(skipped, [(NOW - REACH_MS, oldest + 4 * EDGE_MS_REFUSED)]);
 }
 
 #[test]
@@ -276,4 +277,59 @@ fn what_was_refused_before_everything_is_refused_is_read_from_where_it_was_refus
     let Next::Ask { body, .. } = history.next(Instant::now(), NOW) else { panic!() };
     assert!(body.contains(&format!("\"{}/", format_millis(NOW - 30 * HOUR))), "{body}");
     assert_eq!(history.ids().unwrap().len(), 2);
+}
+
+#[test]
+fn pages_that_repeat_under_new_cursors_are_a_failure_and_read_anew() {
+    let mut history = history(HOUR, &ids(1));
+    let is_failure = |number: usize, history: &mut History| {
+        ask(history);
+        let next = format!("/next?after={number}");
+        history.take(page(0..3, Some(&next)), 0).failed.is_some()
+    };
+    let failed = (0..2 * PAGES_MAX as usize).find(|number| is_failure(*number, &mut history));
+    assert!(failed.is_some());
+    assert_eq!(ask(&mut history).0, None);
+    let taken = history.take(page(0..3, None), 0);
+    assert!(taken.failed.is_none() && taken.read_up_to.is_some());
+}
+
+#[test]
+fn a_read_whose_end_the_service_no_longer_keeps_is_given_up() {
+    let mut history = history(HOUR, &ids(1));
+    ask(&mut history);
+    history.take(failure(Kind::Network), 0);
+    assert_eq!(history.next(Instant::now(), NOW + HISTORY_KEPT_MS), Next::Idle);
+    assert!(history.is_idle());
+}
+
+#[test]
+fn nothing_is_asked_for_that_grew_too_old_meanwhile() {
+    let mut history = history(48 * HOUR, &ids(2));
+    ask(&mut history);
+    history.take(failure(Kind::Network), 0);
+    let now = NOW + HISTORY_KEPT_MS - 12 * HOUR;
+    let Next::Ask { body, .. } = history.next(Instant::now(), now) else { panic!() };
+    assert!(body.contains(&format!("{}/{}", format_millis(now - REACH_MS), format_millis(NOW))), "{body}");
+}
+
+#[test]
+fn what_was_refused_for_a_while_only_is_read_once_something_is_taken() {
+    for span in [2 * HOUR, REACH_MS] {
+        let mut history = history(span, &ids(2));
+        let mut failed = 0;
+        while failed < 3 {
+            ask(&mut history);
+            let taken = history.take(failure(Kind::Refused(400)), 0);
+            failed += u32::from(taken.failed.is_some());
+            assert!(taken.read_up_to.is_none() && taken.done.is_none() && taken.skipped.is_none());
+        }
+        let begin = format!("\"{}/", format_millis(NOW - span));
+        let mut is_read = false;
+        while let Next::Ask { body, .. } = history.next(Instant::now(), NOW) {
+            is_read |= body.contains(&begin);
+            assert_eq!(history.take(page([], None), 0).skipped, None);
+        }
+        assert!(is_read && history.is_idle());
+    }
 }

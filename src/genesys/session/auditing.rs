@@ -11,7 +11,7 @@ use crate::audit::files::{self, Counts};
 use crate::clock::{Millis, format_millis};
 use crate::dedup::rows::Span;
 use crate::genesys::error::ApiError;
-use crate::genesys::history::Read;
+use crate::genesys::history::{REACH_MS, Read};
 use crate::message::Purpose;
 use crate::output::records::Held;
 use crate::status::{Code, Problem};
@@ -45,7 +45,10 @@ impl Session {
         if self.auditing_due().is_none_or(|due| now < due) {
             return false;
         }
-        let Some((from, to)) = self.auditing.span.or_else(|| self.settled_hour()) else {
+        // What failed for so long that the service no longer keeps it is not compared any more.
+        let oldest = self.api.service().now() - REACH_MS;
+        let span = self.auditing.span.filter(|(from, _)| *from > oldest);
+        let Some((from, to)) = span.or_else(|| self.settled_hour()) else {
             self.auditing.at = Some(now + INTERVAL);
             return false;
         };

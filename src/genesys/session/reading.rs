@@ -204,9 +204,15 @@ impl Session {
         let answer = self.api.query_page(cursor.as_deref(), PAGE_SIZE, &body);
         // What is refused and asked for in another way is no success.
         let is_answered = answer.is_ok();
+        let is_catch_up = self.reading.history.purpose() == Some(Purpose::CatchUp);
         let taken = self.reading.history.take(answer, self.service_time.receipt(&self.clock));
         if is_answered && taken.failed.is_none() {
             self.read_worked();
+            if is_catch_up {
+                // Only now it is known where the gap ends: requests may have failed for days.
+                let why = "the history was not read for longer than the ten days that Genesys keeps it";
+                self.report_gap(self.reading.checkpoint, self.api.service().now() - HISTORY_KEPT_MS, why);
+            }
         }
         self.take_answer(taken);
         true
@@ -294,8 +300,6 @@ impl Session {
 
     fn begin_catch_up(&mut self, service_now: Millis, now: Instant) {
         let checkpoint = self.reading.checkpoint;
-        let why = "the history was not read for longer than the ten days that Genesys keeps it";
-        self.report_gap(checkpoint, service_now - HISTORY_KEPT_MS, why);
         let ids: Arc<[String]> = self.read_ids.iter().filter(|id| self.reading.is_covered(id)).cloned().collect();
         let from = (checkpoint - self.overlap_ms()).max(self.reading.origin);
         let to = (service_now - self.row_wait_ms(now)).max(checkpoint);
@@ -380,6 +384,12 @@ impl Session {
                 Err(error) => {
                     log::warn!("cannot read the output files: {error}; the history is read once that works");
                     self.reading.retry_at = now + FILES_RETRY;
+                    self.reading.state = State::Failing;
+                    self.reading.why = Some(Problem::new(
+                        format!("cannot read the output files: {error}"),
+                        "Let the collector read OUTPUT_FILE and its backups.",
+                    ));
+                    self.let_catch_up_pass();
                     return false;
                 }
             }
