@@ -143,9 +143,12 @@ impl Replay {
             file => file?,
         };
         let rest_path = with_suffix(path, ".new");
+        // A replay that was killed may have begun it; and where a link leads is nothing to cut.
+        match fs::remove_file(&rest_path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         let mut rest = open_to_append(&rest_path)?;
-        // A replay that was killed may have begun it.
-        rest.set_len(0)?;
         self.sender.letters = DeadLetters::to_file(&rest_path);
         let file = identity(&letters);
         let (mut given_up, mut read_to) = (None, u64::MAX);
@@ -202,9 +205,10 @@ impl Replay {
                 self.progressed_at = self.clock.now();
             }
             if let Some(held) = sent.held {
-                // What a person must fix is not gone within a minute.
-                let is_late = self.sender.nodes.next().1 >= self.progressed_at + GIVE_UP_AFTER;
-                if held.is_refusal() || is_late {
+                let nodes = &self.sender.nodes;
+                // What a person must fix is not gone within a minute, unless another node works.
+                let is_refused = held.is_refusal() && (!sent.failed || nodes.all_down());
+                if is_refused || nodes.next().1 >= self.progressed_at + GIVE_UP_AFTER {
                     let url = &self.sender.transport.urls()[node];
                     return Ok(Some(format!("{url}: {}. {}", held.why, held.cure())));
                 }
