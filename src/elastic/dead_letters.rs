@@ -180,27 +180,27 @@ impl DeadLetters {
             known.files.retain(|known| (known.0, known.1) != (dev, ino));
             known.files.push((dev, ino, bytes));
         }
-        if is_full { self.trim() } else { Ok(0) }
+        Ok(if is_full { self.trim() } else { 0 })
     }
 
-    /// Deletes the oldest files beyond the bound, but none that a replay is at; returns how many letters those held.
-    fn trim(&self) -> io::Result<u64> {
-        let mut numbers = backups::numbers(&self.path)?;
-        numbers.reverse();
+    /// Deletes the oldest files beyond the bound, but none that a replay is at; returns how many letters those held. The
+    /// new letters are on the disk by now: a file that cannot be deleted is tried again with the next full one.
+    fn trim(&self) -> u64 {
+        let numbers = backups::numbers(&self.path).unwrap_or_default();
         let (mut bytes, mut dropped) = (0, 0);
-        for path in numbers.into_iter().map(|number| backups::backup(&self.path, number)) {
-            bytes += fs::metadata(&path)?.len();
-            if bytes > self.bytes_max
-                && let Ok(file) = open_locked(&path, false)
-            {
-                let mut lines = Lines::new(file);
-                while let Some(line) = lines.read()? {
-                    dropped += u64::from(line.record().is_some());
-                }
-                fs::remove_file(&path)?;
+        for path in numbers.into_iter().rev().map(|number| backups::backup(&self.path, number)) {
+            bytes += fs::metadata(&path).map_or(0, |meta| meta.len());
+            if bytes <= self.bytes_max {
+                continue;
+            }
+            match delete(&path) {
+                Ok(letters) => dropped += letters,
+                // A replay is at it, or was just now.
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotFound) => {}
+                Err(error) => log::warn!("cannot delete {}: {error}", path.display()),
             }
         }
-        Ok(dropped)
+        dropped
     }
 }
 
@@ -293,6 +293,17 @@ impl<'a> Line<'a> {
     }
 }
 
+/// Deletes a file of letters; returns how many it held.
+fn delete(path: &Path) -> io::Result<u64> {
+    let mut lines = Lines::new(open_locked(path, false)?);
+    let mut letters = 0;
+    while let Some(line) = lines.read()? {
+        letters += u64::from(line.record().is_some());
+    }
+    fs::remove_file(path)?;
+    Ok(letters)
+}
+
 /// Puts the letters into a file that nobody appends to. `file` is the locked one.
 fn put_aside(path: &Path, file: &File) -> io::Result<()> {
     end_last_line(file, file.metadata()?.len())?;
@@ -310,7 +321,9 @@ pub fn take_over(output: &Path) -> io::Result<Vec<PathBuf>> {
         put_aside(&path, &open_locked(&path, true)?)?;
         regular::sync_folder(&path)?;
     }
-    let files = files(output);
+    let mut files = files(output);
+    // The collector may have begun a new one meanwhile.
+    files.retain(|file| *file != path);
     for path in &files {
         let file = regular::open(OpenOptions::new().read(true).append(true), path)?;
         end_last_line(&file, file.metadata()?.len())?;
@@ -443,6 +456,32 @@ mod tests {
         // What a replay is at stays.
         let _replay = open_locked(&files(&output)[0], false).unwrap();
         assert_eq!(letters.append_lines(b"{\"record\":\"999999999999999999\"}\n").unwrap(), 0);
+        fs::remove_dir_all(folder(&output)).unwrap();
+    }
+
+    #[test]
+    fn an_old_file_that_cannot_be_deleted_does_not_keep_new_letters_from_being_kept_once() {
+        let (output, mut letters) = letters("undeletable");
+        fs::create_dir(with_suffix(letters.path(), ".1")).unwrap();
+        std::os::unix::fs::symlink("nowhere", with_suffix(letters.path(), ".2")).unwrap();
+        for id in ["a", "b", "c", "d", "e", "f"] {
+            assert_eq!(letters.append(0, &[letter(id)]).unwrap().appended, 1);
+            assert_eq!(letters.append(0, &[letter(id)]).unwrap().appended, 0);
+        }
+        fs::remove_dir_all(folder(&output)).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_the_collector_begins_during_a_replay_is_not_taken_over() {
+        let (output, letters) = letters("begun");
+        let path = letters.path().to_owned();
+        std::thread::scope(|scope| {
+            let taker = scope.spawn(|| (0..200).all(|_| !take_over(&output).unwrap_or_default().contains(&path)));
+            while !taker.is_finished() {
+                let _ = DeadLetters::to_file(&path).append_lines(b"{}\n");
+            }
+            assert!(taker.join().unwrap());
+        });
         fs::remove_dir_all(folder(&output)).unwrap();
     }
 

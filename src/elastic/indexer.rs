@@ -172,7 +172,9 @@ impl Indexer {
     fn step(&mut self, deadline: Option<Instant>, beat: &Beat) -> Instant {
         let now = self.clock.now();
         self.look_around(now);
-        if let Err(error) = self.source.fill(&mut self.sender.batch, self.settings.bulk_size) {
+        // Where a request holds one document, a second one shows whether that or the address is at fault.
+        let documents_max = self.settings.bulk_size.max(2);
+        if let Err(error) = self.source.fill(&mut self.sender.batch, documents_max) {
             log::error!("cannot read {}: {error}", self.source.path().display());
             return now + UNREADABLE_WAIT;
         }
@@ -231,7 +233,7 @@ impl Indexer {
 
     /// Remembers why the node took no request, since this instant at least, unless another one works.
     fn node_failed(&mut self, node: usize, sent: Sent, begun: Instant) {
-        let Some(held) = sent.held.filter(|held| held.is_refusal() || self.sender.nodes.all_down()) else { return };
+        let Some(held) = sent.held.filter(|_| self.sender.nodes.all_down()) else { return };
         if matches!(held.cause, Cause::Unreachable(_)) {
             // It may come back as another, empty cluster.
             (self.setup.done, self.setup.tries) = (false, 0);
@@ -357,10 +359,12 @@ impl Indexer {
         later
     }
 
-    /// What time alone changes: dead letters that a replay took, and a loss that was shown for long enough.
+    /// What time alone changes: dead letters that a replay took, a loss that was shown for long enough, and lines that were
+    /// read and never counted.
     fn look_around(&mut self, now: Instant) {
         if self.dead_checked.is_none_or(|at| now >= at + DEAD_CHECK_EVERY) {
             self.dead_checked = Some(now);
+            self.source.settle();
             self.shared.show_dropped(&mut self.shared.lock());
             self.report_letters(None);
         }

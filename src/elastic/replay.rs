@@ -143,11 +143,30 @@ impl Replay {
             file => file?,
         };
         let rest_path = with_suffix(path, ".new");
+        // A replay that was killed may have begun it; and where a link leads is nothing to cut.
+        match fs::remove_file(&rest_path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         let mut rest = open_to_append(&rest_path)?;
-        // A replay that was killed may have begun it.
-        rest.set_len(0)?;
         self.sender.letters = DeadLetters::to_file(&rest_path);
-        let file = identity(&letters);
+        let given_up = self.send_file(&letters, &mut rest, shown).map_err(|error| {
+            // On a full disk it would be in the collector's way. The letters are in their file as before.
+            let _ = fs::remove_file(&rest_path);
+            io::Error::new(error.kind(), format!("{}: {error}", rest_path.display()))
+        })?;
+        if rest.metadata()?.len() > 0 {
+            fs::rename(&rest_path, path)?;
+        } else {
+            fs::remove_file(&rest_path)?;
+            fs::remove_file(path)?;
+        }
+        Ok(given_up)
+    }
+
+    /// Sends the letters of one file and writes into another what did not go; returns why no more is sent, if so.
+    fn send_file(&mut self, letters: &File, rest: &mut File, shown: &mut impl Write) -> io::Result<Option<String>> {
+        let file = identity(letters);
         let (mut given_up, mut read_to) = (None, u64::MAX);
         let mut lines = Lines::new(letters.try_clone()?);
         while let Some(line) = lines.read()? {
@@ -162,22 +181,16 @@ impl Replay {
             if !line.is_empty() && !self.take(file, &line) {
                 // What cannot be sent stays one, as it is.
                 self.counts.refused += u64::from(!line.goes_on);
-                keep(&line, &mut rest)?;
+                keep(&line, rest)?;
             }
         }
         if given_up.is_none() {
             given_up = self.send_all(shown)?;
         }
         if given_up.is_some() {
-            self.put_back(&letters, read_to, &mut rest)?;
+            self.put_back(letters, read_to, rest)?;
         }
         rest.sync_data()?;
-        if rest.metadata()?.len() > 0 {
-            fs::rename(&rest_path, path)?;
-        } else {
-            fs::remove_file(&rest_path)?;
-            fs::remove_file(path)?;
-        }
         Ok(given_up)
     }
 
@@ -202,9 +215,10 @@ impl Replay {
                 self.progressed_at = self.clock.now();
             }
             if let Some(held) = sent.held {
-                // What a person must fix is not gone within a minute.
-                let is_late = self.sender.nodes.next().1 >= self.progressed_at + GIVE_UP_AFTER;
-                if held.is_refusal() || is_late {
+                let nodes = &self.sender.nodes;
+                // What a person must fix is not gone within a minute, unless another node works.
+                let is_refused = held.is_refusal() && (!sent.failed || nodes.all_down());
+                if is_refused || nodes.next().1 >= self.progressed_at + GIVE_UP_AFTER {
                     let url = &self.sender.transport.urls()[node];
                     return Ok(Some(format!("{url}: {}. {}", held.why, held.cure())));
                 }

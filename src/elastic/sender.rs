@@ -122,12 +122,8 @@ impl Sender {
     pub fn fail(&mut self, node: usize, held: Held, retry_after: Option<Duration>) -> Sent {
         log::debug!("{}: {}", self.transport.urls()[node], held.why);
         let now = self.clock.now();
-        match wait_of(&held) {
-            Some(wait) => self.nodes.hold(wait, now),
-            None => {
-                self.nodes.failed(node, held.cause == Cause::Unreachable(Lost::TimedOut), retry_after, now);
-            }
-        }
+        let timed_out = held.cause == Cause::Unreachable(Lost::TimedOut);
+        self.nodes.failed(node, timed_out, wait_of(&held).or(retry_after), now);
         Sent { held: Some(held), failed: true, ..Sent::default() }
     }
 
@@ -283,7 +279,7 @@ impl Limit {
             self.good_requests = 0;
             self.documents = (self.documents * 2).min(self.bulk_size);
         }
-        self.malformed = self.malformed.filter(|_| self.documents < self.bulk_size).map(|_| true);
+        self.malformed = self.malformed.filter(|_| self.documents < self.bulk_size.max(2)).map(|_| true);
     }
 }
 

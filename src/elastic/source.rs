@@ -22,6 +22,8 @@ pub struct Source {
     redaction: Redaction,
     /// Lines that must be in the files behind what was read. Less than 0: lines were read before they were counted.
     ahead: i64,
+    /// What it was when [`Source::settle`] was called last.
+    ahead_before: i64,
     is_at_end: bool,
     skipped_said: bool,
 }
@@ -50,6 +52,7 @@ impl Source {
             path: output.file.clone(),
             redaction: Redaction::new(&output.redact_fields),
             ahead: ahead as i64,
+            ahead_before: 0,
             is_at_end: false,
             skipped_said: false,
         })
@@ -79,10 +82,8 @@ impl Source {
     /// # Errors
     /// When a file cannot be read.
     pub fn fill(&mut self, batch: &mut Batch, bulk_size: usize) -> io::Result<()> {
-        let before = self.ahead;
         // Before the files are looked at: lines that are counted later may be in a file that is begun meanwhile.
-        let written = self.shared.take_written();
-        self.ahead += written as i64;
+        self.ahead += self.shared.take_written() as i64;
         self.is_at_end = false;
         self.reader.watch()?;
         let filled = self.read(batch, bulk_size);
@@ -91,10 +92,17 @@ impl Source {
         if self.is_at_end && self.ahead > 0 {
             log::debug!("{} lines are gone from the files", self.ahead);
             self.shared.report_dropped(&mut published, std::mem::take(&mut self.ahead) as u64);
-        } else if self.is_at_end && written == 0 && self.ahead == before {
-            self.ahead = 0;
         }
         filled
+    }
+
+    /// To be called every few seconds: the writer counts its lines as soon as they are in the file, so what was read and is
+    /// not counted by now never is. It was there before the start, or somebody else wrote it.
+    pub fn settle(&mut self) {
+        if self.is_at_end && self.ahead == self.ahead_before {
+            self.ahead = 0;
+        }
+        self.ahead_before = self.ahead;
     }
 
     fn read(&mut self, batch: &mut Batch, bulk_size: usize) -> io::Result<()> {

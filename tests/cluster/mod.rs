@@ -133,6 +133,15 @@ impl Rig {
         self.wake(lines.len() as u64, lines.iter().map(|line| line.len() as u64 + 1).sum());
     }
 
+    /// Appends lines that [`Rig::count`] counts later, as a writer does that is slow.
+    pub fn append_uncounted(&mut self, lines: &[String]) {
+        self.file.write_all((lines.join("\n") + "\n").as_bytes()).unwrap();
+    }
+
+    pub fn count(&self, lines: u64) {
+        self.wake(lines, 0);
+    }
+
     pub fn rotate(&mut self) {
         self.keep();
         let saved = self.cursor.map(|progress| progress.cursor);

@@ -287,3 +287,19 @@ fn what_is_deleted_for_its_size_before_it_was_ever_read_is_counted_and_not_sent(
         assert_eq!(fake.documents() + dropped, round * 200 + 200);
     }
 }
+
+#[test]
+fn lines_that_are_counted_late_are_not_lost() {
+    let fake = Fake::start();
+    let mut rig = Rig::new("late-count", &[&fake.url]);
+    rig.start();
+    rig.append(&records(0..5));
+    rig.until("there", SOON, |rig| rig.done() == 5);
+    rig.append_uncounted(&records(5..105));
+    rig.append(&records(105..110));
+    rig.until("there", SOON, |rig| rig.done() == 110);
+    rig.drive(Duration::from_millis(300));
+    rig.count(100);
+    rig.drive(Duration::from_millis(600));
+    assert_eq!(rig.status.counters.elastic_dropped.get(), 0);
+}

@@ -156,3 +156,14 @@ fn a_block_that_somebody_set_has_another_cure_than_a_full_disk() {
         assert!(said.contains(cure) && !said.contains(";;"), "{said}");
     }
 }
+
+#[test]
+fn of_two_nodes_one_that_refuses_the_login_does_not_stop_the_other() {
+    let (one, two) = (Fake::start(), Fake::start());
+    let mut rig = Rig::new("one-refuses", &[&one.url, &two.url]);
+    one.script(|_| Act::Answer(401, "{}"));
+    rig.start();
+    rig.append(&records(0..200));
+    rig.until("all", SOON, |rig| rig.done() == 200);
+    assert!(!rig.is_raised(Code::ElasticRefused), "{}", rig.message(Code::ElasticRefused));
+}

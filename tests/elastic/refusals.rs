@@ -238,3 +238,17 @@ fn the_dead_letters_are_bounded_and_what_goes_is_counted_and_said() {
     assert!(replayed.success && replayed.shown.contains(&format!("{kept} sent")), "{}", replayed.shown);
     assert_eq!(fake.documents(), 40 + kept);
 }
+
+#[test]
+fn a_document_that_is_not_understood_does_not_stop_those_after_it_with_a_bulk_size_of_one() {
+    let fake = Fake::start();
+    let mut rig = Rig::new("bulk-one", &[&fake.url]);
+    rig.elastic.bulk_size = 1;
+    let bad = format!("{:032x}", 3);
+    fake.on_bulk(move |request| {
+        if String::from_utf8_lossy(&request.body).contains(&bad) { Act::Answer(400, "{}") } else { Act::Serve }
+    });
+    rig.start();
+    rig.append(&records(0..10));
+    rig.until("all", 2 * SOON, |rig| rig.done() == 10);
+}

@@ -153,3 +153,16 @@ fn a_kill_in_the_middle_of_a_replay_loses_no_letter_and_keeps_none_twice() {
     assert!(rig.replay().success);
     assert_eq!((fake.documents(), rig.suffixes()), (4, vec![String::new()]));
 }
+
+#[test]
+fn a_link_beside_the_letters_is_not_followed() {
+    let fake = Fake::start();
+    let rig = Rig::new("replay-link", &[&fake.url]);
+    let letter = |n: usize| format!("{{\"at\":\"x\",\"status\":400,\"reason\":\"r\",\"record\":{}}}\n", record(n));
+    let precious = rig.folder.join("precious");
+    fs::write(&precious, "precious").unwrap();
+    fs::write(rig.folder.join("events.jsonl.dead"), letter(1)).unwrap();
+    std::os::unix::fs::symlink(&precious, rig.folder.join("events.jsonl.dead.1.new")).unwrap();
+    rig.replay();
+    assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
+}
