@@ -28,6 +28,8 @@ pub(super) struct State {
     /// Those that are not listed any more.
     pub gone: BTreeSet<String>,
     pub history: History,
+    /// Rows may stand at later times than those of their events: new ones keep away from them.
+    pub was_jittered: bool,
     pub rules: Vec<Rule>,
     /// Raised by each healing, so that what hangs notices the end of its fault.
     pub healed: u64,
@@ -170,12 +172,13 @@ impl Shared {
             lag => self.running_ms() + lag,
         };
         let (shift, jitter) = (knobs.history_shift_ms, knobs.history_jitter_ms);
+        state.was_jittered |= jitter != 0;
         for event in batch {
             let off = mix(u64::from(event.salt) + 1) % (2 * jitter.unsigned_abs() + 1);
             let moved = event.time_ms + shift + off as i64 - jitter.abs();
             let created = match event.template.event.row_time_ms {
                 Some(time_ms) => time_ms,
-                None if jitter != 0 => state.history.free_from(moved, event),
+                None if state.was_jittered => state.history.free_from(moved, event),
                 None => moved,
             };
             state.history.insert(created, event.clone(), visible);
