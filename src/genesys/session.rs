@@ -8,6 +8,7 @@
 //! instant. The parts do not know each other: what one of them means for another is decided here.
 
 mod auditing;
+mod coverage;
 mod definitions;
 mod health;
 mod login;

@@ -1,16 +1,15 @@
-//! When the history is read, which definitions from where to where, and what its failures mean.
+//! When the history is read, from where to where, and what its failures mean.
 //!
-//! Of each definition it is known how far it was read: its coverage. Those that were read up to the checkpoint are read
-//! on together, each time from CATCH_UP_OVERLAP before it (a catch-up). The others are read first, a day at a time: one
-//! that was never read (a new one; one that could not be known before) from the beginning of what Genesys keeps, or from
-//! where the very first start began; one that was left out for a while from where it was left. Spans end at the service's
-//! own time, so that a wall clock that jumps changes nothing.
+//! Definitions that were read up to the checkpoint are read on together, each time from CATCH_UP_OVERLAP before it (a
+//! catch-up); for the others see `coverage`. Spans end at the service's own time, so that a wall clock that jumps changes
+//! nothing.
 //!
 //! Must never: skip a span that failed; read while the writer's queue is full; claim coverage for what was not read.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::coverage::COVERAGE_MS;
 use super::{Session, draw};
 use crate::audit::files;
 use crate::clock::{Millis, format_millis};
@@ -21,7 +20,7 @@ use crate::genesys::api::PAGE_SIZE;
 use crate::genesys::backoff::Backoff;
 use crate::genesys::error::{ApiError, Kind};
 use crate::genesys::history::{History, Next, PIECE_MS_MIN, REACH_MS, Read, Taken};
-use crate::message::{Coverage, HISTORY_KEPT_MS, Purpose, Start, WriterCommand, extend_coverage};
+use crate::message::{Coverage, HISTORY_KEPT_MS, Purpose, Start, WriterCommand};
 use crate::status::{Code, Problem};
 
 /// At the start the socket comes first; the history waits for it this long.
@@ -31,9 +30,6 @@ const HELD_BACK_MAX: Duration = Duration::from_secs(5);
 
 /// While a socket is open, rows younger than this wait for the next read: their frames may be on their way.
 pub(super) const ROW_WAIT_MS: Millis = 10_000;
-
-/// What is read at once of definitions that the checkpoint does not cover: other reads have their turn in between.
-const COVERAGE_MS: Millis = 24 * 3_600_000;
 
 /// A shorter gap is not reported: the ends of a span are no more exact than that.
 const GAP_MS_MIN: Millis = 60_000;
@@ -77,7 +73,7 @@ pub(super) struct Reading {
     gap_reported: Option<Millis>,
     /// On the disk up to here, for the definitions whose coverage reaches it.
     pub checkpoint: Millis,
-    coverage: Coverage,
+    pub coverage: Coverage,
     /// When those may be read next whose coverage does not.
     coverage_at: Instant,
     /// Before this nothing is asked for: where the very first start began.
@@ -119,24 +115,6 @@ impl Reading {
             from_files: None,
             told_works: true,
         }
-    }
-
-    /// Up to here these definitions were read, and it is on the disk.
-    pub fn covers(&mut self, ids: &[String], up_to: Millis, purpose: Purpose) {
-        extend_coverage(&mut self.coverage, ids, up_to, purpose);
-        if purpose == Purpose::CatchUp {
-            self.checkpoint = up_to;
-        }
-    }
-
-    /// Up to when this definition was read.
-    fn read_to(&self, id: &String) -> Millis {
-        self.coverage.get(id).copied().unwrap_or(Millis::MIN)
-    }
-
-    /// Whether this definition was read up to the checkpoint.
-    fn is_covered(&self, id: &String) -> bool {
-        self.read_to(id) >= self.checkpoint
     }
 
     /// Whether a gap was found that nothing can fill.
@@ -268,11 +246,6 @@ impl Session {
         }
     }
 
-    /// The definitions of the plan that the checkpoint does not cover.
-    fn uncovered(&self) -> Vec<String> {
-        self.read_ids.iter().filter(|id| !self.reading.is_covered(id)).cloned().collect()
-    }
-
     /// Begins a catch-up where one is due, else the next part of what is not covered.
     fn begin_read(&mut self, now: Instant) {
         let service_now = self.api.service().now();
@@ -310,30 +283,6 @@ impl Session {
     fn row_wait_ms(&self, now: Instant) -> Millis {
         let open_ms = |opened: Instant| now.saturating_duration_since(opened).as_millis() as Millis + TOLERANCE_MS;
         self.connections.opened_at().map_or(0, |opened| open_ms(opened).min(ROW_WAIT_MS))
-    }
-
-    /// Begins the next part of what is not covered: of the definitions that were read the least far.
-    fn begin_coverage(&mut self, mut uncovered: Vec<String>, begin: Millis, now: Instant) {
-        let history = &mut self.reading.history;
-        if uncovered.iter().all(|id| history.is_unknown(id)) {
-            history.forget_unknown_ids();
-        }
-        uncovered.retain(|id| !history.is_unknown(id));
-        let read_to = |id: &String| self.reading.read_to(id).max(begin);
-        let least = uncovered.iter().map(read_to).min().unwrap_or(begin);
-        let ids: Arc<[String]> = uncovered.iter().filter(|id| read_to(id) == least).cloned().collect();
-        let checkpoint = self.reading.checkpoint;
-        let span = Span {
-            from: (least - self.overlap_ms()).max(begin).min(checkpoint - MARGIN_MS),
-            to: (least + COVERAGE_MS).min(checkpoint),
-        };
-        log::info!(
-            "reading the history of {} from {} to {}: it was not read before",
-            super::shorten(&ids),
-            format_millis(span.from),
-            format_millis(span.to)
-        );
-        self.begin(Read { ids, span, until: self.with_context(span.to), purpose: Purpose::Coverage }, now);
     }
 
     /// Up to where rows are asked for beyond a span that ends here.

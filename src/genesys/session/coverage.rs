@@ -1,0 +1,70 @@
+//! How far each definition was read: its coverage.
+//!
+//! Definitions that are not covered up to the checkpoint are read before it moves on, a day at a time: one that was never
+//! read (a new one; one that could not be known before) from the beginning of what Genesys keeps, or from where the very
+//! first start began; one that was left out for a while from where it was left.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Session;
+use super::reading::Reading;
+use crate::clock::{Millis, format_millis};
+use crate::dedup::MARGIN_MS;
+use crate::dedup::rows::Span;
+use crate::genesys::history::Read;
+use crate::message::{Purpose, extend_coverage};
+
+/// What is read at once of definitions that the checkpoint does not cover: other reads have their turn in between.
+pub(super) const COVERAGE_MS: Millis = 24 * 3_600_000;
+
+impl Reading {
+    /// Up to here these definitions were read, and it is on the disk.
+    pub fn covers(&mut self, ids: &[String], up_to: Millis, purpose: Purpose) {
+        extend_coverage(&mut self.coverage, ids, up_to, purpose);
+        if purpose == Purpose::CatchUp {
+            self.checkpoint = up_to;
+        }
+    }
+
+    /// Up to when this definition was read.
+    pub fn read_to(&self, id: &String) -> Millis {
+        self.coverage.get(id).copied().unwrap_or(Millis::MIN)
+    }
+
+    /// Whether this definition was read up to the checkpoint.
+    pub fn is_covered(&self, id: &String) -> bool {
+        self.read_to(id) >= self.checkpoint
+    }
+}
+
+impl Session {
+    /// The definitions of the plan that the checkpoint does not cover.
+    pub(super) fn uncovered(&self) -> Vec<String> {
+        self.read_ids.iter().filter(|id| !self.reading.is_covered(id)).cloned().collect()
+    }
+
+    /// Begins the next part of what is not covered: of the definitions that were read the least far.
+    pub(super) fn begin_coverage(&mut self, mut uncovered: Vec<String>, begin: Millis, now: Instant) {
+        let history = &mut self.reading.history;
+        if uncovered.iter().all(|id| history.is_unknown(id)) {
+            history.forget_unknown_ids();
+        }
+        uncovered.retain(|id| !history.is_unknown(id));
+        let read_to = |id: &String| self.reading.read_to(id).max(begin);
+        let least = uncovered.iter().map(read_to).min().unwrap_or(begin);
+        let ids: Arc<[String]> = uncovered.iter().filter(|id| read_to(id) == least).cloned().collect();
+        let checkpoint = self.reading.checkpoint;
+        let span = Span {
+            from: (least - self.overlap_ms()).max(begin).min(checkpoint - MARGIN_MS),
+            to: (least + COVERAGE_MS).min(checkpoint),
+        };
+        log::info!(
+            "reading the history of {} from {} to {}: it was not read before",
+            super::shorten(&ids),
+            format_millis(span.from),
+            format_millis(span.to)
+        );
+        self.begin(Read { ids, span, until: self.with_context(span.to), purpose: Purpose::Coverage }, now);
+    }
+}
