@@ -175,7 +175,12 @@ impl Indexer {
         // Where a request holds one document, a second one shows whether that or the address is at fault.
         let documents_max = self.settings.bulk_size.max(2);
         if let Err(error) = self.source.fill(&mut self.sender.batch, documents_max) {
-            log::error!("cannot read {}: {error}", self.source.path().display());
+            let what = format!(
+                "cannot read {} or its backups: {error}; the cluster gets no documents",
+                self.source.path().display()
+            );
+            let cure = "Check the disk, the files' permissions, and the limit on open files.";
+            self.status.raise(Code::ElasticUnreachable, Problem::new(what, cure));
             return now + UNREADABLE_WAIT;
         }
         self.publish();

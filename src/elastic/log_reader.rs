@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::elastic::handle::{Published, Shared};
-use crate::elastic::segments::{Key, Segment, key_of, modified, segments};
+use crate::elastic::segments::{Key, Segment, first_with_lines, key_of, modified, segments};
 use crate::output::backups::count_lines;
 use crate::output::identity::{Cursor, FileIdentity, identity};
 use crate::output::regular;
@@ -236,8 +236,7 @@ impl LogReader {
         let Some(head) = self.head.as_ref().filter(|head| Some(head.key) != self.current) else {
             return Ok(Some(Next::End));
         };
-        let next = self.behind_head()?.into_iter().find(|segment| segment.identity().is_some());
-        let Some(next) = next else { return Ok(Some(Next::End)) };
+        let Some(next) = first_with_lines(self.behind_head()?)? else { return Ok(Some(Next::End)) };
         if head.file.metadata()?.len() != length {
             return Ok(None);
         }
@@ -254,9 +253,7 @@ impl LogReader {
         let shared = self.shared.clone();
         let mut names = shared.lock();
         self.let_go_of_deleted(&mut names);
-        loop {
-            let oldest = segments(&self.path, &self.held)?.into_iter().find(|segment| segment.identity().is_some());
-            let Some(oldest) = oldest else { break };
+        while let Some(oldest) = first_with_lines(segments(&self.path, &self.held)?)? {
             if self.take_up(&oldest, 0, &mut names)? {
                 break;
             }
@@ -277,7 +274,7 @@ impl LogReader {
         let mut names = shared.lock();
         // The newest first: there the cursor nearly always is.
         for segment in segments(&self.path, &self.held)?.into_iter().rev() {
-            let is_its = segment.bytes >= cursor.offset && segment.identity() == Some(cursor.file);
+            let is_its = segment.bytes >= cursor.offset && segment.identity()? == Some(cursor.file);
             if is_its && self.take_up(&segment, cursor.offset, &mut names)? {
                 self.count_between()?;
                 return Ok(true);

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File, Metadata};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -48,7 +48,7 @@ impl Segment {
         let file = match &self.place {
             Place::Open(file) => file.try_clone()?,
             Place::Path(path) => match File::open(path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
                 file => file?,
             },
         };
@@ -57,8 +57,11 @@ impl Segment {
     }
 
     /// `None` as long as it holds no whole line.
-    pub fn identity(&self) -> Option<FileIdentity> {
-        identity(&self.open().ok()??)
+    ///
+    /// # Errors
+    /// When it cannot be opened: it is not known to be empty then.
+    pub fn identity(&self) -> io::Result<Option<FileIdentity>> {
+        Ok(self.open()?.and_then(|file| identity(&file)))
     }
 }
 
@@ -74,7 +77,7 @@ pub fn segments(output: &Path, held: &VecDeque<File>) -> io::Result<Vec<Segment>
         let Some(suffix) = suffix_of(output, &path) else { continue };
         let Some(meta) = fs::metadata(&path).ok().filter(Metadata::is_file) else { continue };
         let is_foreign = !suffix.is_empty() && number_of_suffix(&suffix).is_none();
-        if is_foreign && (OWN_SUFFIXES.iter().any(|own| suffix.starts_with(own)) || !holds_records(&path)) {
+        if is_foreign && (OWN_SUFFIXES.iter().any(|own| suffix.starts_with(own)) || !holds_records(&path)?) {
             continue;
         }
         let segment = Segment::new(Place::Path(path), &meta);
@@ -95,9 +98,15 @@ pub fn segments(output: &Path, held: &VecDeque<File>) -> io::Result<Vec<Segment>
     }
     if !foreign.is_empty() {
         // A copy of one that is there, as logrotate makes it before it cuts the file.
-        let ours: Vec<_> = segments.iter().chain(&others).chain(&current).filter_map(Segment::identity).collect();
-        foreign.retain(|segment| segment.identity().is_some_and(|identity| !ours.contains(&identity)));
-        others.append(&mut foreign);
+        let mut ours = Vec::new();
+        for segment in segments.iter().chain(&others).chain(&current) {
+            ours.extend(segment.identity()?);
+        }
+        for segment in foreign {
+            if segment.identity()?.is_some_and(|identity| !ours.contains(&identity)) {
+                others.push(segment);
+            }
+        }
     }
     others.sort_by_key(|segment| segment.modified);
     for other in others {
@@ -108,13 +117,30 @@ pub fn segments(output: &Path, held: &VecDeque<File>) -> io::Result<Vec<Segment>
     Ok(segments)
 }
 
+/// The oldest of these files that holds a whole line.
+///
+/// # Errors
+/// When one before it cannot be opened.
+pub fn first_with_lines(segments: Vec<Segment>) -> io::Result<Option<Segment>> {
+    for segment in segments {
+        if segment.identity()?.is_some() {
+            return Ok(Some(segment));
+        }
+    }
+    Ok(None)
+}
+
 /// Whether a file that another program named holds records: its first line is an object with a `timestamp`. What is
-/// compressed does not.
-fn holds_records(path: &Path) -> bool {
+/// compressed does not, nor what is not for this program to read.
+fn holds_records(path: &Path) -> io::Result<bool> {
     let mut begin = vec![0; LOOK_BYTES];
-    let Ok(length) = File::open(path).and_then(|file| file.read_at(&mut begin, 0)) else { return false };
-    let Some(end) = memchr::memchr(b'\n', &begin[..length]) else { return false };
-    document::fields(&begin[..end]).is_some_and(|fields| fields.timestamp.is_some())
+    let length = match File::open(path).and_then(|file| file.read_at(&mut begin, 0)) {
+        Ok(length) => length,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let Some(end) = memchr::memchr(b'\n', &begin[..length]) else { return Ok(false) };
+    Ok(document::fields(&begin[..end]).is_some_and(|fields| fields.timestamp.is_some()))
 }
 
 /// What follows the output file's own name, for a file whose name begins with it.
