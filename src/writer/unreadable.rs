@@ -1,5 +1,6 @@
 //! Frames that are not events, kept aside with the reason: the newest, within a bound.
 
+use std::collections::HashSet;
 use std::fs::OpenOptions;
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -12,22 +13,22 @@ use crate::output::{backups, owner, regular};
 /// Bytes of the file, at most: beyond, the older half goes.
 pub const FILE_BYTES_MAX: u64 = 10 * 1024 * 1024;
 
-/// One of them is logged this often, at most.
-const LOGGED_EVERY_MS: Millis = 60_000;
+/// Reasons that are remembered as logged; beyond, none is logged any more.
+const LOGGED_MAX: usize = 64;
 
 /// OUTPUT_FILE with `.unreadable` behind it.
 pub struct Unreadable {
     path: PathBuf,
     /// With REDACT_FIELDS no frame is kept: nobody can tell where in it the values stand.
     keep_frames: bool,
-    logged_at: Option<Millis>,
+    logged: HashSet<String>,
 }
 
 impl Unreadable {
     pub fn new(output: &Path, keep_frames: bool) -> Self {
         let mut path = output.as_os_str().to_owned();
         path.push(".unreadable");
-        Self { path: path.into(), keep_frames, logged_at: None }
+        Self { path: path.into(), keep_frames, logged: HashSet::new() }
     }
 
     pub fn path(&self) -> &Path {
@@ -39,13 +40,12 @@ impl Unreadable {
         self.keep_frames
     }
 
-    /// Keeps a frame, and logs one a minute.
+    /// Keeps a frame; the first for each reason is logged.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn keep(&mut self, at: Millis, reason: &str, frame: &[u8]) -> io::Result<()> {
-        if self.logged_at.is_none_or(|logged| (at - logged).abs() >= LOGGED_EVERY_MS) {
-            self.logged_at = Some(at);
+        if self.logged.len() < LOGGED_MAX && self.logged.insert(reason.to_owned()) {
             let what = if self.keep_frames { "it is kept" } else { "only the reason is kept (REDACT_FIELDS)" };
             log::warn!("a frame is not an event ({reason}); {what} in {}", self.path.display());
         }

@@ -162,12 +162,13 @@ fn who_reads_further_down_keeps_what_is_under_their_eyes() {
     browser.wait("document.querySelectorAll('#rows tr').length === 1000");
     browser.run("window.read = document.querySelector('#rows tr:nth-child(125)');");
     browser.run("document.querySelector('#scroll').scrollTop = 4000;");
-    let place = || browser.run("return Math.round(read.getBoundingClientRect().top);");
+    let place = || browser.run("return read.getBoundingClientRect().top;").as_f64().unwrap();
     let before = place();
     add(&stage, &(0..7).map(|n| incident::record(now(), 5000 + n, 2, 1)).collect::<Vec<_>>());
     browser.wait("document.querySelector('#rows tr').innerText.includes('AUDIOHOOK-0003')");
     assert_eq!(browser.run("return document.querySelectorAll('#rows tr').length;"), 1000, "the oldest went");
-    assert_eq!(place(), before);
+    // A browser scrolls by whole pixels, and rows need not be as high.
+    assert!((place() - before).abs() <= 1.0, "{} is not {before}", place());
 }
 
 #[test]
@@ -359,7 +360,7 @@ fn several_problems_leave_no_gap_and_nothing_of_a_code_is_cut() {
     let Some(browser) = Browser::start() else { return };
     let stage = Stage::start(None);
     add(&stage, &(0..200).map(|n| incident::record(now() - 90_000, n, n as usize, n as usize / 5)).collect::<Vec<_>>());
-    for code in [Code::SocketDown, Code::DiskWriteFailed, Code::DeadLetters] {
+    for code in [Code::Incomplete, Code::DiskWriteFailed, Code::DeadLetters] {
         stage.status.raise(code, Problem::new("a problem that takes some words to tell", "Do what it takes."));
     }
     browser.open(&page(&stage));
