@@ -181,9 +181,8 @@ impl Index {
         self.len = len;
         if len < before {
             self.complete_since = self.complete_since.max(instant);
-        }
-        if self.slots.capacity() > 4 * self.slots.len() + 1024 {
-            self.slots.shrink_to(2 * self.slots.len());
+            // Into a table of its own size: marks of what was removed would make the old one grow.
+            self.slots = std::mem::take(&mut self.slots).into_iter().collect();
         }
     }
 
