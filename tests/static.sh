@@ -5,7 +5,7 @@
 #   tests/static.sh BINARY
 set -euo pipefail
 binary=$1
-bytes_max=$((8 * 1024 * 1024))
+bytes_max=7700000
 fail() {
     echo "$binary: $*" >&2
     exit 1
