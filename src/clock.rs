@@ -1,6 +1,6 @@
-//! Time: the wall clock, the monotonic clock, the service's time, and the texts of instants.
+//! Time: the wall clock, the monotonic clock, the service's time, and formatting and parsing of instants.
 //!
-//! Both clocks are read through one object that a test can replace. Must never: use the wall clock to wait.
+//! Both clocks are read through [`Clock`], which a test can replace. Must never: wait by the wall clock.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,10 +12,10 @@ use time::format_description::well_known::Rfc3339;
 /// Milliseconds since 1970, UTC.
 pub type Millis = i64;
 
-/// The last instant that a record can carry: the end of the year 9999.
+/// The latest instant that a record can hold: the end of the year 9999.
 pub const MILLIS_MAX: Millis = 253_402_300_799_999;
 
-/// The two clocks. Cloned freely; all clones of a test's clock move together.
+/// The wall clock and the monotonic clock. All clones of a manual clock move together.
 #[derive(Clone, Debug)]
 pub struct Clock(Option<ManualClock>);
 
@@ -25,14 +25,14 @@ impl Clock {
         Self(None)
     }
 
-    /// A clock that moves only when told to.
+    /// A clock that starts at `wall` and moves only through its [`ManualClock`].
     pub fn manual(wall: Millis) -> (Self, ManualClock) {
         let hands = Hands { started: Instant::now(), elapsed_ms: AtomicI64::new(0), wall_ms: AtomicI64::new(wall) };
         let manual = ManualClock(Arc::new(hands));
         (Self(Some(manual.clone())), manual)
     }
 
-    /// The wall clock: it may jump.
+    /// The wall clock, which may jump.
     pub fn wall(&self) -> Millis {
         match &self.0 {
             Some(manual) => manual.0.wall_ms.load(Ordering::SeqCst),
@@ -40,7 +40,7 @@ impl Clock {
         }
     }
 
-    /// The monotonic clock: for every wait and every age. It stands still while the machine is suspended.
+    /// The monotonic clock, for all waits and ages. It stops while the machine is suspended.
     pub fn now(&self) -> Instant {
         match &self.0 {
             Some(manual) => {
@@ -51,7 +51,7 @@ impl Clock {
     }
 }
 
-/// The hand that moves a manual [`Clock`].
+/// Moves a manual [`Clock`].
 #[derive(Clone, Debug)]
 pub struct ManualClock(Arc<Hands>);
 
@@ -63,7 +63,7 @@ struct Hands {
 }
 
 impl ManualClock {
-    /// Lets time pass on both clocks.
+    /// Advances both clocks.
     pub fn advance(&self, by: Duration) {
         let ms = by.as_millis() as i64;
         self.0.elapsed_ms.fetch_add(ms, Ordering::SeqCst);
@@ -76,8 +76,8 @@ impl ManualClock {
     }
 }
 
-/// Notices that the machine was suspended: the wall clock went on while the monotonic clock, by which every timer runs,
-/// stood still. Somebody who sets the wall clock forward looks the same.
+/// Detects that the machine was suspended: the wall clock advanced while the monotonic clock, which drives every timer,
+/// stopped. Setting the wall clock forward looks the same.
 #[derive(Debug)]
 pub struct SuspendDetector {
     clock: Clock,
@@ -86,14 +86,14 @@ pub struct SuspendDetector {
 }
 
 impl SuspendDetector {
-    /// A wall clock that gains less than this between two polls is being adjusted.
+    /// A smaller gain of the wall clock between two polls counts as clock adjustment.
     const GAIN_MS_MIN: i64 = 10_000;
 
     pub fn new(clock: Clock) -> Self {
         Self { wall: clock.wall(), now: clock.now(), clock }
     }
 
-    /// For how long the machine was suspended since the last call; `None` if it was not. To be polled every few seconds.
+    /// How long the machine was suspended since the last call; `None` if it was not. Call it every few seconds.
     pub fn poll(&mut self) -> Option<Duration> {
         let (wall, now) = (self.clock.wall(), self.clock.now());
         let gain_ms = wall - self.wall - now.saturating_duration_since(self.now).as_millis() as i64;
@@ -102,24 +102,23 @@ impl SuspendDetector {
     }
 }
 
-/// How far a wall clock may be from the service's before it is taken for wrong. The service tells whole seconds, cut off,
-/// and its answer takes a while.
+/// How far the wall clock may be behind or ahead of the service's before it counts as wrong. The service reports whole
+/// seconds, rounded down, and its answer takes time to arrive.
 const SLOW_MS_MAX: i64 = 500;
 const FAST_MS_MAX: i64 = 2_500;
 
-/// The service's time as it was last told, for the threads that do not speak to the service. Cloned freely; all clones
-/// tell the same.
+/// The service's time as last reported, for threads that do not call the service themselves. All clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct ServiceTime(Arc<Mutex<Option<(Millis, Instant)>>>);
 
 impl ServiceTime {
-    /// It is so late at this instant of the monotonic clock.
+    /// Records that the service's time was `at` when the monotonic clock was `seen`.
     pub fn learn(&self, at: Millis, seen: Instant) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((at, seen));
     }
 
-    /// When something is received: by the wall clock, or where that is wrong, by the service's. Some events have no other
-    /// time, and are to be known again by it.
+    /// The current time for a receipt: the wall clock, or the service's time if the wall clock is wrong. Some events
+    /// have no other time, and deduplication identifies them by this one.
     pub fn receipt(&self, clock: &Clock) -> Millis {
         let wall = clock.wall();
         let Some((at, seen)) = *self.0.lock().unwrap_or_else(PoisonError::into_inner) else { return wall };
@@ -129,7 +128,7 @@ impl ServiceTime {
     }
 }
 
-/// `2026-11-23T10:30:45.123Z`: UTC, RFC 3339, milliseconds. Instants outside 1970–9999 are moved to its edge.
+/// `2026-11-23T10:30:45.123Z`: UTC, RFC 3339, milliseconds. Instants outside 1970–9999 are clamped.
 pub fn format_millis(ms: Millis) -> String {
     let ms = ms.clamp(0, MILLIS_MAX);
     let at = OffsetDateTime::from_unix_timestamp(ms / 1000).unwrap_or(OffsetDateTime::UNIX_EPOCH);
@@ -137,21 +136,21 @@ pub fn format_millis(ms: Millis) -> String {
     format!("{date}T{hour:02}:{minute:02}:{second:02}.{:03}Z", ms % 1000)
 }
 
-/// Appends what [`format_millis`] gives.
+/// Appends the instant as [`format_millis`] writes it.
 pub fn push_millis(out: &mut Vec<u8>, ms: Millis) {
     out.extend_from_slice(format_millis(ms).as_bytes());
 }
 
-/// Writes instants one after the other: within one second only the milliseconds change from one to the next.
+/// Writes successive instants, reusing the text of the second while only the milliseconds change.
 #[derive(Debug, Default)]
 pub struct Stamp {
     second: Option<i64>,
-    /// Up to and with the point before the milliseconds.
+    /// The formatted instant up to and including the point before the milliseconds.
     text: Vec<u8>,
 }
 
 impl Stamp {
-    /// Appends what [`format_millis`] gives.
+    /// Appends the instant as [`format_millis`] writes it.
     pub fn push(&mut self, out: &mut Vec<u8>, ms: Millis) {
         let ms = ms.clamp(0, MILLIS_MAX);
         if self.second != Some(ms / 1000) {
@@ -165,15 +164,15 @@ impl Stamp {
     }
 }
 
-/// An instant that a person typed: RFC 3339, with an offset.
+/// Parses an instant typed by a person: RFC 3339, with an offset.
 pub fn parse_rfc3339(text: &str) -> Option<Millis> {
     let instant = OffsetDateTime::parse(text, &Rfc3339).ok()?;
     Some(instant.unix_timestamp() * 1000 + i64::from(instant.millisecond()))
 }
 
-/// Milliseconds of an ISO 8601 instant: any number of fraction digits (cut to milliseconds), `Z`, `+hh:mm`, `+hhmm`,
-/// `+hh` or no offset at all (taken as UTC), `T`, `t` or a blank between date and time, perhaps without seconds. `None`
-/// for anything else, and for instants outside 1970–9999.
+/// Parses an ISO 8601 instant: any number of fraction digits (truncated to milliseconds); `Z`, `+hh:mm`, `+hhmm`, `+hh`
+/// or no offset (taken as UTC); `T`, `t` or a space between date and time; seconds are optional. `None` for anything
+/// else, and for instants outside 1970–9999.
 pub fn parse_instant(text: &str) -> Option<Millis> {
     let text = text.trim();
     if !matches!(text.as_bytes().get(10), Some(b'T' | b't' | b' ')) {
@@ -183,12 +182,12 @@ pub fn parse_instant(text: &str) -> Option<Millis> {
     (0..=MILLIS_MAX).contains(&ms).then_some(ms)
 }
 
-/// The usual departures from RFC 3339 made good.
+/// Rewrites the common deviations from RFC 3339 into RFC 3339.
 fn as_rfc3339(text: &str) -> Option<String> {
     let (date, time) = (text.get(..10)?, text.get(11..)?);
     let (time, offset) = time.split_at(time.find(['Z', 'z', '+', '-']).unwrap_or(time.len()));
     let seconds = if time.len() == "10:30".len() { ":00" } else { "" };
-    // A leap second counts as the second before it: no event may be refused for one.
+    // A leap second is read as the second before it, so that an event with one is not refused.
     let time = time.replace(',', ".");
     let time = if time.get(5..8) == Some(":60") { time.replacen(":60", ":59", 1) } else { time };
     let offset = match offset.len() {
@@ -200,7 +199,7 @@ fn as_rfc3339(text: &str) -> Option<String> {
     Some(format!("{date}T{time}{seconds}{offset}"))
 }
 
-/// Milliseconds of an HTTP date (`Mon, 23 Nov 2026 10:30:45 GMT`), as the `Date` header carries it.
+/// Parses an HTTP date (`Mon, 23 Nov 2026 10:30:45 GMT`), the format of the `Date` header.
 pub fn parse_http_date(text: &str) -> Option<Millis> {
     let date = httpdate::parse_http_date(text.trim()).ok()?;
     Some(date.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_millis() as Millis)
@@ -211,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_receipt_is_the_wall_clocks_unless_that_is_wrong() {
+    fn a_receipt_uses_the_wall_clock_unless_it_is_wrong() {
         let (clock, hand) = Clock::manual(1_795_430_645_123);
         let service = ServiceTime::default();
         assert_eq!(service.receipt(&clock), clock.wall());
@@ -225,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn instants_survive_both_ways() {
+    fn a_formatted_instant_parses_back() {
         for ms in [0, 951_782_399_999, 951_782_400_000, 1_795_430_645_123, MILLIS_MAX] {
             let text = format_millis(ms);
             assert_eq!(parse_instant(&text), Some(ms), "{text}");
@@ -235,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_writes_what_the_instant_alone_would() {
+    fn a_stamp_writes_what_format_millis_writes() {
         let mut stamp = Stamp::default();
         for ms in [1_795_430_645_123, 1_795_430_645_999, 1_795_430_646_000, 1_795_430_645_007, -1, MILLIS_MAX + 1] {
             let mut text = Vec::new();
@@ -245,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_suspension_is_noticed_once_and_an_adjusted_clock_is_none() {
+    fn a_suspension_is_reported_once_and_a_clock_adjustment_is_not() {
         let (clock, hand) = Clock::manual(1_795_430_645_123);
         let mut detector = SuspendDetector::new(clock);
         assert_eq!(detector.poll(), None);

@@ -1,14 +1,14 @@
-//! A scanner that reads JSON where it stands: it decides in one pass what a value is and where it ends, and copies
-//! nothing. serde_json's raw values need a pass for each level of an event, which costs 40 % more CPU per event.
+//! A zero-copy JSON scanner: in one pass it finds what kind a value is and where it ends. With serde_json's raw values,
+//! each nesting level of an event needs another pass, which costs 40 % more CPU per event.
 //!
-//! Deals with: strict JSON (RFC 8259) in valid UTF-8, in the path that every event takes. Must never: change a value,
-//! accept what is not JSON, or recurse: a text may nest as deep as it is long, and a thread's stack is small. Where speed
-//! does not matter, serde_json is used.
+//! It reads strict JSON (RFC 8259) in valid UTF-8 and is for the path of every event; elsewhere, serde_json is used.
+//! Must never: change a value, accept invalid JSON, or recurse: a text may nest as deep as it is long, and a thread's
+//! stack is small.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// Why a text is not JSON.
+/// Why a text is not valid JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
     pub what: &'static str,
@@ -24,7 +24,7 @@ impl fmt::Display for Fault {
 
 pub type Result<T> = std::result::Result<T, Fault>;
 
-/// What stands at a place.
+/// The kind of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Object,
@@ -35,7 +35,7 @@ pub enum Kind {
     Null,
 }
 
-/// A string as it stands between its quotes, escapes and all.
+/// The source text of a string: without its quotes, with its escapes.
 #[derive(Clone, Copy, Debug)]
 pub struct Text<'a> {
     raw: &'a str,
@@ -43,17 +43,17 @@ pub struct Text<'a> {
 }
 
 impl<'a> Text<'a> {
-    /// A string written as JSON, without its quotes.
+    /// `raw` is the source text of a JSON string, without its quotes.
     pub fn from_raw(raw: &'a str) -> Self {
         Self { raw, escaped: raw.contains('\\') }
     }
 
-    /// The text between the quotes: JSON's own writing, fit to be put between quotes again.
+    /// The source text, which forms a JSON string when put between quotes.
     pub fn raw(self) -> &'a str {
         self.raw
     }
 
-    /// The characters meant. Half a surrogate pair becomes U+FFFD.
+    /// The characters, with escapes decoded. An unpaired surrogate becomes U+FFFD.
     pub fn decoded(self) -> Cow<'a, str> {
         if self.escaped { Cow::Owned(decode(self.raw)) } else { Cow::Borrowed(self.raw) }
     }
@@ -63,17 +63,17 @@ impl<'a> Text<'a> {
     }
 }
 
-/// A whole value, of whatever kind, as it stands.
+/// A complete value of any kind.
 #[derive(Clone, Copy, Debug)]
 pub struct Value<'a> {
     pub kind: Kind,
-    /// The value's text, a string's quotes included.
+    /// The value's source text, including a string's quotes.
     pub raw: &'a str,
     escaped: bool,
 }
 
 impl<'a> Value<'a> {
-    /// The string it is, if it is one.
+    /// The string, if the value is one.
     pub fn text(self) -> Option<Text<'a>> {
         (self.kind == Kind::String).then(|| Text { raw: &self.raw[1..self.raw.len() - 1], escaped: self.escaped })
     }
@@ -84,14 +84,14 @@ impl<'a> Value<'a> {
 pub enum Part<'a> {
     /// A bracket or a comma.
     Mark(char),
-    /// A key, which a colon follows.
+    /// A key, with the colon after it.
     Key(Text<'a>),
-    /// A string, a number, a boolean or null; or any value that is handed over as a whole.
+    /// A string, number, boolean or null, or any value after a key that got [`Step::Over`].
     Value(Value<'a>),
 }
 
 impl Part<'_> {
-    /// Appends its text.
+    /// Appends the part's source text.
     pub fn push(self, out: &mut Vec<u8>) {
         match self {
             Self::Mark(mark) => out.push(mark as u8),
@@ -105,16 +105,16 @@ impl Part<'_> {
     }
 }
 
-/// How a key's value is to be handed over; it means nothing for what is no key.
+/// How [`Scanner::walk`] passes on the value after a key: in parts or as a whole. Ignored after other parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     In,
     Over,
 }
 
-const NO_COMMA: &str = "a comma or the end of the object or list was expected";
+const NO_COMMA: &str = "expected a comma or the end of the object or array";
 
-/// A place in a text.
+/// A text and the current position in it.
 pub struct Scanner<'a> {
     text: &'a str,
     at: usize,
@@ -126,22 +126,22 @@ impl<'a> Scanner<'a> {
         Self { text, at: 0, spaced: false }
     }
 
-    /// Whether white space was met outside strings since this was last asked.
+    /// Whether white space outside strings was read since the last call.
     pub fn take_spaced(&mut self) -> bool {
         std::mem::take(&mut self.spaced)
     }
 
-    /// Bytes from the beginning.
+    /// The current position, in bytes.
     pub fn position(&self) -> usize {
         self.at
     }
 
-    /// The text from an earlier position up to here.
+    /// The text from an earlier position up to the current one.
     pub fn since(&self, position: usize) -> &'a str {
         &self.text[position..self.at]
     }
 
-    /// What comes next, after white space.
+    /// Skips white space and returns the kind of the next value.
     pub fn kind(&mut self) -> Result<Kind> {
         self.skip_space();
         match self.peek() {
@@ -151,16 +151,16 @@ impl<'a> Scanner<'a> {
             Some(b'-' | b'0'..=b'9') => Ok(Kind::Number),
             Some(b't' | b'f') => Ok(Kind::Bool),
             Some(b'n') => Ok(Kind::Null),
-            Some(_) => self.fault("a value was expected"),
-            None => self.fault("the text ends too early"),
+            Some(_) => self.fault("expected a value"),
+            None => self.fault("unexpected end"),
         }
     }
 
-    /// Reads an object; `field` is called at each key and reads its value by one call on the scanner.
+    /// Reads an object. Calls `field` at each key; `field` must read the value with one call on the scanner.
     pub fn object(&mut self, mut field: impl FnMut(&mut Self, Text<'a>) -> Result<()>) -> Result<()> {
         self.skip_space();
         if !self.take(b'{') {
-            return self.fault("an object was expected");
+            return self.fault("expected an object");
         }
         self.skip_space();
         if self.take(b'}') {
@@ -193,10 +193,10 @@ impl<'a> Scanner<'a> {
         Ok(Value { kind, raw: self.since(from), escaped })
     }
 
-    /// Reads a value, and hands over each part of it as it comes: together, without the white space, they are its text.
-    /// What is answered to a key decides whether the key's value is handed over in parts or as a whole.
+    /// Reads a value and calls `each` with its parts in order. Joined, the parts are the value's text without white
+    /// space. The [`Step`] returned for a key decides whether the key's value is passed in parts or as a whole.
     pub fn walk(&mut self, mut each: impl FnMut(Part<'a>) -> Step) -> Result<()> {
-        // Whether each open bracket is an object's.
+        // For each open bracket, whether it opened an object.
         let mut nest = Vec::new();
         loop {
             let kind = self.kind()?;
@@ -212,7 +212,7 @@ impl<'a> Scanner<'a> {
                     false
                 }
             };
-            // What ends here, perhaps with all that it stands in.
+            // Closes every object and array that ends here.
             loop {
                 let Some(&is_object) = nest.last() else { return Ok(()) };
                 self.skip_space();
@@ -240,10 +240,10 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Nothing but white space may be left.
+    /// Checks that only white space is left.
     pub fn end(&mut self) -> Result<()> {
         self.skip_space();
-        if self.at == self.text.len() { Ok(()) } else { self.fault("something stands behind the value") }
+        if self.at == self.text.len() { Ok(()) } else { self.fault("unexpected data after the value") }
     }
 
     fn peek(&self) -> Option<u8> {
@@ -260,13 +260,13 @@ impl<'a> Scanner<'a> {
         Err(Fault { what, at: self.at })
     }
 
-    /// A key and its colon.
+    /// Reads a key and its colon.
     #[inline]
     fn key(&mut self) -> Result<Text<'a>> {
         self.skip_space();
         let key = self.string()?;
         self.skip_space();
-        if self.take(b':') { Ok(key) } else { self.fault("a colon was expected") }
+        if self.take(b':') { Ok(key) } else { self.fault("expected a colon") }
     }
 
     #[inline]
@@ -280,7 +280,7 @@ impl<'a> Scanner<'a> {
     #[inline]
     fn string(&mut self) -> Result<Text<'a>> {
         if !self.take(b'"') {
-            return self.fault("a string was expected");
+            return self.fault("expected a string");
         }
         let bytes = self.text.as_bytes();
         let from = self.at;
@@ -297,8 +297,8 @@ impl<'a> Scanner<'a> {
                     escaped = true;
                     self.escape()?;
                 }
-                Some(_) => return self.fault("a control character stands in a string"),
-                None => return self.fault("a string does not end"),
+                Some(_) => return self.fault("control character in a string"),
+                None => return self.fault("unterminated string"),
             }
         }
     }
@@ -308,7 +308,7 @@ impl<'a> Scanner<'a> {
         self.at += match rest {
             [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => 2,
             [b'u', digits @ ..] if digits.len() >= 4 && digits[..4].iter().all(u8::is_ascii_hexdigit) => 6,
-            _ => return self.fault("an escape is not one of JSON's"),
+            _ => return self.fault("invalid escape"),
         };
         Ok(())
     }
@@ -335,20 +335,20 @@ impl<'a> Scanner<'a> {
         while self.peek().is_some_and(|b| b.is_ascii_digit()) {
             self.at += 1;
         }
-        if self.at == from { self.fault("a digit was expected") } else { Ok(()) }
+        if self.at == from { self.fault("expected a digit") } else { Ok(()) }
     }
 
     fn literal(&mut self) -> Result<()> {
         let rest = &self.text[self.at..];
         let Some(word) = ["true", "false", "null"].into_iter().find(|word| rest.starts_with(word)) else {
-            return self.fault("a value was expected");
+            return self.fault("expected a value");
         };
         self.at += word.len();
         Ok(())
     }
 }
 
-/// Where the next quote, backslash or control character stands, eight bytes at a time.
+/// The position of the next quote, backslash or control character; checks eight bytes at a time.
 #[inline]
 fn next_special(bytes: &[u8], from: usize) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
@@ -358,7 +358,7 @@ fn next_special(bytes: &[u8], from: usize) -> usize {
         let word = u64::from_le_bytes(chunk.try_into().unwrap_or([0; 8]));
         let quote = word ^ (ONES * b'"' as u64);
         let slash = word ^ (ONES * b'\\' as u64);
-        // The lowest byte flagged is exact; those above it may be false, which is why only the lowest is used.
+        // Only the lowest flagged byte is exact; higher flags may be false positives.
         let found = (quote.wrapping_sub(ONES) & !quote
             | slash.wrapping_sub(ONES) & !slash
             | word.wrapping_sub(ONES * 0x20) & !word)
@@ -372,7 +372,7 @@ fn next_special(bytes: &[u8], from: usize) -> usize {
     bytes[at..].iter().position(special).map_or(bytes.len(), |further| at + further)
 }
 
-/// Appends valid JSON without the white space outside its strings: one line, whatever came.
+/// Appends valid JSON without the white space outside its strings, so that it is always one line.
 pub fn push_compact(out: &mut Vec<u8>, json: &str) {
     let pushed = Scanner::new(json).walk(|part| {
         part.push(out);
@@ -384,7 +384,7 @@ pub fn push_compact(out: &mut Vec<u8>, json: &str) {
 /// Appends a text as a JSON string, quotes included.
 pub fn push_string(out: &mut Vec<u8>, text: &str) {
     let written = serde_json::to_writer(out, text);
-    debug_assert!(written.is_ok(), "a buffer takes every string");
+    debug_assert!(written.is_ok(), "writing a string to a buffer cannot fail");
 }
 
 fn decode(raw: &str) -> String {

@@ -1,6 +1,6 @@
-//! Collects Genesys Cloud AudioHook operational events: every one, once, in a rotated file of JSON lines.
+//! Collects Genesys Cloud AudioHook operational events: writes each event exactly once to a rotated file of JSON lines.
 //!
-//! See docs/architecture.md for the picture; each module opens with its purpose.
+//! docs/architecture.md has an overview.
 
 pub mod audit;
 pub mod check;
@@ -36,7 +36,7 @@ use std::process::ExitCode;
 use cli::{Command, Error};
 use commands::help;
 
-/// Every command; the first one is what runs without a command.
+/// All commands. The first is the default.
 pub static COMMANDS: [&Command; 11] = [
     &commands::collect::COMMAND,
     &commands::demo::COMMAND,
@@ -51,10 +51,10 @@ pub static COMMANDS: [&Command; 11] = [
     &help::VERSION,
 ];
 
-/// A wrong command line or setting: nothing was started.
+/// Exit status for an invalid command line or setting; nothing was started.
 const WRONG_USE: u8 = 2;
 
-/// The program: parses the command line and runs what it names.
+/// The program: parses the command line and runs the command.
 pub fn run() -> ExitCode {
     let given = cli::parse(&COMMANDS, std::env::args_os().skip(1)).map_err(Error::Usage);
     let result = given.and_then(|given| match &given {

@@ -1,12 +1,12 @@
-//! The log: one line for each thing that happened, as JSON or text, on standard output.
+//! The log: one line per record, as JSON or text, on standard output.
 //!
-//! JSON: `{"timestamp":…,"level":"INFO","message":…}` and the fields of the line, as the predecessor had them; levels are
-//! `ERROR`, `WARN`, `INFO`, `DEBUG`. Where standard output is the journal, each line begins with its priority (`<3>`…
-//! `<7>`). With CONSOLE_OUTPUT=false nothing goes to standard output; errors still go to standard error.
+//! JSON: `{"timestamp":…,"level":"INFO","message":…}` and the record's fields, as in the predecessor; levels are
+//! `ERROR`, `WARN`, `INFO`, `DEBUG`. If standard output is the journal, each line begins with its priority
+//! (`<3>`…`<7>`). With CONSOLE_OUTPUT=false nothing goes to standard output; errors still go to standard error.
 //!
-//! Must never: pass on a line of another crate (they print requests and frames, and so secrets), break a line in two,
-//! or make a thread wait for a slow terminal, pipe or journal: a thread of its own writes the lines, and what it cannot
-//! write in time is dropped and counted.
+//! Must never: log lines of other crates (they contain requests and frames, hence secrets), split a record over two
+//! lines, or make a thread wait for a slow terminal, pipe or journal. A separate thread writes the lines; lines that it
+//! cannot write in time are dropped and counted.
 
 mod line;
 mod rate;
@@ -25,30 +25,31 @@ use crate::clock::Clock;
 use crate::config::{LogFormat, LogSettings};
 use sink::{Message, Sink};
 
-/// Lines that wait for the sink, at most.
+/// Maximum number of lines queued for the sink.
 const WAITING_LINES_MAX: usize = 1024;
 
-/// How long the end of the program waits for the last lines.
+/// How long the program's exit waits for the last lines.
 const FLUSH_TIME: Duration = Duration::from_secs(1);
 
-/// The crate whose lines are passed on.
+/// The crate whose lines are logged.
 const OWN_TARGET: &str = "audiohook_collector";
 
-/// Starts the log for the whole program, panics included. Keep the guard until the end: when it goes, the last
-/// lines are written.
+/// Starts the log for the whole program, including panics. Keep the guard until the end: dropping it writes the last
+/// lines.
 ///
 /// # Errors
-/// When a log runs already, or the system refuses the thread.
+/// When a log is already running, or the thread cannot be started.
 pub fn start(settings: &LogSettings, clock: Clock) -> io::Result<Flush> {
     if settings.console {
         begin(Sink::stdout(), settings.level, settings.format, clock)
     } else {
-        // With no console, errors alone are worth standard error.
+        // Without console output, only errors go to standard error.
         begin(Sink::stderr(), settings.level.min(LevelFilter::Error), settings.format, clock)
     }
 }
 
-/// The same for a command whose standard output holds its findings: warnings and errors, as text, on standard error.
+/// As [`start`], for a command that prints its results on standard output: logs warnings and errors as text on standard
+/// error.
 ///
 /// # Errors
 /// Those of [`start`].
@@ -56,8 +57,8 @@ pub fn start_beside_output(settings: &LogSettings, clock: Clock) -> io::Result<F
     begin(Sink::stderr(), settings.level.min(LevelFilter::Warn), LogFormat::Text, clock)
 }
 
-/// What a line of an error on standard error begins with: the journal's priority where that is the journal, else nothing.
-/// For what is printed before the log runs.
+/// The prefix for an error line on standard error, printed before the log runs: the journal's priority if standard
+/// error is the journal, else nothing.
 pub fn error_mark() -> &'static str {
     if Sink::stderr().is_journal() { line::priority(log::Level::Error) } else { "" }
 }
@@ -75,8 +76,8 @@ fn begin(sink: Sink, level: LevelFilter, format: LogFormat, clock: Clock) -> io:
     Ok(Flush { lines })
 }
 
-/// Writes what still waits when it is dropped, for a second at most.
-#[must_use = "dropped at once, it does nothing for the lines that come later"]
+/// Writes the queued lines when dropped; waits for a second at most.
+#[must_use = "dropping it at once does not flush later lines"]
 pub struct Flush {
     lines: Sender<Message>,
 }
@@ -127,7 +128,7 @@ impl Log for Logger {
 }
 
 impl Logger {
-    /// Logs how many lines were lost, as soon as there is room.
+    /// Logs how many lines were dropped, as soon as there is room.
     fn log_dropped(&self, now: i64) {
         if self.dropped.load(Ordering::Relaxed) == 0 || self.lines.is_full() {
             return;
@@ -172,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_our_own_lines_are_passed_on() {
+    fn only_our_own_lines_are_logged() {
         for target in ["audiohook_collector", "audiohook_collector::session"] {
             assert!(is_own(target), "{target}");
         }
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_sink_delays_nobody_and_the_loss_is_logged() {
+    fn a_slow_sink_delays_no_thread_and_dropped_lines_are_counted() {
         let (lines, inbox) = bounded(2);
         let logger = Logger {
             level: LevelFilter::Info,
@@ -192,15 +193,15 @@ mod tests {
             lines,
             dropped: AtomicU64::new(0),
         };
-        let say = || {
+        let log_line = || {
             let args = format_args!("x");
             logger.log(&Record::builder().target(OWN_TARGET).level(log::Level::Info).args(args).build());
         };
         for _ in 0..5 {
-            say();
+            log_line();
         }
         assert_eq!(inbox.try_iter().count(), 2);
-        say();
+        log_line();
         let texts: Vec<String> = inbox
             .try_iter()
             .map(|message| match message {

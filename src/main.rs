@@ -1,23 +1,23 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    give_large_buffers_back();
+    return_large_buffers();
     audiohook_collector::run()
 }
 
-/// From this size on a buffer goes back to the system when it is freed, whatever was freed before.
+/// Makes glibc return every freed buffer of at least 512 KiB to the system.
 ///
-/// By itself glibc raises that bound to the size of the largest buffer that was freed: pages of the history then come to lie
-/// between small things, and what they took is kept for good.
+/// By default, glibc raises this threshold to the size of the largest buffer freed so far. History pages then end up
+/// between small allocations, and their memory is never returned.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-fn give_large_buffers_back() {
+fn return_large_buffers() {
     const BYTES: i32 = 512 * 1024;
-    // SAFETY: it takes two numbers, and no other thread is there yet.
-    #[expect(unsafe_code, reason = "nothing safe sets it")]
+    // SAFETY: `mallopt` takes two integers, and no other thread is running yet.
+    #[expect(unsafe_code, reason = "mallopt has no safe wrapper")]
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, BYTES);
     }
 }
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-fn give_large_buffers_back() {}
+fn return_large_buffers() {}

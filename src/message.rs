@@ -1,4 +1,4 @@
-//! What the threads say to each other: the one place that more than one of them knows.
+//! The messages between threads. Threads share no other types of their own.
 //!
 //! ```text
 //! session ──Order──▶ reader ──Batch──▶ writer ──▶ file ──▶ cluster
@@ -6,7 +6,7 @@
 //!    └──────────SessionEvent──────────────┘   (and from the reader)
 //! ```
 //!
-//! Every channel is bounded. Data goes one way; `SessionEvent` is small, and its senders never wait for room.
+//! Every channel is bounded. Data flows one way. `SessionEvent`s are small, and sending one never waits for room.
 
 use std::collections::BTreeMap;
 use std::ops::Range as ByteRange;
@@ -22,36 +22,36 @@ use crate::dedup::rows::Span;
 use crate::secret::Secret;
 use crate::status::Problem;
 
-/// Which socket a thing came from; counts up from 1 in each run.
+/// The number of a socket; counts up from 1 in each run.
 pub type Connection = u64;
 
-/// Where a socket is to be opened.
+/// The address of a socket to open.
 #[derive(Clone, Debug)]
 pub struct Address {
     pub connection: Connection,
-    /// The channel's `connectUri`, which needs no other authorization: a secret.
+    /// The channel's `connectUri`: a secret, since it needs no other authorization.
     pub uri: Secret,
-    /// The channel's id, a secret too: it goes into no record but masked.
+    /// The channel's id, also a secret: records contain it masked only.
     pub channel: Secret,
-    /// The service's clock, for what has no time of its own.
+    /// The service's clock, for events without a time of their own.
     pub service: ServiceTime,
 }
 
-/// What one read of the socket brought.
+/// The messages from one read of the socket.
 #[derive(Debug)]
 pub struct Batch {
     pub connection: Connection,
-    /// The channel's id, masked, as records carry it.
+    /// The channel's id, masked as in records.
     pub channel: Arc<str>,
-    /// When it was read.
+    /// When the messages were read.
     pub received: Millis,
     pub frames: Frames,
 }
 
-/// Messages of the socket, unjudged, in the order in which they came.
+/// Messages of the socket, not yet parsed, in order of arrival.
 ///
-/// Their texts stand one behind the other in one buffer: a copy costs less than a buffer of the socket's that two
-/// threads count the users of, and a queue of batches holds no more than what is in them.
+/// Their texts are copied into one buffer. A copy costs less than sharing the socket's reference-counted buffers
+/// between two threads, and a queue of batches then holds no more memory than their contents.
 #[derive(Debug, Default)]
 pub struct Frames {
     texts: String,
@@ -60,7 +60,7 @@ pub struct Frames {
 
 #[derive(Debug)]
 enum Piece {
-    /// A text, up to here.
+    /// A text that ends at this byte of `texts`.
     TextTo(usize),
     Unreadable {
         reason: &'static str,
@@ -68,11 +68,11 @@ enum Piece {
     },
 }
 
-/// One message of the socket, unjudged.
+/// One message of the socket, not yet parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Frame<'a> {
     Text(&'a str),
-    /// A message that is no text: binary, too long, or in broken UTF-8; its first bytes (4 KiB at most) are kept.
+    /// A message that is binary, too long or invalid UTF-8, with its first bytes (at most 4 KiB).
     Unreadable {
         reason: &'static str,
         head: &'a [u8],
@@ -80,7 +80,7 @@ pub enum Frame<'a> {
 }
 
 impl Frames {
-    /// With room for so many messages of so many bytes in all.
+    /// With room for `count` messages of `bytes` bytes in total.
     pub fn with_capacity(count: usize, bytes: usize) -> Self {
         Self { texts: String::with_capacity(bytes), all: Vec::with_capacity(count) }
     }
@@ -94,7 +94,7 @@ impl Frames {
         self.all.push(Piece::Unreadable { reason, head });
     }
 
-    /// How many there are.
+    /// The number of messages.
     pub fn len(&self) -> usize {
         self.all.len()
     }
@@ -103,7 +103,7 @@ impl Frames {
         self.all.is_empty()
     }
 
-    /// Bytes of the texts together.
+    /// Total bytes of the texts.
     pub fn text_bytes(&self) -> usize {
         self.texts.len()
     }
@@ -117,54 +117,55 @@ impl Frames {
     }
 }
 
-/// What the session thread gives to the writer, in order.
+/// What the session thread sends to the writer; the order matters.
 pub enum WriterCommand {
-    /// A read of the history begins: its pages follow, then its end. What was held of another read is dropped.
+    /// A read of the history begins; its pages and its end follow. The writer drops held rows of an earlier read.
     Begin {
         span: Span,
-        /// Rows up to here follow; those beyond the span are context.
+        /// The pages contain rows up to this instant; rows after the span are context.
         until: Millis,
         purpose: Purpose,
     },
-    /// Records from the files, for rows that are older than the writer's index reaches.
+    /// Records from the files, for rows older than the writer's index covers.
     Records(Box<Index>),
     Page(Page),
-    /// All rows of these definitions were given that the read has up to this instant (the service's clock).
+    /// The writer has been sent every row of these definitions up to this instant (the service's clock).
     ReadUpTo {
         ids: Arc<[String]>,
         up_to: Millis,
     },
-    /// The same, and the read is done.
+    /// As `ReadUpTo`, and the read is complete.
     End {
         ids: Arc<[String]>,
         up_to: Millis,
     },
-    /// Where the very first start begins, by the service's clock: until it was heard, the machine's stood for it.
+    /// The origin of the very first start by the service's clock. It replaces the one by the machine's clock, which is
+    /// used until the service's time is known.
     Origin(Millis),
-    /// The definitions: names and descriptions for rows, and what a later start uses until it has fetched them.
+    /// The definitions: names and descriptions for rows. The next start uses them until it has fetched its own.
     Definitions(Arc<[Definition]>),
-    /// The channel to be remembered across a restart, or none.
+    /// The channel to remember across a restart, or none.
     Channel(Option<ChannelState>),
-    /// Whether the history can be read: while it cannot, no frame is held back for a row.
+    /// Whether the history can be read. While it cannot, the writer holds back no frame for a row.
     HistoryWorks(bool),
 }
 
-/// What a read of the history is for.
+/// The purpose of a read of the history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// The definitions that the checkpoint covers, from the checkpoint on: its end is the next checkpoint.
+    /// Reads the definitions that the checkpoint covers, from the checkpoint on. Its end is the next checkpoint.
     CatchUp,
-    /// Definitions that the checkpoint does not cover, a part of what they lack.
+    /// Reads part of what is missing for definitions that the checkpoint does not cover.
     Coverage,
-    /// A span that an audit could not prove to be complete.
+    /// Reads a span that an audit could not prove complete.
     Repair,
 }
 
-/// Up to when the history of each definition was read: every event before it is in the file.
+/// The instant up to which the history of each definition was read: every earlier event is in the file.
 pub type Coverage = BTreeMap<String, Millis>;
 
-/// These definitions were read up to here. No definition counts as read beyond the checkpoint: one that goes back, because
-/// a clock was ahead, takes all of them along.
+/// Records that these definitions were read up to `up_to`. No definition counts as read beyond the checkpoint: if the
+/// checkpoint moves back, because a clock was ahead, all definitions move back with it.
 pub fn extend_coverage(coverage: &mut Coverage, ids: &[String], up_to: Millis, purpose: Purpose) {
     coverage.extend(ids.iter().map(|id| (id.clone(), up_to)));
     if purpose == Purpose::CatchUp {
@@ -175,48 +176,48 @@ pub fn extend_coverage(coverage: &mut Coverage, ids: &[String], up_to: Millis, p
 /// Genesys keeps ten days of history. Source: the vendor's help page on operational event queries.
 pub const HISTORY_KEPT_MS: Millis = 10 * 24 * 3600 * 1000;
 
-/// Where the last run ended, and this one begins.
+/// The state at the end of the last run, from which this one starts.
 #[derive(Clone, Debug)]
 pub struct Start {
-    /// Everything in the history before this is on the disk, for the definitions that were read so far.
+    /// Everything in the history before this instant is on disk, for the definitions read so far.
     pub checkpoint: Millis,
-    /// Where the very first start began: nothing before it is asked for, or missed.
+    /// The time of the very first start. Earlier events are neither requested nor counted as missing.
     pub origin: Millis,
-    /// Both are this machine's time: the service's was never heard.
+    /// Whether both are by this machine's clock, because the service's time was never known.
     pub by_wall: bool,
     pub coverage: Coverage,
-    /// The definitions as they were last fetched; none before the first time.
+    /// The definitions as last fetched; empty before the first fetch.
     pub definitions: Vec<Definition>,
-    /// The channel that the last run remembered.
+    /// The channel remembered from the last run.
     pub channel: Option<ChannelState>,
 }
 
-/// A page of the history as it came.
+/// A page of the history as received.
 #[derive(Debug)]
 pub struct Page {
     pub body: String,
-    /// Where each of its rows stands in `body`.
+    /// The byte range of each row in `body`.
     pub rows: Vec<ByteRange<usize>>,
-    /// When it was read.
+    /// When the page was read.
     pub received: Millis,
-    /// The definitions that were asked for: no other row is taken.
+    /// The requested definitions; rows of others are ignored.
     pub ids: Arc<[String]>,
-    /// The span that the read asks for: a row without a time of its own happened in it.
+    /// The requested span. A row without a time of its own happened in it.
     pub asked: Range,
-    /// The first page of a piece: rows begin anew.
+    /// Whether this is the first page of a slice, so that its rows start over.
     pub is_first: bool,
-    /// `ids` are all definitions of the read.
+    /// Whether `ids` are all definitions of the read.
     pub is_all: bool,
 }
 
-/// A channel that a later start may take up again.
+/// A channel that a later start may reuse.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChannelState {
     pub id: String,
     pub connect_uri: String,
     /// When the channel ends, by the service's clock.
     pub expires_ms: Millis,
-    /// Whose channel it is: the client's id and the API's address.
+    /// The owner: the client's id and the API's address.
     pub owner: String,
 }
 
@@ -230,28 +231,28 @@ pub struct Definition {
     pub description: Option<String>,
 }
 
-/// What the session thread is sent.
+/// What the reader and the writer send to the session thread.
 #[derive(Debug)]
 pub enum SessionEvent {
-    /// The socket is open: what comes now is received.
+    /// The socket is open and receives events.
     Opened(Connection),
-    /// The socket is closed, or could not be opened; since when, for the session may be busy.
+    /// The socket was closed at this instant, or could not be opened. The session may handle this later.
     Closed { connection: Connection, why: Closed, at: Instant },
-    /// A control frame that the writer met.
+    /// The writer received a control frame.
     Control { connection: Connection, control: Control },
-    /// The channel that was last given to the writer is on the disk.
+    /// The channel last sent to the writer is on disk.
     ChannelKept,
-    /// The index is filled from the files. Before this the history is not read: its rows could not be judged.
+    /// The index is loaded from the files. The history is not read before, as its rows could not be matched.
     Loaded,
-    /// Up to here the history of these definitions was read, and is on the disk: for a catch-up, the checkpoint.
+    /// The history of these definitions was read up to this instant and is on disk. For a catch-up: the checkpoint.
     ReadUpTo { ids: Arc<[String]>, up_to: Millis, purpose: Purpose },
-    /// A read is done, and what it brought is on the disk.
+    /// A read is complete and its rows are on disk.
     ReadDone {
         purpose: Purpose,
-        /// Rows that were appended.
+        /// Number of appended rows.
         appended: u64,
-        /// From here on records were not known, so that rows could not be judged: they are to be read again, with the
-        /// records from the files.
+        /// The index lacked records from this instant on, so rows could not be matched. They must be read again, with
+        /// the records from the files.
         unjudged_since: Option<Millis>,
     },
 }
@@ -259,26 +260,26 @@ pub enum SessionEvent {
 /// Why a socket is closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Closed {
-    /// The handshake was refused with this HTTP status, and perhaps with a wait until the next one (`Retry-After`).
+    /// The server refused the handshake with this HTTP status and perhaps a `Retry-After`.
     Refused { status: u16, retry_after: Option<Duration> },
-    /// It could not be reached: which step failed, and what to do.
+    /// The server could not be reached: the failed step, and what to check.
     Unreachable(Problem),
-    /// The server closed it with this code and reason; 1005 when it gave none.
+    /// The server closed the socket with this code (1005 if it gave none) and reason.
     ByServer { code: u16, reason: String },
-    /// Nothing came in time, not even the answer to a ping.
+    /// Nothing was received in time, not even a pong.
     Silent,
-    /// The connection broke.
+    /// The connection failed.
     Broken(String),
-    /// We were told to give it up.
+    /// The collector closed it.
     ByUs,
 }
 
-/// A frame that is about the socket, not an event.
+/// A frame about the socket itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Control {
-    /// `v2.system.socket_closing`: this socket ends within a minute.
+    /// `v2.system.socket_closing`: the server closes this socket within a minute.
     SocketClosing,
-    /// `v2.system.no_longer_subscribed` or `v2.system.token_revoked`: new token, new channel.
+    /// `v2.system.no_longer_subscribed` or `v2.system.token_revoked`: a new token and a new channel are needed.
     Revoked,
     /// `{"result":"404",…}`: the channel is gone.
     ChannelGone,

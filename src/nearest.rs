@@ -1,6 +1,6 @@
-//! The nearest of some names to a misspelt one: for settings, commands and options.
+//! Finds the closest name to a misspelt setting, command or option.
 
-/// The name that was probably meant, if one resembles the word; case does not count.
+/// The name closest to the word, ignoring case; `None` if none is close enough.
 pub fn nearest<'n>(word: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     let word = word.to_ascii_lowercase();
     let measured =
@@ -8,7 +8,7 @@ pub fn nearest<'n>(word: &str, names: impl IntoIterator<Item = &'n str>) -> Opti
     measured.filter(|(distance, name)| *distance <= (name.len() / 3).clamp(1, 2)).min().map(|(_, name)| name)
 }
 
-/// Letters that are inserted, left out, replaced, or swapped with their neighbour.
+/// Edit distance: letters inserted, omitted, replaced, or swapped with their neighbour.
 fn distance(one: &[u8], other: &[u8]) -> usize {
     let mut rows = vec![vec![0; other.len() + 1]; one.len() + 1];
     for i in 0..=one.len() {
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_or_two_slips_are_recognised_and_more_are_not() {
+    fn one_or_two_typos_are_recognised_and_more_are_not() {
         let names = ["HTTP_PORT", "HTTP_HOST", "GENESYS_ENV", "check", "demo"];
         for (word, expected) in [
             ("HTPP_PORT", Some("HTTP_PORT")),

@@ -1,4 +1,4 @@
-//! A text that cannot be printed by accident, and the mask over what others repeat of it.
+//! A string that cannot be printed by accident, and masking of secrets that a peer repeats in its answers.
 //!
 //! Must never: show a secret through `Debug`, `Display` or `Serialize`.
 
@@ -7,7 +7,7 @@ use std::fmt;
 
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 
-/// A secret text: its only way out is [`Secret::expose`].
+/// A secret string, readable only through [`Secret::expose`].
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -16,19 +16,19 @@ impl Secret {
         Self(text.into())
     }
 
-    /// The text itself, to be put on the wire and nowhere else.
+    /// The secret in clear, for use on the wire only.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// A mask that lets two secrets be told apart: `…` and the last four characters; of a text of eight characters or
-    /// fewer, `…` alone.
+    /// `…` and the last four characters, enough to distinguish two secrets. A secret of eight characters or fewer
+    /// becomes `…` alone.
     pub fn masked(&self) -> String {
         mask(&self.0)
     }
 }
 
-/// What [`Secret::masked`] gives for this text.
+/// Masks a string as [`Secret::masked`] does.
 pub fn mask(text: &str) -> String {
     let count = text.chars().count();
     if count <= 8 {
@@ -37,8 +37,8 @@ pub fn mask(text: &str) -> String {
     format!("…{}", text.chars().skip(count - 4).collect::<String>())
 }
 
-/// The text with this secret masked wherever it stands: plain, in Base64, percent-encoded or as a JSON text. Of a whole
-/// `Authorization` header, the token is the secret; of Basic credentials, the password too.
+/// Masks every occurrence of the secret in a text: plain, in Base64, percent-encoded or JSON-escaped. For the value of
+/// an `Authorization` header, masks the token; for Basic and ApiKey, also the credentials it encodes.
 pub fn hide<'t>(text: &'t str, secret: &str) -> Cow<'t, str> {
     let mut text = Cow::Borrowed(text);
     for part in parts(secret) {
@@ -54,13 +54,13 @@ pub fn hide<'t>(text: &'t str, secret: &str) -> Cow<'t, str> {
     text
 }
 
-/// The secret itself, and what is secret in it, the longest first.
+/// The strings to mask: the token, and the credentials and password encoded in it. The longest comes first.
 fn parts(secret: &str) -> Vec<String> {
     let (scheme, token) = secret.split_once(' ').unwrap_or(("", secret));
     let token = if matches!(scheme, "Basic" | "Bearer" | "ApiKey") { token } else { secret };
     let mut parts = vec![token.to_owned()];
     let decoded = BASE64.decode(token.as_bytes()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-    // `user:password` or, of an API key, `id:key`.
+    // `user:password`, or `id:key` for an API key.
     if let Some(pair) = decoded.filter(|_| matches!(scheme, "Basic" | "ApiKey")) {
         let password = pair.split_once(':').map(|(_, password)| password.to_owned());
         parts.push(pair);
@@ -70,7 +70,7 @@ fn parts(secret: &str) -> Vec<String> {
     parts
 }
 
-/// How a text is written where it is not written as it is.
+/// The encodings in which a text may appear: Base64, percent-encoding, JSON escapes.
 fn forms(text: &str) -> Vec<String> {
     let bytes = text.as_bytes();
     let encoded = |lower: bool, keep: fn(u8) -> bool| -> String {
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_repeat_of_a_secret_is_masked_in_every_form() {
+    fn a_secret_that_a_peer_repeats_is_masked_in_every_form() {
         let secret = "p/ss w\"rd+1234";
         let header = format!("Basic {}", BASE64.encode(format!("user:{secret}").as_bytes()));
         let repeated = [

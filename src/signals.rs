@@ -1,9 +1,8 @@
-//! Signals as messages of a channel.
+//! Signals, delivered as messages on a channel. Must never: do a signal's work in its handler.
 //!
-//! SIGTERM and SIGINT: stop; a second one ends the process at once, with status 1. Those that follow the first closely are
-//! the same one: `timeout` and Ctrl-C under make signal a process and then its whole group. SIGHUP: open the file anew.
-//! SIGPIPE is ignored, as the standard library arranges it: a closed pipe is an error of a write. Must never: do the work
-//! of a signal in its handler.
+//! SIGTERM and SIGINT stop the program; a second one ends the process at once, with status 1. Repeats within 100 ms
+//! count as one signal: `timeout` and Ctrl-C under make signal a process and then its whole group. SIGHUP reopens the
+//! output file. The standard library ignores SIGPIPE, so writing to a closed pipe returns an error.
 
 use std::io;
 use std::sync::Arc;
@@ -15,7 +14,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
-/// What a signal asks for.
+/// The action that a signal requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// SIGTERM or SIGINT.
@@ -24,22 +23,22 @@ pub enum Signal {
     Reopen,
 }
 
-/// Signals that wait to be heard, at most; the same one twice says nothing more than once.
+/// Maximum number of queued signals; more are dropped, since a repeated signal adds nothing.
 const WAITING_MAX: usize = 8;
 
-/// What comes so soon after the first stop is the same one.
+/// Stop signals this soon after the first one count as the same signal.
 const SAME_STOP: Duration = Duration::from_millis(100);
 
-/// The status of a process that a second signal ended.
+/// Exit status after a second stop signal.
 const ENDED_AT_ONCE: i32 = 1;
 
-/// Begins to listen; call it once, before anything that takes time.
+/// Installs the handlers. Call it once, before any slow work.
 ///
 /// # Errors
-/// When the system refuses the handlers or the thread.
+/// When a handler or the thread cannot be set up.
 pub fn listen() -> io::Result<Receiver<Signal>> {
     let armed = Arc::new(AtomicBool::new(false));
-    // Beyond a limit on the size of files a write is to fail, not to kill.
+    // With SIGXFSZ handled, a write beyond the file size limit fails instead of killing the process.
     flag::register(SIGXFSZ, Arc::default())?;
     for signal in [SIGTERM, SIGINT] {
         flag::register_conditional_shutdown(signal, ENDED_AT_ONCE, armed.clone())?;
@@ -49,13 +48,13 @@ pub fn listen() -> io::Result<Receiver<Signal>> {
     crate::thread::spawn("signals", move || {
         let mut unarmed = Some(armed);
         for signal in signals.forever() {
-            let heard = if signal == SIGHUP { Signal::Reopen } else { Signal::Stop };
-            if heard == Signal::Stop
+            let request = if signal == SIGHUP { Signal::Reopen } else { Signal::Stop };
+            if request == Signal::Stop
                 && let Some(armed) = unarmed.take()
             {
                 arm(armed);
             }
-            if let Err(crossbeam_channel::TrySendError::Disconnected(_)) = sender.try_send(heard) {
+            if let Err(crossbeam_channel::TrySendError::Disconnected(_)) = sender.try_send(request) {
                 break;
             }
         }
@@ -63,7 +62,7 @@ pub fn listen() -> io::Result<Receiver<Signal>> {
     Ok(receiver)
 }
 
-/// From a moment on, one more signal ends the process, whatever its threads do.
+/// After [`SAME_STOP`], lets one more stop signal end the process, even if its threads hang.
 fn arm(armed: Arc<AtomicBool>) {
     let in_time = armed.clone();
     let waiting = crate::thread::spawn("signals-again", move || {
@@ -80,7 +79,7 @@ mod tests {
     use super::*;
     use rustix::process::{Signal as Sent, getpid, kill_process};
 
-    /// One test for all: the handlers belong to the whole process, and a SIGTERM some time later would end it.
+    /// A single test: handlers are process-wide, and a later SIGTERM would end the test process.
     #[test]
     fn signals_arrive_as_messages() {
         let signals = listen().expect("listens");

@@ -1,7 +1,6 @@
-//! What systemd is told of the process: ready, its state in a line, reloading, stopping, alive.
+//! Notifications to systemd: ready, status line, reloading, stopping, watchdog.
 //!
-//! Without NOTIFY_SOCKET all of it does nothing. Must never: fail the program; a supervisor that does not listen is its
-//! own fault, told once in the log.
+//! Without NOTIFY_SOCKET these functions do nothing. A failed notification is logged once and never stops the program.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,38 +8,38 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-/// Bytes of a state's line: systemd cuts what is longer.
+/// Maximum bytes of a status line: systemd truncates longer ones.
 const STATUS_BYTES_MAX: usize = 400;
 
-/// The local parts stand: settings, file, lock, port. Also said when a reload is done.
+/// Local startup is complete: settings, file, lock, port. Also ends a reload.
 pub fn ready(status: &str) {
-    tell(&[NotifyState::Ready, NotifyState::Status(&one_line(status))]);
+    notify(&[NotifyState::Ready, NotifyState::Status(&one_line(status))]);
 }
 
-/// The state in one line, as `systemctl status` shows it.
+/// Sets the status line that `systemctl status` shows.
 pub fn status(text: &str) {
-    tell(&[NotifyState::Status(&one_line(text))]);
+    notify(&[NotifyState::Status(&one_line(text))]);
 }
 
-/// A reload begins; [`ready`] ends it.
+/// A reload has started; [`ready`] ends it.
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now]),
-        Err(_) => tell(&[NotifyState::Reloading]),
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(_) => notify(&[NotifyState::Reloading]),
     }
 }
 
-/// The end begins.
+/// Shutdown has started.
 pub fn stopping(text: &str) {
-    tell(&[NotifyState::Stopping, NotifyState::Status(&one_line(text))]);
+    notify(&[NotifyState::Stopping, NotifyState::Status(&one_line(text))]);
 }
 
-/// A sign of life; to be given only while no thread is stalled.
+/// Sends the watchdog keep-alive. Call it only while no thread is stalled.
 pub fn watchdog() {
-    tell(&[NotifyState::Watchdog]);
+    notify(&[NotifyState::Watchdog]);
 }
 
-/// How often [`watchdog`] is to be called: half of what systemd allows. `None`: it does not watch this process.
+/// How often to call [`watchdog`]: half of systemd's limit. `None` if systemd's watchdog is off.
 pub fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero()).map(|limit| limit / 2)
 }
@@ -53,11 +52,11 @@ fn one_line(text: &str) -> String {
     line
 }
 
-fn tell(state: &[NotifyState<'_>]) {
-    static TOLD: AtomicBool = AtomicBool::new(false);
+fn notify(state: &[NotifyState<'_>]) {
+    static LOGGED: AtomicBool = AtomicBool::new(false);
     if let Err(error) = sd_notify::notify(state)
         && error.kind() != io::ErrorKind::WouldBlock
-        && !TOLD.swap(true, Ordering::Relaxed)
+        && !LOGGED.swap(true, Ordering::Relaxed)
     {
         log::warn!("cannot notify systemd: {error}; systemctl status may be out of date");
     }

@@ -1,15 +1,16 @@
-//! The whole policy for threads: each has a name and a small stack, and one that ends by a panic says so.
+//! The only place that spawns threads. Each has a name and a small stack; `logging` logs a panic with the thread's
+//! name.
 
 use std::io;
 use std::thread::{Builder, JoinHandle};
 
-/// Bytes of stack: no stage recurses, and a dozen threads stay within a few MiB.
+/// Stack size in bytes. No stage recurses, and a dozen threads stay within a few MiB.
 const STACK_BYTES: usize = 512 * 1024;
 
 /// Starts a named thread.
 ///
 /// # Errors
-/// When the system refuses one more.
+/// When the system cannot start another thread.
 #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
 pub fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> io::Result<JoinHandle<T>> {
     Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(work)

@@ -1,4 +1,4 @@
-//! Texts, right and wrong, through the scanner.
+//! The scanner on valid and invalid texts.
 
 use super::*;
 
@@ -8,7 +8,7 @@ fn accepts(text: &str) -> bool {
 }
 
 #[test]
-fn it_agrees_with_serde_json_on_what_is_json() {
+fn it_accepts_what_serde_json_accepts() {
     for text in [
         "{}",
         "[]",
@@ -44,7 +44,7 @@ fn it_agrees_with_serde_json_on_what_is_json() {
         "+1",
         "123456789012345678901234567890",
     ] {
-        // serde_json refuses half a surrogate pair in a string it decodes, and accepts it in one that it skips.
+        // serde_json rejects an unpaired surrogate in a string that it decodes, and accepts it in one that it skips.
         let expected = serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok();
         assert_eq!(accepts(text), expected, "{text:?}");
     }
@@ -63,7 +63,7 @@ fn nesting_has_no_limit_and_takes_no_stack() {
 }
 
 #[test]
-fn a_walk_hands_over_the_whole_text() {
+fn the_parts_of_a_walk_make_up_the_whole_text() {
     let text = " { \"a\" : [ 1.0 , { } , [ ] , \"x , y\" ] , \"b\" : { \"c\" : null } , \"d\" : [ { \"e\" : 1 } ] } ";
     let mut out = String::new();
     Scanner::new(text)
@@ -80,14 +80,14 @@ fn a_walk_hands_over_the_whole_text() {
 }
 
 #[test]
-fn white_space_goes_only_outside_strings() {
+fn only_white_space_outside_strings_is_removed() {
     let mut out = Vec::new();
     push_compact(&mut out, " { \"a b\\\" c\" :\n[ 1.0 ,\t\"x\\\\\" , 2 ] } ");
     assert_eq!(String::from_utf8_lossy(&out), "{\"a b\\\" c\":[1.0,\"x\\\\\",2]}");
 }
 
 #[test]
-fn escapes_mean_what_they_say() {
+fn escapes_are_decoded() {
     let mut scanner = Scanner::new(r#""a\"\\\/\b\f\n\r\t\u00e9\ud83d\ude00\ud800x""#);
     let value = scanner.value().unwrap();
     assert_eq!(value.text().unwrap().decoded(), "a\"\\/\u{8}\u{c}\n\r\té😀\u{fffd}x");

@@ -1,4 +1,4 @@
-//! One record of the log as one line. Pure.
+//! Formats a log record as one line.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ use log::{Level, Record};
 use crate::clock::{Millis, push_millis};
 use crate::config::LogFormat;
 
-/// The line, with its end.
+/// Formats a record, including the line feed. `prefix` adds the journal's priority.
 pub fn format(format: LogFormat, prefix: bool, now: Millis, record: &Record<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
     if prefix {
@@ -22,7 +22,7 @@ pub fn format(format: LogFormat, prefix: bool, now: Millis, record: &Record<'_>)
     out
 }
 
-/// The journal's own level, as it reads it from the beginning of a line.
+/// The priority that the journal reads from the beginning of a line.
 pub fn priority(level: Level) -> &'static str {
     match level {
         Level::Error => "<3>",
@@ -39,7 +39,7 @@ fn json(out: &mut Vec<u8>, now: Millis, record: &Record<'_>) {
     out.extend_from_slice(record.level().as_str().as_bytes());
     out.extend_from_slice(b"\",\"message\":");
     push_json(out, &record.args().to_string());
-    // A field that cannot be shown is left out: a line of the log is no place to fail.
+    // A field that cannot be formatted is omitted: logging must not fail.
     let _ = record.key_values().visit(&mut JsonFields(out));
     out.push(b'}');
 }
@@ -118,7 +118,7 @@ struct TextFields<'a>(&'a mut String);
 
 impl<'kvs> VisitSource<'kvs> for TextFields<'_> {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
-        // A field that is absent is null in JSON and left out for a person.
+        // JSON shows an absent field as null; text omits it.
         if !json_value(&value)?.is_null() {
             let _ = write!(self.0, " {key}=");
             escape(self.0, &value.to_string());
@@ -127,7 +127,7 @@ impl<'kvs> VisitSource<'kvs> for TextFields<'_> {
     }
 }
 
-/// Control characters become visible: no event's text may begin a line of its own, or colour a terminal.
+/// Escapes control characters, so that text from an event cannot start a new line or color the terminal.
 fn escape(line: &mut String, text: &str) {
     for c in text.chars() {
         if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') {
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_json_line_has_the_predecessors_fields_and_its_own() {
+    fn a_json_line_has_the_predecessors_fields_and_the_records() {
         let fields = [
             ("event_id", Value::from("AUDIOHOOK-0001")),
             ("count", Value::from(3u64)),

@@ -1,8 +1,8 @@
-//! How often the same kind of line may be logged; what is beyond that is counted.
+//! Limits how often the same kind of line is logged, and counts the lines beyond the limit.
 
 use std::time::{Duration, Instant};
 
-/// Lets a number of lines through in each window, and counts the others. It reads no clock: one reading serves a batch.
+/// Allows a number of lines in each window and counts the others. The caller reads the clock, once for a whole batch.
 #[derive(Debug)]
 pub struct Rate {
     lines_max: u32,
@@ -18,7 +18,7 @@ impl Rate {
         Self { lines_max, window, since: None, used: 0, held_back: 0 }
     }
 
-    /// Whether one more line may be logged now; if not, it is counted.
+    /// Whether one more line may be logged now. A refused line is counted.
     pub fn allow(&mut self, now: Instant) -> bool {
         if self.since.is_none_or(|since| now.duration_since(since) >= self.window) {
             self.since = Some(now);
@@ -40,18 +40,19 @@ impl Rate {
         self.lines_max.saturating_sub(self.used)
     }
 
-    /// Counts lines that were not even tried.
+    /// Counts lines for which the caller did not call [`Rate::allow`].
     pub fn hold_back(&mut self, count: u64) {
         self.held_back += count;
     }
 
-    /// How many were held back, once their window has ended: to be logged in one line. `None`: nothing yet.
+    /// The number of lines held back, once their window has ended, to log as one line. `None` if there is nothing to
+    /// log.
     pub fn take_held_back(&mut self, now: Instant) -> Option<u64> {
         let over = self.since.is_none_or(|since| now.duration_since(since) >= self.window);
         (self.held_back > 0 && over).then(|| std::mem::take(&mut self.held_back))
     }
 
-    /// When [`Rate::take_held_back`] will have a number. `None`: nothing was held back.
+    /// When [`Rate::take_held_back`] will return a number. `None` if nothing was held back.
     pub fn due(&self) -> Option<Instant> {
         self.since.filter(|_| self.held_back > 0).map(|since| since + self.window)
     }
@@ -62,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_beyond_the_rate_is_counted_and_reported_once() {
+    fn lines_beyond_the_rate_are_counted_and_reported_once() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut rate = Rate::new(2, Duration::from_secs(1));

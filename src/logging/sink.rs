@@ -1,18 +1,18 @@
-//! Where lines go: standard output or standard error, written by the one thread that may wait for it.
+//! Writes lines to standard output or standard error, on the only thread that may wait for them.
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 
 use crossbeam_channel::{Receiver, Sender};
 
-/// What is sent to the log's thread.
+/// A message to the log's thread.
 pub enum Message {
     Line(Vec<u8>),
-    /// Answer when everything before this is written.
+    /// Requests an answer once everything before it is written.
     Flush(Sender<()>),
 }
 
-/// Bytes that are gathered from lines that already wait, before they are written at once.
+/// Queued lines are combined into writes of about this many bytes.
 const GATHERED_BYTES_MAX: usize = 32 * 1024;
 
 /// Standard output or standard error.
@@ -29,14 +29,14 @@ impl Sink {
         Self { stdout: false }
     }
 
-    /// Whether it is the journal: systemd names the stream's device and inode in JOURNAL_STREAM.
+    /// Whether the stream is the journal: systemd puts the device and inode of its stream into JOURNAL_STREAM.
     pub fn is_journal(&self) -> bool {
         let Some(stream) = std::env::var_os("JOURNAL_STREAM") else { return false };
         let stat = if self.stdout { identity(io::stdout()) } else { identity(io::stderr()) };
         stat.is_some_and(|stat| stream.to_str() == Some(&stat))
     }
 
-    /// Writes until every sender is gone. What cannot be written is lost: there is no other place to say so.
+    /// Writes lines until every sender is gone. Write errors are ignored: there is nowhere to report them.
     pub fn run(&self, inbox: &Receiver<Message>) {
         let mut gathered = Vec::new();
         while let Ok(first) = inbox.recv() {
