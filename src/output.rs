@@ -1,8 +1,8 @@
-//! The output file: whole lines, appended, rotated by size.
+//! The output file: appends whole lines and rotates by size.
 //!
-//! Deals with: opening, appending, taking back what did not fit, rotating, syncing, noticing that someone else moved or
-//! cut the file, and the lock that keeps a second collector away. Must never: leave a torn line behind while it runs,
-//! look at what a line says, or ask the file system anything for each event.
+//! Deals with: opening, appending, removing partly written lines, rotation, syncing, detecting that the file was moved
+//! or truncated, and the lock against a second collector. Must never: leave a torn line in the file while the program
+//! runs, parse lines, or query the file system for each event.
 
 pub mod backups;
 pub mod identity;
@@ -24,92 +24,92 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 pub use lines::{Flow, each_line_backwards, first_line};
 pub use lock::{Lock, Refused};
 
-/// Files that were rotated out and are not synced yet are held open, this many at most.
+/// Maximum number of rotated files held open until they are synced.
 const UNSYNCED_MAX: usize = 4;
 
-/// Bytes of a torn last line that are kept.
+/// Maximum bytes kept of a torn last line.
 const TORN_MAX: u64 = 4 * 1024 * 1024;
 
-/// Bytes that are read at once.
+/// Bytes per read.
 const BLOCK_BYTES: usize = 256 * 1024;
 
-/// What a new file may be read by: the owner and the group.
+/// Permissions of a new file: readable by the owner and the group.
 const MODE: u32 = 0o640;
 
-/// The file that takes the records.
+/// The file to which records are appended.
 pub struct OutputFile {
     path: PathBuf,
-    /// Bytes; a file is rotated before a line would exceed it. `None`: never.
+    /// Bytes; the file is rotated before a line would exceed them. `None`: no rotation.
     max_size: Option<u64>,
     file: Option<File>,
     len: u64,
-    /// Bytes of a line that did not fit whole and could not be taken back yet.
+    /// Bytes of a partly written line that could not be removed yet.
     torn: u64,
     dirty: bool,
-    /// Bytes of the file that are durable for certain.
+    /// Bytes of the file known to be durable.
     synced: u64,
     unsynced: Vec<Unsynced>,
-    /// The folder, while the file's name in it may not be durable.
+    /// The folder, while the file's entry in it may not be durable.
     new_in: Option<File>,
-    /// A sync failed: what it was for is to be written again before the next one means anything.
+    /// A sync failed: unsynced lines must be written again before another sync can be trusted.
     sync_failed: bool,
-    /// A rotated file could not be brought to the disk, and was given up.
+    /// A rotated file could not be synced and was given up.
     lost: bool,
-    /// Bytes that were in the file when the path last named it.
+    /// The file's length when the path last led to it.
     looked: u64,
-    /// Files that were deleted, whose newest lines nobody else can have.
+    /// Deleted files whose newest lines exist nowhere else.
     deleted: Vec<Deleted>,
-    /// A rotation failed: it is tried again when this many bytes are in the file.
+    /// After a failed rotation, the file length at which it is retried.
     rotate_at: u64,
 }
 
-/// What was found when the path was looked at.
+/// What [`OutputFile::look`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     None,
-    /// Someone moved or deleted the file: a new one was begun.
+    /// The file was moved or deleted; a new one was started.
     Replaced,
-    /// Someone cut it, as logrotate's `copytruncate` does.
+    /// The file was truncated, as logrotate's `copytruncate` does.
     Cut,
 }
 
-/// A file that was rotated out or moved, with lines from here on that are not on the disk for certain.
+/// A file that was rotated or moved; its lines from `from` on may not be on disk.
 struct Unsynced {
     file: File,
     from: u64,
 }
 
-/// Lines that were written into a file after it was deleted, or just before: they are written again.
+/// A deleted file, with the range of lines written just before or after its deletion. They are written again.
 struct Deleted {
     file: File,
     from: u64,
     to: u64,
 }
 
-/// How an append went.
+/// The result of an append.
 #[derive(Debug)]
 pub struct Appended {
-    /// Bytes that are in the file now: whole lines.
+    /// Bytes written, in whole lines.
     pub bytes: usize,
-    /// Why not all of them are.
+    /// Why the append stopped early, if it did.
     pub stopped: Option<Stopped>,
 }
 
-/// What ended an append early.
+/// Why an append stopped early.
 #[derive(Debug)]
 pub enum Stopped {
-    /// The next line would exceed the size: rotate, say [`OutputFile::rotated`], and go on.
+    /// The next line would exceed the size: rotate, call [`OutputFile::rotated`], and append the rest.
     Full,
-    /// The disk refuses.
+    /// Writing failed.
     Error(io::Error),
 }
 
 impl OutputFile {
-    /// Opens or begins the file. A last line without its end is returned, and is in the file no more; one that only
-    /// lacks its line feed gets it.
+    /// Opens or creates the file. Removes and returns a torn last line; a complete record that only lacks its line feed
+    /// gets one.
     ///
     /// # Errors
-    /// When the file cannot be opened, read or cut.
+    /// When the file cannot be opened, read, written or truncated.
     pub fn open(path: &Path, max_size: Option<u64>) -> io::Result<(Self, Option<Vec<u8>>)> {
         let mut output = Self {
             path: path.to_owned(),
@@ -128,7 +128,7 @@ impl OutputFile {
             rotate_at: 0,
         };
         output.reopen()?;
-        let torn = output.mend_end()?;
+        let torn = output.repair_end()?;
         Ok((output, torn))
     }
 
@@ -136,7 +136,7 @@ impl OutputFile {
         &self.path
     }
 
-    /// Appends lines, each with its line feed, until one would exceed the size. What does not fit whole is taken back.
+    /// Appends lines, each with its line feed, until one would exceed the size. Removes a partly written line.
     pub fn append(&mut self, lines: &[u8]) -> Appended {
         if let Err(error) = self.make_ready() {
             return Appended { bytes: 0, stopped: Some(Stopped::Error(error)) };
@@ -149,38 +149,38 @@ impl OutputFile {
         written
     }
 
-    /// The file has become a backup: a new one is begun.
+    /// Starts a new file after the current one became a backup.
     pub fn rotated(&mut self) {
         self.let_go();
         self.rotate_at = 0;
         if let Err(error) = self.reopen() {
-            // The next append tries again, and tells.
-            log::debug!("cannot begin {}: {error}", self.path.display());
+            // The next append tries again and returns the error.
+            log::debug!("cannot create {}: {error}", self.path.display());
         }
     }
 
-    /// The rotation failed. Events come before tidiness: the file grows, and the rotation is tried again later.
+    /// The rotation failed. To lose no events, the file grows beyond its size and the rotation is retried later.
     pub fn not_rotated(&mut self) {
         self.rotate_at = self.len + self.max_size.unwrap_or(0).max(1024 * 1024) / 8;
     }
 
-    /// Makes everything appended so far durable. After a sync that failed the system may take for written what is not, so
-    /// that the next one alone would prove nothing: everything since the last good one is written again first.
+    /// Makes everything appended so far durable. After a failed sync the kernel may count unwritten pages as clean, so
+    /// the next sync alone proves nothing: everything since the last successful sync is written again first.
     ///
     /// # Errors
-    /// When the disk says no: nothing may be taken for durable then, and it may be tried again. Not so with
-    /// [`io::ErrorKind::InvalidData`]: what was appended cannot be read back.
+    /// When syncing fails. The lines must then not count as durable; the caller may retry, except after
+    /// [`io::ErrorKind::InvalidData`]: appended lines cannot be read back.
     pub fn sync(&mut self) -> io::Result<()> {
         if self.lost {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a rotated file did not reach the disk"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a rotated file could not be written to disk"));
         }
         let again = std::mem::replace(&mut self.sync_failed, true);
         while let Some(Unsynced { file, from }) = self.unsynced.last() {
-            bring_to_disk(file, *from, again)?;
+            sync_from(file, *from, again)?;
             self.unsynced.pop();
         }
         if let (true, Some(file)) = (self.dirty, &self.file) {
-            bring_to_disk(file, self.synced, again)?;
+            sync_from(file, self.synced, again)?;
             self.dirty = false;
             self.synced = self.len;
         }
@@ -190,10 +190,10 @@ impl OutputFile {
         Ok(())
     }
 
-    /// Looks whether the path still names this file; called now and then, not for each event.
+    /// Checks whether the path still leads to this file. Called periodically, not for each event.
     ///
     /// # Errors
-    /// When the file is gone and a new one cannot be begun.
+    /// When the file is gone and a new one cannot be created.
     pub fn look(&mut self) -> io::Result<Change> {
         let Some(file) = &self.file else {
             self.make_ready()?;
@@ -219,7 +219,7 @@ impl OutputFile {
         }
     }
 
-    /// How many bytes of whole lines still fit. A line that is too long for any file gets one of its own.
+    /// How many bytes of whole lines still fit. A line longer than the size limit gets a file of its own.
     fn fitting(&self, lines: &[u8]) -> usize {
         let Some(max) = self.max_size else { return lines.len() };
         let max = max.max(self.rotate_at);
@@ -235,11 +235,11 @@ impl OutputFile {
         }
     }
 
-    /// Gives up the file at hand, to be synced later.
+    /// Stops using the current file; it is synced later.
     fn let_go(&mut self) {
         let file = self.file.take();
         if let Some(file) = &file {
-            // Nothing is written there any more; and it may come back under its name.
+            // It is not written to any more, and may be moved back to its path and opened again.
             let _ = file.unlock();
         }
         if let Some(file) = file
@@ -247,7 +247,7 @@ impl OutputFile {
         {
             if self.unsynced.len() >= UNSYNCED_MAX {
                 let Unsynced { file, from } = self.unsynced.remove(0);
-                let synced = bring_to_disk(&file, from, self.sync_failed).or_else(|_| bring_to_disk(&file, from, true));
+                let synced = sync_from(&file, from, self.sync_failed).or_else(|_| sync_from(&file, from, true));
                 if let Err(error) = synced {
                     log::error!("cannot sync a rotated file of {}: {error}", self.path.display());
                     self.lost = true;
@@ -262,8 +262,8 @@ impl OutputFile {
         self.looked = 0;
     }
 
-    /// Writes the newest lines of a deleted file again.
-    fn bring_back(&mut self) -> io::Result<()> {
+    /// Writes the newest lines of deleted files again.
+    fn rewrite_deleted(&mut self) -> io::Result<()> {
         while let Some(Deleted { file, mut from, to }) = self.deleted.pop() {
             let mut wanted = BLOCK_BYTES;
             while from < to {
@@ -290,8 +290,8 @@ impl OutputFile {
 
     fn reopen(&mut self) -> io::Result<()> {
         let file = regular::open(OpenOptions::new().read(true).append(true).create(true).mode(MODE), &self.path)?;
-        take_for_ourselves(&file)?;
-        // Root may write to it in the collector's place, to repair: it is the folder's owner who goes on with it.
+        lock_file(&file)?;
+        // An audit run by root may create the file; the collector, which owns the folder, must be able to write to it.
         owner::follow(&file, backups::folder(&self.path));
         self.len = file.metadata()?.len();
         self.looked = self.len;
@@ -300,15 +300,15 @@ impl OutputFile {
         Ok(())
     }
 
-    /// The file is open and ends with a whole line.
+    /// Makes sure that the file is open and ends with a whole line.
     fn make_ready(&mut self) -> io::Result<()> {
         if self.file.is_none() {
             self.reopen()?;
         }
         if self.torn > 0 {
-            self.take_back()?;
+            self.remove_torn()?;
         }
-        self.bring_back()
+        self.rewrite_deleted()
     }
 
     fn write(&mut self, lines: &[u8]) -> Appended {
@@ -334,15 +334,15 @@ impl OutputFile {
         self.torn = (done - whole) as u64;
         self.len += whole as u64;
         if self.torn > 0
-            && let Err(error) = self.take_back()
+            && let Err(error) = self.remove_torn()
         {
-            log::debug!("cannot take back a torn line of {}: {error}", self.path.display());
+            log::debug!("cannot remove a torn line from {}: {error}", self.path.display());
         }
         Appended { bytes: whole, stopped: Some(Stopped::Error(error)) }
     }
 
-    /// Cuts off the part of a line that did not fit.
-    fn take_back(&mut self) -> io::Result<()> {
+    /// Removes a partly written line.
+    fn remove_torn(&mut self) -> io::Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
         let len = file.metadata()?.len();
         file.set_len(len.saturating_sub(self.torn))?;
@@ -350,8 +350,8 @@ impl OutputFile {
         Ok(())
     }
 
-    /// Mends the end that a crash left.
-    fn mend_end(&mut self) -> io::Result<Option<Vec<u8>>> {
+    /// Repairs the end of the file after a crash.
+    fn repair_end(&mut self) -> io::Result<Option<Vec<u8>>> {
         let Some(mut file) = self.file.as_ref() else { return Ok(None) };
         let start = last_line_start(file, self.len)?;
         if start == self.len {
@@ -371,11 +371,11 @@ impl OutputFile {
     }
 }
 
-/// Syncs a file; `again`: after everything from here on was written once more.
-fn bring_to_disk(file: &File, from: u64, again: bool) -> io::Result<()> {
+/// Syncs a file; with `again`, first rewrites everything from `from` on.
+fn sync_from(file: &File, from: u64, again: bool) -> io::Result<()> {
     if again {
         let flags = fcntl_getfl(file)?;
-        // A file that is appended to takes no write at a place.
+        // With O_APPEND, writes at an offset would go to the end.
         fcntl_setfl(file, flags - OFlags::APPEND)?;
         let written = write_again(file, from);
         fcntl_setfl(file, flags)?;
@@ -384,16 +384,16 @@ fn bring_to_disk(file: &File, from: u64, again: bool) -> io::Result<()> {
     file.sync_data()
 }
 
-/// Writes onto itself what the file holds from here on, so that the system has it to write once more.
+/// Writes the file's content from `from` on over itself, so that the kernel has to write it to disk again.
 fn write_again(file: &File, mut from: u64) -> io::Result<()> {
     let to = file.metadata()?.len();
     let mut block = vec![0; BLOCK_BYTES];
     while from < to {
         let bytes = &mut block[..(to - from).min(BLOCK_BYTES as u64) as usize];
         file.read_exact_at(bytes, from)?;
-        // Where the system forgot what it could not write, it reads zeros; a line has none.
+        // Dropped pages read as zeros, which a line never contains.
         if bytes.contains(&0) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "what was written did not reach the disk"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "appended lines did not reach the disk"));
         }
         file.write_all_at(bytes, from)?;
         from += bytes.len() as u64;
@@ -401,18 +401,19 @@ fn write_again(file: &File, mut from: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// The lock beside the file keeps away who knows the file under the same name; this one, who knows it by a link.
-fn take_for_ourselves(file: &File) -> io::Result<()> {
+/// Locks the file itself, against a collector that reaches it through a link. The `.lock` file only protects one path.
+fn lock_file(file: &File) -> io::Result<()> {
     match file.try_lock() {
-        Err(TryLockError::WouldBlock) => {
-            Err(io::Error::new(io::ErrorKind::ResourceBusy, "another process has locked it, perhaps by a link to it"))
-        }
-        // Where a file system knows no locks, the one beside it has said so.
+        Err(TryLockError::WouldBlock) => Err(io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            "another process has locked it, perhaps through a link to it",
+        )),
+        // On a file system without locks, taking the `.lock` file has already failed.
         Ok(()) | Err(TryLockError::Error(_)) => Ok(()),
     }
 }
 
-/// Where the last line begins that has no end; the file's length if there is none.
+/// The offset of an unterminated last line; the file's length if there is none.
 fn last_line_start(file: &File, len: u64) -> io::Result<u64> {
     let mut end = len;
     let mut block = vec![0; BLOCK_BYTES];

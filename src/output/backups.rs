@@ -1,7 +1,7 @@
-//! The rotated files: `.1` is the newest, `.BACKUP_COUNT` the oldest, and beyond it stands what the cluster still needs.
+//! The rotated files: `.1` is the newest, `.BACKUP_COUNT` the oldest; older ones are kept while the cluster needs them.
 //!
-//! Deals with: shifting them, and deleting those that nobody needs. Must never: overwrite a file. A rename goes only to
-//! a number that is free, so a kill in the middle leaves a hole, and the next rotation fills it.
+//! Deals with: renumbering backups and deleting unneeded ones. Must never: overwrite a file. Renames go only to unused
+//! numbers: a kill halfway leaves a gap, and the next rotation fills it.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -10,27 +10,27 @@ use std::path::{Path, PathBuf};
 use crate::output::identity::{Cursor, identity};
 use crate::output::regular;
 
-/// Digits of a backup's number, at most: a longer one is a date that somebody else's rotation put there.
+/// Maximum digits of a backup's number: a longer suffix is a date from another rotation tool.
 const NUMBER_DIGITS_MAX: usize = 6;
 const READ_BYTES: usize = 64 * 1024;
 
-/// What must outlive the count, because the cluster has not had it.
+/// Which backups to keep beyond the count, because the cluster does not have their records yet.
 #[derive(Clone, Copy, Debug)]
 pub struct Keep {
     /// Everything before it is done; `None`: nothing is.
     pub cursor: Option<Cursor>,
-    /// Everything before it was read, and is in memory where it is not done.
+    /// Everything before it was read; what is not done of that is in memory.
     pub read: Option<Cursor>,
-    /// Bytes of files kept beyond the count.
+    /// Maximum bytes of files kept beyond the count.
     pub backlog_max: u64,
 }
 
-/// What was deleted though the cluster had not had it.
+/// What was deleted before the cluster had it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Dropped {
     pub files: u32,
     pub bytes: u64,
-    /// Lines that were not read.
+    /// Number of unread lines.
     pub events: u64,
 }
 
@@ -41,12 +41,12 @@ pub fn backup(path: &Path, number: u32) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// The folder of the file, also where the path has none.
+/// The file's folder; `.` if the path names none.
 pub fn folder(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// The number in a backup's suffix: `.7`, not `.07` and not a date.
+/// The number in a backup's suffix such as `.7`; `None` for `.07` or a date.
 pub fn number_of_suffix(suffix: &str) -> Option<u32> {
     let digits = suffix.strip_prefix('.')?;
     let plain = (1..=NUMBER_DIGITS_MAX).contains(&digits.len())
@@ -55,7 +55,7 @@ pub fn number_of_suffix(suffix: &str) -> Option<u32> {
     plain.then(|| digits.parse().ok()).flatten()
 }
 
-/// The numbers of the backups that are there, ascending.
+/// The numbers of the existing backups, ascending.
 ///
 /// # Errors
 /// When the folder cannot be read.
@@ -71,13 +71,13 @@ pub fn numbers(path: &Path) -> io::Result<Vec<u32>> {
     Ok(numbers)
 }
 
-/// Makes the file the first backup, shifting the others, and deletes what is beyond the count and not to be kept. The
-/// file itself is gone afterwards: the caller begins a new one.
+/// Renames the file to `.1`, renumbering the other backups, and deletes backups beyond the count that `keep` does not
+/// cover. Afterwards the file does not exist; the caller creates a new one.
 ///
 /// # Errors
-/// When a file cannot be renamed: then nothing is lost, the file may still stand where it was, and the next call goes on.
+/// When a file cannot be renamed. Nothing is lost: the next call continues from there.
 pub fn rotate(path: &Path, count: u32, keep: Option<Keep>) -> io::Result<Dropped> {
-    // A file that somebody has moved must not leave a hole where it would have gone.
+    // If the file is gone, renumbering would only leave a gap at `.1`.
     regular::check(path)?;
     let there = numbers(path)?;
     let free = (1..).zip(&there).find(|(expected, number)| expected != *number).map(|(expected, _)| expected);
@@ -87,14 +87,14 @@ pub fn rotate(path: &Path, count: u32, keep: Option<Keep>) -> io::Result<Dropped
         fs::rename(backup(path, number), backup(path, number + 1))?;
     }
     fs::rename(path, backup(path, 1))?;
-    // The rotation is done: a file that cannot be deleted is tried again by the next one.
+    // The rotation itself is done; the next one retries the deletion.
     Ok(trim(path, count, keep).unwrap_or_else(|error| {
         log::warn!("cannot delete the oldest backups of {}: {error}", path.display());
         Dropped::default()
     }))
 }
 
-/// Deletes the backups beyond the count which the cluster has had, and then the oldest ones beyond the backlog's limit.
+/// Deletes the backups beyond the count that the cluster has, then the oldest ones beyond the backlog limit.
 ///
 /// # Errors
 /// When the folder cannot be read or a file cannot be deleted.
@@ -134,7 +134,7 @@ pub fn trim(path: &Path, count: u32, keep: Option<Keep>) -> io::Result<Dropped> 
         let events = count_lines(&File::open(&oldest)?, from)?;
         fs::remove_file(&oldest)?;
         bytes -= length;
-        // A file of which every line was read takes nothing with it.
+        // A file whose every line was read is no loss.
         if events > 0 {
             dropped.files += 1;
             dropped.bytes += length.saturating_sub(from);
@@ -144,8 +144,8 @@ pub fn trim(path: &Path, count: u32, keep: Option<Keep>) -> io::Result<Dropped> 
     Ok(dropped)
 }
 
-/// The highest number that is still needed: 0 when the cursor stands in the file itself, the greatest there is when no
-/// file is the cursor's. The ends are looked at first, for the cursor nearly always stands at one of them.
+/// The number of the backup that the cursor points into: 0 for the file itself, [`u32::MAX`] if no file matches. The
+/// newest and the oldest files are checked first, as the cursor is nearly always in one of them.
 fn place_of(path: &Path, there: &[u32], cursor: Option<Cursor>) -> u32 {
     let Some(cursor) = cursor else { return u32::MAX };
     let is_here = |path: &Path| File::open(path).is_ok_and(|file| identity(&file) == Some(cursor.file));
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_becomes_the_first_backup_and_the_one_beyond_the_count_goes() {
+    fn the_file_becomes_the_first_backup_and_the_one_beyond_the_count_is_deleted() {
         let folder = Folder::new("shift");
         for n in 0..5 {
             folder.write("", &format!("line {n}\n"));
@@ -237,8 +237,8 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_left_by_a_kill_is_filled_and_nothing_is_deleted_for_it() {
-        let folder = Folder::new("hole");
+    fn a_gap_left_by_a_kill_is_filled_and_nothing_is_deleted_for_it() {
+        let folder = Folder::new("gap");
         for (suffix, text) in [("", "new"), (".1", "a"), (".2", "b"), (".4", "c")] {
             folder.write(suffix, text);
         }
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_cluster_has_not_had_is_kept_beyond_the_count_until_it_has() {
+    fn backups_beyond_the_count_are_kept_until_the_cluster_has_them() {
         let folder = Folder::new("keep");
         folder.write("", "line 0\n");
         let keep = Keep { cursor: Some(folder.cursor("", 0)), read: None, backlog_max: 1000 };
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn past_the_limit_the_oldest_goes_and_what_the_cluster_had_not_had_is_counted() {
+    fn beyond_the_backlog_limit_the_oldest_is_deleted_and_its_unread_lines_are_counted() {
         let folder = Folder::new("limit");
         folder.write("", "now\n");
         folder.write(".1", "x\n");
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn files_of_somebody_elses_rotation_are_left_alone() {
+    fn files_of_another_rotation_tool_are_left_alone() {
         let folder = Folder::new("dates");
         for suffix in ["", ".20260101", ".1.gz", ".01", "-20260101", ".state"] {
             folder.write(suffix, "x");

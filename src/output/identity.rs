@@ -1,7 +1,5 @@
-//! What tells one output file from another, whatever its name and inode number are by now.
-//!
-//! Deals with: the identity of a file (a hash of its first whole line, which an appended file never changes) and a place
-//! in it. Must never: use an inode number across a restart, for those are used again.
+//! Identifies an output file independently of its name and inode: by a hash of its first whole line, which appending
+//! never changes. Must never: use an inode number across a restart, as inode numbers are reused.
 
 use std::fmt;
 use std::fs::File;
@@ -11,24 +9,24 @@ use serde::de::{Error as _, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use twox_hash::XxHash3_128;
 
-/// Bytes of the first line that are looked at; of a longer one, only these count.
+/// Maximum bytes of the first line that are hashed.
 pub const FIRST_LINE_BYTES_MAX: usize = 64 * 1024;
-/// Bytes that the first read asks for: nearly every first line ends within them.
+/// Bytes of the first read; nearly every first line is shorter.
 const FIRST_READ_BYTES: usize = 4 * 1024;
 
-/// XXH3-128 of a file's first whole line; as text, 32 hex digits.
+/// XXH3-128 of a file's first whole line; 32 hex digits as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FileIdentity(u128);
 
-/// A place between two lines of one of the files: everything before it is done.
+/// A position between two lines of one of the files: everything before it is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor {
     pub file: FileIdentity,
-    /// Bytes from the file's beginning.
+    /// Bytes from the start of the file.
     pub offset: u64,
 }
 
-/// The identity of an open file; `None` while it holds no whole line, and when it cannot be read.
+/// The identity of an open file; `None` if it has no whole line yet or cannot be read.
 pub fn identity(file: &File) -> Option<FileIdentity> {
     let mut buffer = vec![0; FIRST_READ_BYTES];
     loop {
@@ -48,7 +46,7 @@ pub fn identity(file: &File) -> Option<FileIdentity> {
     }
 }
 
-/// Fills the buffer from the file's beginning as far as the file goes.
+/// Fills the buffer from the start of the file; returns the number of bytes read.
 fn read_up_to(file: &File, buffer: &mut [u8]) -> Option<usize> {
     let mut length = 0;
     while length < buffer.len() {
@@ -109,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_first_line_beyond_every_bound_still_has_an_identity() {
+    fn a_file_with_a_very_long_first_line_has_an_identity() {
         let mut line = vec![b'x'; FIRST_READ_BYTES + 10];
         line.push(b'\n');
         assert!(identity(&file_with(&line)).is_some());
@@ -119,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_survives_being_written_down() {
+    fn a_cursor_is_read_back_as_it_was_written() {
         let cursor = Cursor { file: FileIdentity(0xabc), offset: 7 };
         let text = serde_json::to_string(&cursor).unwrap();
         assert_eq!(text, r#"{"file":"00000000000000000000000000000abc","offset":7}"#);

@@ -1,24 +1,24 @@
-//! Lines of a file, from its end: what is recent stands there, and nobody wants to read the rest.
+//! Reads a file's lines from the end, so that recent lines can be found without reading the whole file.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::FileExt;
 
-/// Bytes read at once.
+/// Bytes per read.
 const BLOCK_BYTES: u64 = 256 * 1024;
 
-/// A line longer than this is passed over.
+/// Longer lines are skipped.
 const LINE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Whether to go on.
+/// Whether to continue reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
     On,
     Stop,
 }
 
-/// Calls `line` with each whole line, without its line feed, the last first; `block` is called between two blocks and
-/// may stop the reading.
+/// Calls `line` with each whole line without its line feed, the last line first. `block` is called between two blocks
+/// and may stop the reading.
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -28,7 +28,7 @@ pub fn each_line_backwards(
     mut block: impl FnMut() -> Flow,
 ) -> io::Result<()> {
     let mut end = file.metadata()?.len();
-    // The beginning of a line whose end stands in what was read before.
+    // The beginning of a line whose end is in the block read before.
     let mut rest: Vec<u8> = Vec::new();
     let mut first_block = true;
     while end > 0 {
@@ -38,7 +38,7 @@ pub fn each_line_backwards(
         if std::mem::take(&mut first_block)
             && let Some(last) = bytes.iter().rposition(|b| *b == b'\n')
         {
-            // What stands behind the last line feed is no whole line.
+            // Text after the last line feed is not a whole line.
             bytes.truncate(last);
         }
         bytes.extend_from_slice(&rest);
@@ -59,7 +59,7 @@ pub fn each_line_backwards(
     Ok(())
 }
 
-/// The first line of a file, without its line feed; none if it has no whole line.
+/// The first line of a file without its line feed; `None` if it has no whole line.
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_come_last_first_and_whole() {
+    fn whole_lines_come_in_reverse_order() {
         let path = std::env::temp_dir().join(format!("audiohook-lines-{}", std::process::id()));
         for (count, width) in [(0, 1), (1, 10), (3, 60_000), (50_000, 20)] {
             let lines: Vec<String> = (0..count).map(|n| format!("{n:0width$}")).collect();

@@ -1,4 +1,4 @@
-//! One collector for one file: a lock beside it that ends with the process, however it ends.
+//! One collector per output file: a `.lock` file, locked until the process ends, however it ends.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use super::{owner, regular};
 use crate::status::Problem;
 
-/// Why the lock cannot be had.
+/// Why the lock cannot be taken.
 #[derive(Debug)]
 pub enum Refused {
-    /// Another collector has it.
+    /// Another collector holds it.
     Held(Problem),
-    /// It cannot be made, or written to.
+    /// The lock file cannot be created, locked or written.
     Broken(Problem),
 }
 
@@ -31,17 +31,17 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Where the lock of this output file stands.
+    /// The path of this output file's lock.
     pub fn path(output: &Path) -> PathBuf {
         let mut name = output.as_os_str().to_owned();
         name.push(".lock");
         name.into()
     }
 
-    /// Who holds the lock, as the process id that stands in it; none when it is free. Nothing is written.
+    /// The id of the process that holds the lock, as written in it; `None` if the lock is free. Writes nothing.
     ///
     /// # Errors
-    /// When that cannot be found out.
+    /// When the lock file cannot be opened, locked or read.
     pub fn holder(output: &Path) -> io::Result<Option<String>> {
         let mut file = match regular::open(OpenOptions::new().read(true), &Self::path(output)) {
             Ok(file) => file,
@@ -59,17 +59,17 @@ impl Lock {
         }
     }
 
-    /// Who writes to the file itself without the lock beside it: under another name there is another lock.
+    /// Whether a process writes to the file through a link, and therefore holds a lock under another name.
     fn holder_by_link(output: &Path) -> Option<String> {
         let file = regular::open(OpenOptions::new().read(true), output).ok()?;
         matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
-            .then(|| "of unknown id, by a link to the file".to_owned())
+            .then(|| "of unknown id, through a link to the file".to_owned())
     }
 
-    /// Takes the lock, and writes this process's id into it.
+    /// Takes the lock and writes this process's id into it.
     ///
     /// # Errors
-    /// When another collector has it, or the folder cannot be written.
+    /// When another collector holds it, or the lock file cannot be written.
     pub fn take(output: &Path) -> Result<Self, Refused> {
         let path = Self::path(output);
         let cannot = |error: io::Error| {
@@ -100,10 +100,10 @@ impl Lock {
         Ok(Self { output: output.to_owned(), file })
     }
 
-    /// Takes the lock again where someone deleted or moved it: what is locked then is no longer what others look at.
+    /// Takes the lock again if its file was deleted or moved, so that other collectors no longer see it.
     ///
     /// # Errors
-    /// When another collector has it by now: this one must not go on.
+    /// When another collector has taken it meanwhile: this one must stop.
     pub fn look(&mut self) -> Result<(), Problem> {
         let there = std::fs::metadata(Self::path(&self.output)).map(|there| (there.dev(), there.ino()));
         let ours = self.file.metadata().map(|ours| (ours.dev(), ours.ino()));
@@ -113,7 +113,7 @@ impl Lock {
         match Self::take(&self.output) {
             Ok(taken) => *self = taken,
             Err(Refused::Held(problem)) => return Err(problem),
-            // The folder is gone, or refuses: the file itself shows that.
+            // The folder is missing or not writable; writing the output file reports that.
             Err(Refused::Broken(problem)) => log::debug!("{problem}"),
         }
         Ok(())
@@ -139,7 +139,7 @@ mod tests {
         assert!(Lock::take(&output).is_err(), "a lock that was deleted is taken again");
         std::fs::remove_file(Lock::path(&output)).unwrap();
         let _fourth = Lock::take(&output).unwrap();
-        assert!(third.look().is_err(), "and one that another has by now ends this one");
+        assert!(third.look().is_err(), "another collector has taken it meanwhile");
         std::fs::remove_file(Lock::path(&output)).unwrap();
     }
 }

@@ -1,15 +1,14 @@
-//! Whose a file is that root makes beside the output file.
+//! The owner of files that root creates beside the output file.
 //!
-//! A `replay` or an `audit --repair` is run by root while the service has a user of its own: a file that root keeps
-//! would be one that the collector cannot write. Must never: change a file that was there before, or whose it is when
-//! the program does not run as root.
+//! `replay` and `audit --repair` may run as root while the service has its own user: the collector could not write to
+//! files that belong to root. Must never: change the owner of an existing file.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::Path;
 
-/// Gives a file to the owner of another one, or of that one's folder if it is not there. What cannot be given stays
-/// root's: the collector then says which file it cannot write.
+/// Gives a new file the owner of `like`, or of its folder if `like` does not exist. Does nothing unless run as root. On
+/// failure the file stays root's, and the collector reports that it cannot write to it.
 pub fn follow(file: &File, like: &Path) {
     if !rustix::process::geteuid().is_root() {
         return;
@@ -28,9 +27,9 @@ mod tests {
     use std::os::unix::fs::chown;
 
     #[test]
-    fn what_root_makes_belongs_to_whom_the_output_file_belongs() {
+    fn a_file_that_root_creates_gets_the_output_files_owner() {
         if !rustix::process::geteuid().is_root() {
-            println!("skipped: only root can give a file away");
+            println!("skipped: only root can change a file's owner");
             return;
         }
         let folder = std::env::temp_dir().join(format!("audiohook-owner-{}", std::process::id()));
@@ -40,7 +39,7 @@ mod tests {
         let owner = |path: &Path| fs::metadata(path).map(|meta| (meta.uid(), meta.gid())).unwrap();
 
         follow(&File::create(&other).unwrap(), &output);
-        assert_eq!(owner(&other), (7, 8), "without an output file its folder tells");
+        assert_eq!(owner(&other), (7, 8), "without an output file, its folder's owner");
         fs::write(&output, "x").unwrap();
         chown(&output, Some(9), Some(10)).unwrap();
         fs::remove_file(&other).unwrap();
@@ -49,7 +48,7 @@ mod tests {
         fs::write(&other, "x").unwrap();
         chown(&other, Some(0), Some(0)).unwrap();
         follow(&File::options().append(true).open(&other).unwrap(), &output);
-        assert_eq!(owner(&other), (0, 0), "what holds something is left as it is");
+        assert_eq!(owner(&other), (0, 0), "a file that is not empty keeps its owner");
         fs::remove_dir_all(&folder).unwrap();
     }
 }

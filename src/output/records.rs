@@ -1,5 +1,4 @@
-//! The records that the files hold, read back: the output file and its backups, the newest record first, and no further
-//! back than is needed.
+//! Reads records back from the output file and its backups, the newest first and no further back than needed.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -14,20 +13,19 @@ use crate::config::Output;
 use crate::dedup::{Range, Record, Source, TOLERANCE_MS};
 use crate::event::{Line, read_line};
 
-/// How far beyond the horizon rows of the history are read where no frame stands among them: a wall clock that jumped an
-/// hour back leaves receipts out of order.
+/// How far beyond the horizon rows of the history are read when there is no frame among them: a wall clock that jumped
+/// back by an hour leaves receipts out of order.
 const SLACK_MS: i64 = 3_600_000;
 
-/// Passes over the folder, at most: a rotation during a pass needs another.
+/// Maximum number of passes over the folder; a rotation during a pass requires another.
 const PASSES_MAX: usize = 100;
 
-/// Calls `record` with each line of the output file at this path and its backups that may be of an event since `horizon`,
-/// which may rise meanwhile, the newest first. `record` may say that it has seen enough; `pulse` is called now and then. A
-/// line that is no record is passed over. Another thread or process may rotate the files: each that is there is read once,
-/// under whatever number it stands by then.
+/// Calls `record` with the lines of the output file and its backups, the newest first, back to events at `horizon`,
+/// which may rise meanwhile. `record` may stop the reading; `pulse` is called periodically. Skips lines that are not
+/// records. The files may be rotated meanwhile: each is read once, whatever its number is by then.
 ///
 /// # Errors
-/// When a file that is there cannot be read.
+/// When an existing file cannot be read.
 pub fn each_since(
     path: &Path,
     horizon: impl Fn() -> Millis,
@@ -36,7 +34,7 @@ pub fn each_since(
 ) -> io::Result<()> {
     let mut reading = Reading { horizon, record, pulse, old: HashMap::new(), scratch: Vec::new() };
     for _ in 0..PASSES_MAX {
-        // A file that moved on to a number beyond those listed is met by the next pass.
+        // A file renumbered beyond the listed numbers is found by the next pass.
         if !reading.pass(&files(path))? {
             break;
         }
@@ -44,12 +42,12 @@ pub fn each_since(
     Ok(())
 }
 
-/// Reading files, the newest first.
+/// The state while reading files, the newest first.
 struct Reading<H, R, P> {
     horizon: H,
     record: R,
     pulse: P,
-    /// The files that were read, by device and inode, and whether nothing before them is wanted.
+    /// The files already read, by device and inode, and whether files before them are too old.
     old: HashMap<(u64, u64), bool>,
     scratch: Vec<u8>,
 }
@@ -60,13 +58,13 @@ where
     R: FnMut(&str, &Line<'_>) -> Flow,
     P: Fn(),
 {
-    /// Reads those files that were not read yet, up to one that is too old; says whether there was any.
+    /// Reads the files not read yet, until one is too old. Returns whether there was any.
     fn pass(&mut self, files: &[PathBuf]) -> io::Result<bool> {
         let mut any = false;
         for path in files {
             let file = match regular::open(OpenOptions::new().read(true), path) {
                 Ok(file) => file,
-                // Gone, or no file: a FIFO holds no records.
+                // Deleted meanwhile, or not a regular file.
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => continue,
                 Err(error) => return Err(error),
             };
@@ -88,9 +86,9 @@ where
         Ok(any)
     }
 
-    /// Reads one file; says whether all that it holds is too old, or enough was seen.
+    /// Reads one file. Returns whether older files are not needed: all its lines are too old, or `record` stopped.
     fn read(&mut self, file: &File) -> io::Result<bool> {
-        // A file is left when a whole block of it is too old, and the files before it with it.
+        // If a whole block is too old, the rest of the file and all older files are skipped.
         let (block, whole, is_enough) = (Cell::new(Age::default()), Cell::new(Age::default()), Cell::new(false));
         let Self { horizon, record, pulse, scratch, .. } = self;
         let line = |text: &[u8]| {
@@ -111,17 +109,17 @@ where
     }
 }
 
-/// What some lines tell of how old everything before them is.
+/// Judges from some lines whether everything before them is older than the horizon.
 #[derive(Clone, Copy, Debug, Default)]
 struct Age {
-    /// There is one that is not older than the horizon.
+    /// A line is not older than the horizon.
     has_recent: bool,
-    /// There is a frame that is older, by the service's clock and by this machine's. What the socket brings is new, so
-    /// that all before it was written before.
+    /// A frame is older, by the service's clock and by this machine's. Frames are new when they are received, so all
+    /// lines before it are older still.
     has_old_frame: bool,
-    /// There is one that is older by far.
+    /// A line is older by far.
     has_old: bool,
-    /// There is one that tells less: the wall clock may have been slow, and what the history brings late is old.
+    /// A line is older but proves nothing: the wall clock may have been slow, or the history may have returned it late.
     has_doubtful: bool,
 }
 
@@ -140,19 +138,18 @@ impl Age {
         self
     }
 
-    /// Where there is no line, as in a file that was just begun, nothing is told.
+    /// Whether everything before these lines is too old; `false` without any line, as in a new file.
     fn is_old(self) -> bool {
         !self.has_recent && (self.has_old_frame || self.has_old && !self.has_doubtful)
     }
 }
 
-/// What deduplication needs to know of a record: its content, and when and where it was seen. `row_delay_ms`: see
-/// [`Record::range`].
+/// A record's content, time and source, for deduplication. For `row_delay_ms` see [`Record::range`].
 pub fn observation(line: &Line<'_>, row_delay_ms: i64) -> (u64, Record) {
     let source = if line.from_history { Source::History } else { Source::Socket };
     let receipt = Record { at: line.received.unwrap_or(0), timed: false, source };
     let record = match line.own_time {
-        // The predecessor's receipt is certain, the event's own time less so: it is taken only where they agree.
+        // The predecessor's receipt time is more reliable than the event's own time, which is used only if they agree.
         Some(own)
             if line.legacy && line.received.is_some() && !receipt.range(row_delay_ms).overlaps(Range::at(own)) =>
         {
@@ -164,7 +161,7 @@ pub fn observation(line: &Line<'_>, row_delay_ms: i64) -> (u64, Record) {
     (line.id.content, record)
 }
 
-/// The instant of the oldest record of ours that the files hold; the predecessor's do not count.
+/// The instant of the oldest record in the files, ignoring the predecessor's.
 pub fn oldest_of_ours(files: &[PathBuf]) -> Option<Millis> {
     files.iter().rev().find_map(|path| {
         let line = oldest_line(path)?;
@@ -173,19 +170,19 @@ pub fn oldest_of_ours(files: &[PathBuf]) -> Option<Millis> {
     })
 }
 
-/// Since when the files hold every event that they ever held.
+/// Since when the files are complete, apart from deleted backups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Held {
-    /// Nothing has gone.
+    /// No backup was deleted.
     Everything,
-    /// What is older may have gone, and is not missing then.
+    /// Records before this instant may have been deleted and do not count as missing.
     Since(Millis),
-    /// All may have gone: somebody else's rotation has just taken the file away.
+    /// All records may be gone: another rotation tool has just moved the file away.
     Nothing,
 }
 
 impl Held {
-    /// With every backup there, or with logrotate at work, older records may have gone.
+    /// Older records may be gone if all backup numbers are in use, or if logrotate rotates the file.
     pub fn of(output: &Output) -> Self {
         let files = files(&output.file);
         if files.len() <= output.backup_count as usize {
@@ -194,7 +191,7 @@ impl Held {
         held_since(&files).map_or(Self::Nothing, Self::Since)
     }
 
-    /// The part of an interval that can be compared; `None`: there is none.
+    /// The part of an interval for which the files are complete; `None` if there is none.
     pub fn cut(self, from: Millis, to: Millis) -> Option<(Millis, Millis)> {
         let from = match self {
             Self::Everything => from,
@@ -205,8 +202,8 @@ impl Held {
     }
 }
 
-/// Since when the files hold what they ever held, as far as their oldest record tells: it was received then. The wall
-/// clock may have been slow, but no event is received before its time, as far as two clocks agree on it.
+/// Since when the files are complete: the receipt of their oldest record. The wall clock may have been slow, but no
+/// event is received before its own time, within the tolerance between two clocks.
 fn held_since(files: &[PathBuf]) -> Option<Millis> {
     files.iter().rev().find_map(|path| {
         let line = oldest_line(path)?;
@@ -242,9 +239,9 @@ mod tests {
     }
 
     #[test]
-    fn a_wall_clock_that_was_hours_slow_hides_no_record() {
+    fn no_record_is_missed_when_the_wall_clock_was_hours_slow() {
         let path = std::env::temp_dir().join(format!("audiohook-records-slow-{}", std::process::id()));
-        // More than is read at once, received five hours before it happened.
+        // More than one block of events, each received five hours before it happened.
         let lines: String = (0..3_000)
             .map(|n| line(n % 1_000).replace("\"received_at\":\"2026-11-23T10", "\"received_at\":\"2026-11-23T05"))
             .collect();
@@ -271,13 +268,13 @@ mod tests {
             found
         };
         assert_eq!(found(&(recent.clone() + &rows)), 3_010);
-        assert!(found(&(recent.clone() + &old)) < 1_500, "a block tells enough");
+        assert!(found(&(recent.clone() + &old)) < 1_500, "one block is enough");
         assert!(found(&(recent + &rows.replace("T10:14", "T09:29"))) < 1_500);
         std::fs::remove_file(path).unwrap();
     }
 
     #[test]
-    fn a_file_that_was_just_begun_hides_none_of_those_before_it() {
+    fn a_new_file_hides_none_of_the_older_ones() {
         let path = std::env::temp_dir().join(format!("audiohook-records-begun-{}", std::process::id()));
         let before = backups::backup(&path, 1);
         std::fs::write(&before, line(1)).unwrap();
@@ -292,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_horizon_that_rises_ends_the_reading() {
+    fn a_rising_horizon_ends_the_reading() {
         let path = std::env::temp_dir().join(format!("audiohook-records-rises-{}", std::process::id()));
         std::fs::write(&path, (0..3_000).map(|n| line(n % 1_000)).collect::<String>()).unwrap();
         let found = Cell::new(0);
@@ -307,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rotation_during_the_reading_hides_no_file_and_shows_none_twice() {
+    fn a_rotation_during_the_reading_skips_no_file_and_repeats_none() {
         let folder = std::env::temp_dir().join(format!("audiohook-records-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(&folder).unwrap();
@@ -336,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_seen_enough_is_shown_no_more() {
+    fn the_caller_can_stop_the_reading() {
         let path = std::env::temp_dir().join(format!("audiohook-records-enough-{}", std::process::id()));
         std::fs::write(&path, (0..3_000).map(|n| line(n % 1_000)).collect::<String>()).unwrap();
         std::fs::write(backups::backup(&path, 1), line(0)).unwrap();

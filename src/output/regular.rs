@@ -1,6 +1,4 @@
-//! Regular files and their folders: what stands in their place is left as it is.
-//!
-//! Must never: rename, remove, truncate or block on anything that is not a regular file.
+//! Opening, checking and syncing of regular files. Must never: rename, remove, truncate or block on anything else.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -12,12 +10,12 @@ use rustix::fs::{Access, OFlags, access};
 
 use super::backups::folder;
 
-/// Opens a regular file. Truncate it only afterwards: with [`OpenOptions::truncate`], whatever stood there would be cut.
+/// Opens a regular file. Truncate it only afterwards: [`OpenOptions::truncate`] would truncate a file of any type.
 ///
 /// # Errors
-/// Those of opening; [`ErrorKind::InvalidInput`] for a device, a FIFO, a socket or a folder.
+/// When opening fails; [`ErrorKind::InvalidInput`] for a device, a FIFO, a socket or a folder.
 pub fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
-    // Opening a device may do something already, and opening a FIFO waits for its other end.
+    // Opening a device may have side effects, and opening a FIFO blocks until its other end is open.
     if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
         return Err(not_regular());
     }
@@ -25,32 +23,33 @@ pub fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(not_regular()) }
 }
 
-/// Whether a file may be renamed or removed: it is a regular one, or a link, which is only a name.
+/// Checks that a path may be renamed or removed: it is a regular file or a symbolic link.
 ///
 /// # Errors
-/// When it is something else, or cannot be looked at.
+/// When it is something else, or its metadata cannot be read.
 pub fn check(path: &Path) -> io::Result<()> {
     let kind = std::fs::symlink_metadata(path)?.file_type();
     if kind.is_file() || kind.is_symlink() { Ok(()) } else { Err(not_regular()) }
 }
 
 fn not_regular() -> io::Error {
-    io::Error::new(ErrorKind::InvalidInput, "it is not a regular file")
+    io::Error::new(ErrorKind::InvalidInput, "not a regular file")
 }
 
-/// Makes new names in this path's folder durable. Where the file system cannot do that, it is reported once, and the
-/// folder is used all the same.
+/// Makes new names in this path's folder durable. If the file system does not support this, logs a warning once per
+/// folder and succeeds.
 ///
 /// # Errors
-/// When the disk fails.
+/// When the sync fails.
 pub fn sync_folder(path: &Path) -> io::Result<()> {
     sync_opened(path, &open_folder(path)?)
 }
 
-/// The folder of a path, to be synced later; `None` where it cannot be opened for reading, which is reported once.
+/// Opens a path's folder, to be synced later. If reading the folder is not permitted, logs a warning once and returns
+/// `None`.
 ///
 /// # Errors
-/// When it is not there.
+/// When the folder cannot be opened for another reason.
 pub fn open_folder(path: &Path) -> io::Result<Option<File>> {
     match File::open(folder(path)) {
         Ok(folder) => Ok(Some(folder)),
@@ -65,10 +64,10 @@ pub fn open_folder(path: &Path) -> io::Result<Option<File>> {
 /// Syncs the folder that [`open_folder`] opened for this path.
 ///
 /// # Errors
-/// When the disk fails.
+/// When the sync fails.
 pub fn sync_opened(path: &Path, opened: &Option<File>) -> io::Result<()> {
     let Some(Err(error)) = opened.as_ref().map(File::sync_all) else { return Ok(()) };
-    // EINVAL and ENOTTY: what a file system answers that has no fsync for folders.
+    // EINVAL or ENOTTY: the file system has no fsync for folders.
     let is_unsupported = matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported)
         || matches!(error.raw_os_error(), Some(code) if code == rustix::io::Errno::NOTTY.raw_os_error());
     if !is_unsupported {
@@ -85,23 +84,23 @@ fn report_once(folder: &Path, error: &io::Error) {
         return;
     }
     log::warn!(
-        "cannot sync the folder {}: {error}; it is used without: after a power failure a new file may be missing there",
+        "cannot sync the folder {}: {error}; after a power failure a new file may be missing there",
         folder.display()
     );
     reported.push(folder.to_owned());
 }
 
-/// Whether the file can be replaced by a rename, or written in place where it is mounted by itself.
+/// Checks that the file can be replaced by a rename, or written in place if it is a mount point itself.
 ///
 /// # Errors
-/// Why neither can be done.
+/// When neither is possible.
 pub fn check_replaceable(path: &Path) -> io::Result<()> {
     let error = match OpenOptions::new().write(true).open(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => error,
-        // A folder that is not there yet is created at the start.
+        // A missing folder is created at startup.
         _ => return Ok(()),
     };
-    // On a read-only mount it is neither: the mount is the file's own, or the folder is read-only too.
+    // On a read-only mount neither works: either the file itself is mounted, or its folder is read-only too.
     if error.kind() == ErrorKind::ReadOnlyFilesystem {
         return Err(error);
     }

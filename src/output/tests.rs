@@ -1,8 +1,8 @@
-//! What the file holds after writes, kills, rotations and moves.
+//! The output file's content after writes, crashes, rotations and moves.
 
 use super::*;
 
-/// Appends all of it, rotating as the writer does.
+/// Appends all lines, rotating as the writer does.
 fn append_all(output: &mut OutputFile, mut lines: &[u8]) {
     loop {
         let appended = output.append(lines);
@@ -53,7 +53,7 @@ fn a_rotation_that_fails_loses_nothing() {
 }
 
 #[test]
-fn a_torn_last_line_is_taken_out_and_one_that_lacks_only_its_end_is_mended() {
+fn a_torn_last_line_is_removed_and_a_missing_line_feed_is_added() {
     let folder = folder("torn");
     let path = folder.join("events");
     std::fs::write(&path, "{\"a\":1}\n{\"b\":").unwrap();
@@ -73,7 +73,7 @@ fn a_torn_last_line_is_taken_out_and_one_that_lacks_only_its_end_is_mended() {
 }
 
 #[test]
-fn a_file_that_someone_moved_or_cut_is_noticed() {
+fn a_moved_deleted_or_truncated_file_is_detected() {
     let folder = folder("moved");
     let path = folder.join("events");
     let (mut output, _) = OutputFile::open(&path, None).unwrap();
@@ -87,7 +87,7 @@ fn a_file_that_someone_moved_or_cut_is_noticed() {
     std::fs::remove_file(&path).unwrap();
     output.append(b"late\n");
     assert_eq!(output.look().unwrap(), Change::Replaced);
-    assert_eq!(std::fs::read_to_string(&path).unwrap(), "late\n", "nobody else can have what came after the look");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "late\n", "lines after the last look are kept");
     File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
     assert_eq!(output.look().unwrap(), Change::Cut);
     output.append(b"c\n");
@@ -96,7 +96,7 @@ fn a_file_that_someone_moved_or_cut_is_noticed() {
 }
 
 #[test]
-fn a_file_has_one_writer_by_whatever_name_and_may_be_moved_away_and_back() {
+fn a_file_has_one_writer_under_any_name_and_may_be_moved_away_and_back() {
     let folder = folder("links");
     let (path, moved) = (folder.join("events"), folder.join("moved"));
     let (mut output, _) = OutputFile::open(&path, Some(8)).unwrap();
@@ -120,22 +120,22 @@ fn a_file_has_one_writer_by_whatever_name_and_may_be_moved_away_and_back() {
 }
 
 #[test]
-fn what_a_failed_sync_was_for_is_written_again_before_the_next_one_counts() {
+fn after_a_failed_sync_lines_are_written_again_before_the_next_sync() {
     let folder = folder("sync");
     let path = folder.join("events");
     let (mut output, _) = OutputFile::open(&path, None).unwrap();
     output.append(b"first\n");
     output.sync().unwrap();
     output.append(b"second\n");
-    // A device that knows no sync stands for a disk that refuses one.
+    // A device without sync stands in for a disk whose sync fails.
     let device = OpenOptions::new().write(true).open("/dev/null").unwrap();
     let whole = output.file.replace(device);
     assert!(output.sync().is_err());
     output.file = whole;
     output.sync().unwrap();
     output.append(b"third\n");
-    assert_eq!(std::fs::read_to_string(&path).unwrap(), "first\nsecond\nthird\n", "it is appended to as before");
-    // What cannot be read back is never taken for durable.
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "first\nsecond\nthird\n", "later lines are appended");
+    // Lines that cannot be read back never count as durable.
     output.sync_failed = true;
     OpenOptions::new().write(true).open(&path).unwrap().write_all_at(&[0; 6], 13).unwrap();
     assert_eq!(output.sync().unwrap_err().kind(), io::ErrorKind::InvalidData);
@@ -143,10 +143,10 @@ fn what_a_failed_sync_was_for_is_written_again_before_the_next_one_counts() {
 }
 
 #[test]
-fn on_a_full_disk_whole_lines_stay_and_the_torn_one_goes() {
+fn on_a_full_disk_whole_lines_stay_and_the_torn_one_is_removed() {
     let folder = folder("full");
     let path = folder.join("events");
-    // A file that may not grow beyond a limit stands for a disk that is full.
+    // /dev/full stands in for a full disk.
     let (mut output, _) = OutputFile::open(&path, None).unwrap();
     output.append(b"first\n");
     let device = OpenOptions::new().write(true).open("/dev/full").unwrap();
