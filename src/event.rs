@@ -1,7 +1,7 @@
-//! What an event is: a frame of the socket or a row of the history in, a verdict and a record out.
+//! Events: parses a socket frame or a history row, decides whether it is an AudioHook event, and writes its record.
 //!
-//! Deals with: which fields an event has and where they stand on either way, what makes it AudioHook's, what identifies
-//! it, and the line that it becomes. Pure: no clock, no file, no count. Must never: change what Genesys sent.
+//! Deals with: the fields of both formats, recognizing AudioHook events, their ids, and the record line. Pure
+//! functions: no clock, files or counters. Must never: change what Genesys sent.
 
 mod codes;
 mod definitions;
@@ -26,30 +26,30 @@ pub use row::judge_row;
 use crate::clock::{MILLIS_MAX, Millis, parse_instant};
 use crate::json::{Kind, Result, Scanner, Text, Value};
 
-/// What the topics that carry operational events begin with; the definition's id follows.
+/// Prefix of the topics of operational events; the definition's id follows.
 /// Source: the vendor's list of notification topics, `v2.operations.events.{id}`.
 pub const TOPIC_PREFIX: &str = "v2.operations.events.";
 
-/// The ids of AudioHook's definitions begin so.
+/// Prefix of the ids of AudioHook definitions.
 pub const ID_PREFIX: &str = "AUDIOHOOK-";
 
-/// An event is not older: AudioHook is younger than this, 2015-01-01.
+/// Earliest plausible event time, 2015-01-01: AudioHook is younger.
 const OLDEST_MS: Millis = 1_420_070_400_000;
-/// An event is not from a later time than this after its receipt; clocks differ by less.
+/// How far an event's time may be after its receipt; clocks differ by less.
 const FUTURE_MS_MAX: Millis = 24 * 3600 * 1000;
-/// Numbers below this are seconds since 1970, those below the next milliseconds, then microseconds and nanoseconds: each
-/// unit covers the years up to 5138.
+/// Numbers below `SECONDS_END` are seconds since 1970, then come milliseconds, microseconds and nanoseconds. Each unit
+/// covers the years up to 5138.
 const SECONDS_END: i64 = 100_000_000_000;
 const MILLIS_END: i64 = SECONDS_END * 1000;
 const MICROS_END: i64 = MILLIS_END * 1000;
 
-/// A field as it came: absent and null are one; so are arrays and objects, which no field of a record can be.
+/// A field of an event. Null, arrays and objects count as absent: no field of a record can hold them.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum Field<'a> {
     #[default]
     Absent,
     Text(Text<'a>),
-    /// A number or a boolean: its own text.
+    /// The source text of a number or boolean.
     Literal(&'a str),
 }
 
@@ -62,7 +62,7 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// The characters meant, or nothing.
+    /// The decoded characters; empty if the field is absent.
     pub fn decoded(self) -> std::borrow::Cow<'a, str> {
         match self {
             Self::Absent => "".into(),
@@ -75,8 +75,8 @@ impl<'a> Field<'a> {
         contains_ignoring_case(&self.decoded(), "audiohook")
     }
 
-    /// The instant meant: ISO 8601, or a number or its text, whose size tells seconds since 1970 from milliseconds,
-    /// microseconds and nanoseconds. The vendor's guide writes milliseconds, its SDKs call the field an integer.
+    /// Parses an instant: ISO 8601, or a number, also as text, of seconds, milliseconds, microseconds or nanoseconds since
+    /// 1970, by its size. The vendor's guide shows milliseconds; its SDKs declare an integer.
     fn instant(self) -> Option<Millis> {
         let text = self.decoded();
         let text = text.trim();
@@ -98,12 +98,12 @@ impl<'a> Field<'a> {
             n if n < MICROS_END as f64 => n / 1000.0,
             n => n / 1_000_000.0,
         };
-        // Seconds with a fraction are not exact: what is short of a millisecond by less than a microsecond is meant whole.
+        // Fractional seconds are inexact as f64: less than a microsecond short of a millisecond rounds up to it.
         Some((ms + 0.0005) as Millis)
     }
 }
 
-/// An event as it stands in what Genesys sent.
+/// An event as Genesys sent it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Event<'a> {
     pub definition: Field<'a>,
@@ -118,24 +118,24 @@ pub struct Event<'a> {
     pub error_code: Field<'a>,
     pub previous_value: Field<'a>,
     pub current_value: Field<'a>,
-    /// The event's own time, where it has one.
+    /// The event's own time, if it has one.
     pub time: Option<Millis>,
-    /// The body or the row, as it came.
+    /// The source text of the body or row.
     pub raw: &'a str,
-    /// Whether `raw` has white space outside its strings, line feeds perhaps.
+    /// Whether `raw` has white space outside its strings, possibly line feeds.
     pub raw_spaced: bool,
 }
 
 impl Event<'_> {
-    /// Forgets a time that cannot be right: before 2015, or more than a day after `received`. It is no time of its own.
+    /// Drops an implausible time: before 2015, or more than a day after `received`. The event then has no own time.
     fn without_impossible_time(mut self, received: Millis) -> Self {
         let latest = received.saturating_add(FUTURE_MS_MAX).min(MILLIS_MAX);
         self.time = self.time.filter(|time| (OLDEST_MS..=latest).contains(time));
         self
     }
 
-    /// Whether it is one of AudioHook's: by its definition's id, its entity's type or its definition's name, whatever
-    /// the case.
+    /// Whether this is an AudioHook event, judged by the definition's id, the entity's type or the definition's name,
+    /// ignoring case.
     pub fn is_audiohook(&self) -> bool {
         let id = self.definition.decoded();
         id.get(..ID_PREFIX.len()).is_some_and(|prefix| prefix.eq_ignore_ascii_case(ID_PREFIX))
@@ -144,13 +144,13 @@ impl Event<'_> {
     }
 }
 
-/// Whether `text` has `word` (lower case, ASCII) in it, whatever the case.
+/// Whether `text` contains `word` (lower case, ASCII), ignoring case.
 fn contains_ignoring_case(text: &str, word: &str) -> bool {
     text.len() >= word.len()
         && text.as_bytes().windows(word.len()).any(|window| window.eq_ignore_ascii_case(word.as_bytes()))
 }
 
-/// Reads a value that may be an object: its fields one by one, or nothing where it is something else.
+/// Reads the fields of an object; skips a value of another kind.
 fn object_or_skip<'a>(
     scanner: &mut Scanner<'a>,
     field: impl FnMut(&mut Scanner<'a>, Text<'a>) -> Result<()>,

@@ -1,27 +1,27 @@
-//! What AudioHook's event codes mean, and what to check: for the page, the alerts and `docs/event-codes.md`.
+//! The meaning of AudioHook's event codes and what to check, for the page, the alerts and `docs/event-codes.md`.
 //!
-//! The vendor publishes no list. What is known comes from the vendor's documentation of the protocol's limits and from
-//! reports of people who run integrations; what is only inferred is marked. The name and description that Genesys Cloud
-//! sends with an event come first wherever they are shown.
+//! The vendor publishes no list. The texts are based on the vendor's documentation of the protocol's limits and on
+//! reports from users of integrations; inferred meanings are marked. The name and description that Genesys Cloud sends
+//! with an event are shown first.
 
 use std::fmt::Write;
 
-/// One code.
+/// An event code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct EventCode {
     pub id: &'static str,
     pub name: &'static str,
-    /// What it means: one or two sentences.
+    /// The meaning, in one or two sentences.
     pub means: &'static str,
-    /// What to check: one or two imperative sentences.
+    /// What to check, in one or two imperative sentences.
     pub check: &'static str,
     /// Whether the meaning is inferred rather than published.
     pub inferred: bool,
-    /// Whether it reports that something works again: it is no failure.
+    /// Whether the code reports a recovery instead of a failure.
     pub recovery: bool,
 }
 
-/// The known codes, by id.
+/// The known codes, sorted by id.
 pub const EVENT_CODES: [EventCode; 10] = [
     EventCode {
         id: "AUDIOHOOK-0001",
@@ -105,12 +105,12 @@ pub const EVENT_CODES: [EventCode; 10] = [
     },
 ];
 
-/// The code with this id, if it is known.
+/// Looks up a code by id.
 pub fn event_code(id: &str) -> Option<&'static EventCode> {
     EVENT_CODES.iter().find(|code| code.id == id)
 }
 
-/// `docs/event-codes.md`.
+/// Generates `docs/event-codes.md`.
 pub fn event_codes_document() -> String {
     let mut out = String::from(
         "# AudioHook event codes\n\n\

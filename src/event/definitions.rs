@@ -1,4 +1,4 @@
-//! The definitions: what a row of the history does not say itself.
+//! The event definitions, which supply the names and descriptions that history rows lack.
 
 use std::collections::HashMap;
 
@@ -21,8 +21,8 @@ impl Definitions {
         )
     }
 
-    /// A row of the history that came at `received`, with its name and description, if it is one of AudioHook's: the one verdict by which the
-    /// writer takes a row, and the audit misses it.
+    /// Parses a history row received at `received`, with its name and description. `None` if it is not an AudioHook
+    /// event. The writer and the audit both use this, so that they agree on which rows to expect.
     ///
     /// # Errors
     /// When the row is not an object.
@@ -32,14 +32,14 @@ impl Definitions {
         Ok(event.is_audiohook().then_some(event))
     }
 
-    /// Whether the rows of this definition are AudioHook's.
+    /// Whether rows of this definition are AudioHook events.
     pub fn is_audiohook(&self, id: &str) -> bool {
         let mut event = Event { definition: Field::Literal(id), ..Event::default() };
         self.fill(&mut event);
         event.is_audiohook()
     }
 
-    /// Fills in the row's name and description.
+    /// Sets the event's name and description from its definition.
     fn fill<'a>(&'a self, event: &mut Event<'a>) {
         if let Some((name, description)) = self.0.get(&*event.definition.decoded()) {
             let text =

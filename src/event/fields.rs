@@ -1,4 +1,4 @@
-//! The fields of a record that people look at and filter by, read from its line without copying it.
+//! The fields of a record that are shown and filtered by, read from its line without copying.
 
 use std::borrow::Cow;
 
@@ -36,12 +36,12 @@ pub struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// Reads a line; `None` when it is not a record.
+    /// Reads a line; `None` if it is not a record.
     pub fn read(line: &'a [u8]) -> Option<Self> {
         serde_json::from_slice(line).ok()
     }
 
-    /// The field of this name that records can be picked by; `None` for any other.
+    /// The field with this name, if records can be selected by it.
     pub fn get(&self, name: &str) -> Option<FieldText<'a>> {
         match name {
             "id" => self.id,
@@ -52,29 +52,29 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The event's own time, else the time of its receipt.
+    /// The event's own time, else its time of receipt.
     pub fn event_time(&self) -> Option<Millis> {
         [self.timestamp, self.received_at].into_iter().flatten().find_map(|text| parse_instant(&text.decoded()))
     }
 
-    /// When it was received, as far as the line says: the predecessor's `timestamp` is the receipt.
+    /// The time of receipt. In the predecessor's records, that is `timestamp`.
     pub fn received(&self) -> Option<Millis> {
         parse_instant(&self.received_at.or(self.timestamp)?.decoded())
     }
 }
 
-/// A value as it stands in the line.
+/// A value of a record, as source text.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(transparent)]
 pub struct FieldText<'a>(#[serde(borrow)] &'a RawValue);
 
 impl<'a> FieldText<'a> {
-    /// Its JSON.
+    /// The value's JSON.
     pub fn raw(self) -> &'a str {
         self.0.get()
     }
 
-    /// The characters of a string, or the JSON of anything else. Half a surrogate pair leaves the escapes as they are.
+    /// A string's decoded characters, or another value's JSON. With an unpaired surrogate, escapes stay undecoded.
     pub fn decoded(self) -> Cow<'a, str> {
         let raw = self.raw();
         let Some(inner) = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else { return raw.into() };
@@ -85,7 +85,7 @@ impl<'a> FieldText<'a> {
     }
 }
 
-/// The characters of a field; empty when there is none.
+/// A field's decoded text; empty if the field is `None`.
 pub fn text(field: Option<FieldText<'_>>) -> Cow<'_, str> {
     field.map_or("".into(), FieldText::decoded)
 }
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_are_read_as_they_stand() {
+    fn fields_are_read_and_decoded() {
         let line = format!(
             r#"{{"timestamp":"2026-11-23T10:44:05.123Z","event_id":"A\u00e9","entity_id":"\ud800","error_code":null,"raw_event":{}{}}}"#,
             "[".repeat(5000),

@@ -1,6 +1,6 @@
-//! A message of the socket, judged.
+//! Parses and classifies a message of the socket.
 //!
-//! Source of the shapes: the vendor's SDKs (`topicName`, `version`, `eventBody`, `metadata`; the operational event's
+//! Source of the formats: the vendor's SDKs (`topicName`, `version`, `eventBody`, `metadata`; the operational event's
 //! body with its `eventEntity`) and its guide to notifications (heartbeats, pongs, `v2.system.*`, `{"result":…}`).
 
 use super::{Event, Field, object_or_skip};
@@ -8,29 +8,30 @@ use crate::clock::Millis;
 use crate::json::{Kind, Result, Scanner, Text};
 use crate::message::Control;
 
-/// What a message of the socket is.
+/// The classification of a message.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "most are events; a box would cost each of them an allocation")]
 pub enum Verdict<'a> {
     /// An AudioHook event.
     Event(Event<'a>),
-    /// Somebody else's event.
+    /// An event of another feature.
     Filtered,
-    /// About the socket itself; it counts nowhere.
+    /// A message about the socket itself; not counted.
     Control(Option<Control>),
-    /// None of these.
+    /// Any other message, with the reason.
     Unreadable(String),
 }
 
-/// Judges one message that came at `received`, by the service's clock. The body decides: a wrong topic hides no event.
+/// Classifies a message received at `received`, by the service's clock. The body decides, so that an event with an
+/// unexpected topic is not lost.
 pub fn judge_frame(text: &str, received: Millis) -> Verdict<'_> {
     match read(text) {
         Ok(envelope) => envelope.judge(received),
-        Err(fault) => Verdict::Unreadable(format!("it is not JSON: {fault}")),
+        Err(fault) => Verdict::Unreadable(format!("invalid JSON: {fault}")),
     }
 }
 
-/// The frame around an event.
+/// The top-level fields of a message.
 #[derive(Default)]
 struct Envelope<'a> {
     topic: Field<'a>,
@@ -85,7 +86,7 @@ fn read(text: &str) -> Result<Envelope<'_>> {
     Ok(envelope)
 }
 
-/// Reads an operational event's body; of a key given twice the last counts.
+/// Reads an operational event's body. Of duplicate keys, the last one counts.
 pub(super) fn read_body<'a>(scanner: &mut Scanner<'a>) -> Result<Event<'a>> {
     let mut event = Event::default();
     scanner.kind()?;
@@ -131,7 +132,7 @@ fn body_field<'a>(event: &mut Event<'a>, scanner: &mut Scanner<'a>, key: Text<'a
 impl<'a> Envelope<'a> {
     fn judge(self, received: Millis) -> Verdict<'a> {
         if !self.object {
-            return Verdict::Unreadable("it is not an object".into());
+            return Verdict::Unreadable("not an object".into());
         }
         let body = match self.body {
             Body::Event(mut event) if event.is_audiohook() => {
@@ -151,8 +152,8 @@ impl<'a> Envelope<'a> {
             (Body::Event(_), _) => Verdict::Filtered,
             (_, Some(result)) => Verdict::Control((result.decoded() == "404").then_some(Control::ChannelGone)),
             (Body::Absent, None) if topic.is_empty() && self.message.decoded() == "pong" => Verdict::Control(None),
-            (Body::Absent, None) => Verdict::Unreadable("it has no eventBody".into()),
-            (Body::NoObject, None) => Verdict::Unreadable("its eventBody is not an object".into()),
+            (Body::Absent, None) => Verdict::Unreadable("no eventBody".into()),
+            (Body::NoObject, None) => Verdict::Unreadable("eventBody is not an object".into()),
         }
     }
 }
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn every_field_is_found_wherever_it_stands() {
+    fn every_field_is_found_in_any_order() {
         let text = r#"{"eventBody":{"timestamp":1795430645123,"eventEntity":{"description":"d","id":"AUDIOHOOK-0001","name":"n"},
             "entityId":"e","version":1.0,"errorCode":7,"conversationId":"c","entityType":"t","entityName":"m","previousValue":null,
             "currentValue":["x"],"other":1e400},"topicName":"v2.operations.events.AUDIOHOOK-0001"}"#;
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn the_body_decides_what_is_audiohooks_and_not_the_topic() {
+    fn the_body_and_not_the_topic_makes_an_audiohook_event() {
         for text in [
             r#"{"topicName":"v2.users.x","eventBody":{"eventEntity":{"id":"audiohook-9"}}}"#,
             r#"{"topicName":"channel.metadata","eventBody":{"entityType":"my AudioHOOK thing"}}"#,
@@ -215,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_about_the_socket_is_no_event() {
+    fn messages_about_the_socket_are_not_events() {
         let control = |text| match judge_frame(text, NOW) {
             Verdict::Control(control) => control,
             other => panic!("{text}: {other:?}"),
@@ -233,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_shapes_are_unreadable() {
+    fn malformed_messages_are_unreadable() {
         for text in [
             "",
             "5",
@@ -250,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn instants_come_in_several_writings() {
+    fn instants_are_read_in_several_formats() {
         for (time, expected) in [
             ("1795430645123", Some(1_795_430_645_123)),
             ("\"1795430645123\"", Some(1_795_430_645_123)),

@@ -1,8 +1,8 @@
-//! What identifies an event, and the id made of it.
+//! An event's identity and id.
 //!
-//! There is no event id in the API. What both ways tell of an event is its content (definition id, entity id,
-//! conversation id, error code, previous and current value; absent, null and "" are equal) and its time. The id is made
-//! of these alone, so that any collector gives the same event the same id:
+//! The API has no event id. Socket and history both contain an event's content (definition id, entity id, conversation
+//! id, error code, previous and current value; absent, null and "" are equal) and its time. The id is derived from
+//! these alone, so that every collector gives the same event the same id:
 //!
 //! ```text
 //! content = for each of the six fields: length as u32 (little endian), UTF-8 bytes
@@ -10,8 +10,8 @@
 //! id      = hex(upper 64 bits of hash) hex(XXH3-64(time in ms as i64, little endian; seed = lower 64 bits of hash))
 //! ```
 //!
-//! The first half names the content alone: two records of like content are found by it, whatever their times, even
-//! where REDACT_FIELDS has taken the content itself out of the file. This must never change: files and clusters hold ids.
+//! The first half identifies the content: it finds records with equal content and different times, even if
+//! REDACT_FIELDS removed the content from the file. This must never change: files and clusters contain ids.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ use twox_hash::{XxHash3_64, XxHash3_128};
 use super::Event;
 use crate::clock::Millis;
 
-/// What names an event's content, whatever its time.
+/// Identifies an event's content, independent of its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The first half of the ids.
@@ -32,11 +32,11 @@ pub struct Identity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Id {
     pub content: u64,
-    moment: u64,
+    time_hash: u64,
 }
 
 impl Identity {
-    /// `buffer` is scratch, used again from event to event.
+    /// `buffer` is scratch space, reused between events.
     pub fn of(event: &Event<'_>, buffer: &mut Vec<u8>) -> Self {
         buffer.clear();
         for field in [
@@ -57,14 +57,14 @@ impl Identity {
 
     /// The id of the event with this content at this time.
     pub fn at(self, time: Millis) -> Id {
-        Id { content: self.content, moment: XxHash3_64::oneshot_with_seed(self.seed, &time.to_le_bytes()) }
+        Id { content: self.content, time_hash: XxHash3_64::oneshot_with_seed(self.seed, &time.to_le_bytes()) }
     }
 }
 
 impl Id {
     /// Appends the 32 digits.
     pub fn push(self, out: &mut Vec<u8>) {
-        for half in [self.content, self.moment] {
+        for half in [self.content, self.time_hash] {
             for shift in (0..16).rev() {
                 out.push(b"0123456789abcdef"[(half >> (shift * 4) & 15) as usize]);
             }
@@ -77,13 +77,13 @@ impl Id {
             return None;
         }
         let half = |digits| u64::from_str_radix(digits, 16).ok();
-        Some(Self { content: half(&text[..16])?, moment: half(&text[16..])? })
+        Some(Self { content: half(&text[..16])?, time_hash: half(&text[16..])? })
     }
 }
 
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}{:016x}", self.content, self.moment)
+        write!(f, "{:016x}{:016x}", self.content, self.time_hash)
     }
 }
 
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn both_ways_give_the_same_id() {
+    fn socket_and_history_give_the_same_id() {
         let from_socket = socket(
             r#"{"eventEntity":{"id":"AUDIOHOOK-0002","name":"n"},"entityId":"e","conversationId":"c","errorCode":"",
             "currentValue":"\u0061/b","timestamp":1795430645123,"version":"1"}"#,
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn content_and_time_each_count() {
+    fn the_id_depends_on_content_and_time() {
         let base = r#"{"eventEntity":{"id":"AUDIOHOOK-1"},"entityId":"ab","timestamp":1795430645000}"#;
         for other in [
             r#"{"eventEntity":{"id":"AUDIOHOOK-1"},"entityId":"ab","timestamp":1795430645001}"#,

@@ -1,31 +1,31 @@
-//! A line of the output file, read back: what the window, the cluster and the audit need to know of it.
+//! Reads back what deduplication, the cluster and the audit need from a line of the output file.
 //!
-//! Ours carry their id; the predecessor's carry none, and their `timestamp` is the receipt. For those the id is made
-//! from their content, the same in every run.
+//! The predecessor's records have no id, and their `timestamp` is the time of receipt. Their id is derived from their
+//! content, so that it is the same in every run.
 
 use super::{Event, Field, Id, Identity, frame, row};
 use crate::clock::{Millis, parse_instant};
 use crate::json::{Kind, Result, Scanner};
 
-/// What a record tells of itself.
+/// A record read back.
 #[derive(Clone, Debug)]
 pub struct Line<'a> {
     pub id: Id,
-    /// Which way it came; the predecessor had the socket only.
+    /// Whether the event came from the history. The predecessor used only the socket.
     pub from_history: bool,
-    /// The event's own time, where it has one.
+    /// The event's own time, if it has one.
     pub own_time: Option<Millis>,
-    /// When it was received, as far as the line says.
+    /// The time of receipt, if the line has one.
     pub received: Option<Millis>,
-    /// The predecessor's: without an id.
+    /// Whether the predecessor wrote the record; it has no id then.
     pub legacy: bool,
     pub event_id: Field<'a>,
 }
 
-/// Reads a record. `buffer` is scratch.
+/// Reads a record. `buffer` is scratch space.
 ///
 /// # Errors
-/// When the line is not a JSON object; a line without a time or content is a record all the same.
+/// When the line is not a JSON object. A line without a time or content still counts as a record.
 pub fn read_line<'a>(text: &'a str, buffer: &mut Vec<u8>) -> Result<Line<'a>> {
     let mut scanner = Scanner::new(text);
     let (mut timestamp, mut received, mut source, mut id, mut raw) =
@@ -55,7 +55,7 @@ pub fn read_line<'a>(text: &'a str, buffer: &mut Vec<u8>) -> Result<Line<'a>> {
     let (stamp, from_history) = (instant(timestamp), source.decoded() == "history");
     if let Some(id) = Id::parse(&id.decoded()) {
         let received = instant(received);
-        // A record whose time is its receipt may have no time of its own; only then is the event looked into.
+        // If the record's time equals its receipt, the event may have no time of its own: only then parse the event.
         let own_time = match stamp {
             Some(at) if stamp == received => raw.and_then(|raw| own_time(raw, from_history, at)),
             stamp => stamp,
@@ -68,12 +68,12 @@ pub fn read_line<'a>(text: &'a str, buffer: &mut Vec<u8>) -> Result<Line<'a>> {
     };
     let body = body.without_impossible_time(stamp.unwrap_or(Millis::MAX));
     let identity = Identity::of(&body, buffer);
-    // The id needs an instant: the event's own, else the receipt, which stays the same in the file.
+    // The id needs an instant: the event's own, else the receipt, which does not change in the file.
     let id = identity.at(body.time.or(stamp).unwrap_or(0));
     Ok(Line { id, from_history: false, own_time: body.time, received: stamp, legacy: true, event_id: flat.definition })
 }
 
-/// The time that an event carries itself.
+/// The event's own time.
 fn own_time(raw: &str, from_history: bool, received: Millis) -> Option<Millis> {
     let mut scanner = Scanner::new(raw);
     let event = if from_history { row::read_row(&mut scanner) } else { frame::read_body(&mut scanner) };
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_predecessors_record_gets_the_id_that_its_event_has() {
+    fn the_predecessors_record_gets_its_events_id() {
         let body = r#"{"eventEntity": {"id": "AUDIOHOOK-0001"}, "entityId": "e", "conversationId": "c", "timestamp": 1795430645123}"#;
         let line = format!(
             r#"{{"timestamp": "2026-11-23T10:44:06.123456+00:00", "event_type": "audiohook_operational", "event_id": "AUDIOHOOK-0001", "raw_event": {body}}}"#

@@ -1,29 +1,28 @@
-//! The record: one line of the output file.
+//! Writes a record: one line of the output file.
 //!
-//! The predecessor's fields in its order, then ours; what was a string is copied as it was written, so that nothing is
-//! taken apart only to be put together again.
+//! The predecessor's fields in its order, then ours. Strings are copied with their escapes, without decoding.
 
 use super::{Event, Field, Id, Redaction};
 use crate::clock::{Millis, Stamp};
 use crate::json::{push_compact, push_string};
 
-/// Which way an event came.
+/// Where an event came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin<'a> {
-    /// On this channel, masked.
+    /// The channel's id is masked.
     Websocket {
         channel: &'a str,
     },
     History,
 }
 
-/// Writes records; holds only the texts that many records share.
+/// Writes records.
 pub struct RecordWriter<'r> {
     pub redaction: &'r Redaction,
     pub stamps: &'r mut Stamps,
 }
 
-/// The texts of times, of which many records share the second.
+/// Formatted times, reused between records of the same second.
 #[derive(Debug, Default)]
 pub struct Stamps {
     own: Stamp,
@@ -31,7 +30,7 @@ pub struct Stamps {
 }
 
 impl RecordWriter<'_> {
-    /// Appends the event's line, its line feed included. The event's `raw` is already redacted, `id` made before that.
+    /// Appends the event's line with its line feed. `raw` must already be redacted; `id` is the original event's.
     pub fn push(&mut self, out: &mut Vec<u8>, event: &Event<'_>, origin: Origin<'_>, id: Id, received: Millis) {
         out.extend_from_slice(b"{\"timestamp\":\"");
         self.stamps.own.push(out, event.time.unwrap_or(received));
@@ -96,7 +95,7 @@ impl RecordWriter<'_> {
         }
     }
 
-    /// The topic that the row would have come on.
+    /// The topic on which the socket would have sent the event.
     fn history_topic(&self, out: &mut Vec<u8>, event: &Event<'_>) {
         if matches!(event.definition, Field::Absent) {
             out.extend_from_slice(b"null");

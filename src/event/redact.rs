@@ -1,11 +1,11 @@
-//! REDACT_FIELDS: values that must not leave Genesys's event for any field, file, page or document.
+//! REDACT_FIELDS: values of an event that must not appear in any field, file, page or document.
 //!
-//! A name hides the value of that key at any depth of what Genesys sent. The two ways name some fields differently, and
-//! the record names them a third way; hiding one name of a field hides them all, or the same value would be masked on
-//! the socket and in clear from the history.
+//! A name hides that key's value at any depth of what Genesys sent. Socket, history and record use different names for
+//! some fields. Hiding one name hides all of them; otherwise a value could be masked on the socket and in clear from
+//! the history.
 //!
-//! Lines that stand in a file already, written before the setting was made or by the predecessor, are hidden when they
-//! are shown and sent; the file keeps them as they are.
+//! Lines already in a file, written before the setting was made or by the predecessor, are redacted when they are shown
+//! or sent; the file does not change.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -14,10 +14,10 @@ use super::Field;
 use crate::json::{Kind, Part, Result, Scanner, Step, Text, Value, push_string};
 use crate::secret::mask;
 
-/// What stands in a hidden value's place.
+/// Replaces a hidden value.
 pub const REDACTED: &str = "[redacted]";
 
-/// One field's names: on the socket, in the history, in the record.
+/// Names of the same field: on the socket, in the history, in the record.
 const SAME_FIELD: [&[&str]; 12] = [
     &["eventEntity", "eventDefinition", "event_id"],
     &["name", "event_name"],
@@ -33,12 +33,12 @@ const SAME_FIELD: [&[&str]; 12] = [
     &["timestamp", "dateCreated"],
 ];
 
-/// What a hidden `id` hides with it: a row's conversation is an object with an id, which the socket writes flat, and
-/// the address beside an id ends with it.
+/// Names hidden together with `id`: a row's conversation is an object with an id, which the socket sends as
+/// `conversationId`, and an object's `selfUri` ends with its id.
 const SAME_AS_AN_ID: [&str; 2] = ["conversationId", "selfUri"];
 
-/// The record's fields that are taken out of the event, each with the names that hide it; of one field's names one is
-/// enough. A row has neither name nor description: its definition's stand there.
+/// The record's fields copied from the event, each with the names that hide it; one name of a field stands for all. A
+/// row has neither name nor description, so these come from its definition.
 const RECORD_FIELDS: [(&str, &[&str]); 12] = [
     ("event_id", &["event_id", "id"]),
     ("event_name", &["event_name", "event_id"]),
@@ -48,17 +48,17 @@ const RECORD_FIELDS: [(&str, &[&str]); 12] = [
     ("entity_id", &["entity_id"]),
     ("entity_name", &["entity_name"]),
     ("version", &["version"]),
-    // It ends with the definition's id.
+    // The topic ends with the definition's id.
     ("topic", &["topic", "topicName", "event_id", "id"]),
     ("error_code", &["error_code"]),
     ("previous_value", &["previous_value"]),
     ("current_value", &["current_value"]),
 ];
 
-/// The record's fields that are the collector's own, whatever the event's are called.
+/// The record's fields that the collector itself sets, even if fields of the event have these names.
 const OWN_FIELDS: [&str; 5] = ["timestamp", "event_type", "received_at", "source", "@timestamp"];
 
-/// The names whose values are hidden; case counts.
+/// The names whose values are hidden; case-sensitive.
 #[derive(Clone, Debug, Default)]
 pub struct Redaction {
     names: HashSet<String>,
@@ -78,12 +78,12 @@ impl Redaction {
         Self { names: all }
     }
 
-    /// Whether anything is to be hidden at all.
+    /// Whether any name is hidden.
     pub fn is_on(&self) -> bool {
         !self.names.is_empty()
     }
 
-    /// A field of the record as it may be shown; what an event does not have stays absent.
+    /// A field of the record, redacted if necessary; an absent field stays absent.
     pub fn shown<'a>(&self, name: &str, field: Field<'a>) -> Field<'a> {
         if self.is_on() && !matches!(field, Field::Absent) && self.hides_record_field(name) {
             return Field::Text(Text::from_raw(REDACTED));
@@ -97,10 +97,10 @@ impl Redaction {
         field.is_some_and(|(_, names)| names.iter().any(|name| self.names.contains(*name)))
     }
 
-    /// The JSON with each hidden value replaced, and without white space outside its strings.
+    /// Replaces each hidden value in a JSON text and removes white space outside strings.
     ///
     /// # Errors
-    /// When it is not JSON.
+    /// When the text is not valid JSON.
     pub fn apply(&self, json: &str) -> Result<String> {
         let mut out = String::with_capacity(json.len());
         let mut hidden = false;
@@ -128,14 +128,14 @@ impl Redaction {
         Ok(out)
     }
 
-    /// A line of the file as it may be shown and sent; `id` is the record's, made of the line as it stands. `None` for a
-    /// line in which nobody can tell where the hidden values stand.
+    /// A line of the file, redacted so that it may be shown or sent. `id` is the record's id, derived from the original
+    /// line. `None` if the line is not valid JSON, so that hidden values cannot be found.
     pub fn line<'a>(&self, line: &'a str, id: &str) -> Option<Cow<'a, str>> {
         if self.is_on() { self.redacted_line(line, id).ok().map(Cow::Owned) } else { Some(with_masked_channel(line)) }
     }
 
-    /// The line with each hidden value replaced. The predecessor's lines are given their id: what it is made of may be
-    /// hidden.
+    /// The line with each hidden value replaced. A line of the predecessor gets its id, as the values from which the id
+    /// is derived may be hidden.
     fn redacted_line(&self, line: &str, id: &str) -> Result<String> {
         let mut out = String::with_capacity(line.len() + id.len());
         let mut has_id = false;
@@ -170,7 +170,7 @@ impl Redaction {
     }
 }
 
-/// The line with its channel masked: the predecessor wrote the id in clear. A line that is no JSON stays as it is.
+/// The line with its channel masked: the predecessor wrote the channel's id in clear. Invalid JSON stays unchanged.
 fn with_masked_channel(line: &str) -> Cow<'_, str> {
     let mut shown = String::new();
     let mut done = 0;
@@ -192,7 +192,7 @@ fn with_masked_channel(line: &str) -> Cow<'_, str> {
     shown.into()
 }
 
-/// Whether it is a channel's id that no mask hides yet.
+/// Whether the value is a channel's id that is not masked yet.
 fn is_in_clear(channel: Value<'_>) -> bool {
     channel.text().is_some_and(|text| !text.decoded().starts_with('…') && !text.raw().is_empty())
 }
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_hides_the_definition_hides_what_is_made_of_it() {
+    fn hiding_the_definition_hides_the_fields_derived_from_it() {
         for name in ["eventEntity", "eventDefinition", "event_id"] {
             let redaction = Redaction::new(&[name.into()]);
             for field in ["event_id", "event_name", "description", "topic"] {
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_the_file_is_hidden_as_its_event_would_be_and_keeps_its_id() {
+    fn a_line_of_the_file_is_redacted_as_its_event_would_be_and_keeps_its_id() {
         let redaction = Redaction::new(&["phoneNumber".into(), "conversationId".into(), "timestamp".into()]);
         let line = r#"{"timestamp": "t", "conversation_id": "c", "entity_id": null, "channel": "streaming-12345", "phoneNumber": 1, "raw_event": {"conversationId": "c", "timestamp": 5, "a": 1.0}}"#;
         assert_eq!(
@@ -258,7 +258,7 @@ mod tests {
         let ours = r#"{"channel":"…abcd","id":"abc","raw_event":{"phoneNumber":"+1"}}"#;
         let shown = redaction.line(ours, "abc").unwrap();
         assert_eq!(shown, r#"{"channel":"…abcd","id":"abc","raw_event":{"phoneNumber":"[redacted]"}}"#);
-        assert_eq!(redaction.line(&shown, "abc").unwrap(), shown, "once hidden it stays as it is");
+        assert_eq!(redaction.line(&shown, "abc").unwrap(), shown, "redacting again changes nothing");
         assert_eq!(redaction.line("{\"torn\":", "abc"), None);
     }
 

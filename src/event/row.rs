@@ -1,14 +1,13 @@
-//! A row of the history, judged.
+//! Parses a row of the history.
 //!
-//! Source: the vendor's SDKs, `POST /api/v2/usage/events/query`: a row has neither an entity type nor a name or a
-//! description; the last two are filled in from the definitions.
+//! Source: the vendor's SDKs, `POST /api/v2/usage/events/query`. A row has no entity type, name or description; the
+//! last two are filled in from the definitions.
 
 use super::{Event, Field, object_or_skip};
 use crate::clock::Millis;
 use crate::json::{Result, Scanner, Text};
 
-/// Reads a row that came at `received`, by the service's clock; name and description are left to the caller, who has the
-/// definitions.
+/// Parses a row received at `received`, by the service's clock. The caller adds name and description.
 ///
 /// # Errors
 /// When the row is not an object.
