@@ -75,8 +75,8 @@ impl<'a> Field<'a> {
         contains_ignoring_case(&self.decoded(), "audiohook")
     }
 
-    /// Parses an instant: ISO 8601, or a number, also as text, of seconds, milliseconds, microseconds or nanoseconds since
-    /// 1970, by its size. The vendor's guide shows milliseconds; its SDKs declare an integer.
+    /// Parses an instant: ISO 8601, or a number (or its text), whose size decides between seconds, milliseconds,
+    /// microseconds and nanoseconds since 1970. The vendor's guide shows milliseconds; its SDKs declare an integer.
     fn instant(self) -> Option<Millis> {
         let text = self.decoded();
         let text = text.trim();

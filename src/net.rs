@@ -1,6 +1,6 @@
-//! The one way out: every connection to Genesys Cloud and to the cluster is dialled here.
+//! All outgoing connections, to Genesys Cloud and to the cluster, are made here.
 //!
-//! Must never: skip the verification of a certificate, remember an address, or show a password.
+//! Must never: skip certificate verification, cache a resolved address, or show a password.
 
 mod agent;
 mod head;
@@ -23,20 +23,20 @@ pub use tls::{Tls, Trust};
 use crate::config::Network;
 use crate::status::Problem;
 
-/// Whom to connect to.
+/// The host and port to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     pub tls: bool,
-    /// A name or an address, without brackets.
+    /// A name or an IP address, without brackets.
     pub host: String,
     pub port: u16,
 }
 
 impl Target {
-    /// The target of an http, https, ws or wss address. What comes after the host is ignored: it may be secret.
+    /// Parses an http, https, ws or wss URL. Everything after the host and port is ignored, as it may be secret.
     ///
     /// # Errors
-    /// When it is none of these, or has no host.
+    /// When the scheme is another, the host is missing, or the port is invalid.
     pub fn parse(uri: &str) -> Result<Self, Problem> {
         let wrong = |cause: &str| {
             let cure = "Check GENESYS_LOGIN_URL, GENESYS_API_URL and ELASTIC_URL, where they are set.";
@@ -46,7 +46,7 @@ impl Target {
         let tls = match scheme.to_ascii_lowercase().as_str() {
             "https" | "wss" => true,
             "http" | "ws" => false,
-            _ => return Err(wrong("its scheme is none of https, wss, http, ws")),
+            _ => return Err(wrong("its scheme is not https, wss, http or ws")),
         };
         let place = rest.split(['/', '?', '#']).next().unwrap_or_default();
         let place = place.rsplit_once('@').map_or(place, |(_, place)| place);
@@ -57,7 +57,7 @@ impl Target {
         Ok(Self { tls, host: host.to_owned(), port: port.unwrap_or(if tls { 443 } else { 80 }) })
     }
 
-    /// Whether the host is this machine: only then may a connection go without TLS.
+    /// Whether the host is this machine. Only then may a connection go without TLS.
     pub fn is_loopback(&self) -> bool {
         let name = self.host.trim_end_matches('.').to_ascii_lowercase();
         name == "localhost"
@@ -71,7 +71,7 @@ pub fn authority(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// Splits `host`, `host:port`, `[v6]`, `[v6]:port` or a bare IPv6 address; `None` for a port that is no number.
+/// Splits `host`, `host:port`, `[v6]`, `[v6]:port` or a bare IPv6 address; `None` if the port is invalid.
 fn split_port(place: &str) -> Option<(&str, Option<u16>)> {
     let (host, port) = match place.strip_prefix('[') {
         Some(rest) => rest.split_once(']')?,
@@ -91,26 +91,26 @@ pub struct Dialer {
     proxy: Option<Proxy>,
     no_proxy: Vec<String>,
     tls: Tls,
-    /// The cure for a peer whose name is not known, and for one that cannot be reached.
+    /// What to check when the host's name cannot be resolved, and when the host cannot be reached.
     cures: (&'static str, &'static str),
 }
 
-/// For Genesys Cloud.
+/// The cures for Genesys Cloud.
 const GENESYS_CURES: (&str, &str) = (
     "Check GENESYS_ENV and this machine's DNS.",
-    "Check the firewall. If this network reaches the internet through a proxy only, set HTTPS_PROXY.",
+    "Check the firewall. If this network reaches the internet only through a proxy, set HTTPS_PROXY.",
 );
-/// For the cluster.
+/// The cures for the cluster.
 const CLUSTER_CURES: (&str, &str) = (
     "Check the host in ELASTIC_URL and this machine's DNS.",
     "Check that the cluster is up and that ELASTIC_URL is right. Check for a firewall in between.",
 );
 
 impl Dialer {
-    /// For Genesys Cloud.
+    /// A dialer for Genesys Cloud.
     ///
     /// # Errors
-    /// When HTTPS_PROXY cannot be understood.
+    /// When HTTPS_PROXY is invalid.
     pub fn new(network: &Network) -> Result<Self, Problem> {
         let trust = match &network.ssl_cert_file {
             Some(path) => Trust::File { path: path.clone(), setting: "SSL_CERT_FILE" },
@@ -124,10 +124,10 @@ impl Dialer {
         })
     }
 
-    /// For a cluster; where a private CA signed its certificate, that CA's file alone is trusted.
+    /// A dialer for the cluster. With `ca_file`, only the CAs in that file are trusted.
     ///
     /// # Errors
-    /// When HTTPS_PROXY cannot be understood.
+    /// When HTTPS_PROXY is invalid.
     pub fn for_cluster(network: &Network, ca_file: Option<&Path>) -> Result<Self, Problem> {
         let mut dialer = Self { cures: CLUSTER_CURES, ..Self::new(network)? };
         if let Some(path) = ca_file {
@@ -136,13 +136,13 @@ impl Dialer {
         Ok(dialer)
     }
 
-    /// The proxy that leads to this target, if one does: https and wss go through HTTPS_PROXY, less NO_PROXY.
+    /// The proxy for this target, if any: https and wss use HTTPS_PROXY unless NO_PROXY covers the host.
     pub fn proxy_for(&self, target: &Target) -> Option<&Proxy> {
         let is_covered = |entry: &String| proxy::covers(entry, &target.host, target.port);
         self.proxy.as_ref().filter(|_| target.tls && !self.no_proxy.iter().any(is_covered))
     }
 
-    /// Whether there is anybody to trust; reads the trust if that has not been done.
+    /// Loads the trusted CA certificates, unless already done.
     ///
     /// # Errors
     /// See [`Tls::connector`].
@@ -150,12 +150,12 @@ impl Dialer {
         self.tls.connector().map(drop)
     }
 
-    /// Connects within `limit`, all steps together.
+    /// Connects within `limit`, which covers all steps together.
     ///
     /// # Errors
-    /// The step that failed, its cause and its cure.
+    /// The failed step, its cause, and what to check.
     pub fn dial(&self, target: &Target, limit: Duration) -> Result<Box<dyn Stream>, Problem> {
-        /// No caller waits longer for a connection.
+        /// Maximum time for a connection, whatever the caller allows.
         const LIMIT_MAX: Duration = Duration::from_secs(60);
         let deadline = Instant::now() + limit.min(LIMIT_MAX);
         let proxy = self.proxy_for(target);

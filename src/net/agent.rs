@@ -1,6 +1,6 @@
-//! The HTTP client for REST and the cluster, over the same dialler as the socket.
+//! The HTTP client for the REST API and the cluster, over the same dialer as the socket.
 //!
-//! Must never: follow a redirect (a token would go with it), or turn a status into an error (its body and `Retry-After`
+//! Must never: follow a redirect (it would leak a token), or turn a status into an error (the body and `Retry-After`
 //! would be lost).
 
 use std::io::{self, Read, Write};
@@ -17,21 +17,21 @@ use super::socket::Stream;
 use super::{Dialer, Target};
 use crate::status::Problem;
 
-/// What the service and the cluster see of us.
+/// The `User-Agent` header.
 pub const USER_AGENT: &str = concat!("audiohook-collector/", env!("CARGO_PKG_VERSION"));
 
-/// An idle connection is not used again after this long: proxies and balancers cut them without a word.
+/// Idle connections are not reused after this time: proxies and load balancers drop them silently.
 const IDLE_MAX: Duration = Duration::from_secs(25);
 
-/// Bytes of each of a connection's two buffers; an answer's head must fit.
+/// Bytes of each of a connection's two buffers; a response's headers must fit.
 const BUFFER_BYTES: usize = 32 * 1024;
 
 /// Limits of one request.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Name look-up, connect, proxy and TLS together.
+    /// Name lookup, connect, proxy and TLS together.
     pub connect: Duration,
-    /// Silence.
+    /// Each read and write.
     pub read: Duration,
     /// The whole request.
     pub total: Duration,
@@ -59,7 +59,7 @@ pub fn agent(dialer: Arc<Dialer>, limits: Limits) -> Agent {
     Agent::with_parts(config, Dialled(dialer), NoLookup)
 }
 
-/// The dial's own error inside the client's, where there is one.
+/// The dialer's error inside the client's error, if there is one.
 pub fn dial_error(error: &Error) -> Option<&Problem> {
     match error {
         Error::Io(error) => error.get_ref().and_then(|inner| inner.downcast_ref()),
@@ -67,7 +67,7 @@ pub fn dial_error(error: &Error) -> Option<&Problem> {
     }
 }
 
-/// The dialler looks names up itself, at the proxy's side where there is one.
+/// Returns a placeholder: the dialer resolves names itself, or leaves them to the proxy.
 #[derive(Debug)]
 struct NoLookup;
 
@@ -106,7 +106,7 @@ impl DialledTransport {
         if timeout.after.is_zero() {
             return Err(Error::Timeout(timeout.reason));
         }
-        /// The client's "never" is longer than an instant can be late.
+        /// The client's "no timeout" is too long to add to an `Instant`.
         const NEVER: Duration = Duration::from_secs(24 * 3600);
         self.stream.socket().set_deadline(Instant::now() + (*timeout.after).min(NEVER));
         Ok(())
@@ -143,7 +143,7 @@ impl Transport for DialledTransport {
     }
 
     fn is_open(&mut self) -> bool {
-        // Nothing came while it was idle, not even its end.
+        // Input on an idle connection is its end, or data that nobody requested.
         !self.stream.socket().has_input()
     }
 

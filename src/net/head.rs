@@ -1,26 +1,26 @@
-//! The head of an HTTP answer, read without the HTTP client: a proxy's to CONNECT, and a server's to the WebSocket
-//! handshake.
+//! Reads the head of an HTTP response without the HTTP client: a proxy's response to CONNECT and a server's response to
+//! the WebSocket handshake.
 
 use std::io::{self, Read};
 
 use ureq::http::{HeaderMap, HeaderName, HeaderValue};
 
-/// Bytes of heads that are read, those of the answers before the final one included.
+/// Maximum bytes of all heads, including those of informational responses.
 const HEAD_BYTES_MAX: u64 = 16 * 1024;
 const HEADERS_MAX: usize = 100;
 
-/// The head of the final answer.
+/// The head of the final response.
 #[derive(Debug)]
 pub struct Head {
     pub status: u16,
     pub headers: HeaderMap,
 }
 
-/// Reads heads byte by byte, so that nothing after them is taken, up to the final answer's: those of informational
-/// answers (1xx, but for 101) are passed over.
+/// Reads up to the end of the final response's head, byte by byte, so that nothing after it is consumed. Skips
+/// informational responses (1xx except 101).
 ///
 /// # Errors
-/// When the connection ends or is silent for too long, and when what comes is not HTTP or too long.
+/// When the connection ends or times out, or when the response is too long or not HTTP.
 pub fn read_head(stream: impl Read) -> io::Result<Head> {
     let mut stream = stream.take(HEAD_BYTES_MAX);
     let mut byte = [0];
@@ -29,12 +29,12 @@ pub fn read_head(stream: impl Read) -> io::Result<Head> {
         while !head.ends_with(b"\r\n\r\n") && !head.ends_with(b"\n\n") {
             if stream.read(&mut byte)? == 0 {
                 return Err(io::Error::other(
-                    "the connection was closed before the whole answer, or the answer is too long",
+                    "the connection was closed before the end of the response, or the response is too long",
                 ));
             }
             head.push(byte[0]);
         }
-        let head = parse(&head).ok_or_else(|| io::Error::other("the answer is not HTTP"))?;
+        let head = parse(&head).ok_or_else(|| io::Error::other("the response is not HTTP"))?;
         if head.status == 101 || !(100..200).contains(&head.status) {
             return Ok(head);
         }
@@ -52,7 +52,7 @@ fn parse(bytes: &[u8]) -> Option<Head> {
     Some(Head { status: answer.code?, headers })
 }
 
-/// A header's value, where it is text.
+/// A header's value, if it is text.
 pub fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     Some(headers.get(name)?.to_str().ok()?.trim())
 }
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_final_head_is_taken_and_nothing_after_it() {
+    fn only_the_final_head_is_returned_and_nothing_after_it_is_read() {
         let answer = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 101 Switching\r\nA: b \r\n\r\nrest";
         let mut stream = &answer[..];
         let head = read_head(&mut stream).unwrap();

@@ -1,6 +1,6 @@
-//! HTTPS_PROXY and NO_PROXY: which peers are reached through the proxy, and CONNECT, which leads through it.
+//! HTTPS_PROXY and NO_PROXY: which hosts are reached through the proxy, and the CONNECT request for a tunnel.
 //!
-//! Must never: show the proxy's password in a text.
+//! Must never: show the proxy's password.
 
 use std::io::Write;
 use std::net::IpAddr;
@@ -24,10 +24,10 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Understands `[http://][user:password@]host[:port][/]`; user and password may be percent-encoded.
+    /// Parses `[http://][user:password@]host[:port][/]`; user and password may be percent-encoded.
     ///
     /// # Errors
-    /// When it is of another kind, or has no host.
+    /// When the scheme is not http, the host is missing, or the port is invalid.
     pub fn parse(url: &Secret) -> Result<Self, Problem> {
         let wrong = |cause: &str| {
             let cure = "Write HTTPS_PROXY as http://[user:password@]host:port.";
@@ -38,7 +38,7 @@ impl Proxy {
             Some(_) => return Err(wrong("only proxies that speak http are supported")),
             None => url.expose().trim(),
         };
-        // A password may hold an @ or a slash as it is: the last @ ends it.
+        // A password may contain an unencoded @ or slash; the last @ ends it.
         let (credentials, rest) = match rest.rsplit_once('@') {
             Some((credentials, rest)) => (Some(credentials), rest),
             None => (None, rest),
@@ -50,7 +50,7 @@ impl Proxy {
         }
         let authorization = credentials.map(|credentials| {
             let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
-            // A percent sign that begins no escape is itself: passwords are pasted as they are.
+            // A percent sign that starts no escape stays as it is: people paste passwords without encoding them.
             let mut plain: Vec<u8> = percent_decode_str(user).collect();
             plain.push(b':');
             plain.extend(percent_decode_str(password));
@@ -59,19 +59,19 @@ impl Proxy {
         Ok(Self { host: host.to_owned(), port: port.unwrap_or(80), authorization })
     }
 
-    /// The proxy's name as texts show it, without the password.
+    /// The proxy's host and port for messages, without the password.
     pub fn name(&self) -> String {
         authority(&self.host, self.port)
     }
 
-    /// Asks the proxy for a tunnel to the target.
+    /// Requests a tunnel to the target.
     ///
     /// # Errors
-    /// When it refuses, with what to check; when it does not answer in time.
+    /// When the proxy refuses or does not answer in time, with what to check.
     pub fn tunnel(&self, socket: &mut Socket, target: &Target) -> Result<(), Problem> {
         let place = authority(&target.host, target.port);
         let failed = |cause: String, cure: &str| {
-            let what = format!("the proxy {} gave no tunnel to {place}: {cause}", self.name());
+            let what = format!("the proxy {} did not open a tunnel to {place}: {cause}", self.name());
             Problem::new(what, cure)
         };
         let mut request = format!("CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n");
@@ -94,9 +94,9 @@ impl Proxy {
     }
 }
 
-/// Whether an entry of NO_PROXY covers this peer: `*`, a host or a domain (with or without a leading `.` or `*.`, which
-/// mean the same: the domain and all below it), an address, or a network as `10.0.0.0/8`; all but a network with or
-/// without `:port`.
+/// Whether an entry of NO_PROXY covers this host and port. An entry is `*`, a host or domain, an IP address, or a
+/// network such as `10.0.0.0/8`. A domain includes its subdomains, with or without a leading `.` or `*.`. All but a
+/// network may have a `:port`.
 pub fn covers(entry: &str, host: &str, port: u16) -> bool {
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     let ip = host.parse::<IpAddr>().ok();
@@ -114,7 +114,7 @@ pub fn covers(entry: &str, host: &str, port: u16) -> bool {
     name == "*" || !domain.is_empty() && host.strip_suffix(&domain).is_some_and(is_below)
 }
 
-/// Whether the network holds this address; both are compared as IPv6, in which IPv4 has a network of its own.
+/// Whether the network contains the address. Both are compared as IPv6, with IPv4 addresses mapped to `::ffff:0:0/96`.
 fn in_network(ip: IpAddr, network: &str, bits: &str) -> Option<bool> {
     let network: IpAddr = network.trim_matches(['[', ']']).parse().ok()?;
     let bits = u32::from(bits.parse::<u8>().ok()?) + if network.is_ipv4() { 96 } else { 0 };
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_proxy_is_told_without_its_password() {
+    fn an_invalid_proxy_is_reported_without_its_password() {
         for url in ["https://u:hunter2@h:1", "http://u:hunter2@h:port", "http://u:hunter2@", "http://u:hunter2@h:0"] {
             let error = proxy(url).unwrap_err().to_string();
             assert!(error.starts_with("cannot use HTTPS_PROXY: "), "{error}");

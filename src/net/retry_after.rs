@@ -1,4 +1,4 @@
-//! How long an answer asks to wait: the header `Retry-After`.
+//! The `Retry-After` header.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use ureq::http::header::{DATE, RETRY_AFTER};
 use super::header;
 use crate::clock::{Millis, parse_http_date};
 
-/// A wait that a peer asks for is cut to this.
+/// Longer waits are shortened to this.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
-/// The wait that `Retry-After` asks for, an hour at most: seconds, or a date, which is taken by the answer's own `Date`
-/// and, where there is none, by `now`.
+/// The wait requested by `Retry-After`, at most an hour: seconds, or a date, which is compared with the response's
+/// `Date` or, without one, with `now`.
 pub fn retry_after(headers: &HeaderMap, now: Millis) -> Option<Duration> {
     let asked = header(headers, RETRY_AFTER.as_str())?;
     let seconds = match asked.parse::<f64>() {
@@ -31,7 +31,7 @@ mod tests {
     use ureq::http::{HeaderName, HeaderValue};
 
     #[test]
-    fn a_wait_comes_as_seconds_or_as_a_date() {
+    fn the_wait_is_read_as_seconds_or_as_a_date() {
         let now = parse_http_date("Mon, 23 Nov 2026 10:30:45 GMT").unwrap();
         let wait = |fields: &[(&'static str, &'static str)]| {
             let fields =

@@ -1,4 +1,4 @@
-//! One TCP connection, under TLS or not: deadlines, read-ahead, and reads that do not wait.
+//! A TCP connection, with or without TLS on top: deadlines, read-ahead and non-blocking reads.
 //!
 //! Must never: block longer than its deadline or its tick.
 
@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 use native_tls::TlsStream;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// Bytes read ahead under TLS: one system call then brings several records, each of which would take two.
+/// Bytes read ahead under TLS: one system call then reads several records, instead of two calls per record.
 const TLS_READ_AHEAD_BYTES: usize = 32 * 1024;
 
-/// A TCP connection that keeps to a deadline.
+/// A TCP connection with a deadline.
 #[derive(Debug)]
 pub struct Socket {
-    /// Shared with whoever may shut the connection down from another thread.
+    /// Shared, so that another thread can shut the connection down.
     tcp: Arc<TcpStream>,
     deadline: Option<Instant>,
     ahead: Vec<u8>,
@@ -34,7 +34,7 @@ impl Socket {
         Self { tcp: Arc::new(tcp), deadline: None, ahead: Vec::new(), at: 0, end: 0, waits: true, heard: false }
     }
 
-    /// Until when reads and writes may take; past it they fail with `TimedOut`.
+    /// Sets the time after which reads and writes fail with `TimedOut`.
     pub fn set_deadline(&mut self, deadline: Instant) {
         self.deadline = Some(deadline);
     }
@@ -43,28 +43,28 @@ impl Socket {
         self.ahead.resize(TLS_READ_AHEAD_BYTES, 0);
     }
 
-    /// From now on each read waits for at most `tick` and then says `WouldBlock`; each write for at most `write`.
+    /// From now on each read waits at most `tick`, then returns `WouldBlock`; each write waits at most `write`.
     ///
     /// # Errors
-    /// When the system refuses the socket option.
+    /// When the socket option cannot be set.
     pub fn set_tick(&mut self, tick: Duration, write: Duration) -> io::Result<()> {
         self.deadline = None;
         self.tcp.set_read_timeout(Some(tick))?;
         self.tcp.set_write_timeout(Some(write))
     }
 
-    /// Whether a read may wait for input. If not, one that would gives `WouldBlock` at once, so that the caller can
-    /// pass on what it has first.
+    /// Sets whether a read may wait for input. If not, a read without input returns `WouldBlock` at once, so that the
+    /// caller can first pass on what it has.
     pub fn set_waits(&mut self, waits: bool) {
         self.waits = waits;
     }
 
-    /// Whether anything came since the last call.
+    /// Whether anything was received since the last call.
     pub fn take_heard(&mut self) -> bool {
         std::mem::take(&mut self.heard)
     }
 
-    /// Whether there is something to be read, the end of the connection included.
+    /// Whether there is input to read, which includes the end of the connection.
     pub(super) fn has_input(&self) -> bool {
         if self.at < self.end {
             return true;
@@ -74,7 +74,7 @@ impl Socket {
         matches!(poll(&mut fds, Some(&at_once)), Ok(ready) if ready > 0)
     }
 
-    /// The connection, to be shut down from another thread.
+    /// The connection, for shutting it down from another thread.
     pub fn tcp(&self) -> Arc<TcpStream> {
         self.tcp.clone()
     }
@@ -93,7 +93,7 @@ impl Socket {
         loop {
             let read = if into_ahead { (&*self.tcp).read(&mut self.ahead) } else { (&*self.tcp).read(buffer) };
             match read {
-                // A signal: reads with a timeout are not taken up again by the system.
+                // A signal: the kernel does not restart reads with a timeout.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if is_timeout(&error) && remaining.is_some() => return Err(timed_out()),
                 Err(error) if is_timeout(&error) => return Err(io::ErrorKind::WouldBlock.into()),
@@ -140,7 +140,7 @@ impl Write for Socket {
             self.tcp.set_write_timeout(remaining)?;
         }
         match (&*self.tcp).write(bytes) {
-            // A peer that takes nothing within the limit is given up: a frame must not be left half sent.
+            // `TimedOut` ends the connection, as the frame may be half sent.
             Err(error) if is_timeout(&error) => Err(timed_out()),
             other => other,
         }
@@ -151,9 +151,9 @@ impl Write for Socket {
     }
 }
 
-/// A connection to a peer, plain or through TLS.
+/// A connection to a peer, with or without TLS.
 pub trait Stream: Read + Write + Send + Sync + fmt::Debug {
-    /// What is under TLS, where there is TLS.
+    /// The TCP connection, below TLS if there is TLS.
     fn socket(&mut self) -> &mut Socket;
     fn is_tls(&self) -> bool;
 }

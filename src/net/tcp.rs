@@ -1,4 +1,4 @@
-//! Name look-up and connect, each within a limit; the next address is tried when one is silent or refuses.
+//! Name lookup and connect, each with a limit. If one address times out or refuses, the next is tried.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
@@ -9,38 +9,37 @@ use crossbeam_channel::bounded;
 
 use crate::status::Problem;
 
-/// How long one address may be silent while others are left to try.
+/// Maximum time for one address while others are left to try.
 const ADDRESS_LIMIT: Duration = Duration::from_secs(3);
-/// No address gets less than this, however many there are.
+/// Minimum time for one address, however many there are.
 const ADDRESS_LIMIT_MIN: Duration = Duration::from_millis(250);
-/// A look-up that takes longer is given up; its thread ends when the system's resolver does.
+/// Maximum time for a lookup. The thread of a lookup that takes longer ends when the system's resolver returns.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
-/// Look-ups that may be waiting for the system's resolver at one time.
+/// Maximum number of concurrent lookups.
 const LOOKUPS_MAX: usize = 4;
 
 static LOOKUPS: OnceLock<Arc<()>> = OnceLock::new();
 
-/// The addresses of a host, looked up anew each time, the two families in turn so that one that is broken costs one
-/// try.
+/// Resolves a host, without caching. The two address families alternate, so that a broken one costs one attempt.
 ///
 /// # Errors
-/// When there is none, or no answer in time; with this cure.
+/// When there is no address, or no answer in time; with this cure.
 pub fn resolve(host: &str, port: u16, cure: &str, deadline: Instant) -> Result<Vec<SocketAddr>, Problem> {
     if let Ok(ip) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(ip, port)]);
     }
     let failed = |cause: &str| Problem::new(format!("cannot resolve {host}: {cause}"), cure);
-    // Each thread holds one until it ends.
+    // Each lookup thread holds a reference until it ends.
     let lookup = LOOKUPS.get_or_init(Arc::default).clone();
     if Arc::strong_count(&lookup) > LOOKUPS_MAX + 1 {
-        return Err(failed("earlier look-ups are still without an answer"));
+        return Err(failed("earlier lookups have not been answered yet"));
     }
     let (answer, wait) = bounded(1);
     let name = host.to_owned();
     crate::thread::spawn("resolve", move || {
         let found = (name.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>);
         drop(lookup);
-        // The receiver is gone when the limit has passed.
+        // The receiver is gone after the limit.
         let _ = answer.send(found);
     })
     .map_err(|error| failed(&error.to_string()))?;
@@ -53,7 +52,7 @@ pub fn resolve(host: &str, port: u16, cure: &str, deadline: Instant) -> Result<V
     }
 }
 
-/// Both families in turn, beginning with the resolver's first choice.
+/// Alternates the two address families, beginning with the resolver's first choice.
 fn interleave(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first_is_v6 = found.first().is_some_and(SocketAddr::is_ipv6);
     let (first, second): (Vec<_>, Vec<_>) = found.into_iter().partition(|a| a.is_ipv6() == first_is_v6);
@@ -61,10 +60,10 @@ fn interleave(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
     pairs.flatten().flatten().copied().collect()
 }
 
-/// Connects to the first of the addresses that answers.
+/// Connects to the first address that accepts.
 ///
 /// # Errors
-/// What the last one said, with the number tried and this cure.
+/// The last address's error, with the number of addresses tried and this cure.
 pub fn connect(name: &str, addresses: &[SocketAddr], cure: &str, deadline: Instant) -> Result<TcpStream, Problem> {
     let mut last = io::Error::from(io::ErrorKind::TimedOut);
     for (tried, address) in addresses.iter().enumerate() {
@@ -74,7 +73,7 @@ pub fn connect(name: &str, addresses: &[SocketAddr], cure: &str, deadline: Insta
         }
         match TcpStream::connect_timeout(address, share(remaining, addresses.len() - tried)) {
             Ok(tcp) => {
-                // Small frames must not wait for one another; a connection without it works too.
+                // Small frames must not be delayed. If this fails, the connection still works.
                 let _ = tcp.set_nodelay(true);
                 return Ok(tcp);
             }
@@ -89,7 +88,7 @@ pub fn connect(name: &str, addresses: &[SocketAddr], cure: &str, deadline: Insta
     Err(Problem::new(format!("cannot connect to {name} ({addresses}): {cause}"), cure))
 }
 
-/// What one address gets of the time that is left for `left` addresses.
+/// The time for the next of `left` addresses.
 fn share(remaining: Duration, left: usize) -> Duration {
     if left <= 1 {
         return remaining;
@@ -124,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_says_so_with_the_cure() {
+    fn an_unknown_name_is_reported_with_the_cure() {
         let deadline = Instant::now() + Duration::from_secs(10);
         let error = resolve("no-such-host.invalid", 443, "check the name", deadline).unwrap_err();
         assert!(error.what.starts_with("cannot resolve no-such-host.invalid: "), "{error}");
@@ -133,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_silent_first_address_gives_way_to_the_next() {
-        // A listener whose backlog is full answers no SYN: a silent address on loopback.
+        // A listener with a full backlog does not answer a SYN: a silent address on loopback.
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         rustix::net::listen(&silent, 0).unwrap();
         let silent_address = silent.local_addr().unwrap();

@@ -1,6 +1,6 @@
-//! TLS: whom to trust, and the handshake. TLS 1.2 at least; certificates and names are always verified.
+//! TLS: trusted CA certificates and the handshake. Requires TLS 1.2 or newer.
 //!
-//! Must never: connect to a peer whose certificate does not hold; there is no switch for that.
+//! Must never: connect to a peer with an invalid certificate or another name. No setting turns verification off.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -11,16 +11,16 @@ use native_tls::{Certificate, HandshakeError, Protocol, TlsConnector};
 use super::socket::{Socket, Stream};
 use crate::status::Problem;
 
-/// Whom to trust.
+/// The trusted CA certificates.
 #[derive(Clone, Debug)]
 pub enum Trust {
     /// The machine's CA certificates.
     System,
-    /// The CA certificates of this file alone; the setting that names it is told in errors.
+    /// Only the CA certificates in this file; `setting` is the setting that names the file, for error messages.
     File { path: PathBuf, setting: &'static str },
 }
 
-/// Makes TLS connections; the trust is read at the first one.
+/// Makes TLS connections. The CA certificates are loaded for the first one.
 #[derive(Debug)]
 pub struct Tls {
     trust: Trust,
@@ -32,10 +32,10 @@ impl Tls {
         Self { trust, connector: OnceLock::new() }
     }
 
-    /// What TLS connections are made with.
+    /// The TLS connector, built on first use.
     ///
     /// # Errors
-    /// When there is nobody to trust: the file is missing, unreadable or empty, or the machine has no CA certificates.
+    /// When there is no CA certificate: the file is missing, unreadable or empty, or the machine has none.
     pub fn connector(&self) -> Result<&TlsConnector, Problem> {
         if let Some(connector) = self.connector.get() {
             return Ok(connector);
@@ -44,19 +44,19 @@ impl Tls {
         Ok(self.connector.get_or_init(|| connector))
     }
 
-    /// The handshake, within the socket's deadline.
+    /// Performs the handshake within the socket's deadline.
     ///
     /// # Errors
-    /// When the certificate does not hold, or the handshake fails or takes too long.
+    /// When the certificate is not trusted, or the handshake fails or takes too long.
     pub fn handshake(&self, mut socket: Socket, host: &str, deadline: Instant) -> Result<Box<dyn Stream>, Problem> {
         let connector = self.connector()?;
         socket.read_ahead();
         match connector.connect(host, socket) {
             Ok(stream) => Ok(Box::new(stream)),
             Err(HandshakeError::Failure(error)) if Instant::now() < deadline => Err(explain(host, &error.to_string())),
-            // The socket blocks until its deadline: WouldBlock is a timeout by another name.
+            // The socket blocks until its deadline, so an interrupted handshake means a timeout.
             Err(_) => {
-                Err(failed(host, "no answer in time", "Check that the port is the peer's TLS port, and the firewall."))
+                Err(failed(host, "no answer in time", "Check the firewall, and that the port is the peer's TLS port."))
             }
         }
     }
@@ -92,11 +92,11 @@ fn certificates(path: &Path, setting: &'static str) -> Result<Vec<Certificate>, 
         Problem::new(what, format!("Set {setting} to a file of CA certificates in PEM."))
     };
     let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
-    let found = Certificate::stack_from_pem(&pem).map_err(|_| wrong("a certificate in it is broken".to_owned()))?;
-    if found.is_empty() { Err(wrong("there is no certificate in it".to_owned())) } else { Ok(found) }
+    let found = Certificate::stack_from_pem(&pem).map_err(|_| wrong("it has an invalid certificate".to_owned()))?;
+    if found.is_empty() { Err(wrong("it has no certificate".to_owned())) } else { Ok(found) }
 }
 
-/// Tells an empty machine from a wrong peer.
+/// Whether the machine has CA certificates. If not, the error must not blame the peer.
 fn system_store_exists() -> bool {
     let found = openssl_probe::probe();
     let has_entries = |folder: &PathBuf| std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
@@ -107,7 +107,7 @@ fn failed(host: &str, cause: &str, cure: &str) -> Problem {
     Problem::new(format!("cannot set up TLS with {host}: {cause}"), cure)
 }
 
-/// Turns OpenSSL's text into a cause and a cure.
+/// Converts OpenSSL's error text into a cause and a cure.
 fn explain(host: &str, text: &str) -> Problem {
     if text.contains("certificate verify failed") {
         let cause = text.rsplit_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or("it is not valid");
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_of_the_handshake_become_causes_with_cures() {
+    fn handshake_errors_become_causes_with_cures() {
         let prefix = "error:0A000086:SSL routines:tls_post_process_server_certificate:certificate verify failed:ssl/statem/statem_clnt.c:2123:";
         for (cause, cure) in [
             ("self-signed certificate in certificate chain", "SSL_CERT_FILE"),
