@@ -1,6 +1,6 @@
-//! The reader: one thread per open socket. It passes on frames and what happens to the socket.
+//! The reader: one thread per open socket, which passes on frames and reports when the socket opens and closes.
 //!
-//! Must never: look into a text, wait to gather more, or decide where to connect next.
+//! Must never: parse a text, delay frames to build larger batches, or decide where to connect next.
 
 mod for_check;
 mod liveness;
@@ -26,23 +26,23 @@ use crate::message::{Address, Batch, Closed, Frames, SessionEvent};
 use crate::net::Dialer;
 use crate::status::{Beat, Status};
 
-/// Connecting, all steps up to TLS together.
+/// Limit for connecting: all steps up to and including TLS.
 pub const DIAL_LIMIT: Duration = Duration::from_secs(10);
-/// The WebSocket handshake: one that hangs is given up, so that the next one finds a service that answers again within
-/// ten seconds.
+/// Limit for the WebSocket handshake. One that hangs is abandoned, so that once the service answers again, a new one
+/// succeeds within ten seconds.
 pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(8);
-/// How long the last batch waits for room while everything stops.
+/// How long the last batch waits for room in the queue during shutdown.
 const LAST_BATCH_LIMIT: Duration = Duration::from_secs(1);
-/// A retired socket is read until nothing came for this long…
+/// A retired socket is closed after this long without input…
 const RETIRE_QUIET: Duration = Duration::from_secs(1);
-/// …and no longer than this.
+/// …and at the latest after this.
 const RETIRE_LIMIT: Duration = Duration::from_secs(10);
-/// Bytes of texts in one batch, at most, but for the last text.
+/// Text bytes after which a batch is full; the last text may exceed them.
 const BATCH_BYTES_MAX: usize = 128 * 1024;
-/// Messages in one batch, at most: small ones must not make it large.
+/// Maximum number of messages in a batch, as small messages have overhead, too.
 const BATCH_FRAMES_MAX: usize = 4096;
 
-/// Ends a reader. Dropping it closes the socket at once, unless the reader was retired: then it ends by itself.
+/// Controls a reader. Dropping it closes the socket at once; a retired reader ends by itself instead.
 #[derive(Debug)]
 pub struct ReaderHandle(Arc<Shared>);
 
@@ -54,7 +54,7 @@ struct Shared {
 }
 
 impl ReaderHandle {
-    /// A newer socket has taken over: read on until this one is quiet or closed, then close it.
+    /// A newer socket has taken over: keep reading until this one is quiet or closed, then close it.
     pub fn retire(&self) {
         self.0.retired.store(true, Ordering::SeqCst);
     }
@@ -67,13 +67,13 @@ impl Drop for ReaderHandle {
         }
         self.0.closed.store(true, Ordering::SeqCst);
         if let Some(tcp) = self.0.tcp.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
-            // It fails only where the connection is gone already.
+            // This fails only if the connection is already closed.
             let _ = tcp.shutdown(Shutdown::Both);
         }
     }
 }
 
-/// What every reader is given, whatever socket it reads.
+/// What all readers share.
 #[derive(Clone)]
 pub struct Context {
     pub dialer: Arc<Dialer>,
@@ -81,14 +81,15 @@ pub struct Context {
     pub session: Sender<SessionEvent>,
     pub status: Arc<Status>,
     pub clock: Clock,
-    /// Disconnected when everything stops.
+    /// Disconnected at shutdown.
     pub stop: Receiver<()>,
 }
 
-/// Starts a reader for this address. It sends [`SessionEvent::Opened`] once the socket is open, and [`SessionEvent::Closed`] exactly once.
+/// Starts a reader for this address. It sends [`SessionEvent::Opened`] when the socket is open, and
+/// [`SessionEvent::Closed`] exactly once.
 ///
 /// # Errors
-/// When the system refuses one more thread.
+/// When the thread cannot be started.
 pub fn start(address: Address, context: Context) -> io::Result<ReaderHandle> {
     let shared = Arc::<Shared>::default();
     let handle = ReaderHandle(shared.clone());
@@ -107,11 +108,11 @@ struct Reader {
     context: Context,
     shared: Arc<Shared>,
     beat: Beat,
-    /// What came and was not passed on yet.
+    /// Messages received but not passed on yet.
     pending: Frames,
 }
 
-/// Since when the socket is being given up.
+/// When the socket was retired, and when it last received something.
 struct Retiring {
     since: Instant,
     heard: Instant,
@@ -138,7 +139,7 @@ impl Reader {
         self.send(SessionEvent::Closed { connection: self.address.connection, why, at: self.context.clock.now() });
     }
 
-    /// Sends it, unless everything stops.
+    /// Sends an event, unless the program stops.
     fn send(&self, event: SessionEvent) {
         select! {
             send(self.context.session, event) -> _ => {}
@@ -188,10 +189,10 @@ impl Reader {
             } else if self.pending.len() == 1 {
                 self.beat.busy();
             }
-            // What came is passed on before a read waits for more.
+            // A read must not wait while received messages have not been passed on.
             ws.set_waits(self.pending.is_empty());
         };
-        // What came before the end counts; a stop that comes meanwhile changes nothing.
+        // Passes on what came before the end. The result does not matter: the reader ends either way.
         let _ = self.flush();
         if self.is_closed() { Closed::ByUs } else { why }
     }
@@ -200,15 +201,15 @@ impl Reader {
         self.pending.text_bytes() >= BATCH_BYTES_MAX || self.pending.len() >= BATCH_FRAMES_MAX
     }
 
-    /// Passes on what is pending.
+    /// Passes on the pending messages.
     ///
     /// # Errors
-    /// When everything stops.
+    /// When the program stops.
     fn flush(&mut self) -> Result<(), ()> {
         if self.pending.is_empty() {
             return Ok(());
         }
-        // What comes next is likely to be as much again: of single events that is little, of a flood a whole batch.
+        // The next batch is likely to be as large: small for single events, full in a flood.
         let next = Frames::with_capacity(self.pending.len(), self.pending.text_bytes());
         let batch = Batch {
             connection: self.address.connection,
@@ -219,12 +220,12 @@ impl Reader {
         let outcome = match self.context.out.try_send(batch) {
             Ok(()) => Ok(()),
             Err(TrySendError::Full(batch)) => {
-                // The queue is at its limit: the socket is not read, and its peer waits.
+                // The queue is full: the socket is not read, so that its peer has to wait.
                 self.beat.waiting();
                 select! {
                     send(self.context.out, batch) -> sent => sent.map_err(drop),
                     recv(self.context.stop) -> _ => {
-                        // What was received is to be in the file: the writer takes what still comes as it ends.
+                        // Received messages must reach the file; the writer still accepts batches while it stops.
                         let _ = self.context.out.send_timeout(batch, LAST_BATCH_LIMIT);
                         Err(())
                     }
@@ -240,15 +241,15 @@ impl Reader {
         self.shared.retired.load(Ordering::Relaxed)
     }
 
-    /// Whether the socket is to be closed at once, because of the handle or because everything stops.
+    /// Whether to close the socket at once: the handle was dropped, or the program stops.
     fn is_closed(&self) -> bool {
         self.shared.closed.load(Ordering::Relaxed)
             || matches!(self.context.stop.try_recv(), Err(TryRecvError::Disconnected))
     }
 }
 
-/// Whether nothing came for a while, or it was waited for long enough: what was sent before a newer socket took over has
-/// come by then.
+/// Whether the socket was quiet for long enough, or the limit has passed. By then, everything sent before the newer
+/// socket took over has arrived.
 fn is_quiet(retiring: &mut Option<Retiring>, heard: bool) -> bool {
     let now = Instant::now();
     let retiring = retiring.get_or_insert(Retiring { since: now, heard: now });

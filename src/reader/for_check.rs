@@ -1,6 +1,6 @@
-//! Tries a channel's socket: opens it, asks for a pong, and closes it.
+//! Tests a channel's socket: opens it, sends a ping, and closes it.
 //!
-//! Must never: be pointed at a channel that somebody collects from; one socket of a channel puts the other out.
+//! Must never: be used with a channel that a collector uses, as a channel's new socket disconnects the old one.
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,11 @@ use crate::message::Closed;
 use crate::net::Dialer;
 use crate::secret::Secret;
 
-/// Opens the socket at this address, sends a ping, and waits for the pong; gives how long that took after the ping.
-/// `limit` is for connecting and the handshake, each.
+/// Opens the socket at this address, sends a ping and waits for the pong. Returns the time from ping to pong. `limit`
+/// applies to connecting and to the handshake, each.
 ///
 /// # Errors
-/// Why it could not be opened, or was closed; [`Closed::Silent`] when no pong came.
+/// Why the socket could not be opened or was closed; [`Closed::Silent`] if no pong came.
 pub fn ping(uri: &Secret, dialer: &Dialer, limit: Duration) -> Result<Duration, Closed> {
     let mut ws = WsConnection::open(uri, dialer, limit, Clock::system().wall(), |_| ())?;
     ws.send_text(PING).map_err(Closed::Broken)?;

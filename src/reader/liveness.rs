@@ -1,19 +1,19 @@
-//! When a socket counts as dead: it is silent, and does not answer a ping either.
+//! Detects a dead socket: it is silent and does not answer a ping.
 
 use std::time::{Duration, Instant};
 
 use super::ws::WsConnection;
 use crate::message::Closed;
 
-/// Silence after which a ping asks whether the peer is there; heartbeats come about every 30 s.
+/// Silence after which the reader sends a ping; heartbeats come about every 30 s.
 pub const SILENCE_LIMIT: Duration = Duration::from_secs(45);
 /// How long the answer to a ping may take.
 pub const PONG_LIMIT: Duration = Duration::from_secs(10);
 
-/// The ping of the notification service, which it answers with a pong.
+/// The notification service's own ping message, which it answers with a pong.
 pub(super) const PING: &str = r#"{"message":"ping"}"#;
 
-/// When something was last heard, and when a ping was sent since.
+/// When something was last received, and when a ping was sent since.
 pub(super) struct Liveness {
     heard: Instant,
     pinged: Option<Instant>,
@@ -24,10 +24,10 @@ impl Liveness {
         Self { heard: now, pinged: None }
     }
 
-    /// Pings a peer that is silent.
+    /// Sends a ping if the peer is silent.
     ///
     /// # Errors
-    /// [`Closed::Silent`] when it has not answered in time; why the ping could not be sent.
+    /// [`Closed::Silent`] if the peer has not answered in time; [`Closed::Broken`] if the ping cannot be sent.
     pub fn check(&mut self, ws: &mut WsConnection, heard: bool, now: Instant) -> Result<(), Closed> {
         if heard {
             *self = Self::new(now);

@@ -1,4 +1,4 @@
-//! The reader against a peer that says exactly what a test wants.
+//! The reader against a scripted peer.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -31,7 +31,7 @@ impl Stage {
         Self::with_room(16)
     }
 
-    /// A reader that is connected, with room for so many batches.
+    /// A connected reader, with room for so many batches in its queue.
     fn with_room(batches: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let uri = format!("ws://{}/channels/secret-channel-0001", listener.local_addr().unwrap());
@@ -44,7 +44,7 @@ impl Stage {
         let answer = format!(
             "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
         );
-        // Informational answers come first, and the first event in one piece with the handshake's answer.
+        // Informational responses come first; the first event comes in the same write as the handshake's response.
         peer.write_all(&[answer.as_bytes(), &frame::text("first")].concat()).unwrap();
         stage.peer = peer;
         assert!(matches!(stage.session.recv_timeout(SOON), Ok(SessionEvent::Opened(7))));
@@ -65,7 +65,7 @@ impl Stage {
             channel: Secret::new("secret-channel-0001".to_owned()),
             service: ServiceTime::default(),
         };
-        // Stands in until the peer is accepted.
+        // A placeholder until the peer is accepted.
         let idle = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = TcpStream::connect_timeout(&idle.local_addr().unwrap(), SOON).unwrap();
         let context = Context { dialer, out, session: session_in, status: status.clone(), clock, stop: stopped };
@@ -77,7 +77,7 @@ impl Stage {
         self.peer.write_all(bytes).unwrap();
     }
 
-    /// The next so many frames: each text, or why it is none with how much of it is kept.
+    /// The next so many frames: the text, or why the frame is unreadable and the number of bytes kept.
     fn texts(&self, count: usize) -> Vec<String> {
         let mut found = Vec::new();
         while found.len() < count {
@@ -98,7 +98,7 @@ impl Stage {
         }
     }
 
-    /// Reads what the reader sent until this stands in it, unmasked.
+    /// Reads and unmasks what the reader sent until it contains `wanted`.
     fn hear(&mut self, wanted: &[u8]) {
         let mut heard = Vec::new();
         let mut chunk = [0; 256];
@@ -114,7 +114,7 @@ impl Stage {
 fn unmask(mut bytes: &[u8]) -> Vec<u8> {
     let mut plain = Vec::new();
     while let [_, length, a, b, c, d, rest @ ..] = bytes {
-        assert!(length & 0x80 != 0, "a client masks");
+        assert!(length & 0x80 != 0, "clients must mask");
         let length = usize::from(length & 0x7f).min(rest.len());
         let mask = [a, b, c, d];
         plain.extend(rest[..length].iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ **mask));
@@ -141,7 +141,7 @@ fn head(first: u8, length: u64) -> Vec<u8> {
 }
 
 #[test]
-fn what_one_write_brings_is_one_batch_at_once() {
+fn frames_of_one_write_are_passed_on_at_once() {
     let mut stage = Stage::new();
     let burst: Vec<u8> = (0..100).flat_map(|n| frame::text(&format!("event {n}"))).collect();
     let began = Instant::now();
@@ -153,7 +153,7 @@ fn what_one_write_brings_is_one_batch_at_once() {
 }
 
 #[test]
-fn pieces_and_control_frames_and_single_bytes_are_all_read() {
+fn fragments_control_frames_and_single_bytes_are_read() {
     let mut stage = Stage::new();
     let mut bytes = vec![0x01, 3];
     bytes.extend(b"one");
@@ -171,7 +171,7 @@ fn pieces_and_control_frames_and_single_bytes_are_all_read() {
 }
 
 #[test]
-fn what_is_no_text_is_told_with_its_head_and_the_next_event_arrives_on_the_same_socket() {
+fn an_unreadable_message_is_passed_on_with_its_head_and_the_socket_stays_open() {
     let mut stage = Stage::new();
     let binary = [vec![0x82, 126, 0x13, 0x88], vec![7; 5000]].concat();
     stage.say(&[binary, vec![0x81, 2, 0xff, 0xfe], frame::text("a")].concat());
@@ -179,7 +179,7 @@ fn what_is_no_text_is_told_with_its_head_and_the_next_event_arrives_on_the_same_
 }
 
 #[test]
-fn a_message_that_is_too_long_costs_the_socket_but_its_head_and_what_came_before_are_kept() {
+fn a_message_that_is_too_long_closes_the_socket_but_its_head_and_earlier_messages_are_kept() {
     let piece = vec![b'x'; 600 * 1024];
     let pieces = [head(0x01, piece.len() as u64), piece.clone(), head(0x00, piece.len() as u64), piece].concat();
     for long in [[head(0x81, 1 << 40), vec![b'x'; 100_000]].concat(), pieces] {
@@ -192,7 +192,7 @@ fn a_message_that_is_too_long_costs_the_socket_but_its_head_and_what_came_before
 }
 
 #[test]
-fn pieces_out_of_order_are_a_broken_protocol() {
+fn fragments_out_of_order_close_the_socket() {
     for bytes in [vec![0x80, 1, b'x'], vec![0x01, 1, b'x', 0x81, 1, b'y'], vec![0x83, 1, b'x']] {
         let mut stage = Stage::new();
         stage.say(&bytes);
@@ -203,7 +203,7 @@ fn pieces_out_of_order_are_a_broken_protocol() {
 #[test]
 fn silence_brings_a_ping_and_no_answer_ends_the_socket() {
     let mut stage = Stage::new();
-    // What was heard is noticed at a tick; only then does the silence begin.
+    // The reader notices input at a tick; the silence is measured from then on.
     let tick = Duration::from_millis(1300);
     assert!(stage.frames.recv_timeout(tick).is_err());
     stage.hand.advance(SILENCE_LIMIT);
@@ -219,7 +219,7 @@ fn silence_brings_a_ping_and_no_answer_ends_the_socket() {
 }
 
 #[test]
-fn the_servers_close_is_told_with_code_and_reason_after_what_came_before_it() {
+fn the_servers_close_is_reported_with_code_and_reason_after_earlier_messages() {
     let mut stage = Stage::new();
     stage.say(&[frame::text("last"), frame::close(1001, "idle timeout")].concat());
     assert_eq!(stage.texts(1), ["last"]);
@@ -227,21 +227,21 @@ fn the_servers_close_is_told_with_code_and_reason_after_what_came_before_it() {
 }
 
 #[test]
-fn an_end_without_a_close_frame_is_told_as_1006() {
+fn an_end_without_a_close_frame_is_reported_as_1006() {
     let stage = Stage::new();
     stage.peer.shutdown(Shutdown::Both).unwrap();
     assert!(matches!(stage.closed(), Closed::ByServer { code: 1006, .. }));
 }
 
 #[test]
-fn a_masked_frame_is_a_broken_protocol() {
+fn a_masked_frame_closes_the_socket() {
     let mut stage = Stage::new();
     stage.say(&[0x81, 0x81, 0, 0, 0, 0, b'x']);
     assert!(matches!(stage.closed(), Closed::Broken(_)));
 }
 
 #[test]
-fn a_retired_reader_passes_on_what_still_comes_and_then_closes() {
+fn a_retired_reader_passes_on_late_messages_and_then_closes() {
     let mut stage = Stage::new();
     let handle = stage.handle.take().unwrap();
     handle.retire();
@@ -249,7 +249,7 @@ fn a_retired_reader_passes_on_what_still_comes_and_then_closes() {
     stage.say(&frame::text("late"));
     assert_eq!(stage.texts(1), ["late"]);
     assert_eq!(stage.closed(), Closed::ByUs);
-    // Its successor's state is what the gauge shows.
+    // The gauge shows the state of the newer socket.
     assert_eq!(stage.status.gauges.socket_connected.get(), Some(1));
 }
 
@@ -283,7 +283,7 @@ fn a_full_queue_stops_the_reading_and_loses_nothing() {
 }
 
 #[test]
-fn a_stop_is_heard_while_the_queue_is_full() {
+fn a_stop_ends_the_reader_while_the_queue_is_full() {
     let mut stage = Stage::with_room(1);
     let texts = frame::text(&"x".repeat(100));
     stage.say(&texts);
@@ -292,12 +292,12 @@ fn a_stop_is_heard_while_the_queue_is_full() {
     }
     stage.say(&texts);
     stage.stop.take();
-    // Nobody is told any more: the events end with the reader.
+    // The reader sends no further events; its channel disconnects.
     assert!(stage.session.recv_timeout(SOON).is_err() || stage.session.recv_timeout(SOON).is_err());
 }
 
 #[test]
-fn a_refused_or_unreachable_address_is_told_without_its_secret() {
+fn a_refused_or_unreachable_address_is_reported_without_its_secret() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let uri = format!("ws://{}/channels/secret-channel-0001", listener.local_addr().unwrap());
     let (stage, listener) = Stage::start(&uri, 1, Some(listener));

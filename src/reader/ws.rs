@@ -1,8 +1,8 @@
-//! One open WebSocket: the handshake, whole messages, pings answered.
+//! An open WebSocket: performs the handshake, reads whole messages and answers pings.
 //!
-//! The handshake and the joining of pieces are ours, over tungstenite's frames: its own would take bytes after the
-//! answer, fail at an informational answer, draw from a random device that an empty root lacks, and drop the text that
-//! is not UTF-8.
+//! The handshake and the joining of fragments are implemented here, on tungstenite's frames. tungstenite's own would
+//! consume bytes after the response, fail at an informational response, need a random device, which an empty root
+//! lacks, and drop a text that is not UTF-8.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read};
@@ -24,20 +24,20 @@ use crate::net::{Dialer, Stream, Target, USER_AGENT, authority, header, read_hea
 use crate::secret::Secret;
 use crate::status::Problem;
 
-/// A read waits for at most this long, so that a stop is noticed.
+/// How long a read waits at most, so that a stop is noticed.
 const TICK: Duration = Duration::from_secs(1);
-/// A peer that takes nothing for this long is given up.
+/// Limit for a write, after which the connection is closed.
 const WRITE_LIMIT: Duration = Duration::from_secs(5);
-/// Bytes of a message, at most; a longer one costs the connection.
+/// Maximum bytes of a message; a longer one closes the connection.
 const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
-/// Bytes that are kept of a message that cannot be read, at most.
+/// Maximum bytes kept of an unreadable message.
 const HEAD_BYTES_MAX: usize = 4096;
-/// Characters of the vendor's correlation id that are shown.
+/// Characters of the vendor's correlation id that are logged.
 const CORRELATION_CHARS_MAX: usize = 64;
-/// What stands for a close frame's code where the server ended the connection without one.
+/// The close code for a connection that the server ended without a close frame (RFC 6455, section 7.1.5).
 const ABNORMAL: u16 = 1006;
 
-/// What a read brought.
+/// The result of a read.
 #[derive(Debug)]
 pub enum Incoming {
     Text(Utf8Bytes),
@@ -45,9 +45,9 @@ pub enum Incoming {
         reason: &'static str,
         head: Vec<u8>,
     },
-    /// A control frame, or a piece of a message.
+    /// A control frame, or a fragment of a message.
     Nothing,
-    /// Nothing, within the tick or at once.
+    /// No input; a waiting read has waited for a tick.
     Wait,
     /// The server's close frame.
     Close {
@@ -60,18 +60,18 @@ pub enum Incoming {
 pub struct WsConnection {
     /// `None` after a message that was too long.
     frames: Option<FrameSocket<Box<dyn Stream>>>,
-    /// A message of which not all pieces have come: whether it is a text, and its bytes.
+    /// An incomplete message: whether it is a text, and its bytes so far.
     partial: Option<(bool, Vec<u8>)>,
 }
 
-/// 64 bits that nobody can guess, from the keys the standard library draws for its hash maps.
+/// 64 unpredictable bits, from the random keys of the standard library's hash maps.
 pub fn random() -> u64 {
     RandomState::new().hash_one(0u8)
 }
 
 impl WsConnection {
-    /// Connects to this address within `limit`, and shakes hands within as much again; `connected` is given the
-    /// connection in between, to shut it down from another thread. `now` is for a `Retry-After` without a `Date`.
+    /// Connects within `limit`, then performs the handshake within the same limit. In between, passes the connection to
+    /// `connected`, to shut it down from another thread. `now` is for a `Retry-After` without a `Date`.
     ///
     /// # Errors
     /// [`Closed::Refused`] with the server's status, or [`Closed::Unreachable`].
@@ -86,7 +86,7 @@ impl WsConnection {
         let target = Target::parse(uri.expose()).map_err(unreachable)?;
         if !target.tls && !target.is_loopback() {
             let cure =
-                "Check whether a proxy changes the answers of Genesys Cloud; if not, report this to its support.";
+                "Check whether a proxy changes the responses of Genesys Cloud. If not, report this to Genesys support.";
             return Err(Closed::Unreachable(Problem::new("cannot use the channel's address: it is not wss", cure)));
         }
         let mut stream = dialer.dial(&target, limit).map_err(unreachable)?;
@@ -97,22 +97,22 @@ impl WsConnection {
         Ok(Self { frames: Some(FrameSocket::new(stream)), partial: None })
     }
 
-    /// Whether a read may wait for a tick; otherwise it gives [`Incoming::Wait`] at once where it would.
+    /// Sets whether a read may wait for a tick; otherwise it returns [`Incoming::Wait`] at once.
     pub fn set_waits(&mut self, waits: bool) {
         if let Some(frames) = &mut self.frames {
             frames.get_mut().socket().set_waits(waits);
         }
     }
 
-    /// Whether anything came since the last call.
+    /// Whether anything was received since the last call.
     pub fn take_heard(&mut self) -> bool {
         self.frames.as_mut().is_some_and(|frames| frames.get_mut().socket().take_heard())
     }
 
-    /// Reads the next thing.
+    /// Reads the next frame.
     ///
     /// # Errors
-    /// When the connection has ended or the peer broke the protocol: the text says which.
+    /// When the connection failed or the peer violated the protocol, with the cause.
     pub fn read(&mut self) -> Result<Incoming, String> {
         let Some(frames) = &mut self.frames else { return Err("a message was longer than 1 MiB".to_owned()) };
         match frames.read(Some(MESSAGE_BYTES_MAX)) {
@@ -127,7 +127,7 @@ impl WsConnection {
     fn take(&mut self, frame: Frame) -> Result<Incoming, String> {
         let header = frame.header();
         if header.mask.is_some() || header.rsv1 || header.rsv2 || header.rsv3 {
-            return Err("the server broke the protocol: a masked frame, or an extension not agreed on".to_owned());
+            return Err("the server violated the protocol: a masked frame or an unnegotiated extension".to_owned());
         }
         let is_final = header.is_final;
         match (header.opcode, self.partial.take()) {
@@ -152,7 +152,7 @@ impl WsConnection {
                 self.partial = Some((is_text, bytes));
                 Ok(if is_too_long { self.give_up() } else { Incoming::Nothing })
             }
-            _ => Err("the server broke the protocol: pieces of messages out of order".to_owned()),
+            _ => Err("the server violated the protocol: message fragments out of order".to_owned()),
         }
     }
 
@@ -169,7 +169,7 @@ impl WsConnection {
         }
     }
 
-    /// The message is too long: keeps its beginning and ends the connection.
+    /// The message is too long: keeps its first bytes and closes the connection.
     fn give_up(&mut self) -> Incoming {
         let mut head = self.partial.take().map_or_else(Vec::new, |(_, bytes)| bytes);
         if let Some(frames) = self.frames.take() {
@@ -177,7 +177,7 @@ impl WsConnection {
             head.extend_from_slice(&buffered);
             stream.socket().set_deadline(Instant::now() + TICK);
             let missing = HEAD_BYTES_MAX.saturating_sub(head.len());
-            // What does not come in time is not kept.
+            // Bytes that do not arrive in time are not kept.
             let _ = stream.take(missing as u64).read_to_end(&mut head);
         }
         unreadable("longer than 1 MiB", &head)
@@ -186,15 +186,15 @@ impl WsConnection {
     /// Sends a text.
     ///
     /// # Errors
-    /// When the connection has ended.
+    /// When the connection failed.
     pub fn send_text(&mut self, text: &'static str) -> Result<(), String> {
         self.send(Frame::message(text.as_bytes(), OpCode::Data(Data::Text), true))
     }
 
-    /// Sends a close frame; what still comes is the caller's to read.
+    /// Sends a close frame. The caller may go on reading.
     pub fn send_close(&mut self, code: u16) {
         let close = CloseFrame { code: code.into(), reason: Utf8Bytes::from_static("") };
-        // It is a courtesy: the connection ends either way.
+        // The result does not matter: the connection ends either way.
         let _ = self.send(Frame::close(Some(close)));
     }
 
@@ -212,7 +212,7 @@ fn whole(is_text: bool, payload: Bytes) -> Incoming {
     if !is_text {
         return unreadable("binary", &payload);
     }
-    // A clone is a count, not a copy.
+    // Cloning `Bytes` copies no data.
     Utf8Bytes::try_from(payload.clone()).map_or_else(|_| unreadable("not UTF-8", &payload), Incoming::Text)
 }
 
@@ -241,10 +241,10 @@ fn shake_hands(stream: &mut dyn Stream, target: &Target, path: &str, now: Millis
         return Err(Closed::Refused { status, retry_after: retry_after(&head.headers, now) });
     }
     if !value("upgrade").is_some_and(|upgrade| upgrade.eq_ignore_ascii_case("websocket")) {
-        return Err(broken_handshake(target, "the answer does not upgrade to a WebSocket"));
+        return Err(broken_handshake(target, "the response does not upgrade to a WebSocket"));
     }
     if value("sec-websocket-accept") != Some(&derive_accept_key(key.as_bytes())) {
-        return Err(broken_handshake(target, "the answer is to another key"));
+        return Err(broken_handshake(target, "the response has the wrong Sec-WebSocket-Accept"));
     }
     Ok(())
 }
@@ -252,11 +252,11 @@ fn shake_hands(stream: &mut dyn Stream, target: &Target, path: &str, now: Millis
 fn broken_handshake(target: &Target, cause: &str) -> Closed {
     Closed::Unreachable(Problem::new(
         format!("the WebSocket handshake with {} failed: {cause}", target.host),
-        "Check that the proxy or firewall lets WebSockets through, or name the streaming host in NO_PROXY.",
+        "Check that the proxy or firewall allows WebSockets, or add the streaming host to NO_PROXY.",
     ))
 }
 
-/// What comes after the host.
+/// The path and query of a URL.
 fn path(uri: &str) -> &str {
     let rest = uri.split_once("://").map_or(uri, |(_, rest)| rest);
     rest.find('/').map_or("/", |at| &rest[at..])
