@@ -1,11 +1,11 @@
-//! A simulated Genesys Cloud: login, REST API and streaming on one loopback port, told apart by path.
+//! A simulated Genesys Cloud: login, REST API and streaming on one loopback port, distinguished by path.
 //!
-//! It stands in for the public service as its API reference describes it: OAuth client credentials (`/oauth/token`),
-//! operational events (`/api/v2/usage/events/…`), notifications (`/api/v2/notifications/…`) and the channels' WebSockets
-//! (`/channels/{id}`). The commands `simulate` and `demo` and the tests use it; tests switch faults on through
-//! [`Faults`]. Of the collector it uses the texts of instants and the one way to start a thread.
+//! It implements the public service as its API reference describes it: OAuth client credentials (`/oauth/token`),
+//! operational events (`/api/v2/usage/events/…`), notifications (`/api/v2/notifications/…`) and the channels'
+//! WebSockets (`/channels/{id}`). The commands `simulate` and `demo` and the tests use it; tests inject faults through
+//! [`Faults`]. Of the collector's code it uses only the formatting of instants and [`crate::thread`].
 //!
-//! Must never be known to the collector, which meets it as it meets the real service; nor be more lenient than that.
+//! Must never: be more lenient than the real service, or be known to the collector, which treats both alike.
 
 mod api;
 mod channels;
@@ -49,23 +49,23 @@ pub use view::{Seen, View};
 use crate::clock::Millis;
 use state::{Shared, State};
 
-/// How long stopping waits for the connections' threads.
+/// How long stopping waits for the threads of connections.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
 
-/// How the service is set up.
+/// The service's configuration.
 pub struct Options {
-    /// `HOST:PORT`; port 0: any that is free.
+    /// `HOST:PORT`; port 0 picks a free port.
     pub listen: String,
-    /// The host's name in [`Simulator::url`]; `None`: the address that is listened on.
+    /// The host name in [`Simulator::url`]; `None`: the listening address.
     pub host: Option<String>,
-    /// Who may log in.
+    /// The clients that may log in.
     pub clients: Vec<Client>,
-    /// What the generated events follow from.
+    /// The seed of the generated events.
     pub seed: u64,
-    /// Its certificate and key: https and wss.
+    /// Certificate and key for https and wss; `None`: no TLS.
     pub tls: Option<native_tls::Identity>,
     pub knobs: Knobs,
-    /// Whether [`Simulator::issued`] is kept; a service that runs for weeks must not.
+    /// Whether to record events for [`Simulator::issued`]. A service that runs for weeks must not.
     pub keep_issued: bool,
 }
 
@@ -87,15 +87,15 @@ impl Default for Options {
     }
 }
 
-/// An event that was issued: what a collection is compared with.
+/// An issued event, with which a test compares what was collected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Issued {
     /// Counts up from 1.
     pub number: u32,
     pub definition: String,
-    /// The event's own time, as the socket gives it.
+    /// The event's own time, as on the socket.
     pub time_ms: Millis,
-    /// Its content: see [`content_key`].
+    /// The event's content: see [`content_key`].
     pub key: String,
 }
 
@@ -116,10 +116,10 @@ pub struct Simulator {
 }
 
 impl Simulator {
-    /// Listens and serves.
+    /// Starts the service.
     ///
     /// # Errors
-    /// An address that cannot be listened on, an identity that TLS does not take, a thread that the system refuses.
+    /// When the address cannot be listened on, the TLS identity is invalid, or a thread cannot be started.
     pub fn start(options: Options) -> io::Result<Self> {
         let listener = TcpListener::bind(&options.listen)
             .map_err(|e| io::Error::new(e.kind(), format!("cannot listen on {}: {e}", options.listen)))?;
@@ -142,18 +142,18 @@ impl Simulator {
         Ok(Self { shared, address, accepting: Some(accepting), generating: None })
     }
 
-    /// `http://HOST:PORT`, or https: login and API alike.
+    /// `http://HOST:PORT` or `https://HOST:PORT`, for both login and API.
     pub fn url(&self) -> String {
         let scheme = if self.shared.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{}", self.shared.authority)
     }
 
-    /// Where it is reached.
+    /// The address at which the service is reachable.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The faults, to be switched on and off while the service runs.
+    /// A handle for injecting faults while the service runs.
     pub fn faults(&self) -> Faults {
         Faults(self.shared.clone())
     }
@@ -163,28 +163,28 @@ impl Simulator {
         self.issue_by(event, Route::Both)
     }
 
-    /// Issues one event on the ways that `route` names.
+    /// Issues one event on the given route.
     pub fn issue_by(&self, event: Event, route: Route) -> Issued {
         Issued::from(&self.shared.issue(self.shared.template(event), &[None], route)[0])
     }
 
-    /// Issues many events of one template at these times: cheap in memory, and fast. Gives the first one's number.
+    /// Issues one event per time from one template, which is fast and uses little memory. Returns the first number.
     pub fn issue_many(&self, event: Event, times: &[Millis], route: Route) -> u32 {
         let times: Vec<Option<Millis>> = times.iter().copied().map(Some).collect();
         self.shared.issue(self.shared.template(event), &times, route).first().map_or(0, |first| first.number)
     }
 
-    /// Sends events that were issued before on the sockets, once more or for the first time, in this order.
+    /// Sends already issued events on the sockets, again or for the first time, in this order.
     pub fn send_again(&self, numbers: impl IntoIterator<Item = u32>) {
         self.shared.send_again(numbers);
     }
 
-    /// Everything issued so far, in its order. Empty when it is not kept.
+    /// All events issued so far, in order. Empty unless [`Options::keep_issued`] is set.
     pub fn issued(&self) -> Vec<Issued> {
         self.shared.lock().issued.iter().flatten().map(Issued::from).collect()
     }
 
-    /// Adds a definition, or replaces the one with its id.
+    /// Adds a definition or replaces the one with the same id.
     pub fn define(&self, definition: Definition) {
         self.shared.change(|state| {
             state.gone.remove(&definition.id);
@@ -192,35 +192,35 @@ impl Simulator {
         });
     }
 
-    /// Takes a definition away; its events stay in the history.
+    /// Removes a definition; its events stay in the history.
     pub fn undefine(&self, id: &str) {
         self.shared.change(|state| state.gone.insert(id.to_owned()));
     }
 
-    /// Milliseconds since 1970 by the service's clock.
+    /// The service's current time.
     pub fn now(&self) -> Millis {
         self.shared.lock().now()
     }
 
-    /// A look at what the service has seen.
+    /// Calls `look` with the service's current state.
     pub fn view<T>(&self, look: impl FnOnce(&View) -> T) -> T {
         look(&View(&self.shared.lock()))
     }
 
-    /// Waits until `look` finds something, at most this long.
+    /// Waits until `look` returns something, at most `limit`.
     pub fn wait_for<T>(&self, limit: Duration, mut look: impl FnMut(&View) -> Option<T>) -> Option<T> {
         self.shared.wait(limit, |state| look(&View(state)))
     }
 
-    /// Waits until `holds`, at most this long; `false`: it did not come to that.
+    /// Waits until `holds` returns true, at most `limit`; returns whether it did.
     pub fn wait_until(&self, limit: Duration, mut holds: impl FnMut(&View) -> bool) -> bool {
         self.wait_for(limit, |view| holds(view).then_some(())).is_some()
     }
 
-    /// Fills the past with what looks like incidents, and goes on with them at this pace.
+    /// Fills the history with realistic incidents and goes on issuing them at this pace.
     ///
     /// # Errors
-    /// When the system refuses a thread.
+    /// When the thread cannot be started.
     pub fn generate(&mut self, pace: Pace) -> io::Result<()> {
         let (stop, stopped) = bounded::<()>(0);
         self.generating = Some((stop, generator::start(self.shared.clone(), pace, stopped)?));
@@ -228,7 +228,7 @@ impl Simulator {
     }
 }
 
-/// Where this machine reaches a server that listens there.
+/// The address at which this machine reaches a server that listens on `address`.
 fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(Ipv4Addr::LOCALHOST.into());
@@ -243,7 +243,7 @@ impl Drop for Simulator {
             let _ = thread.join();
         }
         self.shared.stop();
-        // The accepting thread notices the stop at the next connection.
+        // The accepting thread checks for the stop at the next connection.
         let woken = TcpStream::connect_timeout(&self.address, STOP_LIMIT).is_ok();
         if let Some(thread) = self.accepting.take().filter(|_| woken) {
             let _ = thread.join();

@@ -1,6 +1,6 @@
-//! The REST API and the login: what each call answers.
+//! The REST API and the login: the answer to each call.
 //!
-//! Must never be more lenient than the service: a client that errs must be refused here as it would be there.
+//! Must never: be more lenient than the real service. It must reject every request that the service rejects.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -22,10 +22,10 @@ use super::tokens::{random, strip_scheme};
 use super::topics;
 use crate::clock::format_millis;
 
-/// An answer, or the refusal.
+/// A successful answer or an error answer.
 type Answered = Result<Answer, Answer>;
 
-/// The answer to a request.
+/// Answers a request.
 pub(super) fn answer(shared: &Shared, request: &Request) -> Answer {
     let call = Call::of(&request.path);
     let methods = call.methods();
@@ -38,7 +38,7 @@ pub(super) fn answer(shared: &Shared, request: &Request) -> Answer {
     }
     let answered = shared.change(|state| match call {
         Call::Token => Ok(token(state, request)),
-        // A handshake that asks for no WebSocket.
+        // A handshake without a WebSocket upgrade.
         Call::Handshake => Err(bad("A WebSocket upgrade is required.")),
         _ => authorized(shared, state, call, request),
     });
@@ -77,7 +77,7 @@ pub(super) fn error(status: u16, code: &str, message: &str) -> Answer {
     Answer::json(status, body).with(CORRELATION, context)
 }
 
-/// What the service would say with this status: the answer of a fault.
+/// The service's usual answer with this status, for an injected fault.
 pub(super) fn failure(shared: &Shared, call: Call, status: u16, retry_after_s: Option<u64>) -> Answer {
     let answer = match (call, status) {
         (Call::Token, 400 | 401) => login_refused(status, "invalid_client", "client not found"),
@@ -98,12 +98,12 @@ pub(super) fn failure(shared: &Shared, call: Call, status: u16, retry_after_s: O
     }
 }
 
-/// A new correlation id, as every answer carries one.
+/// A new correlation id; every answer has one.
 pub(super) fn correlation_id() -> String {
     uuid(random())
 }
 
-/// 403, with the permissions that are missing.
+/// 403 with the missing permissions.
 fn missing(permissions: &[&str]) -> Answer {
     let names = permissions.join(", ");
     let message = "Unable to perform the requested action. You are missing the following permission(s)";
@@ -138,7 +138,7 @@ fn token(state: &mut State, request: &Request) -> Answer {
     }
 }
 
-/// The client whose token the request carries, counted against its limit.
+/// Returns the client of the request's token and counts the request against the client's limit.
 fn authorize(state: &mut State, request: &Request) -> Result<String, Answer> {
     let client = state.tokens.check(request.header("authorization"));
     let client = client.map_err(|(code, message)| error(401, code, message))?;
@@ -198,7 +198,7 @@ fn history_page(shared: &Shared, state: &mut State, request: &Request) -> Result
 }
 
 fn counts(shared: &Shared, state: &State, request: &Request) -> Result<Answer, String> {
-    // This call takes an interval alone.
+    // This call takes only an interval.
     let mut query = Query::parse(&request.body)?;
     query.ids.clear();
     let count = |(id, count)| {
@@ -210,7 +210,7 @@ fn counts(shared: &Shared, state: &State, request: &Request) -> Result<Answer, S
     Ok(Answer::json(200, json!({"interval": interval, "eventDefinitionAggregates": aggregates})))
 }
 
-/// The channel as the API shows it; its addresses lead where the request came from.
+/// The channel as the API returns it. Its `connectUri` has the host of the request.
 fn channel_json(shared: &Shared, state: &State, channel: &Channel, request: &Request) -> Value {
     let scheme = if shared.tls.is_some() { "wss" } else { "ws" };
     let authority = request.header("host").filter(|host| !host.is_empty()).unwrap_or(&shared.authority);
@@ -253,7 +253,7 @@ fn with_channel(state: &mut State, call: Call, request: &Request, client: &str) 
     }
 }
 
-/// `PUT` replaces the topics, `POST` adds to them; either begins the channel's life anew.
+/// `PUT` replaces the topics, `POST` adds to them; both restart the channel's lifetime.
 fn subscribe(state: &mut State, id: &str, request: &Request) -> Answered {
     let asked = asked_topics(&request.body)?;
     let verdicts: Vec<(String, Option<Rejection>)> =
@@ -263,8 +263,8 @@ fn subscribe(state: &mut State, id: &str, request: &Request) -> Answered {
         verdicts.iter().find(|(_, rejection)| rejection.is_some() && !ignores_errors)
     {
         let permissions: Vec<&str> = rejection.missing_permissions.iter().map(String::as_str).collect();
-        let is_wrong = permissions.is_empty();
-        return Err(if is_wrong {
+        let is_invalid = permissions.is_empty();
+        return Err(if is_invalid {
             bad(&format!("Topic {topic}: {}", rejection.reason))
         } else {
             missing(&permissions)
@@ -307,10 +307,10 @@ struct Topic {
     id: String,
 }
 
-/// The ids of a bare array of objects, each once; anything around it is refused, and so are too many, whatever they are.
+/// Parses a bare array of objects with ids, without duplicates. Rejects any other body, and arrays that are too long.
 fn asked_topics(body: &[u8]) -> Result<Vec<String>, Answer> {
     let list: Vec<Topic> =
-        serde_json::from_slice(body).map_err(|e| bad(&format!("The request body is no array of topics: {e}")))?;
+        serde_json::from_slice(body).map_err(|e| bad(&format!("The request body is not an array of topics: {e}")))?;
     if list.len() > TOPICS_MAX {
         return Err(too_many_topics());
     }

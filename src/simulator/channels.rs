@@ -1,4 +1,4 @@
-//! Notification channels: who has which, what they are subscribed to, which socket is open.
+//! Notification channels: their owners, topics and open sockets.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,26 +8,26 @@ use super::frame;
 use super::outbox::{Out, Outbox};
 use super::tokens::random;
 
-/// Channels that a client may have; one more evicts the one unused longest, unconnected ones first.
+/// Maximum channels of a client. One more evicts the least recently used one, unconnected ones first.
 pub const CHANNELS_MAX: usize = 20;
-/// Topics that a channel may have.
+/// Maximum topics of a channel.
 pub const TOPICS_MAX: usize = 1000;
 
 pub(super) struct Channel {
     pub id: String,
     pub client: String,
-    /// The token that made it.
+    /// The token that created it.
     pub token: String,
     pub topics: BTreeSet<String>,
-    /// Since when its life counts: its making or its last (re)subscription.
+    /// When its lifetime started: at its creation or last (re)subscription.
     pub renewed: Instant,
-    /// When it was last spoken to or connected.
+    /// When it was last used by a request or a socket.
     pub used: Instant,
     pub socket: Option<Arc<Outbox>>,
 }
 
 impl Channel {
-    /// Tells its socket that the channel is gone, and ends it.
+    /// Sends to the socket that the channel is gone, and closes it.
     pub fn announce_gone(&self) {
         if let Some(socket) = &self.socket {
             socket.put(Out::Bytes(frame::text("{\"result\":\"404\",\"message\":\"Channel not found\"}")));
@@ -44,7 +44,7 @@ pub(super) struct Channels {
 }
 
 impl Channels {
-    /// Makes a channel. One that has to go for it is closed.
+    /// Creates a channel, closing another one if necessary.
     pub fn make(&mut self, client: &str, token: &str) -> &Channel {
         let own = self.list.iter().enumerate().filter(|(_, channel)| channel.client == client);
         let unused_longest = own.clone().min_by_key(|(_, channel)| (channel.socket.is_some(), channel.used));
@@ -69,7 +69,7 @@ impl Channels {
         self.list.iter_mut().find(|channel| channel.id == id)
     }
 
-    /// Closes the channels that have reached the end of their life.
+    /// Closes the expired channels.
     pub fn expire(&mut self, life: Duration) {
         self.list.extract_if(.., |channel| channel.renewed.elapsed() >= life).for_each(|ended| ended.announce_gone());
     }

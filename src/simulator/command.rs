@@ -1,4 +1,4 @@
-//! The command `simulate`: the service alone, to point a collector, an alert or a dashboard at.
+//! The command `simulate`: runs only the service, to test a collector, alerts or dashboards with.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -8,10 +8,10 @@ use crossbeam_channel::Receiver;
 
 use super::{Options, Pace, Simulator};
 
-/// Serves until `stop` brings something or is closed. `rate`: events a minute; `seed`: what they follow from, by
-/// default another one at each start.
+/// Serves until `stop` receives something or disconnects. `rate` is in events per minute; the default `seed` differs at
+/// each start.
 ///
-/// Status 1 when the address cannot be listened on.
+/// Exits with status 1 if the address cannot be listened on.
 pub fn command<T>(listen: &str, seed: Option<u64>, rate: Option<f64>, stop: &Receiver<T>) -> ExitCode {
     let seed = seed.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| d.as_secs()));
     match serve(listen, seed, rate, stop) {
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_in_use_ends_it_with_a_failure() {
+    fn an_address_in_use_is_a_failure() {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let (_keep, stop) = crossbeam_channel::bounded::<()>(0);
         let status = command(&taken.local_addr().unwrap().to_string(), Some(1), None, &stop);

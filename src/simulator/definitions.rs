@@ -1,10 +1,10 @@
-//! The event definitions that the service offers: `GET /api/v2/usage/events/definitions`, all or one.
+//! The service's event definitions: `GET /api/v2/usage/events/definitions`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-/// One definition: the API gives neither a severity nor a category.
+/// A definition. The API has neither severity nor category.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Definition {
     pub id: String,
@@ -22,7 +22,7 @@ pub(super) fn self_uri(id: &str) -> String {
     format!("/api/v2/usage/events/definitions/{id}")
 }
 
-/// What the service offers at the start: AudioHook's, and some of other features.
+/// The initial definitions: AudioHook's and some of other features.
 const CATALOGUE: [(&str, &str, &str); 12] = [
     ("AUDIOHOOK-0001", "AudioHook invalid server address", "The address of the AudioHook server is invalid."),
     ("AUDIOHOOK-0002", "AudioHook connection timeout", "The AudioHook server did not accept the connection in time."),
@@ -53,7 +53,7 @@ pub(super) fn catalogue() -> Definitions {
     CATALOGUE.iter().map(|(id, name, text)| ((*id).to_owned(), Definition::new(id, name, text))).collect()
 }
 
-/// The answer with all of them, those that are gone left out.
+/// The answer that lists all definitions except the removed ones.
 pub(super) fn list_json(definitions: &Definitions, gone: &BTreeSet<String>) -> Value {
     let listed = definitions.iter().filter(|(id, _)| !gone.contains(*id));
     let to_json = |(id, of): (&String, &Definition)| json!({"id": id, "name": of.name, "description": of.description, "selfUri": self_uri(id)});
@@ -67,7 +67,7 @@ mod tests {
     use crate::event::EVENT_CODES;
 
     #[test]
-    fn audiohooks_definitions_are_the_codes_that_are_explained() {
+    fn the_audiohook_definitions_are_the_documented_codes() {
         let offered =
             CATALOGUE.iter().filter(|(id, ..)| id.starts_with("AUDIOHOOK-")).map(|(id, name, _)| (*id, *name));
         let explained = EVENT_CODES.iter().map(|code| (code.id, code.name));

@@ -1,7 +1,7 @@
-//! An operational event: what a test says of it, and its three texts: the socket's frame, the history's row, and the key
-//! that identifies it on both ways.
+//! An operational event as a test describes it, and its texts: the socket's frame, the history's row, and the key that
+//! identifies it in both.
 //!
-//! Events that share a template share its texts, so that a million of them fit into a few dozen MiB.
+//! Events with the same template share its texts, so that a million of them fit into a few dozen MiB.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::definitions::{Definition, self_uri};
 use crate::clock::{Millis, format_millis};
 
-/// How the socket's frame carries the event's time.
+/// The format of the event's time in the socket's frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SocketTime {
     /// `timestamp`: an integer, milliseconds since 1970.
@@ -17,21 +17,21 @@ pub enum SocketTime {
     Millis,
     /// `timestamp`: ISO 8601 text.
     Iso,
-    /// No `timestamp` at all; [`Event::extra`] can hold one of any form.
+    /// No `timestamp`; [`Event::extra`] can add one in any format.
     Absent,
 }
 
-/// What happened. Field names are those of the socket's event body; the history's row has its own names for the same.
+/// An event. The fields are named as in the socket's event body; the history's row has other names for some.
 ///
-/// In every text `{n}` stands for the event's number (twelve digits, so that it fits the end of a UUID) and `{uuid}` for
-/// a UUID that follows from the event's salt: events that differ in these and in their time alone share one template.
+/// In every text, `{n}` is replaced by the event's number (twelve digits, to fit the end of a UUID) and `{uuid}` by a
+/// UUID derived from the event's salt. Events that differ only in these and in their time share one template.
 #[derive(Clone, Debug, Default)]
 pub struct Event {
     /// `eventEntity.id`, such as `AUDIOHOOK-0001`.
     pub definition: String,
-    /// Milliseconds since 1970; `None`: when it is issued, by the service's clock.
+    /// Milliseconds since 1970; `None`: the service's time when it is issued.
     pub time_ms: Option<Millis>,
-    /// The time that the history gives it; `None`: the same, moved as the knobs say.
+    /// The time in the history; `None`: `time_ms`, shifted by the knobs.
     pub row_time_ms: Option<Millis>,
     pub entity_id: Option<String>,
     pub entity_name: Option<String>,
@@ -47,12 +47,12 @@ pub struct Event {
     pub external_contact_id: Option<String>,
     pub entity_modified_by: Option<String>,
     pub socket_time: SocketTime,
-    /// Further fields of the socket's body: name and raw JSON value, appended as they are.
+    /// More fields of the socket's body: name and raw JSON value, appended unchanged.
     pub extra: Vec<(String, String)>,
 }
 
 impl Event {
-    /// An event of this definition that names an integration, a conversation of its own and its number.
+    /// An event of this definition with an integration, a conversation of its own and its number.
     pub fn numbered(definition: &str) -> Self {
         Self {
             definition: definition.to_owned(),
@@ -72,15 +72,15 @@ impl Event {
         self
     }
 
-    /// The same event, at this instant in the history.
+    /// The same event with this time in the history.
     pub fn row_at(mut self, time_ms: Millis) -> Self {
         self.row_time_ms = Some(time_ms);
         self
     }
 }
 
-/// What identifies an event on both ways, apart from its time: definition, entity, conversation, error code, previous
-/// and current value; absent and empty are equal.
+/// Identifies an event, apart from its time, in both socket and history: definition, entity, conversation, error code,
+/// previous and current value; absent and empty are equal.
 pub fn content_key(
     definition: &str,
     entity_id: Option<&str>,
@@ -93,14 +93,14 @@ pub fn content_key(
     parts.map(Option::unwrap_or_default).join("|")
 }
 
-/// Stand in a template's texts for what is an event's own. JSON has no bare control characters.
+/// Placeholders in a template's texts for an event's own values. JSON contains no bare control characters.
 const NUMBER: char = '\u{1}';
 const UUID: char = '\u{2}';
 const MILLIS: char = '\u{3}';
 const ISO: char = '\u{4}';
 const SLOTS: [char; 4] = [NUMBER, UUID, MILLIS, ISO];
 
-/// An event and its texts, with slots.
+/// An event and its texts, with placeholders.
 pub(super) struct Template {
     pub event: Event,
     frame: String,
@@ -124,7 +124,7 @@ impl Template {
     }
 }
 
-/// One event: what it shares with others, and what is its own.
+/// An issued event: its own values and its template.
 #[derive(Clone)]
 pub(super) struct Stored {
     pub time_ms: Millis,
@@ -134,24 +134,24 @@ pub(super) struct Stored {
 }
 
 impl Stored {
-    /// Appends the frame that the socket carries.
+    /// Appends the socket's frame.
     pub fn push_frame(&self, out: &mut Vec<u8>) {
         self.push(&self.template.frame, self.time_ms, out);
     }
 
-    /// Appends the row of the history, which gives this instant as `dateCreated`.
+    /// Appends the history's row, with `created` as `dateCreated`.
     pub fn push_row(&self, created: Millis, out: &mut Vec<u8>) {
         self.push(&self.template.row, created, out);
     }
 
-    /// What identifies the event apart from its time: see [`content_key`].
+    /// The event's [`content_key`].
     pub fn key(&self) -> String {
         let mut key = Vec::new();
         self.push(&self.template.key, self.time_ms, &mut key);
         String::from_utf8_lossy(&key).into_owned()
     }
 
-    /// Appends a text with its slots filled.
+    /// Appends a text with its placeholders replaced.
     fn push(&self, text: &str, time_ms: Millis, out: &mut Vec<u8>) {
         for part in text.split_inclusive(SLOTS) {
             let literal = part.trim_end_matches(SLOTS);
@@ -168,14 +168,14 @@ impl Stored {
     }
 }
 
-/// A UUID of version 4's shape that follows from the seed alone.
+/// A UUID in the format of version 4, derived from the seed alone.
 pub(super) fn uuid(seed: u64) -> String {
     let (high, low) = (mix(seed ^ 0x5bd1_e995_9e37_79b9), mix(mix(seed)));
     let text = format!("{high:016x}{low:016x}");
     format!("{}-{}-4{}-a{}-{}", &text[..8], &text[8..12], &text[13..16], &text[17..20], &text[20..])
 }
 
-/// SplitMix64's last step: every bit of the value moves every bit of the result.
+/// SplitMix64's mixing step: every input bit affects every output bit.
 pub(super) fn mix(value: u64) -> u64 {
     let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -183,10 +183,10 @@ pub(super) fn mix(value: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// A field of an event.
+/// Reads a field of an event.
 type Field = fn(&Event) -> &Option<String>;
 
-/// The fields by their names on the socket and in the history; none: it is not there, or in another form.
+/// The fields with their names on the socket and in the history; an empty name: absent there, or in another format.
 const FIELDS: [(&str, &str, Field); 13] = [
     ("entityId", "entityId", |event| &event.entity_id),
     ("entityName", "entityName", |event| &event.entity_name),
@@ -226,7 +226,7 @@ fn frame_text(event: &Event, definition: &Definition) -> String {
     ])
 }
 
-/// The history's row: no event id, no entity type, no name or description.
+/// The history's row, which has no event id, entity type, name or description.
 fn row_text(event: &Event) -> String {
     let reference = |id: &str, uri: String| object([("id", Some(quoted(id))), ("selfUri", Some(quoted(&uri)))]);
     let conversation = event.conversation_id.as_ref();
@@ -242,7 +242,7 @@ fn row_text(event: &Event) -> String {
     object(references.into_iter().chain(fields))
 }
 
-/// A JSON object of those fields that are present, in their order.
+/// A JSON object of the present fields, in order.
 fn object<'a>(fields: impl IntoIterator<Item = (&'a str, Option<String>)>) -> String {
     let present = fields.into_iter().filter_map(|(name, value)| Some(format!("{}:{}", quoted(name), value?)));
     format!("{{{}}}", present.collect::<Vec<_>>().join(","))
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_uuid_has_its_shape_and_follows_from_the_seed() {
+    fn a_uuid_has_the_right_format_and_is_derived_from_the_seed() {
         assert_eq!(uuid(1), uuid(1));
         assert_ne!(uuid(1), uuid(2));
         assert_eq!((uuid(1).len(), uuid(1).as_bytes()[14]), (36, b'4'));

@@ -1,4 +1,4 @@
-//! Which calls go wrong and how, and the knobs of how the service behaves. Only the process that holds the
+//! Faults of calls, and the knobs that control the service's behavior. Only the process that holds the
 //! [`Simulator`](super::Simulator) can set them.
 
 use std::fmt;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::http::{Answer, Request};
 
-/// What a request asks for, whatever its parameters.
+/// The API call of a request, without its parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Call {
     /// `POST /oauth/token`
@@ -33,7 +33,7 @@ pub enum Call {
 }
 
 impl Call {
-    /// Every call, what is unknown included.
+    /// Every call, including unknown ones.
     pub const ALL: [Self; 10] = [
         Self::Token,
         Self::Definitions,
@@ -47,7 +47,7 @@ impl Call {
         Self::Unknown,
     ];
 
-    /// The call that a path (without its query) names.
+    /// The call for a path without its query.
     pub fn of(path: &str) -> Self {
         match path.strip_prefix("/api/v2/").unwrap_or(path).split('/').collect::<Vec<_>>()[..] {
             ["", "oauth", "token"] => Self::Token,
@@ -63,7 +63,7 @@ impl Call {
         }
     }
 
-    /// The methods that it takes.
+    /// The allowed methods.
     pub(super) fn methods(self) -> &'static [&'static str] {
         match self {
             Self::Token | Self::History | Self::Counts => &["POST"],
@@ -76,32 +76,32 @@ impl Call {
     }
 }
 
-/// How a call goes wrong.
+/// How a call fails.
 #[derive(Clone, Debug)]
 pub enum Action {
-    /// This status with the service's error body; `Retry-After` in seconds if given.
+    /// This status with the service's error body; `Retry-After` in seconds, if given.
     Status { status: u16, retry_after_s: Option<u64> },
-    /// The right answer, after this time or once it is healed.
+    /// The normal answer, after this time or once healed.
     Slow(Duration),
-    /// No answer, for as long as the fault stands.
+    /// No answer until healed.
     Hang,
-    /// Half of the right answer, then the connection ends.
+    /// Half of the normal answer, then the connection is closed.
     Half,
-    /// Half of the right answer, then nothing, for as long as the fault stands.
+    /// Half of the normal answer, then nothing until healed.
     HalfThenHang,
-    /// 200 and a page of HTML.
+    /// 200 with an HTML page.
     Nonsense,
-    /// 200 and this body.
+    /// 200 with this body.
     Body(String),
-    /// The connection is reset, without an answer.
+    /// The connection is reset without an answer.
     Reset,
-    /// These bytes, then the right answer: interim responses (1xx), for instance.
+    /// These bytes, such as interim responses (1xx), then the normal answer.
     Preceded(Vec<u8>),
-    /// Whatever a test makes of the request and the right answer.
+    /// A test's own answer.
     Custom(Handler),
 }
 
-/// Gives the right answer to a request; a custom action may ask it with another request, several times, or not at all.
+/// Returns the normal answer to a request. A custom action may call it with another request, several times, or never.
 pub type Service<'a> = dyn Fn(&Request) -> Answer + 'a;
 
 type HandlerFn = dyn Fn(&Request, &Service) -> Answer + Send + Sync;
@@ -122,12 +122,12 @@ impl Action {
         Self::Status { status, retry_after_s: None }
     }
 
-    /// The answer is what `make` returns for the request and the service that would answer it rightly.
+    /// Answers with what `make` returns for the request and the [`Service`].
     pub fn custom(make: impl Fn(&Request, &Service) -> Answer + Send + Sync + 'static) -> Self {
         Self::Custom(Handler(Arc::new(make)))
     }
 
-    /// The right answer, changed.
+    /// The normal answer, modified.
     pub fn change(change: impl Fn(&Request, &mut Answer) + Send + Sync + 'static) -> Self {
         Self::custom(move |request, service| {
             let mut answer = service(request);
@@ -136,7 +136,7 @@ impl Action {
         })
     }
 
-    /// The right answer, its JSON body changed. A body that is not JSON stays as it is.
+    /// The normal answer with a modified JSON body. A body that is not JSON stays unchanged.
     pub fn change_json(change: impl Fn(&Request, &mut serde_json::Value) + Send + Sync + 'static) -> Self {
         Self::change(move |request, answer| {
             if let Ok(mut json) = serde_json::from_slice(&answer.body) {
@@ -147,7 +147,7 @@ impl Action {
     }
 }
 
-/// A topic that may not be subscribed to.
+/// A prefix of topics that cannot be subscribed to.
 #[derive(Clone, Debug)]
 pub(super) struct Rejection {
     pub prefix: String,
@@ -155,14 +155,14 @@ pub(super) struct Rejection {
     pub missing_permissions: Vec<String>,
 }
 
-/// A call that goes wrong, so many times more; `None`: until it is healed.
+/// A fault of a call, for `left` more times; `None`: until healed.
 pub(super) struct Rule {
     pub call: Call,
     pub action: Action,
     pub left: Option<u32>,
 }
 
-/// The oldest fault of this call, one use of it spent.
+/// Uses the oldest fault of this call once.
 pub(super) fn take(rules: &mut Vec<Rule>, call: Call) -> Option<Action> {
     let at = rules.iter().position(|rule| rule.call == call)?;
     let rule = &mut rules[at];
@@ -174,54 +174,54 @@ pub(super) fn take(rules: &mut Vec<Rule>, call: Call) -> Option<Action> {
     Some(action)
 }
 
-/// Spends one of a number of uses.
+/// Uses up one of `left`; returns whether there was one.
 pub(super) fn spend(left: &mut u32) -> bool {
     let any = *left > 0;
     *left = left.saturating_sub(1);
     any
 }
 
-/// How the service behaves; a test changes what it wants to see.
+/// The service's behavior, which a test can change.
 #[derive(Clone, Debug)]
 pub struct Knobs {
-    /// The life of a token: 300 s to 48 h on the real service, down to some seconds in tests.
+    /// The lifetime of a token: 300 s to 48 h on the real service, down to a few seconds in tests.
     pub token_life: Duration,
-    /// Requests that a client may make in a minute; `None`: as many as it likes.
+    /// Maximum requests of a client per minute; `None`: unlimited.
     pub requests_per_minute: Option<u32>,
-    /// The life of a channel since its last (re)subscription.
+    /// The lifetime of a channel after its last (re)subscription.
     pub channel_life: Duration,
-    /// Between two heartbeats on a socket.
+    /// The time between two heartbeats on a socket.
     pub heartbeat: Duration,
-    /// Whether pings, text ones and control frames, are answered.
+    /// Whether pings are answered, both text messages and control frames.
     pub pongs: bool,
     /// How far the service's clock is ahead of the machine's: `Date`, event times, `expires`.
     pub clock_offset_ms: i64,
     /// The transports of `v2.operations.events.{id}`.
     pub transports: Vec<String>,
-    /// Channels belong to the token that made them: another token of the same client meets 404. Seen by others, and said
-    /// nowhere: off, so that a client that takes its channel up again after a restart can be seen to.
+    /// Whether a channel belongs to the token that created it, so that another token of the same client gets 404.
+    /// Others have observed this, but it is not documented. Off by default, to test reusing a channel after a restart.
     pub channels_belong_to_token: bool,
-    /// How long after its issue an event stands in the history.
+    /// How long after its issue an event appears in the history.
     pub history_lag: Duration,
     /// Added to each event's time in the history.
     pub history_shift_ms: i64,
-    /// The history's times differ by up to this much, either way, from event to event.
+    /// Maximum random deviation, in both directions, of each event's time in the history.
     pub history_jitter_ms: i64,
-    /// Events issued from now on are held back from the history until they are released.
+    /// Whether newly issued events are withheld from the history until they are released.
     pub hold_history: bool,
     /// Longer intervals are refused with 400.
     pub history_span_max: Option<Duration>,
     /// More definition ids are refused with 400.
     pub history_ids_max: Option<usize>,
-    /// Whether an event at the very end of an interval belongs to it.
+    /// Whether an interval includes an event at its very end.
     pub interval_end_included: bool,
-    /// So many further requests that carry a cursor are refused as though it had expired.
+    /// The next so many requests with a cursor are refused, as if it had expired.
     pub cursors_to_expire: u32,
-    /// So many further pages of the history lead back to themselves.
+    /// The next so many pages of the history have a `nextUri` that leads back to them.
     pub pages_to_repeat: u32,
-    /// So many further events do not come on any socket.
+    /// The next so many events are not sent on any socket.
     pub socket_to_drop: u32,
-    /// So many further events come twice on each socket.
+    /// The next so many events are sent twice on each socket.
     pub socket_to_double: u32,
 }
 
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_meets_as_many_calls_as_it_was_given() {
+    fn a_fault_affects_the_given_number_of_calls() {
         let rule = |action, left| Rule { call: Call::History, action, left };
         let mut rules = vec![rule(Action::status(503), Some(2)), rule(Action::Hang, None)];
         let mut next = || matches!(take(&mut rules, Call::History), Some(Action::Hang));

@@ -1,4 +1,4 @@
-//! The handle through which a test makes calls go wrong, turns the knobs, and acts on open sockets.
+//! The handle with which a test injects faults, changes the knobs, and acts on open sockets.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,22 +10,22 @@ use super::frame;
 use super::outbox::{Cut, Out, Outbox};
 use super::state::Shared;
 
-/// Cloned freely; all clones speak to the same service.
+/// A handle to a service. All clones act on the same service.
 #[derive(Clone)]
 pub struct Faults(pub(super) Arc<Shared>);
 
 impl Faults {
-    /// This call goes wrong, until healed.
+    /// Makes this call fail until healed.
     pub fn fail(&self, call: Call, action: Action) {
         self.add(call, action, None);
     }
 
-    /// The service is out of order: every call goes wrong, until healed; sockets that are open stay.
+    /// Makes every call fail until healed; open sockets stay open.
     pub fn fail_all(&self, action: &Action) {
         Call::ALL.into_iter().for_each(|call| self.add(call, action.clone(), None));
     }
 
-    /// The next so many of this call go wrong.
+    /// Makes this call fail the next `times` times.
     pub fn fail_next(&self, call: Call, action: Action, times: u32) {
         if times > 0 {
             self.add(call, action, Some(times));
@@ -36,7 +36,7 @@ impl Faults {
         self.0.change(|state| state.rules.push(Rule { call, action, left }));
     }
 
-    /// This call works again; what hangs in it ends.
+    /// Makes this call work again and ends its hanging requests.
     pub fn heal(&self, call: Call) {
         self.0.change(|state| {
             state.rules.retain(|rule| rule.call != call);
@@ -44,7 +44,7 @@ impl Faults {
         });
     }
 
-    /// Every call works again, every topic is permitted, every socket thaws. Knobs stay as they are.
+    /// Makes every call work again, permits every topic and thaws every socket. Does not reset the knobs.
     pub fn heal_all(&self) {
         self.0.change(|state| {
             state.rules.clear();
@@ -54,34 +54,34 @@ impl Faults {
         self.thaw_sockets();
     }
 
-    /// Changes how the service behaves.
+    /// Changes the knobs.
     pub fn set(&self, change: impl FnOnce(&mut Knobs)) {
         self.0.change(|state| change(&mut state.knobs));
     }
 
-    /// Every token is dead from now on, as though revoked.
+    /// Revokes every token.
     pub fn revoke_tokens(&self) {
         self.0.change(|state| state.tokens.revoke_all());
     }
 
-    /// Every token is dead from now on, as though its time were over.
+    /// Expires every token.
     pub fn expire_tokens(&self) {
         self.0.change(|state| state.tokens.expire_all());
     }
 
-    /// Topics that begin so are rejected from now on, at the next (re)subscription.
+    /// Rejects topics with this prefix from the next (re)subscription on.
     pub fn reject_topics(&self, prefix: &str, reason: &str, missing_permissions: &[&str]) {
         let missing_permissions = missing_permissions.iter().map(|&permission| permission.to_owned()).collect();
         let rejection = Rejection { prefix: prefix.to_owned(), reason: reason.to_owned(), missing_permissions };
         self.0.change(|state| state.rejections.push(rejection));
     }
 
-    /// Every topic is permitted again, at the next (re)subscription.
+    /// Permits every topic again from the next (re)subscription on.
     pub fn permit_topics(&self) {
         self.0.change(|state| state.rejections.clear());
     }
 
-    /// Lets what was held back into the history.
+    /// Releases withheld events into the history.
     pub fn release_history(&self) {
         let now = self.0.running_ms();
         self.0.change(|state| {
@@ -90,7 +90,7 @@ impl Faults {
         });
     }
 
-    /// Closes every socket's connection at once, in mid-frame or not, without a word.
+    /// Closes every socket's connection at once without a close frame, even in mid-frame.
     pub fn cut_sockets(&self) {
         self.each_socket(|socket| socket.cut(Cut::Close));
     }
@@ -100,12 +100,12 @@ impl Faults {
         self.each_socket(|socket| socket.cut(Cut::Reset));
     }
 
-    /// Every open socket stays open and is silent: nothing is read, written or answered any more.
+    /// Freezes every socket: it stays open, but is neither read nor written.
     pub fn half_open_sockets(&self) {
         self.each_socket(|socket| socket.put(Out::Freeze));
     }
 
-    /// Sends the first half of a text frame and is silent then; the other half follows when thawed.
+    /// Sends the first half of a text frame, then freezes. The other half follows when thawed.
     pub fn stall_sockets_in(&self, text: &str) {
         let whole = frame::text(text);
         let (first, second) = whole.split_at(whole.len() / 2);
@@ -116,7 +116,7 @@ impl Faults {
         });
     }
 
-    /// What was silent goes on.
+    /// Thaws frozen sockets.
     pub fn thaw_sockets(&self) {
         self.each_socket(Outbox::thaw);
     }
@@ -126,12 +126,12 @@ impl Faults {
         self.send_bytes(&frame::text(text));
     }
 
-    /// Sends these bytes as they are on every socket; [`frame`] makes frames of any kind.
+    /// Sends these raw bytes on every socket; [`frame`] builds frames of any kind.
     pub fn send_bytes(&self, bytes: &[u8]) {
         self.each_socket(|socket| socket.put(Out::Bytes(bytes.to_vec())));
     }
 
-    /// Sends these bytes on every socket, so many at a time, with a pause after each; returns when all are sent.
+    /// Sends these bytes on every socket in pieces of `size` with pauses; returns when all are sent.
     pub fn send_in_pieces(&self, bytes: &[u8], size: usize, pause: Duration) {
         for piece in bytes.chunks(size.max(1)) {
             self.send_bytes(piece);
@@ -147,18 +147,18 @@ impl Faults {
         });
     }
 
-    /// Announces on every socket that it will be closed; the test closes it when it likes.
+    /// Announces on every socket that it will be closed; the test must close it itself.
     pub fn announce_closing(&self) {
         self.announce("socket_closing");
     }
 
-    /// `v2.system.token_revoked` on every socket, and every token is dead.
+    /// Sends `v2.system.token_revoked` on every socket and revokes every token.
     pub fn announce_token_revoked(&self) {
         self.revoke_tokens();
         self.announce("token_revoked");
     }
 
-    /// `v2.system.no_longer_subscribed` on every socket, whose channels lose their topics.
+    /// Sends `v2.system.no_longer_subscribed` on every socket and removes all topics of the channels.
     pub fn announce_no_longer_subscribed(&self) {
         self.0.change(|state| state.channels.list.iter_mut().for_each(|channel| channel.topics.clear()));
         self.announce("no_longer_subscribed");
@@ -168,17 +168,17 @@ impl Faults {
         self.send_text(&format!("{{\"topicName\":\"v2.system.{what}\",\"eventBody\":{{\"message\":\"{what}\"}}}}"));
     }
 
-    /// Somebody else connects to every channel: whoever was connected is put out.
+    /// Disconnects every socket, as if another client had connected to its channel.
     pub fn take_over_channels(&self) {
         self.cut_sockets();
     }
 
-    /// Every channel is gone, as though others had pushed it out; its socket is told.
+    /// Removes every channel, as if evicted by newer ones, and announces that on its socket.
     pub fn evict_channels(&self) {
         self.0.change(|state| state.channels.list.drain(..).for_each(|channel| channel.announce_gone()));
     }
 
-    /// Every channel is gone, and its socket is cut without a word.
+    /// Removes every channel and cuts its socket without a close frame.
     pub fn drop_channels(&self) {
         self.cut_sockets();
         self.0.change(|state| state.channels.list.clear());

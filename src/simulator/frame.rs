@@ -1,4 +1,4 @@
-//! WebSocket frames (RFC 6455), the server's side. What a server sends is not checked: a test may send anything.
+//! WebSocket frames (RFC 6455) of a server. They are not validated, so that a test may send anything.
 
 use tungstenite::protocol::frame::coding::OpCode;
 use tungstenite::protocol::frame::{Frame, FrameHeader};
@@ -9,7 +9,7 @@ pub const CLOSE: u8 = 8;
 pub const PING: u8 = 9;
 pub const PONG: u8 = 10;
 
-/// One frame of a server, unmasked; `last`: whether the message ends with it.
+/// An unmasked frame; `last`: whether it ends the message.
 pub fn encode(opcode: u8, last: bool, payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(payload.len() + 10);
     push_header(opcode, last, payload.len(), &mut out);
@@ -27,7 +27,7 @@ pub fn close(code: u16, reason: &str) -> Vec<u8> {
     encode(CLOSE, true, &[&code.to_be_bytes(), reason.as_bytes()].concat())
 }
 
-/// A text message in frames of this many bytes at most.
+/// A text message in frames of at most `bytes` bytes.
 pub fn in_frames_of(payload: &[u8], bytes: usize) -> Vec<u8> {
     let chunks: Vec<&[u8]> = payload.chunks(bytes.max(1)).collect();
     let frame = |(at, chunk): (usize, &&[u8])| encode(if at == 0 { TEXT } else { 0 }, at + 1 == chunks.len(), chunk);
@@ -41,7 +41,7 @@ pub(super) fn push_header(opcode: u8, last: bool, length: usize, out: &mut Vec<u
     let _ = header.format(length as u64, out);
 }
 
-/// What a client's frame carries; `None`: it is not masked, which no client may send.
+/// The unmasked payload of a client's frame; `None` if it is not masked, which violates the protocol.
 pub(super) fn client_payload(frame: &Frame) -> Option<Vec<u8>> {
     let mask = frame.header().mask?;
     Some(frame.payload().iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect())

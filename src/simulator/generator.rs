@@ -1,6 +1,6 @@
-//! Events that look like real incidents: an integration fails for a while, in bursts, recovers, and it is quiet.
+//! Generates realistic incidents: an integration fails with a burst of events, recovers, and a quiet time follows.
 //!
-//! What happens, and when, follows from the seed.
+//! The seed determines all events and their times.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,42 +15,42 @@ use super::state::{Route, Shared};
 use crate::clock::Millis;
 use crate::thread;
 
-/// The first live event comes at the latest after this.
+/// Maximum time until the first live event.
 const FIRST_EVENT_MS_MAX: f64 = 2_000.0;
-/// Events a minute, unless something else is wished.
+/// Default events per minute.
 const PER_MINUTE_DEFAULT: f64 = 30.0;
-/// Events a minute, at most: a pace that is kept on any machine, and whose history fits into its memory for a while.
+/// Maximum events per minute: any machine keeps up with them and has memory for their history for a while.
 pub const PER_MINUTE_MAX: f64 = 60_000.0;
-/// The longest mean gap: a year.
+/// Maximum mean gap: a year.
 const GAP_MS_MAX: f64 = 3.2e10;
-/// Between two events of one incident, at most, in mean gaps.
+/// Maximum gap between two events of an incident, in mean gaps.
 const GAP_IN_BURST_MAX: f64 = 0.5;
-/// Events a minute that the past is filled with, at most: a fast present must not make the start slow.
+/// Maximum events per minute in the initial history, so that a high pace does not make the start slow.
 const PAST_PER_MINUTE_MAX: f64 = 1_200.0;
-/// Events of one incident, at most: whoever connects sees an event within ten seconds at the usual pace.
+/// Maximum events of an incident. At the default pace, a new client then sees an event within ten seconds.
 const BURST_MAX: u64 = 4;
-/// An incident of so many events or more ends with a recovery.
+/// Incidents of at least this many events end with a recovery.
 const BURST_WITH_RECOVERY: u64 = 3;
-/// An event that is late by more is not made up for: a process that was stopped for an hour must not flood anybody.
+/// Events that are later than this are not caught up: a process suspended for an hour must not cause a flood.
 const LATE_MAX: Duration = Duration::from_secs(1);
 
-/// How much happens.
+/// How many events are generated.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// Events a minute, in the mean: 60,000 at most.
+    /// Mean events per minute, at most 60,000.
     pub per_minute: f64,
-    /// How far back the history is filled at the start.
+    /// How far back the history is filled at startup.
     pub past: Duration,
 }
 
 impl Default for Pace {
-    /// Thirty events a minute (lively enough to watch, and calm enough to read), and an hour of history.
+    /// Thirty events per minute, which is easy to follow, and an hour of history.
     fn default() -> Self {
         Self { per_minute: PER_MINUTE_DEFAULT, past: Duration::from_secs(3600) }
     }
 }
 
-/// An integration: its id, its name, the host of its server.
+/// Integrations: id, name, host of the server.
 const INTEGRATIONS: [(&str, &str, &str); 5] = [
     ("0f8f91f9-a27d-4ddf-9026-7e1e3a8d73a6", "Live Transcription EU", "transcribe.example.com"),
     ("7c9e2b14-51d6-4c1f-8a35-d20b6c1f9e02", "Agent Assist", "assist.example.net"),
@@ -59,11 +59,11 @@ const INTEGRATIONS: [(&str, &str, &str); 5] = [
     ("29f6b8c3-d415-47ea-a0b7-1c5e93d8f675", "Sentiment Pilot", "sentiment.example.net"),
 ];
 
-/// What happens to an integration: definition, error code, values before and after, and whether a conversation is hit.
-/// `@` stands for the host.
+/// A kind of event: definition, error code, previous and current value, and whether it has a conversation. `@` is
+/// replaced by the host.
 type Kind = (&'static str, Option<&'static str>, Option<&'static str>, Option<&'static str>, bool);
 
-/// What goes wrong, by the codes that `event::codes` explains. The last one is the recovery, with which the longer incidents end.
+/// The kinds of events, one for each code in `event::codes`. The last one is the recovery that ends longer incidents.
 const KINDS: [Kind; 10] = [
     ("AUDIOHOOK-0001", Some("invalid.uri"), Some("wss://@/audiohook"), Some("http://@/audiohook"), false),
     ("AUDIOHOOK-0002", Some("504"), None, Some("no answer from wss://@/audiohook within 5000 ms"), true),
@@ -78,7 +78,7 @@ const KINDS: [Kind; 10] = [
 ];
 const RECOVERED: usize = KINDS.len() - 1;
 
-/// Fills the past, and goes on until `stopped`.
+/// Fills the history, then issues events until `stopped`.
 pub(super) fn start(shared: Arc<Shared>, pace: Pace, stopped: Receiver<()>) -> io::Result<JoinHandle<()>> {
     let mut incidents = Incidents::new(&shared, pace.per_minute.min(PAST_PER_MINUTE_MAX));
     let now = shared.lock().now();
@@ -96,10 +96,10 @@ pub(super) fn start(shared: Arc<Shared>, pace: Pace, stopped: Receiver<()>) -> i
     thread::spawn("sim-events", move || go_on(&shared, incidents, &stopped))
 }
 
-/// Issues what happens from now on, each event at its time.
+/// Issues live events, each at its time.
 fn go_on(shared: &Shared, mut incidents: Incidents, stopped: &Receiver<()>) {
-    // Each event is due so long after the one before it was due, not after it was issued: else what the issuing takes
-    // would slow the pace.
+    // An event's gap is counted from when the one before was due, not from when it was issued, so that the time to
+    // issue does not slow the pace.
     let mut due = Instant::now();
     loop {
         let (gap_ms, template) = incidents.next();
@@ -113,15 +113,15 @@ fn go_on(shared: &Shared, mut incidents: Incidents, stopped: &Receiver<()>) {
     }
 }
 
-/// What happens next, for ever.
+/// An endless sequence of incidents.
 struct Incidents {
     random: u64,
     mean_gap_ms: f64,
-    /// One template for each integration and kind: the texts of all events are these.
+    /// One template for each integration and kind.
     templates: Vec<Vec<Arc<Template>>>,
-    /// The events of this incident that are still to come, each after its gap.
+    /// The remaining events of this incident, each with the gap before it.
     coming: VecDeque<(f64, Arc<Template>)>,
-    /// The quiet after this incident: what keeps the pace in the mean.
+    /// The quiet time after this incident, which keeps the mean pace.
     quiet_ms: f64,
 }
 
@@ -137,14 +137,14 @@ impl Incidents {
         }
     }
 
-    /// From now on so many events a minute, in the mean; the first comes soon.
+    /// Switches to this mean number of events per minute; the first event comes soon.
     fn go_live(&mut self, per_minute: f64) {
         self.mean_gap_ms = mean_gap_ms(per_minute);
         self.quiet_ms = self.mean_gap_ms.min(FIRST_EVENT_MS_MAX) * self.fraction();
         self.begin();
     }
 
-    /// Milliseconds until the next event, and the event.
+    /// The next event, with the milliseconds before it.
     fn next(&mut self) -> (f64, Arc<Template>) {
         loop {
             match self.coming.pop_front() {
@@ -154,7 +154,7 @@ impl Incidents {
         }
     }
 
-    /// Begins an incident after the quiet.
+    /// Starts an incident after the quiet time.
     fn begin(&mut self) {
         let integration = self.below(INTEGRATIONS.len() as u64) as usize;
         let (kind, size) = (self.below(RECOVERED as u64) as usize, 1 + self.below(BURST_MAX));
@@ -206,7 +206,7 @@ mod tests {
     use super::*;
     use crate::event::{EVENT_CODES, event_code};
 
-    /// Each gap before an event, live and from this seed.
+    /// The gaps before the live events of one hour, with this seed.
     fn hour(shared: &Shared, seed: u64, per_minute: f64) -> Vec<f64> {
         let mut incidents = Incidents::new(shared, per_minute);
         incidents.random = mix(seed);
@@ -223,14 +223,14 @@ mod tests {
     }
 
     #[test]
-    fn every_code_that_is_explained_occurs() {
+    fn every_documented_code_occurs() {
         let explained: BTreeSet<&str> = EVENT_CODES.iter().map(|code| code.id).collect();
         assert_eq!(KINDS.iter().map(|kind| kind.0).collect::<BTreeSet<&str>>(), explained);
         assert!(event_code(KINDS[RECOVERED].0).is_some_and(|code| code.recovery));
     }
 
     #[test]
-    fn whoever_connects_sees_an_event_within_ten_seconds_and_incidents_come_in_bursts() {
+    fn a_new_client_sees_an_event_within_ten_seconds_and_incidents_come_in_bursts() {
         let sim = Simulator::start(Options::default()).unwrap();
         for seed in 1..=50 {
             let gaps = hour(&sim.shared, seed, PER_MINUTE_DEFAULT);
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pace_is_kept_in_the_mean() {
+    fn the_mean_pace_is_kept() {
         let sim = Simulator::start(Options::default()).unwrap();
         for (per_minute, tolerance) in [(5.0, 0.1), (PER_MINUTE_DEFAULT, 0.03), (600.0, 0.03), (6_000.0, 0.03)] {
             for seed in 1..=10 {

@@ -1,4 +1,4 @@
-//! The history: what can be asked for after the fact, for ten days. Rows in the order of their time, pages, counts.
+//! The history: events of the last ten days, queried in pages ordered by time, and counted.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -12,34 +12,34 @@ use crate::clock::{Millis, parse_instant};
 pub const KEPT_MS: Millis = 10 * 86_400_000;
 /// The largest `pageSize`.
 pub const PAGE_SIZE_MAX: usize = 200;
-/// What the service takes when no `pageSize` is given.
+/// The default `pageSize`.
 pub const PAGE_SIZE_DEFAULT: usize = 25;
 
-/// A row's place: the time that the history gives it, then the event's number.
+/// A row's position: its time in the history, then the event's number.
 pub(super) type Place = (Millis, u32);
-/// Milliseconds of the simulator's own running time.
+/// Milliseconds since the simulator started.
 pub(super) type RunningMs = u64;
-/// Never visible, until it is released.
+/// Not visible until released.
 pub(super) const HELD: RunningMs = u64::MAX;
 
 struct Row {
     event: Stored,
-    /// From when on it is visible.
+    /// When the row becomes visible.
     visible: RunningMs,
 }
 
-/// The rows in the order of their time.
+/// The rows, ordered by time.
 #[derive(Default)]
 pub(super) struct History(BTreeMap<Place, Row>);
 
-/// A request's body, judged.
+/// A parsed request body.
 pub(super) struct Query {
     pub from: Millis,
     pub to: Millis,
     /// Empty: all definitions.
     pub ids: HashSet<String>,
     pub descending: bool,
-    /// Of the whole body: a cursor belongs to it.
+    /// A hash of the whole body; cursors are valid for one body only.
     fingerprint: u64,
 }
 
@@ -51,21 +51,21 @@ struct Body {
     event_definition_ids: Option<HashSet<String>>,
 }
 
-/// What can be seen now.
+/// Determines which rows are visible.
 #[derive(Clone, Copy)]
 pub(super) struct Sight {
     pub now: RunningMs,
-    /// Whether an event at the very end of an interval belongs to it.
+    /// Whether an interval includes an event at its very end.
     pub end_included: bool,
-    /// What is older is kept no longer.
+    /// Older rows have expired.
     pub oldest: Millis,
 }
 
 impl Query {
-    /// Reads a request's body.
+    /// Parses a request body.
     ///
     /// # Errors
-    /// What the service says of a body that it does not take.
+    /// The service's error message for an invalid body.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let body: Body = serde_json::from_slice(bytes).map_err(|e| format!("The request body is not valid: {e}"))?;
         let interval = body.interval.split_once('/');
@@ -80,17 +80,17 @@ impl Query {
         Ok(Self { from, to, ids, descending, fingerprint: XxHash3_64::oneshot(bytes) })
     }
 
-    /// The place before everything that the query matches.
+    /// The position before all matching rows.
     pub fn start(&self) -> Place {
         if self.descending { (Millis::MAX, u32::MAX) } else { (0, 0) }
     }
 
-    /// The cursor of what follows a place, for this query alone.
+    /// The cursor for the rows after a position, valid for this query only.
     pub fn cursor(&self, place: Place) -> String {
         format!("{}-{}-{:x}", place.0, place.1, self.fingerprint)
     }
 
-    /// The place of a cursor; `None` for a text that is no cursor, or one of another query.
+    /// The position of a cursor; `None` if it is invalid or belongs to another query.
     pub fn place_of(&self, cursor: &str) -> Option<Place> {
         let mut parts = cursor.split('-');
         let place = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
@@ -103,20 +103,20 @@ impl History {
         self.0.insert((created, event.number), Row { event, visible });
     }
 
-    /// The first instant from this one on at which no row of the event's content stands: rows that are alike to the
-    /// millisecond would be one event to whoever reads them, however many were issued.
+    /// The first instant from `created` on without a row of the same content. Rows with the same content and time would
+    /// be the same event to a client.
     pub fn free_from(&self, created: Millis, event: &Stored) -> Millis {
         let key = event.key();
         let rows = |at: Millis| self.0.range((at, 0)..=(at, u32::MAX));
         (created..).find(|at| !rows(*at).any(|(_, row)| row.event.key() == key)).unwrap_or(created)
     }
 
-    /// Lets go of every row that was held.
+    /// Makes every withheld row visible.
     pub fn release(&mut self, now: RunningMs) {
         self.0.values_mut().filter(|row| row.visible == HELD).for_each(|row| row.visible = now);
     }
 
-    /// Forgets what is older than this.
+    /// Removes rows older than `oldest`.
     pub fn prune(&mut self, oldest: Millis) {
         while self.0.first_key_value().is_some_and(|((created, _), _)| *created < oldest) {
             self.0.pop_first();
@@ -127,7 +127,7 @@ impl History {
         self.0.len()
     }
 
-    /// What the query matches and can be seen, from the oldest on; `after`: beyond this place in the asked order.
+    /// The visible rows that match the query, the oldest first, limited to those after `after` in the requested order.
     fn matches(
         &self,
         query: &Query,
@@ -146,7 +146,7 @@ impl History {
         range.filter(move |(_, row)| row.visible <= sight.now && asked(row))
     }
 
-    /// One page in the asked order, and the place after which the next one begins, if there is one.
+    /// A page in the requested order, and the position after which the next page begins, if there is one.
     pub fn page(
         &self,
         query: &Query,
@@ -163,7 +163,7 @@ impl History {
         (found.into_iter().map(|(place, row)| (place.0, row.event.clone())).collect(), next)
     }
 
-    /// How many events each definition has, in the order of the definitions' ids.
+    /// The number of events of each definition, ordered by definition id.
     pub fn counts(&self, query: &Query, sight: Sight) -> BTreeMap<&str, u64> {
         let mut counts = BTreeMap::new();
         for (_, row) in self.matches(query, None, sight) {
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_hold_each_row_of_the_interval_once_in_the_asked_order() {
+    fn pages_contain_each_row_of_the_interval_once_in_the_requested_order() {
         let history = history(&[1000, 2000, 2000, 2999, 3000, 4000]);
         for size in 1..8 {
             assert_eq!(walk(&history, &query("02.000", "03.000", "ASC"), size), [2, 3, 4], "{size}");
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_held_row_is_seen_and_counted_once_it_is_released() {
+    fn a_withheld_row_is_visible_and_counted_after_its_release() {
         let mut history = history(&[1, 2]);
         let definition = Definition::new("AUDIOHOOK-0002", "", "");
         let template = Arc::new(Template::new(Event::numbered("AUDIOHOOK-0002"), &definition));

@@ -1,4 +1,4 @@
-//! HTTP/1.1 as the service speaks it: requests in, answers out.
+//! The service's HTTP/1.1: reads requests and formats answers.
 
 use std::io::{self, BufRead, Read};
 use std::time::{Duration, UNIX_EPOCH};
@@ -12,15 +12,15 @@ const HEAD_BYTES_MAX: u64 = 64 * 1024;
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 const HEADERS_MAX: usize = 64;
 
-/// The header that names an answer, for the vendor's support to find it by.
+/// The header with an answer's id, which the vendor's support asks for.
 pub(super) const CORRELATION: &str = "ININ-Correlation-Id";
 
-/// A request, whole.
+/// A complete request.
 #[derive(Clone, Debug)]
 pub struct Request {
     pub method: String,
     pub path: String,
-    /// Names and values, undecoded.
+    /// Names and values, not decoded.
     pub query: String,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
@@ -31,28 +31,28 @@ impl Request {
         self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
-    /// Whether this word is among the header's, which stand between commas.
+    /// Whether the header's comma-separated list contains this word.
     pub(super) fn header_has(&self, name: &str, word: &str) -> bool {
         self.header(name).is_some_and(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(word)))
     }
 
-    /// The first value of this name.
+    /// The first value of this query parameter.
     pub fn parameter(&self, name: &str) -> Option<String> {
         self.values(name).next()
     }
 
-    /// All values of this name.
+    /// All values of this query parameter.
     pub(super) fn values(&self, name: &str) -> impl Iterator<Item = String> {
         form_pairs(&self.query).filter(move |(key, _)| key == name).map(|(_, value)| value)
     }
 
-    /// Path and query, as they came.
+    /// Path and query, as received.
     pub fn target(&self) -> String {
         if self.query.is_empty() { self.path.clone() } else { format!("{}?{}", self.path, self.query) }
     }
 }
 
-/// The pairs of a query or a form, decoded.
+/// The decoded names and values of a query or form.
 pub(super) fn form_pairs(text: &str) -> impl Iterator<Item = (String, String)> {
     let decoded = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
     text.split('&').map(move |pair| {
@@ -61,7 +61,7 @@ pub(super) fn form_pairs(text: &str) -> impl Iterator<Item = (String, String)> {
     })
 }
 
-/// An answer, before the headers that all have in common.
+/// An answer without the headers common to all answers.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub status: u16,
@@ -78,13 +78,13 @@ impl Answer {
         Self { status, headers: Vec::new(), body: Vec::new() }
     }
 
-    /// Adds a header; one of those that every answer carries is replaced.
+    /// Adds a header; it replaces a common header of that name.
     pub fn with(mut self, name: &'static str, value: impl ToString) -> Self {
         self.headers.push((name, value.to_string()));
         self
     }
 
-    /// The bytes on the wire. `head_only`: the answer to HEAD, which has the length but not the body.
+    /// Formats the answer. `head_only`: for HEAD, with the body's length but without the body.
     pub(super) fn to_bytes(&self, now: Millis, correlation: &str, keep_alive: bool, head_only: bool) -> Vec<u8> {
         let reason = StatusCode::from_u16(self.status).ok().and_then(|status| status.canonical_reason());
         let mut head = format!("HTTP/1.1 {} {}\r\n", self.status, reason.unwrap_or("Status"));
@@ -105,10 +105,10 @@ impl Answer {
     }
 }
 
-/// Reads the next request. `None` when the connection ends between two requests.
+/// Reads the next request. `None` if the connection ends between two requests.
 ///
 /// # Errors
-/// A connection that breaks or times out in a request, and bytes that are no request.
+/// When the connection fails or times out within a request, or the bytes are not a valid request.
 pub(super) fn read_request(stream: &mut impl BufRead) -> io::Result<Option<Request>> {
     let mut bytes = Vec::new();
     while !bytes.ends_with(b"\r\n\r\n") {
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_requests_on_one_connection_are_told_apart() {
+    fn two_requests_on_one_connection_are_read_separately() {
         let mut bytes = &b"POST /a?x=1%2B1&y HTTP/1.1\r\nContent-Length: 3\r\n\r\nabcPUT /b HTTP/1.1\r\n\r\n"[..];
         let first = read_request(&mut bytes).unwrap().unwrap();
         assert_eq!((first.method.as_str(), first.path.as_str(), &first.body[..]), ("POST", "/a", &b"abc"[..]));
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_an_error() {
+    fn malformed_requests_are_errors() {
         for mut bytes in [&b"GET /\r\n\r\n"[..], b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n", b"GET / HT"] {
             assert!(read_request(&mut bytes).is_err());
         }

@@ -1,4 +1,4 @@
-//! What is to go out on one socket: put in by any thread, written by the socket's own.
+//! The output queue of a socket: any thread adds to it, and the socket's thread writes it.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -7,22 +7,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::event::Stored;
 
-/// One thing to be written, in turn.
+/// An entry of the queue.
 pub(super) enum Out {
-    /// Each as a text frame of its own. They are kept as events: a burst costs no frames until it is written.
+    /// Events, each sent as a text frame. They are formatted only when written, so that a queued burst uses little
+    /// memory.
     Events(Arc<[Stored]>),
-    /// These bytes as they are.
+    /// Raw bytes.
     Bytes(Vec<u8>),
-    /// Nothing further is read or written, until the outbox is thawed.
+    /// Stops reading and writing until the outbox is thawed.
     Freeze,
-    /// The end of the stream, after all that stood before.
+    /// The end of the stream, after all earlier entries.
     End,
 }
 
-/// An end that waits for nothing.
+/// An immediate end, before all queued entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cut {
-    /// The connection is closed, in mid-frame or not.
+    /// The connection is closed, even in mid-frame.
     Close,
     /// The connection is reset (RST).
     Reset,
@@ -41,7 +42,7 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    /// The outbox, and what its socket's thread polls to be woken.
+    /// The outbox, and a stream that the socket's thread polls to be woken.
     pub fn pair() -> io::Result<(Arc<Self>, UnixStream)> {
         let (wake, woken) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
@@ -49,7 +50,7 @@ impl Outbox {
         Ok((Arc::new(Self { inner: Mutex::default(), wake }), woken))
     }
 
-    /// Puts something behind what stands there.
+    /// Adds an entry to the end of the queue.
     pub fn put(&self, out: Out) {
         self.change(|inner| inner.queue.push_back(out));
     }
@@ -70,7 +71,7 @@ impl Outbox {
         self.lock().frozen
     }
 
-    /// The next thing in turn; none while frozen.
+    /// Removes the next entry; `None` while frozen.
     pub fn next(&self) -> Option<Out> {
         let mut inner = self.lock();
         if !inner.frozen && matches!(inner.queue.front(), Some(Out::Freeze)) {
@@ -80,7 +81,7 @@ impl Outbox {
         if inner.frozen { None } else { inner.queue.pop_front() }
     }
 
-    /// Changes it and wakes the socket's thread. A full pipe has woken it already.
+    /// Changes the outbox and wakes the socket's thread. If the pipe is full, the thread is already awake.
     fn change(&self, change: impl FnOnce(&mut Inner)) {
         change(&mut self.lock());
         let _ = (&self.wake).write(&[1]);

@@ -1,6 +1,6 @@
-//! The one port: connections are accepted and served each in a thread of its own.
+//! The server: accepts connections and serves each in its own thread.
 //!
-//! TLS, keep-alive, the WebSocket's handshake, and faults of whole calls. What an answer says is [`super::api`]'s.
+//! Handles TLS, keep-alive, the WebSocket handshake and injected faults; [`super::api`] makes the answers.
 
 use std::io;
 use std::net::{TcpListener, TcpStream};
@@ -22,15 +22,15 @@ use super::stream::{Stream, reset_on_close};
 use super::view::Seen;
 use crate::thread;
 
-/// How long a connection may be idle, or a handshake take.
+/// Limit for an idle connection and for a handshake.
 const IDLE: Duration = Duration::from_secs(120);
-/// How often a call that hangs looks whether its fault is over or its client gone.
+/// How often a hanging call checks whether its fault was healed or its client is gone.
 const HANG_LOOK: Duration = Duration::from_millis(50);
-/// How long to go without accepting when the system has no descriptor left.
+/// Pause after a failed accept, such as when the system has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const HTML: &str = "<!DOCTYPE html><html><body><h1>It works!</h1></body></html>";
 
-/// Accepts until the service is stopped, which the next connection notices.
+/// Accepts connections until the service is stopped, which is checked at each connection.
 pub(super) fn accept(shared: Arc<Shared>, listener: TcpListener) -> io::Result<JoinHandle<()>> {
     thread::spawn("sim-accept", move || {
         for tcp in listener.incoming() {
@@ -48,7 +48,7 @@ fn serve_in_thread(shared: &Arc<Shared>, tcp: TcpStream) -> io::Result<()> {
     let (peer, tcp, shared) = (tcp.peer_addr()?, Arc::new(tcp), shared.clone());
     shared.change(|state| state.connections.insert(peer, tcp.clone()));
     thread::spawn("sim-serve", move || {
-        // A connection that breaks is the client's business.
+        // Errors of a connection only concern its client.
         let _ = serve(&shared, tcp);
         shared.change(|state| state.connections.remove(&peer));
     })?;
@@ -113,7 +113,7 @@ fn serve(shared: &Shared, tcp: Arc<TcpStream>) -> io::Result<()> {
         });
         let mut bytes = answer.to_bytes(now, &api::correlation_id(), keep_alive, request.method == "HEAD");
         if half {
-            // Half of the body: the head promises more than comes.
+            // Sends half of the body with the Content-Length of the whole.
             bytes.truncate(bytes.len() - answer.body.len().div_ceil(2).min(bytes.len()));
         }
         stream.write_all(&bytes)?;
@@ -127,7 +127,7 @@ fn serve(shared: &Shared, tcp: Arc<TcpStream>) -> io::Result<()> {
     }
 }
 
-/// Gives this answer and ends the connection.
+/// Sends this answer and closes the connection.
 fn refuse(shared: &Shared, mut stream: Stream, answer: &Answer) -> io::Result<()> {
     let now = shared.lock().now();
     stream.write_all(&answer.to_bytes(now, &api::correlation_id(), false, false))?;
@@ -135,7 +135,7 @@ fn refuse(shared: &Shared, mut stream: Stream, answer: &Answer) -> io::Result<()
     Ok(())
 }
 
-/// Holds a call for this long or until the next healing, no longer than its client waits or the service stands.
+/// Delays a call for this long, or until the next healing, the client's disconnect or the service's stop.
 fn hold(shared: &Shared, stream: &Stream, time: Duration, healed: u64) {
     let start = Instant::now();
     while start.elapsed() < time && !stream.is_lost() {
@@ -158,7 +158,7 @@ fn is_upgrade(request: &Request) -> bool {
 fn open_socket(shared: &Shared, mut stream: Stream, request: &Request, number: usize) -> io::Result<()> {
     let id = request.path.strip_prefix("/channels/").unwrap_or_default();
     let (outbox, woken) = Outbox::pair()?;
-    // The socket counts as open before the client hears of it, so that it misses nothing from its first look on.
+    // The socket is registered before the client gets the response, so that it misses no event issued afterwards.
     let opened = shared.change(|state| {
         state.expire_channels();
         let channel = state.channels.find(id);

@@ -1,6 +1,6 @@
-//! One open WebSocket: its thread writes what the outbox holds and answers what the client sends.
+//! An open WebSocket: its thread writes the outbox and answers the client's frames.
 //!
-//! Must never block in a write: a client that does not read must still be cut.
+//! Must never: block in a write, as the connection to a client that does not read must still be cut.
 
 use std::io::{self, ErrorKind, Read};
 use std::net::{Shutdown, TcpStream};
@@ -17,13 +17,13 @@ use super::outbox::{Cut, Out, Outbox};
 use super::state::Shared;
 use super::stream::{Bytes, reset_on_close};
 
-/// What a client may send at once; more closes its socket.
+/// Maximum bytes of a client's frame; a longer one closes the socket.
 const CLIENT_FRAME_BYTES_MAX: usize = 64 * 1024;
-/// Rendered frames that are gathered before a write.
+/// Frames are combined into writes of about this size.
 const GATHERED_BYTES: usize = 64 * 1024;
-/// How long a client may take to end its side after we ended ours.
+/// How long a client may take to end its side after the server ended its own.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// At the latest after this the channel's end is looked at.
+/// How often expired channels are checked for, at least.
 const CHANNEL_LOOK: Duration = Duration::from_secs(1);
 
 const HEARTBEAT: &str = "{\"topicName\":\"channel.metadata\",\"eventBody\":{\"message\":\"WebSocket Heartbeat\"}}";
@@ -91,7 +91,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Writes all of it, unless the socket is cut meanwhile.
+    /// Writes all bytes, unless the socket is cut meanwhile.
     fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             if self.outbox.is_cut().is_some() {
@@ -107,9 +107,9 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Ends our side; the client may end its own for a while.
+    /// Ends the server's side and waits a while for the client to end its own.
     fn end(&mut self) -> io::Result<()> {
-        self.socket.get_mut().say_end();
+        self.socket.get_mut().close_notify();
         self.tcp.shutdown(Shutdown::Write)?;
         let until = Instant::now() + FAREWELL;
         while Instant::now() < until {
@@ -119,7 +119,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// The next frame that the client sent; its end is an error.
+    /// The client's next frame, if there is one; the end of the connection is an error.
     fn read(&mut self) -> io::Result<Option<Frame>> {
         match self.socket.read(Some(CLIENT_FRAME_BYTES_MAX)) {
             Ok(Some(frame)) => Ok(Some(frame)),
@@ -129,7 +129,7 @@ impl Session<'_> {
         }
     }
 
-    /// Answers what the client sent: pings and a close.
+    /// Answers the client's pings and its close frame.
     fn answer(&mut self) -> io::Result<()> {
         while let Some(frame) = self.read()? {
             let (opcode, payload) = match frame::client_payload(&frame) {
@@ -158,8 +158,8 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Waits for the network, for the outbox, or this long. A socket that is cut is an error, and so is one that is
-    /// frozen and lost.
+    /// Waits for the network or the outbox, at most `limit`. Fails if the socket was cut, or is frozen and the client
+    /// is gone.
     fn wait(&mut self, wanted: PollFlags, limit: Duration) -> io::Result<()> {
         let frozen = self.outbox.is_frozen();
         let wanted = if frozen { PollFlags::empty() } else { wanted };

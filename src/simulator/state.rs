@@ -1,7 +1,7 @@
-//! What all connections of the service share, and how an event gets out of it.
+//! The service's shared state, and issuing events.
 //!
-//! One lock over everything, and one condition that each change notifies. Must never be held over a read or a write of a
-//! connection.
+//! One lock protects everything, and each change notifies one condition variable. Must never: hold the lock during a
+//! read or write on a connection.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -25,34 +25,34 @@ pub(super) struct State {
     pub tokens: Tokens,
     pub channels: Channels,
     pub definitions: Definitions,
-    /// Those that are not listed any more.
+    /// The ids of removed definitions.
     pub gone: BTreeSet<String>,
     pub history: History,
-    /// Rows may stand at later times than those of their events: new ones keep away from them.
+    /// Whether rows may have other times than their events, so that new rows must avoid them.
     pub was_jittered: bool,
     pub rules: Vec<Rule>,
-    /// Raised by each healing, so that what hangs notices the end of its fault.
+    /// Counts healings, so that a hanging call notices the end of its fault.
     pub healed: u64,
     pub rejections: Vec<Rejection>,
     pub knobs: Knobs,
     pub counts: Counts,
     /// The number of the newest event.
     pub number: u32,
-    /// Everything ever issued, for a test to compare with; `None`: not kept.
+    /// All issued events, for tests; `None`: not kept.
     pub issued: Option<Vec<Stored>>,
     pub stopped: bool,
-    /// Every open connection by its peer, so that stopping can end them.
+    /// The open connections by peer address, to close them on stop.
     pub connections: HashMap<SocketAddr, Arc<TcpStream>>,
 }
 
 impl State {
-    /// The service's clock.
+    /// The service's time.
     pub fn now(&self) -> Millis {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as Millis);
         wall + self.knobs.clock_offset_ms
     }
 
-    /// Closes the channels that have reached the end of their life.
+    /// Closes the expired channels.
     pub fn expire_channels(&mut self) {
         self.channels.expire(self.knobs.channel_life);
     }
@@ -62,20 +62,20 @@ pub(super) struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     pub seed: u64,
-    /// `host:port` under which the service is reached when a request does not say.
+    /// The service's `host:port`, for requests without a `Host` header.
     pub authority: String,
     pub tls: Option<TlsAcceptor>,
     started: Instant,
 }
 
-/// Which ways an event goes.
+/// Where an event appears.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// On the sockets and into the history.
+    /// On the sockets and in the history.
     Both,
-    /// On the sockets alone; the history never has it.
+    /// On the sockets only, never in the history.
     SocketOnly,
-    /// Into the history alone.
+    /// In the history only.
     HistoryOnly,
 }
 
@@ -84,19 +84,19 @@ impl Shared {
         Self { state: Mutex::new(state), changed: Condvar::new(), seed, authority, tls, started: Instant::now() }
     }
 
-    /// A look that changes nothing.
+    /// Locks the state for reading.
     pub fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A change, of which everyone who waits is notified.
+    /// Changes the state and notifies all waiting threads.
     pub fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let result = change(&mut self.lock());
         self.changed.notify_all();
         result
     }
 
-    /// Waits until `look` finds something, at most this long.
+    /// Waits until `look` returns something, at most `limit`.
     pub fn wait<T>(&self, limit: Duration, mut look: impl FnMut(&State) -> Option<T>) -> Option<T> {
         let deadline = Instant::now() + limit;
         let mut state = self.lock();
@@ -109,12 +109,12 @@ impl Shared {
         }
     }
 
-    /// The simulator's own running time, which no step of the wall clock moves.
+    /// Time since the simulator started, by the monotonic clock.
     pub fn running_ms(&self) -> RunningMs {
         self.started.elapsed().as_millis() as RunningMs
     }
 
-    /// What events are made of. A definition that is not known is added.
+    /// Makes a template for this event. Adds its definition if it is unknown.
     pub fn template(&self, event: Event) -> Arc<Template> {
         self.change(|state| {
             let id = &event.definition;
@@ -124,7 +124,7 @@ impl Shared {
         })
     }
 
-    /// Issues as many events of one template as there are times; `None`: its own time, or else now.
+    /// Issues one event of the template per time; `None`: the template's own time, or else now.
     pub fn issue(&self, template: Arc<Template>, times: &[Option<Millis>], route: Route) -> Arc<[Stored]> {
         self.change(|state| {
             let now = state.now();
@@ -138,7 +138,7 @@ impl Shared {
             state.number += batch.len() as u32;
             match &mut state.issued {
                 Some(issued) => issued.extend_from_slice(&batch),
-                // Nobody compares: a service that runs for weeks keeps what the real one keeps.
+                // Without tests, the service may run for weeks: it keeps only what the real one keeps.
                 None => state.history.prune(now - KEPT_MS),
             }
             if route != Route::SocketOnly {
@@ -151,7 +151,7 @@ impl Shared {
         })
     }
 
-    /// Puts events that were issued before on the sockets; those that are not kept are passed over.
+    /// Sends already issued events on the sockets; skips those that were not kept.
     pub fn send_again(&self, numbers: impl IntoIterator<Item = u32>) {
         self.change(|state| {
             for number in numbers {
@@ -163,7 +163,7 @@ impl Shared {
         });
     }
 
-    /// Puts events into the history, as late and as far off as the knobs say.
+    /// Adds events to the history, with the knobs' lag, shift and jitter.
     fn add_to_history(&self, state: &mut State, batch: &[Stored]) {
         let knobs = &state.knobs;
         let visible = match knobs.history_lag.as_millis() as RunningMs {
@@ -185,7 +185,7 @@ impl Shared {
         }
     }
 
-    /// Ends every connection and lets what waits go on.
+    /// Closes every connection and wakes all waiting threads.
     pub fn stop(&self) {
         self.change(|state| {
             state.stopped = true;
@@ -197,7 +197,7 @@ impl Shared {
     }
 }
 
-/// Puts events on every socket whose channel is subscribed to them.
+/// Sends events on every socket whose channel is subscribed to them.
 fn send(state: &mut State, mut batch: Arc<[Stored]>) {
     let knobs = &mut state.knobs;
     if knobs.socket_to_drop > 0 || knobs.socket_to_double > 0 {
@@ -209,7 +209,7 @@ fn send(state: &mut State, mut batch: Arc<[Stored]>) {
         batch = batch.iter().flat_map(copies).collect();
     }
     let Some(first) = batch.first() else { return };
-    // One issue has one definition, hence one topic.
+    // All events of a batch have one definition, hence one topic.
     let topic = format!("v2.operations.events.{}", first.template.event.definition);
     for channel in state.channels.list.iter().filter(|channel| channel.topics.contains(&topic)) {
         if let Some(socket) = &channel.socket {

@@ -1,4 +1,4 @@
-//! A connection, plain or over TLS, and the TCP connection under it, which another thread may shut.
+//! A connection, plain or over TLS, and its TCP connection, which another thread may shut down.
 
 use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -8,16 +8,16 @@ use std::time::Duration;
 use native_tls::{TlsAcceptor, TlsStream};
 use rustix::net::sockopt::set_socket_linger;
 
-/// What is read and written.
+/// A byte stream, plain or over TLS.
 pub(super) trait Bytes: Read + Write {
-    /// Says that nothing follows, where there is a word for it.
-    fn say_end(&mut self) {}
+    /// Sends TLS's close_notify; does nothing on a plain stream.
+    fn close_notify(&mut self) {}
 }
 
 impl Bytes for TcpStream {}
 
 impl Bytes for TlsStream<TcpStream> {
-    fn say_end(&mut self) {
+    fn close_notify(&mut self) {
         let _ = self.shutdown();
     }
 }
@@ -28,7 +28,7 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// `acceptor`: it is to be TLS.
+    /// With `acceptor`, performs the TLS handshake.
     pub fn accept(tcp: Arc<TcpStream>, acceptor: Option<&TlsAcceptor>) -> io::Result<Self> {
         let plain = tcp.try_clone()?;
         let bytes: Box<dyn Bytes> = match acceptor {
@@ -50,14 +50,14 @@ impl Stream {
         peeked.map_or_else(|e| e.kind() != ErrorKind::WouldBlock, |bytes| bytes == 0)
     }
 
-    /// Ends our side.
+    /// Ends the server's side.
     pub fn finish(&mut self) {
-        self.bytes.get_mut().say_end();
+        self.bytes.get_mut().close_notify();
         let _ = self.tcp.shutdown(Shutdown::Write);
     }
 }
 
-/// Makes the close that follows a reset instead of an end.
+/// Makes the following close reset the connection.
 pub(super) fn reset_on_close(tcp: &TcpStream) {
     let _ = set_socket_linger(tcp, Some(Duration::ZERO));
 }

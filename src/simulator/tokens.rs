@@ -1,4 +1,4 @@
-//! Logins: who may have a token, which tokens are alive, and how many requests a client may make.
+//! Logins: clients, valid tokens, and the rate limit of each client.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -8,12 +8,12 @@ use data_encoding::BASE64;
 
 use super::http::form_pairs;
 
-/// Over this time a client's requests are counted.
+/// The window in which a client's requests are counted.
 const RATE_WINDOW: Duration = Duration::from_secs(60);
-/// Beyond so many tokens the dead ones are forgotten: then they are texts that never were a token.
+/// Beyond this number of tokens, invalid ones are removed and then count as unknown.
 const TOKENS_MAX: usize = 10_000;
 
-/// Who may log in.
+/// A client that may log in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
     pub id: String,
@@ -26,7 +26,7 @@ struct Token {
     revoked: bool,
 }
 
-/// Code and message of the answer to a call without a living token.
+/// Code and message of the answer to a call without a valid token.
 pub(super) type Dead = (&'static str, &'static str);
 
 const MISSING: Dead = ("authentication.required", "No authentication bearer token specified in authorization header.");
@@ -45,10 +45,10 @@ impl Tokens {
         Self { clients, ..Self::default() }
     }
 
-    /// Makes a token for who proves to be a client.
+    /// Issues a token to an authenticated client.
     ///
     /// # Errors
-    /// The refusal: status, error and description.
+    /// Status, error and description of the refusal.
     pub fn grant(
         &mut self,
         authorization: Option<&str>,
@@ -79,7 +79,7 @@ impl Tokens {
         Ok(text)
     }
 
-    /// The client whose living token the header carries.
+    /// The client of the header's token, if the token is valid.
     pub fn check(&self, authorization: Option<&str>) -> Result<String, Dead> {
         let text = authorization.and_then(|header| strip_scheme(header, "bearer")).ok_or(MISSING)?;
         match self.tokens.get(text) {
@@ -89,12 +89,12 @@ impl Tokens {
         }
     }
 
-    /// Every token is revoked.
+    /// Revokes every token.
     pub fn revoke_all(&mut self) {
         self.tokens.values_mut().for_each(|token| token.revoked = true);
     }
 
-    /// The time of every token is over.
+    /// Expires every token.
     pub fn expire_all(&mut self) {
         let now = Instant::now();
         self.tokens.values_mut().for_each(|token| token.ends = now);
@@ -103,7 +103,7 @@ impl Tokens {
     /// Counts a request against its client's limit.
     ///
     /// # Errors
-    /// Whole seconds until there is room again.
+    /// The whole seconds until another request is allowed.
     pub fn count(&mut self, client: &str, limit: u32, now: Instant) -> Result<(), u64> {
         let times = self.requests.entry(client.to_owned()).or_default();
         while times.front().is_some_and(|at| now.duration_since(*at) >= RATE_WINDOW) {
@@ -122,13 +122,13 @@ impl Tokens {
     }
 }
 
-/// What follows the scheme, whose case does not matter.
+/// The part after the scheme, which is matched ignoring case.
 pub(super) fn strip_scheme<'a>(header: &'a str, scheme: &str) -> Option<&'a str> {
     let (name, rest) = header.split_once(' ')?;
     name.eq_ignore_ascii_case(scheme).then(|| rest.trim())
 }
 
-/// A number that nobody guesses, and that differs in each run whatever the seed.
+/// An unpredictable number, independent of the seed.
 pub(super) fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn over_the_limit_the_wait_is_named_in_seconds() {
+    fn over_the_limit_the_wait_is_returned_in_seconds() {
         let start = Instant::now();
         let mut tokens = Tokens::new(Vec::new());
         for second in 0..3 {

@@ -1,4 +1,4 @@
-//! Notification topics: which exist, and whether a channel may have them. There are no wildcards.
+//! Notification topics: which exist, and whether a channel may subscribe to them. There are no wildcards.
 
 use serde_json::{Value, json};
 
@@ -8,13 +8,13 @@ use super::state::State;
 
 const OPERATIONAL: &str = "v2.operations.events.";
 
-/// Some of the service's templates: id, description, permissions.
+/// Some of the service's topic templates: id, description, permissions.
 const TEMPLATES: [(&str, &str, &[&str]); 2] = [
     ("v2.operations.events.{id}", "Operational events of one definition", &["usage:events:view"]),
     ("v2.users.{id}.presence", "Presence of a user", &[]),
 ];
 
-/// `GET availabletopics`: without `expand` a template has its id and its description alone.
+/// `GET availabletopics`: without `expand`, a template has only its id and description.
 pub(super) fn available(state: &State, expand: &str) -> Answer {
     let template = |(id, description, permissions): &(&str, &str, &[&str])| {
         let all = [
@@ -34,7 +34,7 @@ pub(super) fn available(state: &State, expand: &str) -> Answer {
     Answer::json(200, json!({"entities": TEMPLATES.iter().map(template).collect::<Vec<Value>>()}))
 }
 
-/// Why a channel may not have the topic; `None`: it may.
+/// Why a channel may not subscribe to the topic; `None` if it may.
 pub(super) fn rejection(state: &State, topic: &str) -> Option<Rejection> {
     let rejected = |reason: &str| {
         let reason = reason.to_owned();
@@ -60,7 +60,7 @@ fn transports(state: &State, template: &str) -> Vec<String> {
     if template.starts_with(OPERATIONAL) { state.knobs.transports.clone() } else { vec!["All".to_owned()] }
 }
 
-/// Whether the topic is the template with something for its `{id}`.
+/// Whether the topic is the template with an actual id in place of `{id}`.
 fn matches(template: &str, topic: &str) -> bool {
     let Some((before, after)) = template.split_once("{id}") else { return template == topic };
     let id = topic.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_topic_is_known_by_its_template_and_wildcards_are_not() {
+    fn a_topic_matches_its_template_and_wildcards_do_not() {
         assert!(matches("v2.operations.events.{id}", "v2.operations.events.AUDIOHOOK-0001"));
         for topic in ["v2.operations.events.*", "v2.operations.events.", "v2.operations.events.{id}", "v2.operations"] {
             assert!(!matches("v2.operations.events.{id}", topic), "{topic}");

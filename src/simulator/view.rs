@@ -1,4 +1,4 @@
-//! What the service has seen: every request, every socket, counted.
+//! A view of the service's state for tests: requests, channels, sockets and counts.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -7,25 +7,25 @@ use super::channels::Channel;
 use super::fault::Call;
 use super::state::State;
 
-/// Requests that are remembered singly; older ones are forgotten.
+/// Maximum number of recorded requests; the oldest are dropped.
 const REQUESTS_KEPT: usize = 20_000;
 
-/// One request as it came, handshakes included.
+/// A received request; handshakes are included.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub call: Call,
     pub method: String,
     /// Path and query.
     pub target: String,
-    /// Its `Authorization` header.
+    /// The `Authorization` header.
     pub authorization: String,
     pub body: String,
     pub at: Instant,
-    /// Zero while it has no answer.
+    /// The status of the answer; 0 if there is none yet.
     pub status: u16,
 }
 
-/// The counts.
+/// Recorded requests and counters.
 #[derive(Default)]
 pub(super) struct Counts {
     requests: VecDeque<Seen>,
@@ -37,7 +37,7 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// Notes a request; gives the number under which its status is noted.
+    /// Records a request; returns its number for [`Counts::answered`].
     pub fn request(&mut self, seen: Seen) -> usize {
         if self.requests.len() == REQUESTS_KEPT {
             self.requests.pop_front();
@@ -55,16 +55,16 @@ impl Counts {
     }
 }
 
-/// A look at the service, at one instant.
+/// The service's state at one instant.
 pub struct View<'a>(pub(super) &'a State);
 
 impl View<'_> {
-    /// The requests of a call, oldest first.
+    /// The recorded requests of a call, oldest first.
     pub fn requests(&self, call: Call) -> Vec<Seen> {
         self.all_requests().filter(|seen| seen.call == call).cloned().collect()
     }
 
-    /// How many requests of a call came, with whatever answer.
+    /// The number of requests of a call, whatever the answer.
     pub fn count(&self, call: Call) -> usize {
         self.all_requests().filter(|seen| seen.call == call).count()
     }
@@ -73,7 +73,7 @@ impl View<'_> {
         self.0.counts.requests.iter()
     }
 
-    /// The most requests of a call that fell into any span of 60 s.
+    /// The maximum number of requests of a call within any 60 s.
     pub fn most_in_a_minute(&self, call: Call) -> usize {
         let times: Vec<Instant> = self.all_requests().filter(|seen| seen.call == call).map(|seen| seen.at).collect();
         let within = |first: usize| times.partition_point(|at| *at < times[first] + Duration::from_secs(60)) - first;
@@ -84,12 +84,12 @@ impl View<'_> {
         self.0.counts.tokens_granted
     }
 
-    /// Channels ever made, those included that are gone.
+    /// Channels ever created, including those that are gone.
     pub fn channels_made(&self) -> u64 {
         self.0.channels.made
     }
 
-    /// The ids of the channels that stand.
+    /// The ids of the existing channels.
     pub fn channels(&self) -> Vec<String> {
         self.0.channels.list.iter().map(|channel| channel.id.clone()).collect()
     }
@@ -99,7 +99,7 @@ impl View<'_> {
         self.0.counts.sockets_opened
     }
 
-    /// Sockets that are open.
+    /// Open sockets.
     pub fn sockets_open(&self) -> usize {
         self.connected().count()
     }
@@ -114,17 +114,17 @@ impl View<'_> {
         topics.into_iter().cloned().collect()
     }
 
-    /// Pings heard on sockets, text ones and control frames.
+    /// Pings received on sockets, both text messages and control frames.
     pub fn pings(&self) -> u64 {
         self.0.counts.pings
     }
 
-    /// Event frames handed to the network, repeated ones included.
+    /// Event frames sent, including repeated ones.
     pub fn frames_sent(&self) -> u64 {
         self.0.counts.frames_sent
     }
 
-    /// Rows that the history keeps, visible or not.
+    /// Rows in the history, visible or not.
     pub fn history_rows(&self) -> usize {
         self.0.history.len()
     }
