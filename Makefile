@@ -1,5 +1,5 @@
-# `make demo` shows it, `make test` tests it, `make install` installs it; `make help` lists the rest.
-# GNU make; DESTDIR, PREFIX and the GNU directory names are honoured.
+# `make demo`, `make test`, `make install`; `make help` lists all targets.
+# Needs GNU make; honours DESTDIR, PREFIX and the GNU directory names.
 
 PREFIX ?= /usr/local
 prefix ?= $(PREFIX)
@@ -10,7 +10,7 @@ datadir ?= $(datarootdir)
 docdir ?= $(datarootdir)/doc/audiohook-collector
 mandir ?= $(datarootdir)/man
 man8dir ?= $(mandir)/man8
-# Not $(prefix)/etc: systemd, operators and this README look in /etc.
+# Not $(prefix)/etc: systemd, operators and the README expect /etc.
 sysconfdir ?= /etc
 unitdir ?= $(prefix)/lib/systemd/system
 bashcompletiondir ?= $(datadir)/bash-completion/completions
@@ -23,14 +23,14 @@ INSTALL_DATA ?= $(INSTALL) -m 0644
 CARGO ?= cargo
 # Arguments of demo, test and bench: make demo ARGS="--for 20", make test ARGS="--test files".
 ARGS ?=
-# Tests mostly wait for something, so more of them run at once than there are processors.
+# Tests mostly wait, so more of them run at once than there are processors.
 RUST_TEST_THREADS ?= 6
 
 target_dir := $(or $(CARGO_TARGET_DIR),target)
-# In an unpacked release the binary lies beside this file, and nothing is built.
+# In an unpacked release the binary is in this folder, and nothing is built.
 packed := $(wildcard audiohook-collector)
 BIN ?= $(or $(packed),$(target_dir)/release/audiohook-collector)
-# Only these two are told the directories: in the environment of a test they would stand for its own.
+# The directories are exported to these two targets only: in the environment of tests they would override the tests' own.
 directories := DESTDIR prefix bindir sysconfdir docdir man8dir datadir unitdir bashcompletiondir zshcompletiondir fishcompletiondir
 $(foreach name,$(directories) INSTALL_PROGRAM INSTALL_DATA BIN,$(eval install uninstall: export $(name) := $($(name))))
 
@@ -41,16 +41,16 @@ help:
 	@echo 'make demo       build and run it against a simulated Genesys Cloud, with no account (ARGS="--for 20")'
 	@echo 'make test       run the tests'
 	@echo 'make clusters   run the tests against real OpenSearch and Elasticsearch servers: minutes; needs Java 17 and Maven'
-	@echo 'make bench      measure it beside the floor under it (ARGS=--short, --growth, "--compare COMMAND…")'
-	@echo 'make chaos      break everything at once and look for a lost or doubled event (SEED=, FAULTS=1000, LOAD=60)'
+	@echo 'make bench      measure it against minimal programs (ARGS=--short, --growth, "--compare COMMAND…")'
+	@echo 'make chaos      inject many faults at once and look for lost or duplicate events (SEED=, FAULTS=1000, LOAD=60)'
 	@echo 'make build      build the release binary'
-	@echo 'make static     build one file that needs nothing of the machine it runs on; its path is printed last'
-	@echo 'make dist       pack it, with unit, settings, manual and bill of materials; the same bytes wherever it is built'
+	@echo 'make static     build a static binary without dependencies; its path is printed last'
+	@echo 'make dist       pack it, with unit, settings, manual and bill of materials; reproducible'
 	@echo 'make deb        make a Debian package of the static binary; its path is printed last'
 	@echo 'make rpm        the same as an rpm; needs rpmbuild'
 	@echo '                (TARGET=aarch64-unknown-linux-gnu: for aarch64; needs gcc-aarch64-linux-gnu)'
 	@echo 'make install    install it as a system service (DESTDIR, PREFIX, bindir, sysconfdir, unitdir, …)'
-	@echo 'make uninstall  remove what was installed, edited settings apart'
+	@echo 'make uninstall  remove what was installed, except edited settings'
 
 tools:
 	@CARGO='$(CARGO)' sh src/install/tools.sh
@@ -62,14 +62,14 @@ demo: tools
 test: tools
 	RUST_TEST_THREADS=$(RUST_TEST_THREADS) $(CARGO) test --locked $(ARGS)
 
-# Each test starts a server of its own, which takes a processor and 1 GB of memory.
+# Each test starts its own server, which needs a processor and 1 GB of memory.
 clusters: tools
 	RUST_TEST_THREADS=2 $(CARGO) test --locked --test real_cluster --test real_collector $(ARGS)
 
 bench: tools
 	$(CARGO) bench --locked --bench bench -- $(ARGS)
 
-# The release binary is what is put to the proof. SEED=, FAULTS= and LOAD= are of the environment there.
+# Tests the release binary. SEED=, FAULTS= and LOAD= are passed in the environment.
 SEED ?=
 FAULTS ?=
 LOAD ?=
@@ -89,8 +89,8 @@ dist: tools
 deb rpm: tools
 	@CARGO='$(CARGO)' contrib/packaging/package.sh $@
 
-# An upgrade is `make install` and a restart, so what is installed is what the sources say: built if there is a cargo.
-# Under sudo there may be none; then what `make build` left is installed.
+# An upgrade is `make install` and a restart, so the binary is rebuilt from the sources if there is a cargo. Under sudo there
+# may be none; then the binary from `make build` is installed.
 install:
 	@if [ '$(BIN)' = '$(target_dir)/release/audiohook-collector' ] && { command -v $(CARGO) >/dev/null || [ ! -x '$(BIN)' ]; }; \
 		then $(MAKE) --no-print-directory build; fi

@@ -51,10 +51,11 @@ fn the_example_of_the_settings_file() {
 fn the_table_of_settings() {
     let mut text = String::from(
         "# Settings\n\n\
-         From the environment, then from the file that `--env-file` names, or `./.env`; the environment wins. In the file: \
-         `NAME=value`,\nblank lines, `#` lines, an optional `export `, ` # comment` after an unquoted value, one pair of \
-         quotes around a value, and no\nexpansion of anything. An empty value means unset. All errors are reported \
-         together, with exit status 2. A name that resembles a\nsetting is an error too.\n",
+         Settings are read from the environment and from a file, `./.env` or the one given with `--env-file`; the \
+         environment takes\nprecedence. The file contains `NAME=value` lines, blank lines and `#` lines. A line may begin \
+         with `export `, a value may be\nin quotes, and ` # comment` may follow an unquoted value. Nothing is expanded. An \
+         empty value means unset. All errors are\nreported together, with exit status 2. A name that resembles a setting \
+         is an error too.\n",
     );
     let cell = |text: &str| text.replace('|', "\\|");
     for section in &SECTIONS {
