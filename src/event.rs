@@ -1,6 +1,6 @@
 //! Events: parses a socket frame or a history row, decides whether it is an AudioHook event, and writes its record.
 //!
-//! Deals with: the fields of both formats, recognizing AudioHook events, their ids, and the record line. Pure
+//! Deals with: the fields of both formats, detecting AudioHook events, their ids, and the record line. Pure
 //! functions: no clock, files or counters. Must never: change what Genesys sent.
 
 mod codes;

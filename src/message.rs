@@ -1,4 +1,4 @@
-//! The messages between threads. Threads share no other types of their own.
+//! The messages between threads, whose modules know each other only through these.
 //!
 //! ```text
 //! session ──Order──▶ reader ──Batch──▶ writer ──▶ file ──▶ cluster
@@ -6,7 +6,7 @@
 //!    └──────────SessionEvent──────────────┘   (and from the reader)
 //! ```
 //!
-//! Every channel is bounded. Data flows one way. `SessionEvent`s are small, and sending one never waits for room.
+//! Every channel is bounded. Data flows one way. `SessionEvent`s are small, and the writer never waits to send one.
 
 use std::collections::BTreeMap;
 use std::ops::Range as ByteRange;

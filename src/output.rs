@@ -39,7 +39,7 @@ const MODE: u32 = 0o640;
 /// The file to which records are appended.
 pub struct OutputFile {
     path: PathBuf,
-    /// Bytes; the file is rotated before a line would exceed them. `None`: no rotation.
+    /// Maximum size in bytes; the file is rotated before a line would exceed it. `None`: no rotation.
     max_size: Option<u64>,
     file: Option<File>,
     len: u64,

@@ -39,7 +39,7 @@ const RETIRE_QUIET: Duration = Duration::from_secs(1);
 const RETIRE_LIMIT: Duration = Duration::from_secs(10);
 /// Text bytes after which a batch is full; the last text may exceed them.
 const BATCH_BYTES_MAX: usize = 128 * 1024;
-/// Maximum number of messages in a batch, as small messages have overhead, too.
+/// Maximum number of messages in a batch, so that many small ones do not make it large.
 const BATCH_FRAMES_MAX: usize = 4096;
 
 /// Controls a reader. Dropping it closes the socket at once; a retired reader ends by itself instead.

@@ -58,7 +58,7 @@ pub const EVENT_CODES: [EventCode; 10] = [
     EventCode {
         id: "AUDIOHOOK-0005",
         name: "AudioHook disconnected",
-        means: "The number is not published. The simulated Genesys Cloud uses it for a server that closes the session before the call ends.",
+        means: "The meaning of this code is not published. The simulated Genesys Cloud uses it for a server that closes the session before the call ends.",
         check: "Read the event's description. Check the server's log for the conversation, and for restarts or load balancer timeouts.",
         inferred: true,
         recovery: false,
@@ -66,7 +66,7 @@ pub const EVENT_CODES: [EventCode; 10] = [
     EventCode {
         id: "AUDIOHOOK-0006",
         name: "AudioHook ping timeout",
-        means: "The AudioHook server answered pings late or not at all, so the connection was taken for dead.",
+        means: "The AudioHook server answered pings late or not at all, so the connection was considered dead.",
         check: "Check the server's load and event loop: pongs must not wait for audio processing. Check proxies between Genesys Cloud and the server.",
         inferred: false,
         recovery: false,
@@ -74,7 +74,7 @@ pub const EVENT_CODES: [EventCode; 10] = [
     EventCode {
         id: "AUDIOHOOK-0007",
         name: "AudioHook session rate limited",
-        means: "The number is not published. The simulated Genesys Cloud uses it for a server that refuses sessions because there are too many.",
+        means: "The meaning of this code is not published. The simulated Genesys Cloud uses it for a server that refuses sessions because there are too many.",
         check: "Read the event's description. Compare the server's session limit with the number of concurrent conversations.",
         inferred: true,
         recovery: false,
@@ -82,7 +82,7 @@ pub const EVENT_CODES: [EventCode; 10] = [
     EventCode {
         id: "AUDIOHOOK-0008",
         name: "AudioHook session recovered",
-        means: "The number is not published. The simulated Genesys Cloud uses it for audio streaming that works again.",
+        means: "The meaning of this code is not published. The simulated Genesys Cloud uses it for audio streaming that works again.",
         check: "No action needed.",
         inferred: true,
         recovery: true,

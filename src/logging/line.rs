@@ -127,7 +127,7 @@ impl<'kvs> VisitSource<'kvs> for TextFields<'_> {
     }
 }
 
-/// Escapes control characters, so that text from an event cannot start a new line or color the terminal.
+/// Escapes control characters, so that text from an event cannot start a new line or colour the terminal.
 fn escape(line: &mut String, text: &str) {
     for c in text.chars() {
         if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') {

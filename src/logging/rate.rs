@@ -45,8 +45,7 @@ impl Rate {
         self.held_back += count;
     }
 
-    /// The number of lines held back, once their window has ended, to log as one line. `None` if there is nothing to
-    /// log.
+    /// The number of lines held back, once their window has ended, to log as one line. `None` if there is none.
     pub fn take_held_back(&mut self, now: Instant) -> Option<u64> {
         let over = self.since.is_none_or(|since| now.duration_since(since) >= self.window);
         (self.held_back > 0 && over).then(|| std::mem::take(&mut self.held_back))

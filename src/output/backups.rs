@@ -75,7 +75,7 @@ pub fn numbers(path: &Path) -> io::Result<Vec<u32>> {
 /// cover. Afterwards the file does not exist; the caller creates a new one.
 ///
 /// # Errors
-/// When a file cannot be renamed. Nothing is lost: the next call continues from there.
+/// When a file cannot be renamed. Nothing is lost: the file may still be at its path, and the next call continues.
 pub fn rotate(path: &Path, count: u32, keep: Option<Keep>) -> io::Result<Dropped> {
     // If the file is gone, renumbering would only leave a gap at `.1`.
     regular::check(path)?;

@@ -59,7 +59,7 @@ impl Lock {
         }
     }
 
-    /// Whether a process writes to the file through a link, and therefore holds a lock under another name.
+    /// Detects a process that writes to the file through a link and therefore holds a lock under another name.
     fn holder_by_link(output: &Path) -> Option<String> {
         let file = regular::open(OpenOptions::new().read(true), output).ok()?;
         matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))

@@ -115,7 +115,7 @@ struct Age {
     /// A line is not older than the horizon.
     has_recent: bool,
     /// A frame is older, by the service's clock and by this machine's. Frames are new when they are received, so all
-    /// lines before it are older still.
+    /// lines before it were written even earlier.
     has_old_frame: bool,
     /// A line is older by far.
     has_old: bool,

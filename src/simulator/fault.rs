@@ -1,4 +1,4 @@
-//! Faults of calls, and the knobs that control the service's behavior. Only the process that holds the
+//! Faults of calls, and the knobs that control the service's behaviour. Only the process that holds the
 //! [`Simulator`](super::Simulator) can set them.
 
 use std::fmt;
@@ -181,7 +181,7 @@ pub(super) fn spend(left: &mut u32) -> bool {
     any
 }
 
-/// The service's behavior, which a test can change.
+/// The service's behaviour, which a test can change.
 #[derive(Clone, Debug)]
 pub struct Knobs {
     /// The lifetime of a token: 300 s to 48 h on the real service, down to a few seconds in tests.
