@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 use audiohook_collector::simulator::Call;
 use cluster::Cluster;
 use engine::Engine;
-use plan::{Fault, Kind, Random, Round, Slot, TOLD_AFTER_MS};
+use plan::{Beside, Fault, Kind, Random, Round, Slot, TOLD_AFTER_MS};
 use stage::{Shape, Stage};
 use support::{Collector, let_pass, poll};
 use vitals::Rest;
@@ -149,8 +149,11 @@ fn acts(seed: u64, faults: u64) -> Vec<Vec<Round>> {
 /// Performs an act; whether all was right.
 fn perform(seed: u64, faults: u64, rounds: &[Round], engine: Option<&Rc<RefCell<Engine>>>, sum: &Mutex<Sum>) -> bool {
     let mut random = Random::new(seed ^ u64::from(rounds[0].number) << 40 ^ 0xac7);
-    let shape = Shape::draw(&mut random, faults >= FAULTS_LONG);
-    let mut stage = Stage::start(&shape, Cluster::start(engine.cloned()));
+    let mut shape = Shape::draw(&mut random, faults >= FAULTS_LONG);
+    // Nothing can be put in the place of what is mounted.
+    let is_replaced = |fault: &Fault| matches!(fault.kind, Kind::BesideInPlace(Beside::State, _));
+    shape.is_state_mounted &= !rounds.iter().flat_map(|round| &round.faults).any(is_replaced);
+    let mut stage = Stage::start(&shape, Cluster::start(engine.cloned(), shape.target));
     println!("seed {seed}: {}", stage.described());
     let outcome = catch_unwind(AssertUnwindSafe(|| act(seed, rounds, &mut stage, sum)));
     let wrong = match outcome {
@@ -301,6 +304,10 @@ fn told(looks: &[stage::Look], round: &Round) -> Result<(), String> {
         |slot| matches!(slot, Slot::Handshake | Slot::Token | Slot::Channel | Slot::History | Slot::Definitions);
     let silences =
         |fault: &Fault| matches!(fault.kind.slot(), Slot::Process | Slot::Descriptors | Slot::Clock | Slot::Http);
+    let keeps_events_out = |other: &Fault| {
+        let slot = other.kind.slot();
+        of_session(slot) || slot == Slot::Socket || other.kind.told_by() == ["disk_write_failed"]
+    };
     if round.faults.iter().any(silences) {
         return Ok(());
     }
@@ -325,7 +332,7 @@ fn told(looks: &[stage::Look], round: &Round) -> Result<(), String> {
             // One that keeps the other from being met is told instead of it.
             let others = others.filter(|other| of_session(other.kind.slot()) || other.kind.slot() == Slot::Disk);
             codes.extend(others.flat_map(|other| other.kind.told_by()));
-        } else if others.into_iter().any(|other| of_session(other.kind.slot()) || other.kind.slot() == Slot::Socket) {
+        } else if others.into_iter().any(|other| keeps_events_out(other)) {
             // Nothing came that could be refused.
             continue;
         }
