@@ -35,8 +35,8 @@ use std::time::{Duration, Instant};
 use audiohook_collector::simulator::Call;
 use cluster::Cluster;
 use engine::Engine;
-use plan::{Fault, Kind, Random, Round, Slot, TOLD_AFTER_MS};
-use stage::{Shape, Stage};
+use plan::{Beside, Fault, Kind, Random, Round, Slot, TOLD_AFTER_MS};
+use stage::{BACKUPS_KEPT, Shape, Stage};
 use support::{Collector, let_pass, poll};
 use vitals::Rest;
 
@@ -149,8 +149,15 @@ fn acts(seed: u64, faults: u64) -> Vec<Vec<Round>> {
 /// Performs an act; whether all was right.
 fn perform(seed: u64, faults: u64, rounds: &[Round], engine: Option<&Rc<RefCell<Engine>>>, sum: &Mutex<Sum>) -> bool {
     let mut random = Random::new(seed ^ u64::from(rounds[0].number) << 40 ^ 0xac7);
-    let shape = Shape::draw(&mut random, faults >= FAULTS_LONG);
-    let mut stage = Stage::start(&shape, Cluster::start(engine.cloned()));
+    let mut shape = Shape::draw(&mut random, faults >= FAULTS_LONG);
+    // Nothing can be put in the place of what is mounted.
+    let is_replaced = |kind| matches!(kind, Kind::BesideInPlace(Beside::State, _));
+    shape.is_state_mounted &= !rounds.iter().any(|round| has(round, is_replaced));
+    // Without its state, and where files were deleted, it reads nothing older than they are, also of a new definition.
+    if rounds.iter().any(|round| has(round, loses_state) && has(round, |kind| kind == Kind::DefinitionAppears)) {
+        shape.backup_count = BACKUPS_KEPT;
+    }
+    let mut stage = Stage::start(&shape, Cluster::start(engine.cloned(), shape.target));
     println!("seed {seed}: {}", stage.described());
     let outcome = catch_unwind(AssertUnwindSafe(|| act(seed, rounds, &mut stage, sum)));
     let wrong = match outcome {
@@ -169,6 +176,14 @@ fn perform(seed: u64, faults: u64, rounds: &[Round], engine: Option<&Rc<RefCell<
     println!("seed {seed}: again with SEED={seed} FAULTS={faults}");
     std::mem::forget(stage.folder);
     false
+}
+
+fn has(round: &Round, is_it: impl Fn(Kind) -> bool) -> bool {
+    round.faults.iter().any(|fault| is_it(fault.kind))
+}
+
+fn loses_state(kind: Kind) -> bool {
+    matches!(kind, Kind::KilledStateDamaged | Kind::KilledStateDeleted)
 }
 
 fn show(round: &Round) {
@@ -301,6 +316,10 @@ fn told(looks: &[stage::Look], round: &Round) -> Result<(), String> {
         |slot| matches!(slot, Slot::Handshake | Slot::Token | Slot::Channel | Slot::History | Slot::Definitions);
     let silences =
         |fault: &Fault| matches!(fault.kind.slot(), Slot::Process | Slot::Descriptors | Slot::Clock | Slot::Http);
+    let keeps_events_out = |other: &Fault| {
+        let slot = other.kind.slot();
+        of_session(slot) || slot == Slot::Socket || other.kind.told_by() == ["disk_write_failed"]
+    };
     if round.faults.iter().any(silences) {
         return Ok(());
     }
@@ -325,7 +344,7 @@ fn told(looks: &[stage::Look], round: &Round) -> Result<(), String> {
             // One that keeps the other from being met is told instead of it.
             let others = others.filter(|other| of_session(other.kind.slot()) || other.kind.slot() == Slot::Disk);
             codes.extend(others.flat_map(|other| other.kind.told_by()));
-        } else if others.into_iter().any(|other| of_session(other.kind.slot()) || other.kind.slot() == Slot::Socket) {
+        } else if others.into_iter().any(|other| keeps_events_out(other)) {
             // Nothing came that could be refused.
             continue;
         }

@@ -3,18 +3,25 @@
 //!
 //! Must never: judge.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use audiohook_collector::elastic::template;
+use serde_json::{Value, json};
+
 use crate::engine::Engine;
 use crate::fake::{Act, Fake};
 use crate::load::{Numbers, is_refused, number};
-use crate::plan::Kind;
+use crate::plan::{IndexFault, Kind, Target};
 use crate::verdict::POISON;
 
 const INDEX: &str = "genesys-audiohook";
+/// The index behind a write alias.
+const FIRST_INDEX: &str = "genesys-audiohook-000001";
+/// The template of a data stream.
+const STREAM_TEMPLATE: &str = "/_index_template/oracle-stream";
 /// Documents that one page of a search holds.
 const PAGE: usize = 5_000;
 
@@ -24,7 +31,9 @@ const HANGS: u8 = 2;
 const HALF: u8 = 3;
 const REFUSES_ITEMS: u8 = 4;
 const TOO_LARGE: u8 = 5;
-const READ_ONLY: u8 = 6;
+const MISSING_PIPELINE: u8 = 6;
+const BLOCKED: u8 = 11;
+const CLOSED: u8 = 12;
 const LOGIN: u8 = 7;
 const WRONG: u8 = 8;
 const UNAVAILABLE: u8 = 9;
@@ -39,21 +48,38 @@ pub struct Cluster {
     /// A request was not let in, and none that matters was sent since.
     refused_login: Arc<AtomicBool>,
     engine: Option<Rc<RefCell<Engine>>>,
+    target: Target,
+    /// What is set on the real one's index.
+    index_fault: Cell<Option<IndexFault>>,
 }
 
 impl Cluster {
     /// Starts the front; the real one behind it begins without documents and templates.
-    pub fn start(engine: Option<Rc<RefCell<Engine>>>) -> Self {
-        let front = Fake::start();
-        if let Some(engine) = &engine {
-            let engine = engine.borrow();
-            engine.call("DELETE", &format!("/{INDEX}"), "");
-            engine.call("DELETE", "/_index_template/audiohook-collector-*", "");
-            front.pass_on_to(&engine.url);
+    pub fn start(engine: Option<Rc<RefCell<Engine>>>, target: Target) -> Self {
+        let cluster = Self::with_front(engine, target);
+        if let Some(engine) = &cluster.engine {
+            prepare(&engine.borrow(), target);
+            cluster.front.pass_on_to(&engine.borrow().url);
         }
-        let cluster = Self { front, act: Arc::default(), most: Arc::default(), refused_login: Arc::default(), engine };
         cluster.misbehave();
         cluster
+    }
+
+    fn with_front(engine: Option<Rc<RefCell<Engine>>>, target: Target) -> Self {
+        Self {
+            front: Fake::start(),
+            act: Arc::default(),
+            most: Arc::default(),
+            refused_login: Arc::default(),
+            engine,
+            target,
+            index_fault: Cell::default(),
+        }
+    }
+
+    /// What ELASTIC_INDEX names.
+    pub fn target(&self) -> Target {
+        if self.engine.is_some() { self.target } else { Target::Index }
     }
 
     pub fn url(&self) -> &str {
@@ -83,7 +109,14 @@ impl Cluster {
             Kind::ClusterBulkHangs => BULK_HANGS,
             Kind::ClusterAnswersHalf => HALF,
             Kind::ClusterRefusesItems => REFUSES_ITEMS,
-            Kind::ClusterReadOnly => READ_ONLY,
+            Kind::ClusterIndex(fault) => match &self.engine {
+                Some(engine) => return self.set_on_index(&engine.borrow(), fault),
+                None => match fault {
+                    IndexFault::MissingPipeline => MISSING_PIPELINE,
+                    IndexFault::WriteBlock | IndexFault::DiskBlock => BLOCKED,
+                    IndexFault::Closed => CLOSED,
+                },
+            },
             Kind::ClusterRefusesLogin => LOGIN,
             Kind::ClusterWrongAnswer => WRONG,
             Kind::ClusterUnavailable => UNAVAILABLE,
@@ -92,11 +125,31 @@ impl Cluster {
         self.act.store(act, Ordering::Relaxed);
     }
 
+    /// Sets something on the real one's index; it may not be there yet.
+    fn set_on_index(&self, engine: &Engine, fault: IndexFault) {
+        // The index that a data stream writes to cannot be closed.
+        let is_stream = self.target == Target::DataStream;
+        let fault = if is_stream && fault == IndexFault::Closed { IndexFault::WriteBlock } else { fault };
+        let path = if is_stream { format!("/_data_stream/{INDEX}") } else { format!("/{INDEX}") };
+        if engine.call("GET", &path, "").0 == 404 {
+            engine.must("PUT", &path, "");
+        }
+        match setting(fault) {
+            Some((name, value)) => put_setting(engine, name, &value),
+            None => _ = engine.must("POST", &format!("/{INDEX}/_close"), ""),
+        }
+        self.index_fault.set(Some(fault));
+    }
+
     /// Takes it away; a killed engine starts.
     pub fn end(&self) {
         self.act.store(SERVES, Ordering::Relaxed);
-        if let Some(engine) = &self.engine {
-            engine.borrow_mut().run_if_ended();
+        let Some(engine) = &self.engine else { return };
+        engine.borrow_mut().run_if_ended();
+        match self.index_fault.take().map(setting) {
+            None => {}
+            Some(Some((name, _))) => put_setting(&engine.borrow(), name, &Value::Null),
+            Some(None) => _ = engine.borrow().must("POST", &format!("/{INDEX}/_open"), ""),
         }
     }
 
@@ -137,13 +190,7 @@ impl Cluster {
 
     /// A front that only counts: each document by the number of its event.
     pub fn counting(numbers: Arc<Mutex<Numbers>>) -> Self {
-        let cluster = Self {
-            front: Fake::start(),
-            act: Arc::default(),
-            most: Arc::default(),
-            refused_login: Arc::default(),
-            engine: None,
-        };
+        let cluster = Self::with_front(None, Target::Index);
         cluster.misbehave();
         cluster.front.keep_nothing();
         let (act, mut count) = (cluster.act.clone(), 0_u32);
@@ -164,7 +211,10 @@ impl Cluster {
 
     /// Leads every request through what it does now.
     fn misbehave(&self) {
-        const BLOCKED: &str = r#"{"error":{"type":"cluster_block_exception","reason":"index [genesys-audiohook] blocked by: [FORBIDDEN/8/index write (api)];"},"status":403}"#;
+        const NO_PIPELINE: &str =
+            r#"{"type":"illegal_argument_exception","reason":"pipeline with id [gone] does not exist"}"#;
+        const IS_BLOCKED: &str = r#"{"type":"cluster_block_exception","reason":"index [genesys-audiohook] blocked by: [FORBIDDEN/8/index write (api)];"}"#;
+        const IS_CLOSED: &str = r#"{"type":"index_closed_exception","reason":"closed"}"#;
         let (act, largest, refused_login) = (self.act.clone(), self.most.clone(), self.refused_login.clone());
         self.front.script(move |request| {
             let act = act.load(Ordering::Relaxed);
@@ -180,7 +230,9 @@ impl Cluster {
                 TOO_LARGE if request.is_bulk() && request.documents() > largest.load(Ordering::Relaxed) => {
                     Act::Answer(413, "{}")
                 }
-                READ_ONLY if request.is_bulk() => Act::Answer(403, BLOCKED),
+                MISSING_PIPELINE if request.is_bulk() => Act::RefuseEach(400, NO_PIPELINE),
+                BLOCKED if request.is_bulk() => Act::RefuseEach(403, IS_BLOCKED),
+                CLOSED if request.is_bulk() => Act::RefuseEach(400, IS_CLOSED),
                 LOGIN => Act::Answer(401, "{}"),
                 WRONG => Act::Answer(200, "<html>please log in</html>"),
                 UNAVAILABLE => Act::Answer(503, "{}"),
@@ -200,4 +252,41 @@ impl Cluster {
             }
         });
     }
+}
+
+/// Takes what an act before this left, and makes what ELASTIC_INDEX names.
+fn prepare(engine: &Engine, target: Target) {
+    engine.call("DELETE", &format!("/_data_stream/{INDEX}"), "");
+    for index in [INDEX, FIRST_INDEX] {
+        engine.call("DELETE", &format!("/{index}"), "");
+    }
+    engine.call("DELETE", "/_index_template/audiohook-collector-*", "");
+    engine.call("DELETE", STREAM_TEMPLATE, "");
+    match target {
+        Target::Index => {}
+        Target::WriteAlias => {
+            let template = template::text(INDEX, template::Target::Index, None);
+            let mut body = serde_json::from_str::<Value>(&template).unwrap()["template"].take();
+            body["aliases"] = json!({ INDEX: { "is_write_index": true } });
+            engine.must("PUT", &format!("/{FIRST_INDEX}"), &body.to_string());
+        }
+        Target::DataStream => {
+            let template = template::text(INDEX, template::Target::DataStream, None);
+            engine.must("PUT", STREAM_TEMPLATE, &template);
+        }
+    }
+}
+
+/// The setting of an index, and its value while the fault lasts; none: the index is closed.
+fn setting(fault: IndexFault) -> Option<(&'static str, Value)> {
+    match fault {
+        IndexFault::MissingPipeline => Some(("index.default_pipeline", json!("gone"))),
+        IndexFault::WriteBlock => Some(("index.blocks.write", json!(true))),
+        IndexFault::DiskBlock => Some(("index.blocks.read_only_allow_delete", json!(true))),
+        IndexFault::Closed => None,
+    }
+}
+
+fn put_setting(engine: &Engine, name: &str, value: &Value) {
+    engine.must("PUT", &format!("/{INDEX}/_settings"), &json!({ name: value }).to_string());
 }

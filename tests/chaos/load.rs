@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use audiohook_collector::simulator::{Event, Route};
 
 use crate::cluster::Cluster;
-use crate::plan::{Fault, Kind, Random, is_wanted, kind, only};
+use crate::plan::{Fault, Kind, Random, Target, is_wanted, kind, only};
 use crate::stage::{Shape, Stage};
 use crate::support::{let_pass, poll, records};
 use crate::verdict::dead_letters;
@@ -134,6 +134,9 @@ pub fn run(seed: u64, minutes: u64) -> ExitCode {
         past: false,
         definitions_fail: 0,
         keep_issued: false,
+        target: Target::Index,
+        retention: false,
+        is_state_mounted: false,
     };
     let mut stage = Stage::start(&shape, Cluster::counting(indexed.clone()));
     let mut random = Random::new(seed);

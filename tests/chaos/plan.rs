@@ -72,6 +72,9 @@ pub enum Thing {
     LinkToDevice,
     /// A symbolic link to itself.
     LinkInACircle,
+    /// The null device; a link to it where this user may not make a device.
+    Device,
+    Socket,
 }
 
 /// The files beside OUTPUT_FILE, by their suffixes.
@@ -93,6 +96,25 @@ impl Beside {
             Self::DeadLetters => ".dead",
         }
     }
+}
+
+/// What somebody has set on the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IndexFault {
+    /// `default_pipeline` names one that does not exist.
+    MissingPipeline,
+    WriteBlock,
+    /// What a full disk sets.
+    DiskBlock,
+    Closed,
+}
+
+/// What ELASTIC_INDEX names. Only a real cluster has other things than indexes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    Index,
+    WriteAlias,
+    DataStream,
 }
 
 /// What is odd about answers that are right otherwise.
@@ -220,7 +242,7 @@ pub enum Kind {
     ClusterTooLarge {
         most: usize,
     },
-    ClusterReadOnly,
+    ClusterIndex(IndexFault),
     ClusterRefusesLogin,
     ClusterWrongAnswer,
     ClusterUnavailable,
@@ -324,7 +346,7 @@ impl Kind {
             | Self::ClusterAnswersHalf
             | Self::ClusterRefusesItems
             | Self::ClusterTooLarge { .. }
-            | Self::ClusterReadOnly
+            | Self::ClusterIndex(_)
             | Self::ClusterRefusesLogin
             | Self::ClusterWrongAnswer
             | Self::ClusterUnavailable
@@ -359,13 +381,18 @@ impl Kind {
             | Self::HistoryThrottled { .. } => &["history_failing", "not_receiving"],
             Self::DiskFull { .. } | Self::FileInPlace(_) => &["disk_write_failed"],
             // A link is only a name, and is replaced by the next state.
-            Self::BesideInPlace(Beside::State, Thing::Fifo | Thing::Folder) => &["disk_write_failed"],
-            Self::ClusterReadOnly | Self::ClusterRefusesLogin => &["elastic_refused"],
+            Self::BesideInPlace(Beside::State, Thing::Fifo | Thing::Folder | Thing::Device | Thing::Socket) => {
+                &["disk_write_failed"]
+            }
+            Self::ClusterIndex(IndexFault::WriteBlock | IndexFault::DiskBlock) | Self::ClusterRefusesLogin => {
+                &["elastic_refused"]
+            }
             Self::ClusterGone
             | Self::ClusterKilled
             | Self::ClusterHangs
             | Self::ClusterBulkHangs
             | Self::ClusterAnswersHalf
+            | Self::ClusterIndex(IndexFault::MissingPipeline | IndexFault::Closed)
             | Self::ClusterWrongAnswer
             | Self::ClusterUnavailable => &["elastic_unreachable"],
             _ => &[],
@@ -555,7 +582,14 @@ pub fn kind(random: &mut Random, long: bool) -> Kind {
         ]),
         13 => {
             let (bytes_left, ms) = (random.between(0, 3_000), random.between(20, 400));
-            let thing = random.pick(&[Thing::Fifo, Thing::Folder, Thing::LinkToDevice, Thing::LinkInACircle]);
+            let thing = random.pick(&[
+                Thing::Fifo,
+                Thing::Folder,
+                Thing::LinkToDevice,
+                Thing::LinkInACircle,
+                Thing::Device,
+                Thing::Socket,
+            ]);
             let beside = random.pick(&[Beside::State, Beside::NewState, Beside::Unreadable, Beside::DeadLetters]);
             random.pick(&[
                 Kind::DiskFull { bytes_left },
@@ -569,6 +603,12 @@ pub fn kind(random: &mut Random, long: bool) -> Kind {
         }
         14 => {
             let most = random.between(1, 6) as usize;
+            let index_fault = random.pick(&[
+                IndexFault::MissingPipeline,
+                IndexFault::WriteBlock,
+                IndexFault::DiskBlock,
+                IndexFault::Closed,
+            ]);
             random.pick(&[
                 Kind::ClusterGone,
                 Kind::ClusterKilled,
@@ -577,7 +617,8 @@ pub fn kind(random: &mut Random, long: bool) -> Kind {
                 Kind::ClusterAnswersHalf,
                 Kind::ClusterRefusesItems,
                 Kind::ClusterTooLarge { most },
-                Kind::ClusterReadOnly,
+                Kind::ClusterIndex(index_fault),
+                Kind::ClusterIndex(index_fault),
                 Kind::ClusterRefusesLogin,
                 Kind::ClusterWrongAnswer,
                 Kind::ClusterUnavailable,

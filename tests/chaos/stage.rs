@@ -7,6 +7,7 @@ use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -17,12 +18,12 @@ use audiohook_collector::thread;
 use crossbeam_channel::{Sender, bounded};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
 use crate::cluster::Cluster;
 use crate::odd;
-use crate::plan::{Fault, Issue, Kind, Random, Slot, Thing, Unit, Way};
+use crate::plan::{Fault, Issue, Kind, Random, Slot, Target, Thing, Unit, Way};
 use crate::support::collector::{binary, settings};
 use crate::support::records::{self, Record};
 use crate::support::{Collector, Folder, SOON, let_pass};
@@ -32,6 +33,8 @@ use crate::verdict::{Evidence, POISON, dead_letters, documents, of_file};
 /// the less it makes good what is wrong.
 const OVERLAPS: [u64; 3] = [8, 8, 60];
 const OVERLAPS_LONG: [u64; 4] = [8, 8, 60, 300];
+/// As many as never come together.
+pub const BACKUPS_KEPT: &str = "500";
 /// An unbroken chain of like events is shorter: no read of a shorter overlap sees both its ends.
 const CHAIN_S: u64 = 30;
 /// The two ways' times of one event differ by less.
@@ -56,6 +59,8 @@ pub type Look = (Instant, Option<Vec<String>>);
 
 /// Everything of one act.
 pub struct Stage {
+    /// The state file, where it is a mount of its own. Before the folder, which cannot go while it is mounted.
+    mount: Option<Mount>,
     pub sim: Simulator,
     pub folder: Folder,
     pub collector: Option<Collector>,
@@ -112,6 +117,11 @@ pub struct Shape {
     pub definitions_fail: u32,
     /// Whether the service keeps what it issued, to be compared.
     pub keep_issued: bool,
+    /// What ELASTIC_INDEX names, and whether ELASTIC_RETENTION is set.
+    pub target: Target,
+    pub retention: bool,
+    /// Whether the state file is a mount of its own, as containers have it: it cannot be replaced then.
+    pub is_state_mounted: bool,
 }
 
 impl Shape {
@@ -119,7 +129,7 @@ impl Shape {
         Self {
             overlap_s: if long { random.pick(&OVERLAPS_LONG) } else { random.pick(&OVERLAPS) },
             max_file_size: random.pick(&["20KB", "100KB", "1GB"]),
-            backup_count: if random.chance(30) { "0" } else { "500" },
+            backup_count: if random.chance(30) { "0" } else { BACKUPS_KEPT },
             bulk_size: random.pick(&["1", "7", "50"]),
             interval_s: "1",
             log_level: "debug",
@@ -129,6 +139,9 @@ impl Shape {
             past: random.chance(50),
             definitions_fail: random.below(3) as u32,
             keep_issued: true,
+            target: random.pick(&[Target::Index, Target::Index, Target::WriteAlias, Target::DataStream]),
+            retention: random.chance(20),
+            is_state_mounted: random.chance(25),
         }
     }
 }
@@ -173,6 +186,11 @@ impl Stage {
             let state = folder.join("events.jsonl.state");
             settings.insert("STATE_FILE".to_owned(), state.display().to_string());
         }
+        // Where something else has made the target there is nothing for a policy to manage.
+        if shape.retention && cluster.target() == Target::Index {
+            settings.insert("ELASTIC_RETENTION".to_owned(), "90d".to_owned());
+        }
+        let mount = shape.is_state_mounted.then(|| Mount::bind(&folder)).flatten();
         let environment = if shape.settings_file { into_file(&folder, &settings) } else { settings.clone() };
         let (looking, stopped) = bounded::<()>(0);
         let looks = Arc::new(Mutex::new(Vec::new()));
@@ -185,6 +203,7 @@ impl Stage {
         };
         thread::spawn("looking", look).unwrap();
         let mut stage = Self {
+            mount,
             sim,
             folder,
             collector: None,
@@ -243,7 +262,7 @@ impl Stage {
     pub fn described(&self) -> String {
         let of = |name: &str| self.settings.get(name).map_or("", String::as_str);
         format!(
-            "MAX_FILE_SIZE={} BACKUP_COUNT={} BULK_SIZE={} CATCH_UP_OVERLAP={} clock steps: {}, settings in a file: {}, OUTPUT_FILE is a link: {}, events before the start: {}",
+            "MAX_FILE_SIZE={} BACKUP_COUNT={} BULK_SIZE={} CATCH_UP_OVERLAP={} clock steps: {}, settings in a file: {}, OUTPUT_FILE is a link: {}, STATE_FILE is mounted: {}, ELASTIC_INDEX: {:?}{}, events before the start: {}",
             of("MAX_FILE_SIZE"),
             of("BACKUP_COUNT"),
             of("BULK_SIZE"),
@@ -251,6 +270,9 @@ impl Stage {
             self.clock.is_some(),
             file_is_used(&self.environment, &self.settings),
             of("OUTPUT_FILE").contains("link"),
+            self.mount.is_some(),
+            self.cluster.target(),
+            if of("ELASTIC_RETENTION").is_empty() { "" } else { " with a retention" },
             self.sim.issued().first().is_some_and(|first| first.time_ms < self.sim.now() - AGES_MS[0])
         )
     }
@@ -469,7 +491,12 @@ impl Stage {
             }
             Kind::KilledStateDeleted => {
                 self.kill();
-                let _ = fs::remove_file(self.state_file());
+                // What is mounted cannot be deleted: it is begun anew, empty.
+                if self.mount.is_some() {
+                    fs::write(self.state_file(), "").unwrap();
+                } else {
+                    let _ = fs::remove_file(self.state_file());
+                }
             }
             Kind::KilledStateOld => {
                 self.kill();
@@ -524,7 +551,7 @@ impl Stage {
             | Kind::ClusterAnswersHalf
             | Kind::ClusterRefusesItems
             | Kind::ClusterTooLarge { .. }
-            | Kind::ClusterReadOnly
+            | Kind::ClusterIndex(_)
             | Kind::ClusterRefusesLogin
             | Kind::ClusterWrongAnswer
             | Kind::ClusterUnavailable
@@ -849,6 +876,29 @@ fn file_is_used(environment: &BTreeMap<String, String>, settings: &BTreeMap<Stri
     environment.len() < settings.len()
 }
 
+/// A mounted file; unmounted when dropped.
+struct Mount(PathBuf);
+
+impl Mount {
+    /// Mounts a file in the place of the state file; none where this user may not mount.
+    fn bind(folder: &Folder) -> Option<Self> {
+        let (file, place) = (folder.write("mounted.state", ""), folder.write("events.jsonl.state", ""));
+        let mounted = Command::new("mount").arg("--bind").args([&file, &place]).stderr(Stdio::null()).status();
+        if mounted.is_ok_and(|status| status.success()) {
+            return Some(Self(place));
+        }
+        println!("  the state file is not mounted: this user may not mount");
+        let _ = fs::remove_file(place);
+        None
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
 /// Puts something in the place of a file.
 fn put(thing: Thing, path: &Path) {
     match thing {
@@ -856,6 +906,13 @@ fn put(thing: Thing, path: &Path) {
         Thing::Folder => fs::create_dir(path).unwrap(),
         Thing::LinkToDevice => symlink("/dev/null", path).unwrap(),
         Thing::LinkInACircle => symlink(path.file_name().unwrap(), path).unwrap(),
+        Thing::Device => {
+            let null = makedev(1, 3);
+            if mknodat(CWD, path, FileType::CharacterDevice, Mode::RUSR | Mode::WUSR, null).is_err() {
+                symlink("/dev/null", path).unwrap();
+            }
+        }
+        Thing::Socket => drop(UnixListener::bind(path).unwrap()),
     }
 }
 

@@ -25,6 +25,8 @@ pub enum Act {
     Serve,
     Answer(u16, &'static str),
     AnswerWith(u16, &'static str, &'static str),
+    /// Each document of a bulk request is refused with this status and error.
+    RefuseEach(u16, &'static str),
     /// No answer, and the connection stays.
     Hang,
     /// The documents are taken, and half of the answer comes.
@@ -181,6 +183,7 @@ fn serve<S: Read + Write>(stream: S, state: &Mutex<State>) {
             }
             Act::Answer(status, body) => (status, "", body.to_owned(), false),
             Act::AnswerWith(status, headers, body) => (status, headers, body.to_owned(), false),
+            Act::RefuseEach(status, error) => (200, "", refused(request.documents(), status, error), false),
             Act::Hang => return hang(),
             Act::Close => return,
         };
@@ -346,6 +349,12 @@ fn bulk(body: &str, state: &mut State) -> String {
         items.push(item(status));
     }
     format!(r#"{{"errors":{errors},"items":[{}]}}"#, items.join(","))
+}
+
+/// An answer that refuses this many documents.
+fn refused(documents: usize, status: u16, error: &str) -> String {
+    let items = vec![format!(r#"{{"create":{{"status":{status},"error":{error}}}}}"#); documents];
+    format!(r#"{{"errors":true,"items":[{}]}}"#, items.join(","))
 }
 
 /// A document's part of an answer.
