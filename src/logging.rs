@@ -137,7 +137,7 @@ impl Logger {
         if count == 0 {
             return;
         }
-        let message = format!("{count} log lines were dropped: standard output is too slow");
+        let message = format!("{count} log lines were dropped: their reader is too slow");
         let line = line::format(
             self.format,
             self.prefix,

@@ -168,7 +168,8 @@ impl Reader {
                 Ok(Incoming::Nothing) => {}
                 Ok(Incoming::Wait) => is_idle = true,
                 Ok(Incoming::Close { code, reason }) => {
-                    ws.send_close(if code == 1005 { 1000 } else { code });
+                    // These stand for the absence of a code, and are never sent.
+                    ws.send_close(if matches!(code, 1005 | 1006) { 1000 } else { code });
                     break Closed::ByServer { code, reason };
                 }
                 Err(error) => break Closed::Broken(error),

@@ -30,24 +30,28 @@ pub fn each_line_backwards(
     let mut end = file.metadata()?.len();
     // The beginning of a line whose end is in the block read before.
     let mut rest: Vec<u8> = Vec::new();
-    let mut first_block = true;
+    // Whether the text before `end` belongs to a line without its end: the file's torn end, or a line that is too long.
+    let mut is_partial = true;
     while end > 0 {
         let from = end.saturating_sub(BLOCK_BYTES);
         let mut bytes = vec![0; (end - from) as usize];
         file.read_exact_at(&mut bytes, from)?;
-        if std::mem::take(&mut first_block)
-            && let Some(last) = bytes.iter().rposition(|b| *b == b'\n')
-        {
-            // Text after the last line feed is not a whole line.
-            bytes.truncate(last);
+        if is_partial {
+            let last = bytes.iter().rposition(|b| *b == b'\n');
+            is_partial = last.is_none();
+            bytes.truncate(last.unwrap_or(0));
         }
-        bytes.extend_from_slice(&rest);
-        let mut lines = bytes.split(|b| *b == b'\n');
-        let begun = lines.next().unwrap_or_default();
-        for whole in lines.collect::<Vec<_>>().into_iter().rev() {
-            line(whole);
+        if !is_partial {
+            bytes.extend_from_slice(&rest);
+            let mut lines = bytes.split(|b| *b == b'\n');
+            rest = lines.next().unwrap_or_default().to_vec();
+            for whole in lines.collect::<Vec<_>>().into_iter().rev() {
+                line(whole);
+            }
+            if rest.len() > LINE_BYTES_MAX {
+                (rest, is_partial) = (Vec::new(), true);
+            }
         }
-        rest = if begun.len() > LINE_BYTES_MAX { Vec::new() } else { begun.to_vec() };
         end = from;
         if end > 0 && block() == Flow::Stop {
             return Ok(());
@@ -76,10 +80,10 @@ mod tests {
     #[test]
     fn whole_lines_come_in_reverse_order() {
         let path = std::env::temp_dir().join(format!("audiohook-lines-{}", std::process::id()));
-        for (count, width) in [(0, 1), (1, 10), (3, 60_000), (50_000, 20)] {
+        for (count, width) in [(0, 1), (1, 10), (3, 60_000), (3, 600_000), (50_000, 20)] {
             let lines: Vec<String> = (0..count).map(|n| format!("{n:0width$}")).collect();
             let text: String = lines.iter().map(|l| l.clone() + "\n").collect::<String>() + "torn";
-            std::fs::write(&path, if count == 0 { "" } else { &text }).unwrap();
+            std::fs::write(&path, text).unwrap();
             let mut found = Vec::new();
             let file = File::open(&path).unwrap();
             each_line_backwards(&file, |line| found.push(String::from_utf8(line.to_vec()).unwrap()), || Flow::On)
@@ -87,6 +91,20 @@ mod tests {
             found.reverse();
             assert_eq!(found, lines);
             assert_eq!(first_line(&file).unwrap().map(|l| String::from_utf8(l).unwrap()), lines.first().cloned());
+        }
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_skipped_as_a_whole() {
+        let path = std::env::temp_dir().join(format!("audiohook-long-line-{}", std::process::id()));
+        for torn in ["", "torn", &"x".repeat(LINE_BYTES_MAX)] {
+            std::fs::write(&path, format!("first\n{}\nlast\n{torn}", "x".repeat(LINE_BYTES_MAX + 1000))).unwrap();
+            let mut found = Vec::new();
+            let file = File::open(&path).unwrap();
+            each_line_backwards(&file, |line| found.push(String::from_utf8(line.to_vec()).unwrap()), || Flow::On)
+                .unwrap();
+            assert_eq!(found, ["last", "first"]);
         }
         std::fs::remove_file(path).unwrap();
     }
