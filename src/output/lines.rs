@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn whole_lines_come_in_reverse_order() {
         let path = std::env::temp_dir().join(format!("audiohook-lines-{}", std::process::id()));
-        for (count, width) in [(0, 1), (1, 10), (3, 60_000), (3, 600_000), (50_000, 20)] {
+        for (count, width) in [(0, 1), (1, 10), (3, 60_000), (50_000, 20)] {
             let lines: Vec<String> = (0..count).map(|n| format!("{n:0width$}")).collect();
             let text: String = lines.iter().map(|l| l.clone() + "\n").collect::<String>() + "torn";
             std::fs::write(&path, text).unwrap();
@@ -99,7 +99,7 @@ mod tests {
     fn a_line_that_is_too_long_is_skipped_as_a_whole() {
         let path = std::env::temp_dir().join(format!("audiohook-long-line-{}", std::process::id()));
         for torn in ["", "torn", &"x".repeat(LINE_BYTES_MAX)] {
-            std::fs::write(&path, format!("first\n{}\nlast\n{torn}", "x".repeat(LINE_BYTES_MAX + 1000))).unwrap();
+            std::fs::write(&path, format!("first\n{}\nlast\n{torn}", "x".repeat(2 * LINE_BYTES_MAX))).unwrap();
             let mut found = Vec::new();
             let file = File::open(&path).unwrap();
             each_line_backwards(&file, |line| found.push(String::from_utf8(line.to_vec()).unwrap()), || Flow::On)
