@@ -108,7 +108,10 @@ impl Cluster<'_> {
                     Ok((200..=299, _)) => out.ok(NAME, format_args!("a document was created in {index} and deleted")),
                     other => out.bad(
                         NAME,
-                        format_args!("a document was created in {index} and could not be deleted: {}", told(&other)),
+                        format_args!(
+                            "a document was created in {index} and could not be deleted: {}",
+                            describe(&other)
+                        ),
                         format_args!(
                             "Delete the document {id} yourself. The collector itself needs no right to delete."
                         ),
@@ -119,10 +122,10 @@ impl Cluster<'_> {
             Ok((408 | 500.., _)) | Err(_) => {
                 let cure = "Check the cluster's log and load.";
                 return match delete() {
-                    Ok((200..=299, _)) => out.bad(NAME, told(&made), cure),
+                    Ok((200..=299, _)) => out.bad(NAME, describe(&made), cure),
                     _ => out.bad(
                         NAME,
-                        told(&made),
+                        describe(&made),
                         format_args!("{cure} Then delete the document {id} from {index}, if it is there."),
                     ),
                 };
@@ -138,7 +141,7 @@ impl Cluster<'_> {
                 }
             }
         };
-        out.bad(NAME, told(&made), cure);
+        out.bad(NAME, describe(&made), cure);
     }
 }
 
@@ -169,10 +172,10 @@ fn matches(pattern: &str, name: &str) -> bool {
 }
 
 /// What an answer says, in a line.
-fn told(answer: &Answer) -> String {
+fn describe(answer: &Answer) -> String {
     match answer {
         Ok((status, body)) => {
-            let mut words = verdict::words_of_body(body);
+            let mut words = verdict::body_text(body);
             verdict::shorten(&mut words);
             let words = if words.is_empty() { words } else { format!(" ({words})") };
             format!("the cluster answers {status}{words}")
