@@ -107,7 +107,9 @@ pub fn problem(address: SocketAddr, error: &io::Error) -> Problem {
     let (why, cure) = match error.kind() {
         ErrorKind::AddrInUse => (
             "the port is in use".to_owned(),
-            format!("Set HTTP_PORT to a free port, or stop what uses it (ss -ltnp 'sport = :{port}' names it)."),
+            format!(
+                "Set HTTP_PORT to a free port, or stop the program that uses it (ss -ltnp 'sport = :{port}' shows it)."
+            ),
         ),
         ErrorKind::PermissionDenied => {
             (error.to_string(), "Set HTTP_PORT to 1024 or more, or grant the service CAP_NET_BIND_SERVICE.".to_owned())

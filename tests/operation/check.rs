@@ -190,9 +190,12 @@ fn how_the_api_behaves_is_learned_with_verbose() {
         assert!(end.contains(if included { "in the counts both ends" } else { "in the counts one end" }), "{end}");
         let longest = said.found("api: longest interval");
         assert!(longest.starts_with(if included { "240 h" } else { "24 h" }), "{longest}");
-        assert!(said.found("api: next page").contains("relative, and goes on"), "{}", said.text);
+        assert!(said.found("api: next page").contains("relative, and continues"), "{}", said.text);
         let times = said.found("api: times");
-        assert!(times.contains("an integer of 13 digits") && times.contains("3 events came both ways"), "{times}");
+        assert!(
+            times.contains("an integer of 13 digits") && times.contains("3 events came from both sources"),
+            "{times}"
+        );
         let channels = said.found("api: channels");
         assert!(channels.contains(if included { "belongs to the token" } else { "every token" }), "{channels}");
     }
