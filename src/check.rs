@@ -41,7 +41,6 @@ pub struct How {
     pub verbose: bool,
 }
 
-/// The result of one check.
 #[derive(Debug, Serialize)]
 struct Check {
     name: &'static str,
@@ -144,7 +143,6 @@ fn try_all(config: &Config, findings: &Findings) {
     cluster::check(config, &clock, findings);
 }
 
-/// Prints the checks.
 struct Printer {
     json: bool,
     checks: Vec<Check>,

@@ -31,7 +31,6 @@ pub struct Command {
     pub run: fn(&Given) -> Result<ExitCode, Error>,
 }
 
-/// An option.
 #[derive(Debug)]
 pub struct Opt {
     /// The name without dashes.
@@ -86,7 +85,6 @@ pub struct Audit {
     pub all: bool,
 }
 
-/// The error of a command.
 #[derive(Debug)]
 pub enum Error {
     /// A wrong command line: nothing was started.

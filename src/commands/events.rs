@@ -84,7 +84,6 @@ fn options(given: &Given) -> Result<Options, Error> {
 /// Maximum time by which a file's modification time may be earlier than its newest event, because two clocks differ.
 const CLOCK_SLACK_MS: i64 = 3_600_000;
 
-/// The options of the command.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Options {
     pub since: Option<When>,
@@ -101,7 +100,6 @@ pub struct Options {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// The unchanged lines.
     Json,
     Table,
 }

@@ -51,7 +51,6 @@ impl fmt::Display for Kind {
     }
 }
 
-/// One setting.
 #[derive(Debug)]
 pub struct Setting {
     pub name: &'static str,
@@ -68,7 +67,6 @@ impl Setting {
     }
 }
 
-/// A group of settings.
 pub struct Section {
     pub title: &'static str,
     pub settings: &'static [Setting],

@@ -37,7 +37,6 @@ struct Letter<'a> {
     record: &'a RawValue,
 }
 
-/// A rejected document.
 pub struct NewLetter {
     pub status: u16,
     pub reason: String,
@@ -53,7 +52,6 @@ pub struct Kept {
     pub dropped: u64,
 }
 
-/// The files of dead letters.
 pub struct DeadLetters {
     /// `OUTPUT_FILE.dead`.
     path: PathBuf,
@@ -267,8 +265,6 @@ impl Lines {
         Self { reader: BufReader::new(file), line: Vec::new(), at: 0, is_within: false }
     }
 
-    /// Returns the next line or piece.
-    ///
     /// # Errors
     /// When the file cannot be read.
     pub fn read(&mut self) -> io::Result<Option<Line<'_>>> {

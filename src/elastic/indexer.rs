@@ -45,7 +45,6 @@ const SETUP_TRIES: u32 = 3;
 /// Why some or all documents are not accepted.
 struct Trouble {
     held: Held,
-    /// The node whose response this is.
     node: usize,
     since: Instant,
 }
@@ -309,11 +308,11 @@ impl Indexer {
                     }
                     let cure = match held.cause {
                         Cause::Rights => {
-                            "Give the user the right manage_index_templates, or put what `audiohook-collector template` prints and set ELASTIC_SETUP=false."
+                            "Give the user the right manage_index_templates, or create the template that `audiohook-collector template` prints, and set ELASTIC_SETUP=false."
                         }
                         _ => held.cure(),
                     };
-                    let what = format!("cannot put the index template: {}; sending documents without it", held.why);
+                    let what = format!("cannot create the index template: {}; sending documents without it", held.why);
                     vec![Problem::new(what, cure)]
                 }
             };

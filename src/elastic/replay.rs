@@ -131,7 +131,7 @@ impl Replay {
             let product = server.map(|server| server.product).unwrap_or_default();
             let setup = Setup { transport, node: 0, index: &elastic.index, product };
             if let Err(held) = setup.put_if_absent(elastic.retention) {
-                log::debug!("cannot put the index template: {}", held.why);
+                log::debug!("cannot create the index template: {}", held.why);
             }
         }
     }

@@ -167,8 +167,8 @@ impl Setup<'_> {
     fn put(&self, retention: Option<Duration>) -> Result<Option<Problem>, Held> {
         let problem = retention.and_then(|retention| self.put_policy(retention).err()).map(|why| {
             Problem::new(
-                format!("ELASTIC_RETENTION has no effect: the lifecycle policy cannot be put: {why}"),
-                "Give the user the right to manage lifecycle policies, or put what `template --lifecycle` prints yourself.",
+                format!("ELASTIC_RETENTION has no effect: the lifecycle policy cannot be created: {why}"),
+                "Give the user the right to manage lifecycle policies, or create the policy that `template --lifecycle` prints.",
             )
         });
         let retention = retention.filter(|_| problem.is_none());
@@ -181,7 +181,7 @@ impl Setup<'_> {
         }
         let name = template::name(self.index);
         let with = if retention.is_some() { " with a lifecycle policy" } else { "" };
-        log::info!("put the index template {name} for {}{with}", self.index);
+        log::info!("created the index template {name} for {}{with}", self.index);
         Ok(problem)
     }
 

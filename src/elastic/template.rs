@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 /// The lowest priority, so that any other template wins.
 const PRIORITY: u64 = 0;
 
-const DESCRIPTION: &str = "AudioHook operational events; put by audiohook-collector where it is absent";
+const DESCRIPTION: &str = "AudioHook operational events; created by audiohook-collector";
 
 /// The types of a record's fields, in the record's order, and aliases with their names in the Elastic Common Schema.
 /// Keywords longer than 8,191 characters are stored but not indexed: Lucene's limit is 32,766 bytes, and a character
@@ -23,7 +23,6 @@ pub enum Target {
     Rollover,
 }
 
-/// The cluster's product.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Product {
     #[default]

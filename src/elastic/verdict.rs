@@ -107,7 +107,6 @@ impl Held {
         Self { cause, why: why.into(), advice: None }
     }
 
-    /// The fix.
     pub fn cure(&self) -> &str {
         if let Some(advice) = &self.advice {
             return advice;

@@ -31,20 +31,20 @@ pub fn text(status: &Status) -> String {
 
 fn events(out: &mut String, status: &Status) {
     let (c, g) = (&status.counters, &status.gauges);
-    let received = family(out, "events_received_total", "Events and unreadable frames received, by their source.");
+    let received = family(out, "events_received_total", "Events and unreadable frames received, by source.");
     sample(out, &received, &[("source", "websocket")], c.received_websocket.get());
     sample(out, &received, &[("source", "history")], c.received_history.get());
     metric(out, "events_written_total", "Records appended to the file.", c.written.get());
-    metric(out, "events_duplicate_total", "Events that were in the file already.", c.duplicate.get());
+    metric(out, "events_duplicate_total", "Events that were already in the file.", c.duplicate.get());
     metric(out, "events_filtered_total", "Events that are not AudioHook's; they are not written.", c.filtered.get());
-    let help = "Frames that are not events; they are kept beside the file.";
+    let help = "Frames that are not events; they are kept in OUTPUT_FILE.unreadable.";
     metric(out, "events_unreadable_total", help, c.unreadable.get());
     let help = "Whether a WebSocket to Genesys Cloud is open.";
     metric(out, "socket_connected", help, g.socket_connected.get().unwrap_or(0));
     metric(out, "socket_connects_total", "WebSockets opened.", c.socket_connects.get());
-    let help = "The instant up to which the history is in the file, in seconds since 1970; 0 where it is not read.";
+    let help = "The time up to which the history is in the file, in seconds since 1970; 0 if it is not read.";
     metric(out, "history_checkpoint_timestamp_seconds", help, seconds(g.checkpoint.get()));
-    let help = "The newest event's own time, in seconds since 1970; 0 before the first.";
+    let help = "The newest event's time, in seconds since 1970; 0 before the first event.";
     metric(out, "last_event_timestamp_seconds", help, seconds(g.last_event.get()));
 }
 
@@ -68,11 +68,11 @@ fn audiohook(out: &mut String, status: &Status) {
 
 fn elastic(out: &mut String, status: &Status) {
     let (c, g) = (&status.counters, &status.gauges);
-    let name = family(out, "elastic_documents_total", "Documents by the cluster's verdict.");
+    let name = family(out, "elastic_documents_total", "Documents sent to the cluster, by result.");
     for (result, count) in [("created", &c.elastic_created), ("exists", &c.elastic_exists), ("dead", &c.elastic_dead)] {
         sample(out, &name, &[("result", result)], count.get());
     }
-    let help = "Bytes of records in the file that the cluster does not have yet.";
+    let help = "Bytes of records in the file that are not in the cluster yet.";
     metric(out, "elastic_backlog_bytes", help, g.elastic_backlog_bytes.get().unwrap_or(0));
     let help = "Records whose backup was deleted before the cluster had them.";
     metric(out, "elastic_dropped_events_total", help, c.elastic_dropped.get());
@@ -81,7 +81,7 @@ fn elastic(out: &mut String, status: &Status) {
 fn health(out: &mut String, status: &Status) {
     let raised = status.reasons();
     let is_raised = |code: Code| raised.iter().any(|reason| reason.code == code);
-    let name = family(out, "health_reason", "Whether this health reason is raised, for every code.");
+    let name = family(out, "health_reason", "Whether this health reason is raised, for each code.");
     for code in Code::ALL {
         sample(out, &name, &[("code", code.name())], u8::from(is_raised(code)));
     }

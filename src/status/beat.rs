@@ -28,7 +28,6 @@ struct Pulse {
     busy_since_ms: AtomicI64,
 }
 
-/// A stalled thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stalled {
     pub thread: String,

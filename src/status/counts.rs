@@ -34,7 +34,6 @@ const MINUTES: usize = 1500;
 /// A little more than ten days, for which Genesys Cloud keeps events.
 const HOURS: usize = 242;
 
-/// All counts.
 #[derive(Default)]
 pub struct Counts {
     table: Mutex<Table>,

@@ -11,7 +11,6 @@ use crate::clock::Millis;
 const LOGGED_MAX: usize = 5;
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// All raised reasons.
 #[derive(Default)]
 pub(super) struct Reasons {
     raised: BTreeMap<Code, Raised>,

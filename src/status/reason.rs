@@ -27,7 +27,6 @@ pub enum Code {
     DefinitionsUnconfirmed,
 }
 
-/// The severity of a reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
     /// Events are not collected. `/health` responds with 503.
@@ -71,7 +70,6 @@ impl Problem {
         }
     }
 
-    /// Sets the correlation id.
     #[must_use]
     pub fn with_correlation_id(self, id: Option<impl Into<String>>) -> Self {
         Self { correlation_id: id.map(Into::into), ..self }
@@ -139,7 +137,6 @@ impl Code {
     }
 }
 
-/// A raised reason.
 #[derive(Clone, Debug)]
 pub struct Reason {
     pub code: Code,

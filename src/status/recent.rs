@@ -32,7 +32,6 @@ struct Ring {
     added: u64,
 }
 
-/// A copy of the ring.
 #[derive(Debug, Default)]
 pub struct Snapshot {
     /// Oldest first.
