@@ -19,7 +19,7 @@ use crate::message::{ChannelState, Definition};
 const MINUTE_MS: Millis = 60_000;
 const HOUR_MS: Millis = 60 * MINUTE_MS;
 const DAY_MS: Millis = 24 * HOUR_MS;
-/// The spans to try, the longest first. It is a little shorter than the time that the service keeps events for.
+/// The spans to try, the longest first, which is a little shorter than the time that the service keeps events for.
 const SPANS_MS: [Millis; 5] = [HISTORY_KEPT_MS - MINUTE_MS, 7 * DAY_MS, DAY_MS, 6 * HOUR_MS, HOUR_MS];
 /// Bytes read from the end of the output file, to compare their records with the history.
 const FILE_BYTES_MAX: usize = 1024 * 1024;
@@ -94,7 +94,7 @@ fn longest_span(api: &mut Api, plan: &Plan, now: Millis) -> Result<Option<(Vec<V
     Ok(None)
 }
 
-/// Whether `nextUri` is relative, and whether the second page needs the same body.
+/// Whether `nextUri` is relative, and whether it returns the second page for the same body.
 fn next_page(api: &mut Api, body: &str) -> Result<String, ApiError> {
     let page = api.query_page(Some(FIRST_PAGE_OF_ONE), 1, body)?;
     let first: Value = serde_json::from_str(&page).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Checks the cluster's settings that refuse documents, and writes a test document. The document is always deleted
-//! again.
+//! Checks the cluster's settings that refuse documents, and writes a test document, which is deleted again. If that
+//! fails, the document's id is reported.
 
 use std::time::Duration;
 

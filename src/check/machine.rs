@@ -202,7 +202,7 @@ fn used_port(http: &Http, holder: Option<&str>, out: &Findings) {
         ["alive", "stalled"].iter().any(|status| body["status"] == *status)
     };
     let by = match holder {
-        // If the process cannot be inspected, a collector's response on the port must do.
+        // If the process cannot be inspected, rely on the response on the port.
         Some(pid) if listens(pid, port).unwrap_or_else(answers) => {
             return out.ok("port", format_args!("{port} is in use by the running collector, process {pid}"));
         }

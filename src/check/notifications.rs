@@ -88,7 +88,7 @@ fn transport(config: &Config, api: &mut Api, out: &Findings) {
     }
     let cure = match config.genesys.delivery {
         Delivery::Websocket => {
-            "Set GENESYS_DELIVERY to auto or history. No events would arrive on the WebSocket.".to_owned()
+            "Set GENESYS_DELIVERY to auto or history: no event can arrive on the WebSocket.".to_owned()
         }
         _ => format!(
             "Set GENESYS_DELIVERY=history. All events then come from the history, up to CATCH_UP_INTERVAL ({} s) late.",

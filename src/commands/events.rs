@@ -138,7 +138,7 @@ pub fn run(config: &Config, options: &Options, clock: &Clock) -> Result<(), Erro
     let mut files = Files::open(path).map_err(cannot)?;
     if files.is_empty() && !options.follow {
         let what = format!("there is neither {} nor a backup of it", path.display());
-        return Err(Problem::new(what, "Set OUTPUT_FILE as for the collector.").into());
+        return Err(Problem::new(what, "Set OUTPUT_FILE to the collector's value.").into());
     }
     let now = clock.wall();
     let filter = Filter::new(options, now);

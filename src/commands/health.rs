@@ -110,7 +110,7 @@ fn ask_all(http: &Http) -> Result<Answer, Problem> {
         match ask(&url, http) {
             Ok(answer) => return Ok(answer),
             Err(error) => {
-                let cure = "Check that the collector is running, and that HTTP_HOST and HTTP_PORT are set as for the collector.";
+                let cure = "Check that the collector is running, and that HTTP_HOST and HTTP_PORT have the collector's values.";
                 failure = Problem::new(format!("no response from {url}: {error}"), cure);
             }
         }

@@ -73,7 +73,7 @@ pub struct Indexer {
     clock: Clock,
 }
 
-/// What the thread is controlled and watched by.
+/// The thread's wake-up and stop channels, and its heartbeat.
 struct Signals {
     wake: Receiver<()>,
     finish: Receiver<()>,

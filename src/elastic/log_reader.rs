@@ -212,8 +212,8 @@ impl LogReader {
         self.next_file(length)
     }
 
-    /// The head's file was truncated, either after a copy was made (logrotate's `copytruncate`) or without one. If
-    /// there is a copy, the unread part is in it.
+    /// The head's file was truncated or rewritten. If it was copied first (logrotate's `copytruncate`), the unread part
+    /// is in the copy.
     fn reopen_truncated(&mut self) -> io::Result<Option<Next<'static>>> {
         self.passed = self.place();
         if let Some(place) = self.passed

@@ -86,7 +86,7 @@ impl Sender {
         }
     }
 
-    /// For replaying dead letters: refused documents are not retried.
+    /// For replaying dead letters: documents that are all refused for the same reason are not retried.
     pub fn for_replay(elastic: &config::Elastic, letters: DeadLetters, transport: Transport, clock: Clock) -> Self {
         Self { alike_wait: Duration::ZERO, ..Self::new(elastic, letters, transport, clock) }
     }
@@ -283,7 +283,7 @@ impl Limit {
     }
 }
 
-/// The retry interval for a cause that only an operator can fix.
+/// The retry interval for a cause that only an operator can fix and only a retry can show to be fixed.
 fn wait_of(held: &Held) -> Option<Duration> {
     match held.cause {
         Cause::Login | Cause::Rights => Some(REFUSED_WAIT),

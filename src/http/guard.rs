@@ -1,5 +1,5 @@
-//! The guard in front of tiny_http. It accepts client connections and enforces their number, sizes and deadlines. Of
-//! HTTP it parses only what that needs.
+//! The guard in front of tiny_http. It accepts client connections, and limits their number, size and time. It parses no
+//! more of HTTP than the limits need.
 //!
 //! Must never: block on a client, spin, or use up the descriptors that the threads writing events need.
 

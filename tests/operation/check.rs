@@ -639,7 +639,7 @@ fn the_cluster_is_reached_named_and_written_to_without_a_trace() {
     assert_eq!(said.wrong(), [] as [&str; 0], "{}", said.text);
     assert!(said.found("cluster").contains("OpenSearch 2.19.1"), "{}", said.text);
     assert!(said.found("cluster write").contains("and deleted"));
-    assert!(said.found("cluster template").contains("the collector creates it"));
+    assert!(said.found("cluster template").contains("the collector will create it"));
     assert!(!said.text.contains("hunter2"));
     let state = fake.state();
     assert!(
