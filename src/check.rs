@@ -1,6 +1,7 @@
-//! `audiohook-collector check`: tries everything that a start needs, and says what is wrong and what to do.
+//! `audiohook-collector check`: tries everything that the collector needs, and reports problems with their fixes.
 //!
-//! Must never: leave more behind than one channel without topics and socket; disturb a running collector; print a secret.
+//! Must never: leave behind more than one channel without topics and socket, disturb a running collector, or print a
+//! secret.
 
 mod api_facts;
 mod cluster;
@@ -24,29 +25,28 @@ use crate::net::Dialer;
 use crate::status::Problem;
 use crate::thread;
 
-/// The whole run, at most, even where every peer hangs; each step has a shorter limit of its own.
+/// Time limit of the whole run, even if every peer hangs. Each step has its own shorter limit.
 const RUN_MAX: Duration = Duration::from_secs(55);
-/// Past this, facts about the API are no longer looked for.
+/// After this time, no more facts about the API are collected.
 const FACTS_MAX: Duration = Duration::from_secs(25);
-/// Checks that wait to be printed.
+/// Capacity of the queue of checks to print.
 const CHECKS_MAX: usize = 16;
 
-/// How the checks are run and shown.
+/// The command's options.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct How {
     /// One JSON document instead of lines.
     pub json: bool,
-    /// How the API behaves is looked at too.
+    /// Also examine how the API behaves.
     pub verbose: bool,
 }
 
-/// One thing that was tried.
 #[derive(Debug, Serialize)]
 struct Check {
     name: &'static str,
     ok: bool,
     found: String,
-    /// What to do; none where nothing is wrong.
+    /// How to fix the problem; `None` if the check passed.
     cure: Option<String>,
 }
 
@@ -56,7 +56,7 @@ struct Report<'a> {
     checks: &'a [Check],
 }
 
-/// Where the checks report what they found.
+/// Collects the results of the checks.
 struct Findings {
     checks: Sender<Check>,
     begun: Instant,
@@ -76,18 +76,18 @@ impl Findings {
         self.bad(name, what, cure);
     }
 
-    /// Whether facts about the API are wanted, and there is time for them.
+    /// Whether facts about the API are requested and there is time left for them.
     fn wants_facts(&self) -> bool {
         self.verbose && self.begun.elapsed() < FACTS_MAX
     }
 
     fn send(&self, check: Check) {
-        // The printer has left when the time was up: nobody waits for the rest.
+        // The printer stops at the time limit, and later results are dropped.
         let _ = self.checks.send(check);
     }
 }
 
-/// Prints the errors of the settings in the same shape as everything else: one check for each. Nothing was tried.
+/// Prints errors of the settings as failed checks, when nothing else can be tried.
 pub fn report_settings(errors: &Errors, how: &How) {
     let mut printer = Printer { json: how.json, checks: Vec::new() };
     for error in &errors.0 {
@@ -97,7 +97,8 @@ pub fn report_settings(errors: &Errors, how: &How) {
     printer.end();
 }
 
-/// Runs every check and prints each as it is done, or all as one document. Status 0 when nothing is wrong, else 1.
+/// Runs all checks, and prints each when it is done, or all of them as one JSON document. Exit status 0 if all passed,
+/// else 1.
 pub fn run(config: &Config, how: &How) -> ExitCode {
     let (checks, printed) = bounded(CHECKS_MAX);
     let findings = Findings { checks, begun: Instant::now(), verbose: how.verbose };
@@ -111,7 +112,7 @@ pub fn run(config: &Config, how: &How) -> ExitCode {
             Ok(check) => printer.take(check),
             Err(RecvTimeoutError::Timeout) => {
                 let found =
-                    format!("the next check did not end within {} s; it and the rest were left out", RUN_MAX.as_secs());
+                    format!("the checks did not end within {} s; the remaining ones were skipped", RUN_MAX.as_secs());
                 printer.take(cut_short(found, "Check for a hung disk, a silent firewall or a slow proxy."));
                 break;
             }
@@ -142,7 +143,6 @@ fn try_all(config: &Config, findings: &Findings) {
     cluster::check(config, &clock, findings);
 }
 
-/// Prints the checks.
 struct Printer {
     json: bool,
     checks: Vec<Check>,
@@ -151,7 +151,7 @@ struct Printer {
 impl Printer {
     fn take(&mut self, check: Check) {
         if !self.json {
-            // A reader that has gone needs no more lines; the exit status still counts.
+            // Ignore a closed pipe: the exit status still counts.
             let _ = writeln!(io::stdout(), "{}", line(&check));
         }
         self.checks.push(check);
@@ -177,7 +177,7 @@ fn line(check: &Check) -> String {
     format!("{mark} {}: {}{cure}", check.name, check.found)
 }
 
-/// The texts of others may hold anything; each check is one line.
+/// Puts a text on one line, since texts from other programs may contain control characters.
 fn one_line(text: impl Display) -> String {
     text.to_string().split(|c: char| c.is_control()).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }

@@ -1,7 +1,5 @@
-//! The command line: what a command and its options are, the parser, and the help made from both.
-//!
-//! Must never: do anything but parse and describe. The commands themselves are modules of `commands/`; `lib.rs` has the
-//! table.
+//! The command line: the types for commands and options, the parser, and the help text. The commands are modules of
+//! `commands/`, and `lib.rs` has the table of them.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -18,35 +16,34 @@ use crate::status::Problem;
 /// `--version`.
 pub const VERSION: &str = concat!("audiohook-collector ", env!("CARGO_PKG_VERSION"));
 
-/// One command. Help, completions and the manual are made from this.
+/// A command. The help, the completions and the manual are generated from it.
 #[derive(Debug)]
 pub struct Command {
-    /// Empty: what runs without a command.
+    /// Empty for the command that runs if none is given.
     pub name: &'static str,
     /// One line for the list of commands.
     pub summary: &'static str,
-    /// What it does, as sentences.
+    /// The description, in sentences.
     pub about: &'static str,
-    /// The word that it takes, such as `[COMMAND]`; empty: none.
+    /// The placeholder of its argument, such as `[COMMAND]`; empty if it takes none.
     pub word: &'static str,
     pub options: &'static [Opt],
     pub run: fn(&Given) -> Result<ExitCode, Error>,
 }
 
-/// One option.
 #[derive(Debug)]
 pub struct Opt {
-    /// Without its dashes.
+    /// The name without dashes.
     pub name: &'static str,
     pub value: Value,
     pub help: &'static str,
 }
 
-/// What an option's value is.
+/// The kind of an option's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value {
     None,
-    /// Named so in the help.
+    /// Any text, with its placeholder in the help.
     Text(&'static str),
     File,
     Folder,
@@ -55,7 +52,7 @@ pub enum Value {
 }
 
 impl Value {
-    /// What stands for it in the help.
+    /// The placeholder in the help.
     pub fn placeholder(self) -> String {
         match self {
             Self::None => String::new(),
@@ -71,7 +68,7 @@ pub const EVERYWHERE: [Opt; 3] = [
     Opt {
         name: "env-file",
         value: Value::File,
-        help: "read settings from this file instead of ./.env; the environment wins over it",
+        help: "read settings from this file instead of ./.env; the environment takes precedence",
     },
     Opt { name: "help", value: Value::None, help: "print this help (also -h)" },
     Opt { name: "version", value: Value::None, help: "print the version (also -V)" },
@@ -84,11 +81,10 @@ pub struct Audit {
     pub to: Option<Millis>,
     pub json: bool,
     pub repair: bool,
-    /// Everything that is missing or extra, instead of the first of it.
+    /// List all missing and extra events, not only the first ones.
     pub all: bool,
 }
 
-/// Why a command did not do its work.
 #[derive(Debug)]
 pub enum Error {
     /// A wrong command line: nothing was started.
@@ -112,27 +108,27 @@ impl From<Problem> for Error {
 }
 
 impl Error {
-    /// A failure that nothing is known to help against but what the system's own words suggest.
+    /// A failure without a known fix.
     pub fn cannot(verb: &str, error: impl fmt::Display) -> Self {
         Self::Failed(Problem::new(format!("cannot {verb}: {error}"), ""))
     }
 }
 
-/// A command line that was understood.
+/// A parsed command line.
 #[derive(Debug)]
 pub struct Given {
     pub command: &'static Command,
-    /// `--env-file`: must exist; otherwise `./.env`, if there is one.
+    /// `--env-file`. The file must exist. Without this option, `./.env` is read if it exists.
     pub env_file: Option<PathBuf>,
     pub help: bool,
     pub version: bool,
-    /// The word that the command takes.
+    /// The command's argument.
     pub word: Option<String>,
     options: Vec<(&'static str, OsString)>,
 }
 
 impl Given {
-    /// The value of an option, given last; empty for one without a value.
+    /// The last value of an option; empty for an option without a value.
     fn value(&self, name: &str) -> Option<&OsStr> {
         self.options.iter().rev().find(|(given, _)| *given == name).map(|(_, value)| value.as_os_str())
     }
@@ -145,32 +141,32 @@ impl Given {
         self.value(name).map(PathBuf::from)
     }
 
-    /// The value of an option, judged.
+    /// The parsed value of an option.
     ///
     /// # Errors
-    /// With the option's name before what is wrong.
-    pub fn parsed<T>(&self, name: &str, judge: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, Error> {
+    /// When the value is not valid. The message begins with the option's name.
+    pub fn parsed<T>(&self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, Error> {
         let Some(value) = self.value(name) else { return Ok(None) };
         let text = value.to_str().ok_or_else(|| Error::Usage(format!("--{name} must be UTF-8 text")))?;
-        judge(text).map(Some).map_err(|message| Error::Usage(format!("--{name} {message}")))
+        parse(text).map(Some).map_err(|message| Error::Usage(format!("--{name} {message}")))
     }
 
-    /// An instant (RFC 3339).
+    /// The value of an option that is a time (RFC 3339).
     ///
     /// # Errors
-    /// When it is none.
+    /// When the value is not valid.
     pub fn instant(&self, name: &str) -> Result<Option<Millis>, Error> {
         self.parsed(name, |text| {
             let instant = parse_rfc3339(text).filter(|ms| *ms >= 0);
-            instant.ok_or_else(|| "must be a time with its offset (RFC 3339), such as 2026-11-23T10:00:00Z".to_owned())
+            instant.ok_or_else(|| "must be a time with an offset (RFC 3339), such as 2026-11-23T10:00:00Z".to_owned())
         })
     }
 }
 
-/// Parses the arguments after the program's name. The first command is the one without a name.
+/// Parses the arguments after the program's name. The first of `commands` is the one without a name.
 ///
 /// # Errors
-/// One line that says what is wrong and what is right.
+/// A message of one line.
 pub fn parse(commands: &'static [&'static Command], args: impl IntoIterator<Item = OsString>) -> Result<Given, String> {
     let mut parser = Parser::from_args(args);
     let mut given =
@@ -183,7 +179,7 @@ pub fn parse(commands: &'static [&'static Command], args: impl IntoIterator<Item
             Arg::Value(word) => take_word(commands, &mut given, &word)?,
             Arg::Long("env-file") => given.env_file = Some(PathBuf::from(value(&mut parser, "env-file")?)),
             Arg::Long(name) => {
-                // Before its command is known: an option of one name is the same in all.
+                // The command may not be known yet, but options of the same name are the same in all commands.
                 let all = || commands.iter().flat_map(|command| command.options);
                 let Some(option) = all().find(|option| option.name == name) else {
                     let names = all().chain(&EVERYWHERE).map(|option| option.name);
@@ -239,7 +235,7 @@ fn one_line(error: lexopt::Error) -> String {
     error.to_string().escape_debug().to_string().replace("\\'", "'").replace("\\\"", "\"")
 }
 
-/// The help of one command; that of the first one lists them all.
+/// The help of a command. The help of the unnamed command lists all commands.
 pub fn help(commands: &[&Command], command: &Command) -> String {
     let mut usage = String::from("Usage: audiohook-collector");
     let mut list = String::new();
@@ -313,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_command_or_option_names_the_nearest() {
+    fn a_misspelt_command_or_option_suggests_the_nearest() {
         for (line, expected) in [
             ("chek", "unknown command 'chek'; did you mean 'check'?"),
             ("check --jsno", "unknown option '--jsno'; did you mean '--json'?"),

@@ -1,4 +1,4 @@
-//! The commands: one module each, and what they have in common.
+//! The commands, one module each, and their common functions.
 
 pub mod audit;
 pub mod check;
@@ -23,7 +23,7 @@ use crate::config::{Config, Environment, LogSettings, Need};
 use crate::logging::{self, Flush};
 use crate::signals::{self, Signal};
 
-/// This process's environment.
+/// The environment variables of this process.
 pub(crate) fn environment() -> Environment {
     std::env::vars_os().collect()
 }
@@ -32,13 +32,13 @@ pub(crate) fn load(given: &Given, need: Need) -> Result<Config, Error> {
     Ok(Config::load(need, &environment(), given.env_file.as_deref())?)
 }
 
-/// Starts the log of a command that runs until it is stopped: on standard output.
-pub(crate) fn log_to_output(log: &LogSettings, notices: &[String]) -> Result<Flush, Error> {
+/// Starts the log on standard output, for a command that runs until it is stopped.
+pub(crate) fn log_to_stdout(log: &LogSettings, notices: &[String]) -> Result<Flush, Error> {
     started(logging::start(log, Clock::system()), notices)
 }
 
-/// Starts the log of a command whose standard output is for its answer alone.
-pub(crate) fn log_beside_output(log: &LogSettings, notices: &[String]) -> Result<Flush, Error> {
+/// Starts the log on standard error, for a command that prints a result on standard output.
+pub(crate) fn log_to_stderr(log: &LogSettings, notices: &[String]) -> Result<Flush, Error> {
     started(logging::start_beside_output(log, Clock::system()), notices)
 }
 
@@ -54,7 +54,8 @@ pub(crate) fn listen_to_signals() -> Result<Receiver<Signal>, Error> {
     signals::listen().map_err(|error| Error::cannot("listen to signals", error))
 }
 
-/// Prints the answer of a command. A closed pipe is no failure (`audiohook-collector help | head`); a full disk is.
+/// Prints the result of a command. A closed pipe is not an error (`audiohook-collector help | head`), but a full disk
+/// is.
 pub(crate) fn print(text: impl Display) -> Result<ExitCode, Error> {
     let mut out = io::stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {

@@ -1,7 +1,6 @@
-//! The settings, read once into a plain validated value.
+//! The settings, read once at the start into a validated [`Config`].
 //!
-//! Each is a row in `table.rs`; all errors are reported together. Must never: be read again while the program runs, or
-//! show a secret's value.
+//! Each setting is a row in `table.rs`. All errors are reported together. A secret's value is never shown.
 
 pub mod address;
 mod authorization;
@@ -24,49 +23,49 @@ pub use reader::{Environment, NO_FILE};
 
 use crate::secret::Secret;
 
-/// Everything that can be set. Made by [`Config::load`]; tests make their own.
+/// All settings, as loaded by [`Config::load`].
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// What this collector is called where there are several.
+    /// The name of this collector, to distinguish several.
     pub instance: String,
     pub genesys: Genesys,
     pub catch_up: CatchUp,
     pub output: Output,
     pub log: LogSettings,
-    /// `None`: ELASTIC_URL is empty and nothing goes to a cluster.
+    /// `None` if ELASTIC_URL is empty: nothing is sent to a cluster.
     pub elastic: Option<Elastic>,
     pub http: Http,
     pub reconnect: Reconnect,
     pub network: Network,
-    /// What is allowed and may still be a mistake; for the log, once the program starts.
+    /// Warnings about valid settings that may be mistakes, to be logged at the start.
     pub notices: Vec<String>,
 }
 
-/// Who to log in as, and where.
+/// The Genesys Cloud service and the credentials for it.
 #[derive(Clone, Debug)]
 pub struct Genesys {
     /// The region's domain, such as `usw2.pure.cloud`.
     pub env: String,
     pub client_id: String,
     pub client_secret: Secret,
-    /// `https://login.{env}`, without a slash at its end.
+    /// `https://login.{env}`, without a trailing slash.
     pub login_url: String,
-    /// `https://api.{env}`, without a slash at its end.
+    /// `https://api.{env}`, without a trailing slash.
     pub api_url: String,
     pub delivery: Delivery,
     pub topics_file: PathBuf,
-    /// What the file lists; `None`: there is no file, and every AudioHook definition is collected.
+    /// The topics in the file. `None` if there is no file: all AudioHook definitions are collected.
     pub topics: Option<Vec<String>>,
 }
 
-/// Which way events come.
+/// The sources of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// Both, whichever works.
+    /// The WebSocket and the history.
     Auto,
-    /// The socket alone: what it misses is lost.
+    /// Only the WebSocket. Events that it misses are lost.
     Websocket,
-    /// The history alone: events are late by up to CATCH_UP_INTERVAL.
+    /// Only the history. Events arrive late, by up to CATCH_UP_INTERVAL.
     History,
 }
 
@@ -74,30 +73,30 @@ pub enum Delivery {
 #[derive(Clone, Debug)]
 pub struct CatchUp {
     pub interval: Duration,
-    /// How far each read goes back before what was already read.
+    /// How far each read reaches back into the time that was already read.
     pub overlap: Duration,
-    /// Requests a minute.
+    /// Requests per minute.
     pub rate: u32,
-    /// How far the very first start goes back; zero: only from now on.
+    /// How far the very first start reads back. Zero: only new events.
     pub start: Duration,
 }
 
-/// The file and what stands beside it.
+/// The output file and the state file.
 #[derive(Clone, Debug)]
 pub struct Output {
     pub file: PathBuf,
-    /// Bytes.
+    /// In bytes.
     pub max_file_size: u64,
-    /// Zero: never rotated.
+    /// Zero: the file is never rotated.
     pub backup_count: u32,
     pub state_file: PathBuf,
-    /// Names whose values are replaced; their case counts.
+    /// Case-sensitive names of fields whose values are redacted.
     pub redact_fields: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
 pub struct LogSettings {
-    /// Whether anything goes to standard output.
+    /// Whether to log to standard output.
     pub console: bool,
     pub level: log::LevelFilter,
     pub format: LogFormat,
@@ -109,24 +108,24 @@ pub enum LogFormat {
     Text,
 }
 
-/// The cluster.
+/// The cluster of Elasticsearch or OpenSearch.
 #[derive(Clone, Debug)]
 pub struct Elastic {
-    /// One or more, each without user and password and without a slash at its end; a path prefix stays. None only where
-    /// the index template is to be printed ([`Need::Template`]).
+    /// The addresses, with their path prefix but without credentials and trailing slash. Empty only with
+    /// [`Need::Template`].
     pub urls: Vec<String>,
     /// The whole value of the `Authorization` header.
     pub authorization: Option<Secret>,
     pub index: String,
-    /// Documents in a request, at most.
+    /// Maximum number of documents per request.
     pub bulk_size: usize,
     pub flush_interval: Duration,
     pub ca_file: Option<PathBuf>,
-    /// Whether the index template is put where it is absent.
+    /// Whether to create a missing index template.
     pub setup: bool,
-    /// How long documents are kept; `None`: the collector sets no lifecycle.
+    /// How long documents are kept. `None`: the collector creates no lifecycle policy.
     pub retention: Option<Duration>,
-    /// Bytes of backups kept beyond BACKUP_COUNT.
+    /// Maximum bytes of backups kept beyond BACKUP_COUNT.
     pub backlog_max: u64,
 }
 
@@ -137,20 +136,20 @@ pub struct Http {
     pub token: Option<Secret>,
 }
 
-/// Bounds of the backoff after a failure.
+/// The first and the maximum delay of the backoff after a failure.
 #[derive(Clone, Debug)]
 pub struct Reconnect {
     pub delay: Duration,
     pub max_delay: Duration,
 }
 
-/// What every connection that goes out has in common.
+/// The settings of all outgoing connections.
 #[derive(Clone, Debug, Default)]
 pub struct Network {
     /// A file of CA certificates instead of the system's.
     pub ssl_cert_file: Option<PathBuf>,
-    /// `http://[user:password@]host:port`, the user and the password percent-encoded; used for https and wss by CONNECT.
+    /// `http://[user:password@]host:port`, with user and password percent-encoded. Used for https and wss by CONNECT.
     pub https_proxy: Option<Secret>,
-    /// Hosts, domains and addresses that are reached without the proxy.
+    /// Hosts, domains and addresses that are connected to without the proxy.
     pub no_proxy: Vec<String>,
 }

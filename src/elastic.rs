@@ -1,6 +1,7 @@
-//! The cluster: OpenSearch or Elasticsearch, filled from the file by one thread, the indexer.
+//! Indexing into a cluster of OpenSearch or Elasticsearch, by one thread, the indexer.
 //!
-//! The file is the queue: a document is sent only from what the file holds, and the cursor says what the cluster has.
+//! The output file is the queue: only documents that are in the file are sent, and the cursor marks how far the cluster
+//! has them.
 
 pub mod batch;
 pub mod dead_letters;

@@ -4,10 +4,10 @@
 //! clients ⇄ guard (connections, deadlines, byte budgets) ⇄ tiny_http on a private Unix socket ⇄ routes ⇄ status
 //! ```
 //!
-//! tiny_http parses requests and sends answers. By itself it has no time limit and no size limit, a failed `accept` ends
-//! it, and a client that does not read its answer blocks a thread: so the guard accepts the clients, hands over complete
-//! request heads, one a connection, and carries the answers at each client's pace. Must never: read a file for a request,
-//! or wait for another thread than its own.
+//! tiny_http parses requests and sends responses. On its own it has no time or size limits, stops after a failed
+//! `accept`, and blocks a thread for each client that does not read its response. So the guard accepts the clients, hands
+//! over complete request heads, one per connection, and relays each response at its client's pace. Must never: read a
+//! file for a request, or wait for a thread outside this module.
 
 mod answer;
 mod backend;
@@ -38,32 +38,32 @@ use crate::secret::Secret;
 use crate::status::{Problem, Status};
 use crate::thread;
 
-/// Connections that wait in the kernel while the guard is busy; the kernel has a limit of its own.
+/// Length of the kernel's accept queue. The kernel may lower it.
 const BACKLOG: i32 = 1024;
-/// The cure for a host that cannot be listened on.
+/// The fix when the HTTP_HOST address is not one of this machine's.
 const OWN_ADDRESS: &str = "Set HTTP_HOST to an address of this machine, or to 0.0.0.0 or :: for all.";
 
-/// The public port, taken and not yet served.
+/// The listening sockets, not served yet.
 #[derive(Debug)]
 pub struct Bound {
-    /// One for each address of the host; one at least.
+    /// One for each address of the host, at least one.
     listeners: Vec<TcpListener>,
     address: SocketAddr,
 }
 
 impl Bound {
-    /// Where it listens, the first where a name has several addresses: with the port that the system chose where 0 was
-    /// asked for.
+    /// The address it listens on: the first one where a name has several. If port 0 was requested, the port is the one
+    /// that the system chose.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 }
 
-/// Takes the port. HTTP_HOST may be an IPv4 or IPv6 address, in brackets or not, or a name: then all of its addresses
-/// that this machine has are listened on, `localhost` in both families.
+/// Binds the port. HTTP_HOST may be an IPv4 or IPv6 address, in brackets or not, or a name. For a name, it listens on
+/// each of its addresses that this machine has: on `localhost` for IPv4 and for IPv6.
 ///
 /// # Errors
-/// When the port cannot be taken: why, and which setting to change.
+/// When the port cannot be bound: the reason, and which setting to change.
 pub fn bind(settings: &Http) -> Result<Bound, Problem> {
     let host = settings.host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(&settings.host);
     let addresses: BTreeSet<SocketAddr> = (host, settings.port)
@@ -73,7 +73,7 @@ pub fn bind(settings: &Http) -> Result<Bound, Problem> {
     let mut failed = Problem::new(format!("cannot listen on HTTP_HOST {host}: the name has no address"), OWN_ADDRESS);
     let mut bound: Option<Bound> = None;
     for mut address in addresses {
-        // Where the system chose the port for the first address, the others have the same one.
+        // If the system chose the port of the first address, the other addresses use the same one.
         if let Some(bound) = &bound {
             address.set_port(bound.address.port());
         }
@@ -81,7 +81,8 @@ pub fn bind(settings: &Http) -> Result<Bound, Problem> {
             Ok((listener, address)) => {
                 bound.get_or_insert(Bound { listeners: Vec::new(), address }).listeners.push(listener);
             }
-            // Half of a name's addresses would be a trap: whoever asks the other half meets another program.
+            // Do not listen on only some of a name's addresses: a client that connects to another one would reach the
+            // program that uses the port there.
             Err(error) if error.kind() == ErrorKind::AddrInUse && settings.port != 0 => {
                 return Err(problem(address, &error));
             }
@@ -93,7 +94,7 @@ pub fn bind(settings: &Http) -> Result<Bound, Problem> {
 
 fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind(address)?;
-    // A second listen only moves the limit; where it is refused, the first one's stays.
+    // A second listen(2) only changes the queue's length. If it fails, the first length stays.
     let _ = rustix::net::listen(&listener, BACKLOG);
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
@@ -106,7 +107,9 @@ pub fn problem(address: SocketAddr, error: &io::Error) -> Problem {
     let (why, cure) = match error.kind() {
         ErrorKind::AddrInUse => (
             "the port is in use".to_owned(),
-            format!("Set HTTP_PORT to a free port, or stop what uses it (ss -ltnp 'sport = :{port}' names it)."),
+            format!(
+                "Set HTTP_PORT to a free port, or stop the program that uses it (ss -ltnp 'sport = :{port}' shows it)."
+            ),
         ),
         ErrorKind::PermissionDenied => {
             (error.to_string(), "Set HTTP_PORT to 1024 or more, or grant the service CAP_NET_BIND_SERVICE.".to_owned())
@@ -117,8 +120,8 @@ pub fn problem(address: SocketAddr, error: &io::Error) -> Problem {
     Problem::new(format!("cannot listen on {address}: {why}"), cure)
 }
 
-/// Serves the port until `stop` ends. The handle is that of the thread that serves: it returns after a stop, and before
-/// one only when something is broken beyond repair.
+/// Serves the port until `stop` is closed. The handle belongs to the serving thread. It returns after a stop, or
+/// earlier after a failure that it cannot recover from.
 ///
 /// # Errors
 /// When the system refuses a thread or a descriptor.
@@ -130,8 +133,8 @@ pub fn start(
     stop: Receiver<()>,
 ) -> io::Result<JoinHandle<()>> {
     let (stopped, stopper) = UnixStream::pair()?;
-    let guard = guard::Guard::new(bound.listeners, stopped, routes::Site::new(status, token), clock)?;
-    // poll(2) cannot wait for a channel: this thread turns the stop into a closed socket.
+    let guard = guard::Guard::new(bound.listeners, stopped, routes::Handler::new(status, token), clock)?;
+    // poll(2) cannot wait for a channel, so this thread closes a socket when the stop arrives.
     thread::spawn("http-stop", move || {
         let _ = stop.recv();
         drop(stopper);
@@ -152,7 +155,7 @@ mod tests {
         for host in ["127.0.0.1", "localhost", "::1", "[::1]"] {
             match bind(&at(host, 0)) {
                 Ok(bound) => assert_ne!(bound.address().port(), 0),
-                // A machine without IPv6 says so in the same words.
+                // A machine without IPv6 fails with the same fix.
                 Err(problem) => assert!(host.contains(':') && problem.cure.contains("HTTP_HOST"), "{host}: {problem}"),
             }
         }

@@ -1,7 +1,7 @@
-//! What the threads publish about themselves, and what `/health` and `/metrics` read: counters, reasons, heartbeats, the
+//! The state that the threads publish, and that `/health` and `/metrics` read: counters, reasons, heartbeats and the
 //! newest events.
 //!
-//! Must never: make a publisher wait; every lock here is held for a copy, never over a send, a write or a request.
+//! Must never: block a publisher. Each lock here is held only for a copy, never during a send, a write or a request.
 
 pub mod backfill;
 mod beat;
@@ -26,7 +26,7 @@ pub use root_cause::CONSEQUENCES;
 use crate::clock::{Clock, Millis, format_millis};
 use crate::secret::Secret;
 
-/// A counter that only its owner raises.
+/// A counter that only its owner increments.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
@@ -40,7 +40,7 @@ impl Counter {
     }
 }
 
-/// A value that its owner sets; `None` until then.
+/// A value that its owner sets; `None` before that.
 #[derive(Debug)]
 pub struct Gauge(AtomicI64);
 
@@ -55,7 +55,7 @@ impl Gauge {
         self.0.store(value, Ordering::Relaxed);
     }
 
-    /// Adds to a value that is set.
+    /// Adds to the value, if it is set.
     pub fn add(&self, n: i64) {
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |value| {
             (value != i64::MIN).then(|| value.saturating_add(n))
@@ -67,7 +67,7 @@ impl Gauge {
     }
 }
 
-/// All counts. At rest: received = written + duplicate + filtered + unreadable.
+/// All counters. When no event is in progress: received = written + duplicate + filtered + unreadable.
 #[derive(Debug, Default)]
 pub struct Counters {
     pub received_websocket: Counter,
@@ -76,7 +76,7 @@ pub struct Counters {
     pub duplicate: Counter,
     pub filtered: Counter,
     pub unreadable: Counter,
-    /// Faults that were logged as errors: refused logins, failed writes, broken sockets.
+    /// Failures such as refused logins, failed writes and broken sockets.
     pub errors: Counter,
     pub socket_connects: Counter,
     pub elastic_created: Counter,
@@ -85,41 +85,41 @@ pub struct Counters {
     pub elastic_dropped: Counter,
 }
 
-/// Gauges, instants in milliseconds since 1970.
+/// Gauges. Times are in milliseconds since 1970.
 #[derive(Debug, Default)]
 pub struct Gauges {
     /// 1 while a socket is open.
     pub socket_connected: Gauge,
     pub checkpoint: Gauge,
-    /// The newest event's own time.
+    /// The newest event's time.
     pub last_event: Gauge,
     pub elastic_backlog_bytes: Gauge,
-    /// Every record of the files from this instant on is in the writer's index.
+    /// All records in the files from this time on are in the writer's dedup index.
     pub index_since: Gauge,
-    /// 1 while the list of definitions is the service's own.
+    /// 1 while the list of definitions is confirmed by the service.
     pub definitions_confirmed: Gauge,
 }
 
-/// What the session thread knows and the page shows.
+/// The state of the session, which `/health` shows.
 #[derive(Clone, Debug, Default)]
 pub struct SessionView {
     pub channel: Option<Secret>,
-    /// What is subscribed, or read from the history.
+    /// The topics that are subscribed, or read from the history.
     pub topics: Vec<String>,
-    /// Set once subscribed, or once living on the history.
+    /// True after the first subscription, or once the history is the source of events.
     pub ready: bool,
-    /// One line for systemd's STATUS and the page: what the session is doing.
+    /// What the session is doing, in one line for systemd's STATUS.
     pub doing: String,
 }
 
-/// What is known of the cluster.
+/// The cluster's identity.
 #[derive(Clone, Debug, Default)]
 pub struct ElasticView {
-    /// Name and version, as `OpenSearch 2.19.1`; none before the first answer.
+    /// Name and version, such as `OpenSearch 2.19.1`; `None` before the first response.
     pub server: Option<String>,
 }
 
-/// The one object that all threads share.
+/// The state that all threads share.
 pub struct Status {
     pub counters: Counters,
     pub gauges: Gauges,
@@ -127,7 +127,7 @@ pub struct Status {
     pub recent: Recent,
     /// Events by code and integration.
     pub counts: Counts,
-    /// INSTANCE_NAME: what tells this collector from others on the page, in `/health` and in the metrics.
+    /// INSTANCE_NAME, which distinguishes collectors on the page, in `/health` and in the metrics.
     pub instance: String,
     clock: Clock,
     started: Millis,
@@ -155,7 +155,7 @@ impl Status {
             stalled_logged: AtomicBool::new(false),
             clock,
         };
-        // The session adds what it means for the events.
+        // The session replaces this text with a more specific one.
         status.raise(
             Code::Starting,
             Problem::new("the collector is starting and not subscribed yet", "Wait a few seconds."),
@@ -163,19 +163,19 @@ impl Status {
         status
     }
 
-    /// The same, for the instance of this name.
+    /// Sets the instance name.
     #[must_use]
     pub fn named(self, instance: impl Into<String>) -> Self {
         Self { instance: instance.into(), ..self }
     }
 
-    /// This machine's time.
+    /// This machine's time, in milliseconds since 1970.
     pub fn now(&self) -> Millis {
         self.clock.wall()
     }
 
-    /// Reports a problem. The first time it is logged; while it lasts, a new text replaces the old one and `since` stays.
-    /// A code that is raised and cleared again and again is logged a few times a minute, and counted.
+    /// Raises a reason. It is logged the first time. While it is raised, a new text replaces the old one, and `since`
+    /// stays. If a code is raised and cleared repeatedly, it is logged only a few times a minute, with a count.
     pub fn raise(&self, code: Code, problem: Problem) {
         let logged = lock(&self.reasons).raise(code, problem.clone(), self.clock.wall(), self.clock.now());
         if let Some(left_out) = logged {
@@ -183,13 +183,13 @@ impl Status {
         }
     }
 
-    /// Says that a problem is gone; logged if its beginning was.
+    /// Clears a reason. This is logged if raising it was logged.
     pub fn clear(&self, code: Code) {
         let (since, is_derived) = {
             let mut reasons = lock(&self.reasons);
             (reasons.clear(code), code.is_derived(&reasons.codes()))
         };
-        // A start that ends because its cause is known by now is not ready.
+        // Do not log "ready" if `starting` is only replaced by its root cause.
         if let Some(since) = since.filter(|_| !is_derived) {
             log_resolved(code, self.clock.wall() - since);
         }
@@ -199,10 +199,11 @@ impl Status {
         lock(&self.reasons).is_raised(code)
     }
 
-    /// Everything that is wrong now, root causes alone: what was raised, and what the heartbeats show.
+    /// All current reasons without those that follow from another one: the raised ones, and `stalled` from the
+    /// heartbeats.
     pub fn reasons(&self) -> Vec<Reason> {
         let mut reasons = lock(&self.reasons).all();
-        if let Some(stalled) = self.look_for_stalled() {
+        if let Some(stalled) = self.find_stalled() {
             let since = self.clock.wall() - stalled.for_ms;
             reasons.push(Reason { code: Code::Stalled, since, problem: stalled_problem(&stalled) });
         }
@@ -211,8 +212,8 @@ impl Status {
         reasons
     }
 
-    /// A stalled thread cannot log that it is: whoever looks does.
-    fn look_for_stalled(&self) -> Option<Stalled> {
+    /// Finds a stalled thread. This also logs it, since a stalled thread cannot.
+    fn find_stalled(&self) -> Option<Stalled> {
         let stalled = self.beats.stalled();
         let was_logged = self.stalled_logged.swap(stalled.is_some(), Ordering::Relaxed);
         match &stalled {
@@ -274,7 +275,7 @@ impl Status {
         }
     }
 
-    /// The state in one line, as `systemctl status` shows it.
+    /// The state in one line, for `systemctl status`.
     pub fn line(&self) -> String {
         let reasons = self.reasons();
         let codes: Vec<&str> = reasons.iter().map(|reason| reason.code.name()).collect();
@@ -284,7 +285,7 @@ impl Status {
         format!("{}{why}: {} events in the file, {doing}", verdict(&reasons), self.counters.written.get())
     }
 
-    /// Whether events can come: subscribed, or living on the history.
+    /// Whether events can be received, from a subscription or from the history.
     pub fn ready(&self) -> bool {
         lock(&self.session).ready
     }
@@ -297,7 +298,7 @@ fn log_raised(code: Code, problem: &Problem, left_out: u32) {
         Severity::Degraded => log::Level::Warn,
     };
     let (name, severity, cure) = (code.name(), code.severity().name(), problem.cure.as_str());
-    let often = if left_out > 0 { format!(" (raised {left_out} times more)") } else { String::new() };
+    let often = if left_out > 0 { format!(" (raised {left_out} more times)") } else { String::new() };
     let message = format!("{name}: {}{often}", problem.what);
     match problem.correlation_id.as_deref() {
         Some(id) => log::log!(level, code = name, severity = severity, cure = cure, correlation_id = id; "{message}"),
@@ -330,7 +331,7 @@ fn stalled_problem(stalled: &Stalled) -> Problem {
     )
 }
 
-/// The worst of the reasons, in a word.
+/// The overall health: the severity of the worst reason.
 pub fn verdict(reasons: &[Reason]) -> &'static str {
     if reasons.iter().any(|r| r.code.severity() == Severity::Unhealthy) {
         "unhealthy"
@@ -341,7 +342,7 @@ pub fn verdict(reasons: &[Reason]) -> &'static str {
     }
 }
 
-/// `GET /health`, field by field; the predecessor's come first and mean what they meant.
+/// The fields of `GET /health`. Those of the predecessor come first and keep their meaning.
 #[derive(Debug, Serialize)]
 pub struct Health {
     pub status: &'static str,
@@ -383,7 +384,7 @@ pub struct ElasticHealth {
     pub dropped: u64,
 }
 
-/// A lock whose holder panicked still holds a whole value: every change here is one assignment.
+/// Locks, also after a panic: every change here is a single assignment, so the value is consistent.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,6 +1,4 @@
-//! The cluster: reach, login, version, template, and the right to write.
-//!
-//! Must never: leave a document behind, or put the template.
+//! Checks the cluster: connection, login, version, template, and the right to write. Does not create the template.
 
 use ureq::http::Method;
 
@@ -45,7 +43,7 @@ pub(super) fn check(config: &Config, clock: &Clock, out: &Findings) {
     cluster.check_write(clock, out);
 }
 
-/// Asks a node; what it repeats of the login is masked.
+/// Sends a request to a node, and masks the login in the response.
 fn ask(transport: &Transport, node: usize, method: Method, path: &str, body: Option<&str>) -> index::Answer {
     match transport.call(node, method, path, body.unwrap_or(""), index::REQUEST_TIME_MAX) {
         Ok(reply) => {
@@ -57,16 +55,16 @@ fn ask(transport: &Transport, node: usize, method: Method, path: &str, body: Opt
     }
 }
 
-/// What a node's greeting shows, or what is wrong with it.
+/// Evaluates a node's response to `GET /`.
 fn judge(greeting: Result<Option<Server>, Held>, cluster: &Cluster<'_>) -> Result<Option<Server>, Problem> {
     match greeting {
         Ok(Some(Server { name, .. })) if is_too_old(&name) => Err(Problem::new(
             format!("{name} has no composable index templates"),
-            "Update it to Elasticsearch 7.8 or newer, or to OpenSearch.",
+            "Upgrade to Elasticsearch 7.8 or newer, or to OpenSearch.",
         )),
-        // It may be a cluster that shows nothing to this login, or no cluster at all.
+        // The login may have no right to see the version, or the server may not be a cluster.
         Ok(None) if !cluster.is_one() => Err(Problem::new(
-            "it does not answer as a cluster does",
+            "the response does not come from a cluster",
             "Check that ELASTIC_URL is the address of Elasticsearch or OpenSearch, with its path prefix if it has one.",
         )),
         Ok(server) => Ok(server),
@@ -87,11 +85,11 @@ fn template(elastic: &Elastic, setup: &Setup<'_>, out: &Findings) {
             out.problem(NAME, &setup::dynamic_problem(&elastic.index));
         }
         Ok(Found::Decided { exists: true, .. }) => out.ok(NAME, format_args!("{} has its mapping", elastic.index)),
-        Ok(Found::Decided { .. }) => out.ok(NAME, "there"),
+        Ok(Found::Decided { .. }) => out.ok(NAME, "exists"),
         Ok(Found::Left(why)) => out.ok(NAME, format_args!("left to you: {why}")),
-        Ok(Found::Nothing) if elastic.setup => out.ok(NAME, "absent; the collector creates it"),
+        Ok(Found::Nothing) if elastic.setup => out.ok(NAME, "does not exist; the collector will create it"),
         Ok(Found::Nothing) => {
-            out.ok(NAME, "absent, and ELASTIC_SETUP is false: the cluster guesses each field's type");
+            out.ok(NAME, "does not exist, and ELASTIC_SETUP is false: the cluster will guess the type of each field");
         }
         Err(held) if held.is_refusal() && !elastic.setup => {
             out.ok(NAME, format_args!("not visible: {}; ELASTIC_SETUP is false, so it is not needed", held.why));
@@ -99,7 +97,7 @@ fn template(elastic: &Elastic, setup: &Setup<'_>, out: &Findings) {
         Err(held) if held.cause == Cause::Rights => out.bad(
             NAME,
             held.why,
-            "Give the user the right to manage index templates, or put what `audiohook-collector template` prints \
+            "Give the user the right to manage index templates, or create the template that `audiohook-collector template` prints \
              yourself and set ELASTIC_SETUP=false.",
         ),
         Err(held) => out.bad(NAME, &held.why, held.cure()),
@@ -111,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_without_index_templates_of_todays_kind_are_known() {
+    fn versions_without_composable_index_templates_are_known() {
         for old in ["Elasticsearch 7.7.1", "Elasticsearch 6.8.23", "Elasticsearch 2.4"] {
             assert!(is_too_old(old), "{old}");
         }

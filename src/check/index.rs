@@ -1,6 +1,5 @@
-//! What the cluster does with the index: the settings that keep documents out, and a trial document.
-//!
-//! Must never: leave the document behind.
+//! Checks the cluster's settings that refuse documents, and writes a test document, which is deleted again. If that
+//! fails, the document's id is reported.
 
 use std::time::Duration;
 
@@ -12,19 +11,19 @@ use crate::clock::{Clock, format_millis};
 use crate::elastic::verdict;
 use crate::status::Problem;
 
-/// Time for a request: longer than [`SERVER_TIME`], so that the outcome is known.
+/// Timeout of a request: longer than [`SERVER_TIME`], so that the outcome is known.
 pub(super) const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long the server itself may take to write: after that it gives up, and nothing appears later.
+/// The server's own timeout for a write, after which no document can appear later.
 const SERVER_TIME: &str = "5s";
 
-/// Status and body, or why there is no answer.
+/// Status and body, or why there is no response.
 pub(super) type Answer = Result<(u16, Vec<u8>), String>;
 
-/// A node that answers, and the index that the events go to.
+/// A node of the cluster, and the index for the events.
 pub(super) struct Cluster<'a> {
     pub ask: &'a dyn Fn(Method, &str, Option<&str>) -> Answer,
     pub index: &'a str,
-    /// The index's name in a path.
+    /// The index's name, encoded for a path.
     pub encoded: &'a str,
 }
 
@@ -34,8 +33,8 @@ impl Cluster<'_> {
         (status == 200).then(|| serde_json::from_slice(&body).ok()).flatten()
     }
 
-    /// Whether a node that does not greet with its name is one: it refuses an empty bulk request with an error of its own,
-    /// and a proxy in front of it may refuse every request but that one.
+    /// Whether a server that does not identify itself is a cluster. A cluster refuses an empty bulk request with its
+    /// own kind of error. A proxy in front of it may allow only bulk requests.
     pub fn is_one(&self) -> bool {
         let Ok((status, body)) = (self.ask)(Method::POST, "/_bulk", Some("\n")) else { return false };
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
@@ -49,7 +48,8 @@ impl Cluster<'_> {
         (self.ask)(Method::HEAD, &format!("/{}", self.encoded), None).is_ok_and(|(status, _)| status != 404)
     }
 
-    /// What keeps documents out of the index, whoever sends them; what the login may not see is left to the trial.
+    /// Checks settings that refuse documents from every user. If the login may not read them, only the test document
+    /// can show this.
     pub fn check_settings(&self, out: &Findings) {
         const NAME: &str = "cluster settings";
         let index = self.index;
@@ -64,7 +64,7 @@ impl Cluster<'_> {
         let auto_create = setting(&settings, "action.auto_create_index").unwrap_or("true");
         if !allows(auto_create, index) && !self.exists() {
             problems.push(Problem::new(
-                format!("action.auto_create_index is {auto_create}: the index {index} is absent and is not created"),
+                format!("action.auto_create_index is {auto_create}: the index {index} does not exist and will not be created"),
                 format!("Create the index {index}, or allow it in action.auto_create_index."),
             ));
         }
@@ -72,7 +72,7 @@ impl Cluster<'_> {
             self.get(&format!("/_cluster/health/{}?level=indices&timeout=1s", self.encoded)).unwrap_or_default();
         if health["indices"].as_object().is_some_and(|all| all.values().any(|one| one["status"] == "red")) {
             problems.push(Problem::new(
-                format!("the index {index} is red: a part of it is on no node and takes no documents"),
+                format!("the index {index} is red: a primary shard is not allocated and accepts no documents"),
                 "Check the cluster's nodes and disks (GET _cluster/allocation/explain).",
             ));
         }
@@ -80,11 +80,14 @@ impl Cluster<'_> {
             out.problem(NAME, problem);
         }
         if problems.is_empty() {
-            out.ok(NAME, if settings.is_null() { "not visible for this login" } else { "nothing refuses documents" });
+            out.ok(
+                NAME,
+                if settings.is_null() { "not visible for this login" } else { "no setting refuses documents" },
+            );
         }
     }
 
-    /// Tries the right to write: makes a document and deletes it again.
+    /// Tests the right to write by creating a document and deleting it.
     pub fn check_write(&self, clock: &Clock, out: &Findings) {
         const NAME: &str = "cluster write";
         let index = self.index;
@@ -97,33 +100,36 @@ impl Cluster<'_> {
             format!(r#"{{"@timestamp":"{now}","timestamp":"{now}","event_type":"audiohook_collector_check"}}"#);
         let create = format!("/{}/_create/{id}?timeout={SERVER_TIME}", self.encoded);
         let made = (self.ask)(Method::PUT, &create, Some(&document));
-        // In a data stream a document is deleted from the index behind it, whose name is in the answer.
+        // A document of a data stream is deleted from its backing index, which the response names.
         let answer: Value =
             made.as_ref().map(|(_, body)| serde_json::from_slice(body).unwrap_or_default()).unwrap_or_default();
-        let behind = answer["_index"].as_str().unwrap_or(self.encoded);
-        let delete = || (self.ask)(Method::DELETE, &format!("/{behind}/_doc/{id}?timeout={SERVER_TIME}"), None);
+        let backing = answer["_index"].as_str().unwrap_or(self.encoded);
+        let delete = || (self.ask)(Method::DELETE, &format!("/{backing}/_doc/{id}?timeout={SERVER_TIME}"), None);
         let cure = match &made {
             Ok((200..=299, _)) => {
                 return match delete() {
                     Ok((200..=299, _)) => out.ok(NAME, format_args!("a document was created in {index} and deleted")),
                     other => out.bad(
                         NAME,
-                        format_args!("a document was created in {index} and could not be deleted: {}", told(&other)),
+                        format_args!(
+                            "a document was created in {index} and could not be deleted: {}",
+                            describe(&other)
+                        ),
                         format_args!(
                             "Delete the document {id} yourself. The collector itself needs no right to delete."
                         ),
                     ),
                 };
             }
-            // Whoever answers for the cluster may give up before it does.
+            // A gateway may time out before the cluster does.
             Ok((408 | 500.., _)) | Err(_) => {
                 let cure = "Check the cluster's log and load.";
                 return match delete() {
-                    Ok((200..=299, _)) => out.bad(NAME, told(&made), cure),
+                    Ok((200..=299, _)) => out.bad(NAME, describe(&made), cure),
                     _ => out.bad(
                         NAME,
-                        told(&made),
-                        format_args!("{cure} Then delete the document {id} from {index}, if it is there."),
+                        describe(&made),
+                        format_args!("{cure} Then delete the document {id} from {index}, if it exists."),
                     ),
                 };
             }
@@ -138,17 +144,17 @@ impl Cluster<'_> {
                 }
             }
         };
-        out.bad(NAME, told(&made), cure);
+        out.bad(NAME, describe(&made), cure);
     }
 }
 
-/// A cluster's setting: a transient one before a persistent one before the default.
+/// A cluster setting: the transient value, else the persistent one, else the default.
 fn setting<'a>(settings: &'a Value, name: &str) -> Option<&'a str> {
     ["transient", "persistent", "defaults"].iter().find_map(|layer| settings[layer][name].as_str())
 }
 
-/// Whether `action.auto_create_index` lets this index be created: true, false, or patterns with + and -, of which the
-/// first that matches counts.
+/// Whether `action.auto_create_index` allows this index: its value is true, false, or patterns with + and -, of which
+/// the first match counts.
 fn allows(auto_create: &str, index: &str) -> bool {
     if matches!(auto_create, "true" | "false") {
         return auto_create == "true";
@@ -157,7 +163,7 @@ fn allows(auto_create: &str, index: &str) -> bool {
     rule.is_some_and(|rule| !rule.starts_with('-'))
 }
 
-/// Whether a name fits a pattern with stars.
+/// Whether a name matches a pattern with `*`.
 fn matches(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
@@ -168,14 +174,14 @@ fn matches(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// What an answer says, in a line.
-fn told(answer: &Answer) -> String {
+/// Describes a response in one line.
+fn describe(answer: &Answer) -> String {
     match answer {
         Ok((status, body)) => {
-            let mut words = verdict::words_of_body(body);
-            verdict::shorten(&mut words);
-            let words = if words.is_empty() { words } else { format!(" ({words})") };
-            format!("the cluster answers {status}{words}")
+            let mut text = verdict::body_text(body);
+            verdict::shorten(&mut text);
+            let text = if text.is_empty() { text } else { format!(" ({text})") };
+            format!("the cluster responded with status {status}{text}")
         }
         Err(why) => why.clone(),
     }

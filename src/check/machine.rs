@@ -1,6 +1,5 @@
-//! This machine: the folder, its space, the lock and the port.
-//!
-//! Must never: write to the output file, or leave a file behind.
+//! Checks this machine: the folder, its free space, the lock and the port. Does not write to the output file, and
+//! leaves no file behind.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -29,7 +28,7 @@ pub(super) fn check(config: &Config, out: &Findings) {
     port(&config.http, holder.as_deref(), out);
 }
 
-/// The folder, or the nearest one above it that is there: the collector makes what is missing.
+/// The folder, or its nearest parent that exists, since the collector creates missing folders.
 fn existing(folder: &Path) -> &Path {
     folder
         .ancestors()
@@ -38,17 +37,17 @@ fn existing(folder: &Path) -> &Path {
         .unwrap_or(Path::new("/"))
 }
 
-/// Whether the output file and the state can be written, and renamed, where they are to stand.
+/// Checks that the output file and the state file can be written and renamed in their folders.
 fn folders(config: &Config) -> Result<String, Problem> {
     let (file, state_file) = (&config.output.file, &config.output.state_file);
-    // A state beside the output file was set by OUTPUT_FILE.
+    // A state file next to the output file is there because of OUTPUT_FILE.
     let state_setting = if folder_of(state_file) == folder_of(file) { "OUTPUT_FILE" } else { "STATE_FILE" };
     let mut found: Vec<String> = Vec::new();
     for (setting, path) in [("OUTPUT_FILE", file), (state_setting, state_file)] {
         let folder = folder_of(path);
         let there = existing(folder);
         let tried = match try_folder(there).and_then(|()| try_file(path)) {
-            // A state file that is mounted by itself is written in place.
+            // A state file that is a mount point is overwritten instead of replaced.
             Err(_) if path == state_file && path.exists() => regular::check_replaceable(path),
             tried => tried,
         };
@@ -96,7 +95,7 @@ fn try_folder(folder: &Path) -> io::Result<()> {
     tried
 }
 
-/// Opens a file that is there as the collector would, without changing it.
+/// Opens an existing file as the collector would, without changing it.
 fn try_file(path: &Path) -> io::Result<()> {
     match regular::open(OpenOptions::new().read(true).append(true), path) {
         Ok(_) => Ok(()),
@@ -105,7 +104,7 @@ fn try_file(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Room for what the files may still grow by.
+/// Checks that the disk has space for the growth of the files.
 fn space(config: &Config, out: &Findings) {
     let folder = folder_of(&config.output.file);
     let stat = match rustix::fs::statvfs(existing(folder)) {
@@ -115,7 +114,7 @@ fn space(config: &Config, out: &Findings) {
             return out.bad(
                 "space",
                 format_args!("cannot read the free space of {}: {error}", folder.display()),
-                "Check that OUTPUT_FILE is on a disk.",
+                "Check that OUTPUT_FILE is on a local disk or a mounted volume.",
             );
         }
     };
@@ -136,7 +135,7 @@ fn space(config: &Config, out: &Findings) {
         return out.bad(
             "space",
             format_args!("{room}, but the disk has no free inode for a new file"),
-            "Remove files that are not needed there.",
+            "Remove unneeded files from the disk.",
         );
     }
     let backlog = config.elastic.as_ref().map_or(0, |elastic| elastic.backlog_max);
@@ -156,7 +155,7 @@ fn size(bytes: u64) -> String {
     }
 }
 
-/// The lock's holder, which is fine: a collector runs.
+/// Reports whether a collector holds the lock, and returns its process id.
 fn lock(config: &Config, out: &Findings) -> Option<String> {
     match Lock::holder(&config.output.file) {
         Ok(Some(pid)) => {
@@ -167,7 +166,7 @@ fn lock(config: &Config, out: &Findings) -> Option<String> {
             out.ok("lock", "no collector is running on this file");
             None
         }
-        // The folder's own line reports a path that leads nowhere.
+        // The check of the folder reports a wrong path.
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => None,
         Err(error) => {
             let path = Lock::path(&config.output.file);
@@ -203,7 +202,7 @@ fn used_port(http: &Http, holder: Option<&str>, out: &Findings) {
         ["alive", "stalled"].iter().any(|status| body["status"] == *status)
     };
     let by = match holder {
-        // Where nobody may look at the process, its answer is taken for it.
+        // If the process cannot be inspected, rely on the response on the port.
         Some(pid) if listens(pid, port).unwrap_or_else(answers) => {
             return out.ok("port", format_args!("{port} is in use by the running collector, process {pid}"));
         }
@@ -211,13 +210,15 @@ fn used_port(http: &Http, holder: Option<&str>, out: &Findings) {
         None if answers() => " by another collector with another OUTPUT_FILE".to_owned(),
         None => String::new(),
     };
-    let cure = format!("Set HTTP_PORT to a free port, or stop what uses it (ss -ltnp 'sport = :{port}' names it).");
+    let cure = format!(
+        "Set HTTP_PORT to a free port, or stop the program that uses it (ss -ltnp 'sport = :{port}' shows it)."
+    );
     out.bad("port", format_args!("{port} is in use{by}"), cure);
 }
 
-/// Whether this process listens on this TCP port, where the system tells: `/proc`.
+/// Whether this process listens on this TCP port, from `/proc`; `None` if that is unknown.
 fn listens(pid: &str, port: u16) -> Option<bool> {
-    /// `0A`: listening.
+    /// The state TCP_LISTEN.
     const LISTENING: &str = "0A";
     let mut inodes = Vec::new();
     for table in ["tcp", "tcp6"] {
@@ -267,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_told_in_their_unit() {
+    fn sizes_have_a_unit() {
         assert_eq!([size(2048), size(3 * MIB), size(20 * 1024 * MIB)], ["2 KiB", "3 MiB", "20 GiB"]);
     }
 }

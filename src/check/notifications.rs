@@ -1,6 +1,7 @@
-//! The channel, its subscriptions, and the socket: tried on a channel of the check's own, which is left empty.
+//! Checks the channel, its subscriptions and the socket, on a channel of its own, which is left without topics.
 //!
-//! Must never: touch a channel that has topics, or the one that the collector remembers; push another channel out.
+//! Must never: use a channel that has topics or the collector's own channel, or make the service delete another
+//! channel.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,14 +22,14 @@ use crate::secret::{Secret, mask};
 use crate::status::Problem;
 use crate::writer::state;
 
-/// Channels of one client, at most: one more pushes another out.
+/// The service's limit on channels per client. Creating another one deletes an old one.
 const CHANNELS_MAX: usize = 20;
 
-/// What earlier checks found out.
+/// The results of earlier checks.
 pub(super) struct Tried {
-    /// The definitions are the service's own: of the built-in list some may not exist.
+    /// Whether the definitions come from the service. Some of the built-in list may not exist.
     pub is_confirmed: bool,
-    /// The streaming host that was looked at already.
+    /// The streaming host that was already checked.
     pub streaming: Option<String>,
 }
 
@@ -39,15 +40,15 @@ pub(super) fn check(config: &Config, api: &mut Api, plan: &Plan, tried: &Tried, 
         Ok(None) => {
             return out.bad(
                 "channel",
-                format_args!("this OAuth client has {CHANNELS_MAX} channels, the maximum, and each is in use"),
-                "Stop what else uses this OAuth client, or make a client for the collector alone. A channel ends a day \
+                format_args!("this OAuth client has {CHANNELS_MAX} channels, the maximum, and all are in use"),
+                "Stop other programs that use this OAuth client, or create a client only for the collector. A channel ends a day \
                  after its last subscription.",
             );
         }
         Err(error) => return out.problem("channel", &error.problem()),
     };
     let hours = (channel.expires_ms - api.service().now()) as f64 / 3_600_000.0;
-    let how = if is_new { "created" } else { "an empty one is used again" };
+    let how = if is_new { "created" } else { "an empty one is reused" };
     out.ok("channel", format_args!("{how}: {}, for {hours:.1} h", mask(&channel.id)));
     let place = |address: &str| Target::parse(address).ok().map(|target| (target.host, target.port));
     if tried.streaming.as_ref().is_none_or(|tried| place(tried) != place(&channel.connect_uri)) {
@@ -59,22 +60,22 @@ pub(super) fn check(config: &Config, api: &mut Api, plan: &Plan, tried: &Tried, 
         Ok(time) => out.ok("socket", format_args!("open; a ping was answered in {} ms", time.as_millis())),
         Err(why) => out.problem("socket", &socket_problem(why)),
     }
-    // Whatever the answer to the subscription was, the service may have taken it.
+    // Unsubscribe even after an error, since the service may have processed the subscription.
     match api.unsubscribe(&channel.id) {
         Err(error) if is_subscribed && error.kind != Kind::Gone => out.bad(
             "channel left behind",
             error.problem().what,
-            "Nothing needs to be done: the channel has no socket and ends within a day.",
+            "No action needed: the channel has no socket and ends within a day.",
         ),
         _ => {}
     }
-    // Last, because it brings another token, which may not reach the channel any more.
+    // Do this last: it logs in again, and the new token may not be able to use the channel.
     if out.wants_facts() {
         api_facts::of_channel(api, &channel, is_new, out);
     }
 }
 
-/// Whether the topics may be delivered on a socket at all.
+/// Checks whether the service allows delivery to a WebSocket.
 fn transport(config: &Config, api: &mut Api, out: &Findings) {
     let transports = match api.transports() {
         Ok(Some(transports)) => transports,
@@ -87,20 +88,20 @@ fn transport(config: &Config, api: &mut Api, out: &Findings) {
     }
     let cure = match config.genesys.delivery {
         Delivery::Websocket => {
-            "Set GENESYS_DELIVERY to auto or history: no event would arrive on the socket.".to_owned()
+            "Set GENESYS_DELIVERY to auto or history: no event can arrive on the WebSocket.".to_owned()
         }
         _ => format!(
-            "Set GENESYS_DELIVERY=history: every event arrives that way, up to CATCH_UP_INTERVAL ({} s) late.",
+            "Set GENESYS_DELIVERY=history. All events then come from the history, up to CATCH_UP_INTERVAL ({} s) late.",
             config.catch_up.interval.as_secs_f64()
         ),
     };
     out.bad("transport", format_args!("WebSocket delivery is not allowed (transports: {list})"), cure);
 }
 
-/// A channel to try on, and whether it was made: an empty one that an earlier check left is taken first. `None`: one more
-/// would push another out.
+/// A channel for the check, and whether it was created. An empty channel of an earlier check is reused. `None` if a new
+/// channel would make the service delete another one.
 fn channel(config: &Config, api: &mut Api) -> Result<Option<(ChannelState, bool)>, ApiError> {
-    // A service that does not list its channels is asked for one all the same.
+    // If the channels cannot be listed, try to create one anyway.
     let Channels { count, usable } = api.channels().unwrap_or_default();
     let remembered = std::fs::read(&config.output.state_file).ok().and_then(|bytes| state::parse(&bytes).ok());
     let remembered = remembered.and_then(|state| state.channel).map(|channel| channel.id);
@@ -112,7 +113,7 @@ fn channel(config: &Config, api: &mut Api) -> Result<Option<(ChannelState, bool)
     }
 }
 
-/// Subscribes to every topic and reports which were rejected and why; whether the service took any.
+/// Subscribes to all topics and reports rejected ones; true if the service accepted any.
 fn subscriptions(api: &mut Api, plan: &Plan, channel: &ChannelState, is_confirmed: bool, out: &Findings) -> bool {
     let found = match api.subscribe(&channel.id, &plan.topics, Method::PUT) {
         Ok(found) => found,
@@ -129,7 +130,7 @@ fn subscriptions(api: &mut Api, plan: &Plan, channel: &ChannelState, is_confirme
         out.ok("subscriptions", format_args!("{taken} topics are permitted"));
         return taken > 0;
     }
-    // Most often one reason is that of all.
+    // Usually all topics are rejected for the same reason.
     let mut topics_by_reason: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for (topic, why) in &wrong {
         topics_by_reason.entry(why.to_string()).or_default().push(topic);
@@ -139,12 +140,12 @@ fn subscriptions(api: &mut Api, plan: &Plan, channel: &ChannelState, is_confirme
     let cure = if wrong.iter().any(|(_, why)| why.cause == Cause::Permission) {
         "Give the OAuth client a role with the missing permission (Admin > Integrations > OAuth > the client > Roles)."
     } else {
-        "Check the reason, and that TOPICS_FILE names topics that exist."
+        "Check the reason, and that the topics in TOPICS_FILE exist."
     };
     out.bad(
         "subscriptions",
         format_args!(
-            "{} of {} topics were rejected ({}); their events come from the history alone, up to CATCH_UP_INTERVAL late",
+            "{} of {} topics were rejected ({}); their events come only from the history, up to CATCH_UP_INTERVAL late",
             wrong.len(),
             found.len(),
             reasons.join("; ")
@@ -155,31 +156,31 @@ fn subscriptions(api: &mut Api, plan: &Plan, channel: &ChannelState, is_confirme
 }
 
 fn socket_problem(why: Closed) -> Problem {
-    const LATER: &str = "Check again in a few minutes. If it lasts, see Genesys Cloud's status page.";
+    const LATER: &str = "Check again in a few minutes. If the problem persists, see Genesys Cloud's status page.";
     const MIDDLE: &str =
-        "Ask whoever runs the proxy or firewall whether WebSockets to the streaming host are let through.";
+        "Ask the administrator of the proxy or firewall whether WebSockets to the streaming host are allowed.";
     let answered = |status: u16| format!("the handshake was answered with {status}");
     match why {
         Closed::Unreachable(problem) => problem,
         Closed::Refused { status: status @ (200..=399 | 407), .. } => Problem::new(
             answered(status),
-            "Check HTTPS_PROXY, or list the streaming host in NO_PROXY: a proxy that does not support WebSocket is in the way.",
+            "Check HTTPS_PROXY, or list the streaming host in NO_PROXY. A proxy may not support WebSocket.",
         ),
         Closed::Refused { status: status @ (404 | 410), .. } => Problem::new(
             format!("{}: the streaming host does not know the new channel", answered(status)),
-            "Check again in a minute. If it lasts, check that GENESYS_API_URL, if set, is of the region of GENESYS_ENV.",
+            "Check again in a minute. If the problem persists, check that GENESYS_API_URL, if set, belongs to the region of GENESYS_ENV.",
         ),
         Closed::Refused { status: status @ (408 | 429 | 500..), .. } => Problem::new(answered(status), LATER),
         Closed::Refused { status, .. } => Problem::new(answered(status), MIDDLE),
         Closed::Silent => {
             let limit = reader::PONG_LIMIT.as_secs();
             Problem::new(
-                format!("it opened, but a ping was not answered within {limit} s: a proxy holds frames back"),
+                format!("it opened, but a ping was not answered within {limit} s: a proxy may hold frames back"),
                 MIDDLE,
             )
         }
         Closed::ByServer { code, .. } => Problem::new(format!("it opened, and the server closed it ({code})"), LATER),
         Closed::Broken(text) => Problem::new(format!("it opened, and the connection broke: {text}"), MIDDLE),
-        Closed::ByUs => Problem::new("it was closed from here", LATER),
+        Closed::ByUs => Problem::new("the collector closed it", LATER),
     }
 }

@@ -1,6 +1,4 @@
-//! Login, API, definitions and the history: what the collector asks Genesys Cloud for.
-//!
-//! Must never: go on with what depends on a step that failed.
+//! Checks Genesys Cloud: login, API, definitions and the history. A failed step skips the checks that depend on it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,24 +13,24 @@ use crate::message::Definition;
 use crate::nearest::nearest;
 use crate::net::{Dialer, Target};
 
-/// One dial, all steps together.
+/// Timeout of a connection, including the name lookup, proxy and TLS.
 pub(super) const DIAL_LIMIT: Duration = Duration::from_secs(5);
-/// A clock that differs from the service's by more is wrong: receipt times are off by as much.
+/// Maximum difference between this machine's clock and the service's.
 const CLOCK_TOLERANCE_MS: i64 = 60_000;
 const HOUR_MS: Millis = 3_600_000;
-/// Answers until the service's time is known, at most.
+/// Maximum number of responses to find out the service's time.
 const ANSWERS_MAX: u32 = 4;
-/// Names that are listed, at most.
+/// Maximum number of names in a list.
 const NAMED_MAX: usize = 12;
 
-/// Everything that needs Genesys Cloud.
+/// Runs all checks that need Genesys Cloud.
 pub(super) fn check(config: &Config, dialer: &Arc<Dialer>, clock: &Clock, out: &Findings) {
     let genesys = &config.genesys;
     let mut api = Api::new(genesys, dialer.clone(), clock.clone());
     let login = api.log_in();
     let mut listed = None;
     for _ in 0..ANSWERS_MAX {
-        // Several answers must agree before the service's time is known.
+        // The service's time is known only after several responses agree.
         if login.is_err() || listed.is_some() && api.service().is_known() {
             break;
         }
@@ -74,11 +72,11 @@ pub(super) fn check(config: &Config, dialer: &Arc<Dialer>, clock: &Clock, out: &
 
 fn time(api: &Api, is_logged_in: bool, out: &Findings) {
     if !api.service().is_known() {
-        let found = "not compared: Genesys Cloud's answers carry no Date header";
+        let found = "not compared: Genesys Cloud's responses have no Date header";
         return if is_logged_in {
             out.ok("time", found)
         } else {
-            out.bad("time", "not compared: no answer from Genesys Cloud", "Fix what the following checks report.")
+            out.bad("time", "not compared: no response from Genesys Cloud", "Fix what the following checks report.")
         };
     }
     let ahead_ms = api.service().ahead_ms();
@@ -90,14 +88,14 @@ fn time(api: &Api, is_logged_in: bool, out: &Findings) {
             "Enable this machine's time service (timedatectl set-ntp true).",
         );
     }
-    // The service tells whole seconds.
+    // The Date header has whole seconds.
     match seconds {
         0 | 1 => out.ok("time", "this machine's clock agrees with Genesys Cloud's"),
         _ => out.ok("time", format_args!("this machine's clock is {seconds} s {way} Genesys Cloud's")),
     }
 }
 
-/// Name look-up, connect, the proxy where there is one, TLS and its trust.
+/// Checks a host: name lookup, connection, proxy, TLS and its certificate.
 pub(super) fn host(name: &'static str, url: &str, dialer: &Dialer, out: &Findings) {
     let begun = Instant::now();
     let dialled = Target::parse(url).and_then(|target| {
@@ -139,7 +137,7 @@ fn definitions(listed: Result<Vec<Definition>, ApiError>, out: &Findings) -> Opt
     Some(all)
 }
 
-/// Whether there is any topic to collect; a file may name none that exists.
+/// Checks the topics; false if there are none to collect, since a file may name only topics that do not exist.
 fn topics(plan: &Plan, is_from_file: bool, known: Option<&[Definition]>, out: &Findings) -> bool {
     const CURE: &str = "Fix TOPICS_FILE, such as {\"topics\":[\"v2.operations.events.AUDIOHOOK-*\"]}, or remove it to \
                         collect every AudioHook event.";
@@ -164,10 +162,10 @@ fn topics(plan: &Plan, is_from_file: bool, known: Option<&[Definition]>, out: &F
     true
 }
 
-/// What is wrong with each topic that names no definition.
+/// A message for each topic that is not a definition.
 fn unknown_ids(plan: &Plan, known: &[Definition]) -> Vec<String> {
     let id_of = |topic: &String| match topic.strip_prefix(TOPIC_PREFIX) {
-        // Any other topic of the platform is the user's own business.
+        // Other topics of the platform are not checked.
         None if topic.starts_with("v2.") => None,
         id => Some(id.unwrap_or(topic).to_owned()),
     };
@@ -181,16 +179,16 @@ fn unknown_ids(plan: &Plan, known: &[Definition]) -> Vec<String> {
     .collect()
 }
 
-/// Whether the history can be read: one page of the last hour.
+/// Checks the history by reading one page of the last hour; true if it can be read.
 fn history(config: &Config, api: &mut Api, plan: &Plan, out: &Findings) -> bool {
     if plan.ids.is_empty() {
-        out.ok("history", "not asked: the topics name no event definition");
+        out.ok("history", "not read: no topic is an event definition");
         return false;
     }
     let now = api.service().now();
     let page = api.query_page(None, PAGE_SIZE, &api_facts::body(now - HOUR_MS, now, &plan.ids, "ASC"));
     let rows = page.and_then(|page| {
-        let not_a_page = || ApiError::invalid_response("read the history", "the answer is not a page of events");
+        let not_a_page = || ApiError::invalid_response("read the history", "the response is not a page of events");
         api_facts::rows(&page).ok_or_else(|| not_a_page().with_correlation(api.correlation()))
     });
     match rows {
@@ -203,7 +201,7 @@ fn history(config: &Config, api: &mut Api, plan: &Plan, out: &Findings) -> bool 
             true
         }
         Err(error) if error.kind == Kind::TooLong => {
-            out.ok("history", "readable (usage:events:view); its events are large and are read in shorter spans");
+            out.ok("history", "readable (usage:events:view); its events are large and will be read in shorter spans");
             true
         }
         Err(error) if error.kind == Kind::Forbidden && config.genesys.delivery == Delivery::Websocket => {
@@ -217,7 +215,7 @@ fn history(config: &Config, api: &mut Api, plan: &Plan, out: &Findings) -> bool 
     }
 }
 
-/// The first few of many names.
+/// Lists at most the first [`NAMED_MAX`] names.
 pub(super) fn a_few(names: &[&str]) -> String {
     let rest = if names.len() > NAMED_MAX { ", …" } else { "" };
     names[..names.len().min(NAMED_MAX)].join(", ") + rest

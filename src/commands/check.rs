@@ -1,22 +1,26 @@
-//! `check`: tries everything that a start needs.
+//! `check`: tries everything that the collector needs.
 
 use std::process::ExitCode;
 
-use super::{load, log_beside_output};
+use super::{load, log_to_stderr};
 use crate::check;
 use crate::cli::{Command, Error, Given, Opt, Value};
 use crate::config::Need;
 
 pub const COMMAND: Command = Command {
     name: "check",
-    summary: "try everything that a start needs, and say what is wrong and what to do",
+    summary: "try everything that the collector needs, and report problems and fixes",
     about: "\
-Tries everything that a start needs, in order, and prints what was found and what to do about it. It is safe beside a
-running collector. Exit status: 0 if every check passed, 2 for a wrong setting, else 1.",
+Tries everything that the collector needs, in order, and prints the results and how to fix problems. It can be run
+while the collector is running. Exit status: 0 if all checks passed, 2 for a wrong setting, else 1.",
     word: "",
     options: &[
         Opt { name: "json", value: Value::None, help: "print one JSON document instead of lines" },
-        Opt { name: "verbose", value: Value::None, help: "also find out how this organization's API behaves" },
+        Opt {
+            name: "verbose",
+            value: Value::None,
+            help: "also examine undocumented behaviour of this organization's API",
+        },
     ],
     run,
 };
@@ -28,6 +32,6 @@ fn run(given: &Given) -> Result<ExitCode, Error> {
             check::report_settings(errors, &how);
         }
     })?;
-    let _flush = log_beside_output(&config.log, &[])?;
+    let _flush = log_to_stderr(&config.log, &[])?;
     Ok(check::run(&config, &how))
 }

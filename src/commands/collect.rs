@@ -1,8 +1,8 @@
-//! Without a command: runs the collector.
+//! The unnamed command: runs the collector.
 
 use std::process::ExitCode;
 
-use super::{listen_to_signals, load, log_to_output};
+use super::{listen_to_signals, load, log_to_stdout};
 use crate::cli::{Command, Error, Given};
 use crate::collector;
 use crate::config::Need;
@@ -13,10 +13,10 @@ pub const COMMAND: Command = Command {
     about: "\
 Collects Genesys Cloud AudioHook operational events: every one, once, in a rotated file of JSON lines.
 
-Without a command it runs the collector. Settings come from the environment, then from the settings file;
+Without a command, this runs the collector. Settings come from the environment, then from the settings file;
 .env.example lists them all. Try 'audiohook-collector demo' first: it needs no account.
 
-Exit status: 0 done, or stopped by a signal; 2 a wrong command line or setting (nothing was started); 1 anything else.",
+Exit status: 0 if done or stopped by a signal; 2 for a wrong command line or setting (nothing was started); else 1.",
     word: "",
     options: &[],
     run,
@@ -24,6 +24,6 @@ Exit status: 0 done, or stopped by a signal; 2 a wrong command line or setting (
 
 fn run(given: &Given) -> Result<ExitCode, Error> {
     let config = load(given, Need::Credentials)?;
-    let _flush = log_to_output(&config.log, &config.notices)?;
+    let _flush = log_to_stdout(&config.log, &config.notices)?;
     Ok(collector::run(config, listen_to_signals()?))
 }

@@ -1,7 +1,5 @@
-//! `demo`: the real collector against the simulated Genesys Cloud, in a folder of its own.
-//!
-//! Must never: give the collector anything that an operator could not set: it gets settings, and the port that stands in
-//! them.
+//! `demo`: runs the real collector against the simulated Genesys Cloud, in its own folder. The collector gets only
+//! settings that an operator can set, and the socket that is bound to the port in them.
 
 use std::fs;
 use std::io::{self, Write};
@@ -13,7 +11,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, after, bounded, never, select};
 
-use super::{environment, listen_to_signals, load, log_to_output};
+use super::{environment, listen_to_signals, load, log_to_stdout};
 use crate::cli::{Command, Error, Given, Opt, Value};
 use crate::config::{self, Config, Environment, Http, LogFormat, LogSettings, Need, values};
 use crate::http::{self, Bound};
@@ -24,37 +22,37 @@ use crate::{collector, thread};
 pub const COMMAND: Command = Command {
     name: "demo",
     summary: "run the collector against a simulated Genesys Cloud, with no account",
-    about: "Runs the real collector against a simulated Genesys Cloud on this machine, and prints where to look.",
+    about: "Runs the real collector against a simulated Genesys Cloud on this machine, and prints where to watch it.",
     word: "",
     options: &[
-        Opt { name: "dir", value: Value::Folder, help: "keep its files in this folder; default a temporary one" },
+        Opt { name: "dir", value: Value::Folder, help: "keep the files in this folder; default: a temporary one" },
         Opt { name: "for", value: Value::Text("SECONDS"), help: "stop after this time; default: run until stopped" },
     ],
     run,
 };
 
-/// The port that is tried first: the one that the collector listens on when nothing is set.
+/// The collector's default port, which is tried first.
 const HTTP_PORT: u16 = 8077;
 const HTTP_HOST: &str = "127.0.0.1";
-/// Seconds: often enough to see what only the history brings.
+/// In seconds: short, so that events that only the history has are seen soon.
 const CATCH_UP_INTERVAL: &str = "10";
-/// Folders that were left by others are tried so many times to be avoided.
+/// Number of names to try for a new folder, since other demos may have left theirs.
 const FOLDER_TRIES: u32 = 100;
-/// Signals that wait for the collector, at most.
+/// Capacity of the queue of signals.
 const SIGNALS_MAX: usize = 8;
 
 fn run(given: &Given) -> Result<ExitCode, Error> {
     let stop_after = given.parsed("for", values::seconds)?;
     let environment = environment();
-    // The settings of real use may stand beside: of them, only the log's are used.
+    // There may be settings for real use. Only those of the log are used.
     let mut log = load(given, Need::Nothing)?.log;
     if !config::is_set("LOG_FORMAT", &environment, given.env_file.as_deref()) {
         log.format = LogFormat::Text;
     }
-    // From the environment alone: a settings file for real use may let others in.
+    // Read it only from the environment: a settings file for real use may open the port to other machines.
     let host = environment.get(std::ffi::OsStr::new("HTTP_HOST")).and_then(|host| host.to_str()).unwrap_or_default();
     let host = if host.is_empty() { HTTP_HOST } else { host };
-    let _flush = log_to_output(&log, &[])?;
+    let _flush = log_to_stdout(&log, &[])?;
     let demo = Demo { log, host: host.to_owned(), dir: given.path("dir"), stop_after };
     demo.run(listen_to_signals()?, |config, bound, signals| collector::run_on(config, Some(bound), signals))
         .map_err(|error| Error::cannot("run the demo", error))
@@ -68,8 +66,8 @@ struct Demo {
 }
 
 impl Demo {
-    /// Runs the collector against a simulated service until a signal comes or the time is up. Its exit status is the
-    /// collector's.
+    /// Runs the collector against a simulated service until a signal or the end of the time. Returns the collector's
+    /// exit status.
     fn run(
         self,
         signals: Receiver<Signal>,
@@ -83,7 +81,7 @@ impl Demo {
         let (bound, port) = bind(&self.host)?;
         let config = Config { log: self.log, ..settings(&simulator.url(), &client, &folder.path, &self.host, port)? };
         announce(&mut io::stdout().lock(), &config, &folder)?;
-        // Dropped when the collector has ended, which ends the forwarding thread.
+        // Dropped after the collector has ended, to stop the forwarding thread.
         let (ended, end) = bounded::<()>(0);
         let (forwarding, forwarded) = forward(signals, self.stop_after, end)?;
         let status = collector(config, bound, forwarded);
@@ -93,7 +91,7 @@ impl Demo {
     }
 }
 
-/// Passes signals on, and adds the one that ends the demo in time.
+/// Forwards signals, and sends a stop at the end of the time.
 fn forward(
     mut signals: Receiver<Signal>,
     limit: Option<Duration>,
@@ -153,7 +151,8 @@ fn named(e: &io::Error, verb: &str, path: &Path) -> io::Error {
     io::Error::new(e.kind(), format!("cannot {verb} {}: {e}", path.display()))
 }
 
-/// The usual port, or any other when it is in use. It is taken at once: another demo may be starting too.
+/// Binds the default port, or any free one if it is in use. The port is bound at once, since another demo may be
+/// starting.
 fn bind(host: &str) -> io::Result<(Bound, u16)> {
     let at = |port| http::bind(&Http { host: host.to_owned(), port, token: None });
     let bound = at(HTTP_PORT).or_else(|_| at(0)).map_err(io::Error::other)?;
@@ -161,7 +160,7 @@ fn bind(host: &str) -> io::Result<(Bound, u16)> {
     Ok((bound, port))
 }
 
-/// What an operator would set, and the defaults for the rest.
+/// The settings that an operator would set, and defaults for the rest.
 fn settings(url: &str, client: &Client, folder: &Path, host: &str, port: u16) -> io::Result<Config> {
     let file = folder.join("audiohook_events.jsonl");
     let settings: Environment = [
@@ -178,18 +177,18 @@ fn settings(url: &str, client: &Client, folder: &Path, host: &str, port: u16) ->
     ]
     .map(|(name, value)| (name.into(), value))
     .into();
-    // No settings file, so that a `./.env` for real use is not read.
+    // Do not read a `./.env` for real use.
     Config::load(Need::Nothing, &settings, Some(Path::new(config::NO_FILE))).map_err(io::Error::other)
 }
 
-/// Prints where to look.
+/// Prints the addresses and commands to watch the demo.
 fn announce(out: &mut impl Write, config: &Config, folder: &Folder) -> io::Result<()> {
-    // A collector that listens everywhere is reached here too.
+    // If the collector listens on all addresses, show the loopback address.
     let host = if matches!(config.http.host.as_str(), "0.0.0.0" | "::") { HTTP_HOST } else { &config.http.host };
     let base = format!("http://{host}:{}", config.http.port);
     let kept = if folder.temporary { "removed at the end" } else { "kept" };
     writeln!(out, "The collector runs against a simulated Genesys Cloud on {}.", config.genesys.api_url)?;
-    writeln!(out, "Look at it from another terminal:\n")?;
+    writeln!(out, "Watch it from another terminal:\n")?;
     writeln!(out, "  {base}/                 the live page, in a browser")?;
     writeln!(out, "  curl -s {base}/health")?;
     writeln!(out, "  curl -s '{base}/events?limit=3'")?;

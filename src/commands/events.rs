@@ -1,7 +1,7 @@
-//! `events`: prints records from OUTPUT_FILE and its backups, oldest first, beside a running collector or without one.
+//! `events`: prints records from OUTPUT_FILE and its backups, oldest first, whether or not a collector is running.
 //!
-//! The files are read once, forwards, whatever they weigh: memory holds one line, or the newest `--limit` of them. Must
-//! never: write anything but to standard output.
+//! The files are read once from beginning to end. Only one line, or the newest `--limit` lines, are kept in memory.
+//! Nothing is written except to standard output.
 
 mod follow;
 mod table;
@@ -13,7 +13,7 @@ use std::time::SystemTime;
 
 use memchr::memmem;
 
-use super::{load, log_beside_output};
+use super::{load, log_to_stderr};
 use crate::cli::{Command, Error, Given, Opt, Value};
 use crate::clock::{Clock, Millis, parse_instant};
 use crate::config::{Config, Need, values};
@@ -27,22 +27,26 @@ pub const COMMAND: Command = Command {
     name: "events",
     summary: "print records from the output file and its backups",
     about: "\
-Prints the records of OUTPUT_FILE and its backups, oldest first, beside a running collector or without one; it needs no
-credentials. Standard output gets the lines as they are, or a table where it is a terminal.",
+Prints the records of OUTPUT_FILE and its backups, oldest first. It needs no credentials and no running collector. The
+lines are printed unchanged, or as a table on a terminal.",
     word: "",
     options: &[
         Opt {
             name: "since",
             value: Value::Text("T"),
-            help: "from this instant on (RFC 3339), or from so long ago: 30m, 2h, 3d",
+            help: "only events from this time on: RFC 3339, or an age such as 30m, 2h or 3d",
         },
-        Opt { name: "until", value: Value::Text("T"), help: "up to this instant, or up to so long ago" },
-        Opt { name: "event-id", value: Value::Text("ID"), help: "only of this code, such as AUDIOHOOK-0003" },
-        Opt { name: "entity-id", value: Value::Text("ID"), help: "only of this integration" },
-        Opt { name: "conversation-id", value: Value::Text("ID"), help: "only of this conversation" },
-        Opt { name: "limit", value: Value::Text("N"), help: "only the newest N" },
-        Opt { name: "follow", value: Value::None, help: "go on with new records, across rotations, until stopped" },
-        Opt { name: "format", value: Value::Word(&["json", "table"]), help: "lines as they are, or a table" },
+        Opt { name: "until", value: Value::Text("T"), help: "only events before this time or age" },
+        Opt { name: "event-id", value: Value::Text("ID"), help: "only events with this code, such as AUDIOHOOK-0003" },
+        Opt { name: "entity-id", value: Value::Text("ID"), help: "only events of this integration" },
+        Opt { name: "conversation-id", value: Value::Text("ID"), help: "only events of this conversation" },
+        Opt { name: "limit", value: Value::Text("N"), help: "only the newest N events" },
+        Opt { name: "follow", value: Value::None, help: "continue with new records, across rotations, until stopped" },
+        Opt {
+            name: "format",
+            value: Value::Word(&["json", "table"]),
+            help: "json: the unchanged lines; table: a table",
+        },
     ],
     run: command,
 };
@@ -50,7 +54,7 @@ credentials. Standard output gets the lines as they are, or a table where it is 
 fn command(given: &Given) -> Result<ExitCode, Error> {
     let options = options(given)?;
     let config = load(given, Need::Nothing)?;
-    let _flush = log_beside_output(&config.log, &config.notices)?;
+    let _flush = log_to_stderr(&config.log, &config.notices)?;
     run(&config, &options, &Clock::system())?;
     Ok(ExitCode::SUCCESS)
 }
@@ -58,9 +62,8 @@ fn command(given: &Given) -> Result<ExitCode, Error> {
 fn options(given: &Given) -> Result<Options, Error> {
     let text = |name: &str| given.parsed(name, |text| Ok(text.to_owned()));
     let when = |text: &str| {
-        When::parse(text).ok_or_else(|| {
-            "must be a time such as 2026-11-23T10:00:00Z, or a span back from now such as 30m, 2h or 3d".to_owned()
-        })
+        When::parse(text)
+            .ok_or_else(|| "must be a time such as 2026-11-23T10:00:00Z, or an age such as 30m, 2h or 3d".to_owned())
     };
     Ok(Options {
         since: given.parsed("since", when)?,
@@ -78,10 +81,9 @@ fn options(given: &Given) -> Result<Options, Error> {
     })
 }
 
-/// How far a file's last change may lie before the newest event in it, by two clocks that disagree.
+/// Maximum time by which a file's modification time may be earlier than its newest event, because two clocks differ.
 const CLOCK_SLACK_MS: i64 = 3_600_000;
 
-/// What is asked for.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Options {
     pub since: Option<When>,
@@ -89,21 +91,20 @@ pub struct Options {
     pub event_id: Option<String>,
     pub entity_id: Option<String>,
     pub conversation_id: Option<String>,
-    /// Only the newest so many.
+    /// Print only this many of the newest records.
     pub limit: Option<usize>,
     pub follow: bool,
-    /// None: lines, or a table where standard output is a terminal.
+    /// `None`: lines, or a table if standard output is a terminal.
     pub format: Option<Format>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// The lines as they are.
     Json,
     Table,
 }
 
-/// An instant, or how long ago it was.
+/// A time, or an age.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
     At(Millis),
@@ -111,7 +112,7 @@ pub enum When {
 }
 
 impl When {
-    /// RFC 3339, or a span such as `30s`, `15m`, `2h` or `3d`.
+    /// Parses an RFC 3339 time, or an age such as `30s`, `15m`, `2h` or `3d`.
     pub fn parse(text: &str) -> Option<Self> {
         if let Some(at) = crate::clock::parse_rfc3339(text) {
             return Some(Self::At(at));
@@ -127,7 +128,7 @@ impl When {
     }
 }
 
-/// Prints the records; with `follow`, until the program is stopped or nobody reads any more.
+/// Prints the records; with `follow`, until the program is stopped or the output is closed.
 ///
 /// # Errors
 /// When a file cannot be read or standard output cannot be written.
@@ -136,8 +137,8 @@ pub fn run(config: &Config, options: &Options, clock: &Clock) -> Result<(), Erro
     let cannot = |error: io::Error| Error::cannot(&format!("read {}", path.display()), error);
     let mut files = Files::open(path).map_err(cannot)?;
     if files.is_empty() && !options.follow {
-        let what = format!("there is no {} and no backup of it", path.display());
-        return Err(Problem::new(what, "Set OUTPUT_FILE as the collector has it.").into());
+        let what = format!("there is neither {} nor a backup of it", path.display());
+        return Err(Problem::new(what, "Set OUTPUT_FILE to the collector's value.").into());
     }
     let now = clock.wall();
     let filter = Filter::new(options, now);
@@ -174,7 +175,7 @@ pub fn run(config: &Config, options: &Options, clock: &Clock) -> Result<(), Erro
     }
 }
 
-/// What ended the reading.
+/// Why reading stopped.
 #[derive(Debug)]
 pub enum Stopped {
     Input(io::Error),
@@ -184,7 +185,7 @@ pub enum Stopped {
 struct Filter {
     since: Option<Millis>,
     until: Option<Millis>,
-    /// Names of fields, and the values they must have.
+    /// Names of fields and the values that must match.
     fields: Vec<(&'static str, String)>,
 }
 
@@ -203,7 +204,7 @@ impl Filter {
     }
 
     fn takes(&self, line: &[u8]) -> bool {
-        // A value that stands nowhere in the line is no field's; only an escape could hide it.
+        // If a value does not occur in the line, no field has it, unless the line contains escapes.
         let is_there = |value: &str| memmem::find(line, value.as_bytes()).is_some();
         if !self.fields.iter().all(|(_, value)| is_there(value)) && !line.contains(&b'\\') {
             return false;
@@ -222,13 +223,13 @@ impl Filter {
     }
 }
 
-/// The time at the beginning of a line as the collector writes it, without looking at the rest.
+/// The time at the beginning of a line that the collector wrote, without parsing the rest.
 fn own_timestamp(line: &[u8]) -> Option<Millis> {
     let value = line.strip_prefix(b"{\"timestamp\":\"")?.get(..24)?;
     value.ends_with(b"Z").then(|| std::str::from_utf8(value).ok().and_then(parse_instant))?
 }
 
-/// Prints lines, or keeps the newest until all are read.
+/// Prints lines, or keeps the newest ones until all are read.
 struct Printer<W: Write> {
     out: W,
     table: Option<Table>,
@@ -249,7 +250,7 @@ impl<W: Write> Printer<W> {
         Ok(())
     }
 
-    /// Prints the newest; what comes later is printed as it comes.
+    /// Prints the newest lines. Later lines are printed at once.
     fn flush_newest(&mut self) -> Result<(), Stopped> {
         let Some((_, newest)) = self.newest.take() else { return Ok(()) };
         newest.iter().try_for_each(|line| self.print(line))
@@ -259,7 +260,7 @@ impl<W: Write> Printer<W> {
         let shown;
         let mut line = line;
         if self.redaction.is_on() {
-            // A line in which nobody can tell where the hidden values are is not shown.
+            // Skip a line that cannot be parsed, since its fields cannot be redacted.
             let Ok(text) = std::str::from_utf8(line) else { return Ok(()) };
             let Ok(id) = read_line(text, &mut self.scratch).map(|line| line.id.to_string()) else { return Ok(()) };
             let Some(redacted) = self.redaction.line(text, &id) else { return Ok(()) };

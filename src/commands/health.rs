@@ -1,7 +1,5 @@
-//! `health`: asks the collector that runs here for its `/health`.
-//!
-//! For containers, whose image has no curl, and for monitoring systems that run plugins. Must never: need more than the
-//! HTTP_* settings, go through a proxy, or wait longer than a health check may.
+//! `health`: requests `/health` from the collector on this machine. For containers without curl, and for monitoring
+//! systems that run plugins. It needs only the HTTP_* settings, uses no proxy, and has a short timeout.
 
 use std::net::IpAddr;
 use std::process::ExitCode;
@@ -16,11 +14,11 @@ use crate::status::Problem;
 
 pub const COMMAND: Command = Command {
     name: "health",
-    summary: "ask the running collector for its health",
+    summary: "print the health of the running collector",
     about: "\
-Asks the collector that runs on HTTP_HOST and HTTP_PORT for its /health and prints the answer. Exit status: 0 for
-healthy or degraded, else 1. With --plugin as the Monitoring Plugins guidelines say: 0 OK, 1 WARNING (degraded),
-2 CRITICAL (unhealthy, or no answer), 3 UNKNOWN.",
+Requests /health from the collector on HTTP_HOST and HTTP_PORT and prints the response. Exit status: 0 for healthy or
+degraded, else 1. With --plugin, as in the Monitoring Plugins guidelines: 0 OK, 1 WARNING (degraded), 2 CRITICAL
+(unhealthy, or no response), 3 UNKNOWN.",
     word: "",
     options: &[Opt {
         name: "plugin",
@@ -30,10 +28,10 @@ healthy or degraded, else 1. With --plugin as the Monitoring Plugins guidelines 
     run,
 };
 
-/// The whole question and answer, at most.
+/// Timeout of the whole request.
 const TIME_MAX: Duration = Duration::from_secs(5);
 
-/// Bytes of an answer that are read, at most.
+/// Maximum length of a response.
 const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
 
 fn run(given: &Given) -> Result<ExitCode, Error> {
@@ -43,7 +41,7 @@ fn run(given: &Given) -> Result<ExitCode, Error> {
             Ok(http) => plugin(ask_all(&http)),
             Err(errors) => (State::Unknown, errors.to_string()),
         };
-        // One line; what stands after a | would be performance data.
+        // Print one line. Text after a `|` would be performance data.
         print(format_args!("AUDIOHOOK {}: {}", state.name(), text.replace('\n', ", ")))?;
         return Ok(ExitCode::from(state as u8));
     }
@@ -72,7 +70,7 @@ impl State {
     }
 }
 
-/// What a plugin says of this answer, with its performance data.
+/// The plugin's state and text for a response, with performance data.
 fn plugin(answer: Result<Answer, Problem>) -> (State, String) {
     let plain = |text: &str| text.replace('|', "/");
     let answer = match answer {
@@ -84,7 +82,7 @@ fn plugin(answer: Result<Answer, Problem>) -> (State, String) {
         Some("healthy") => State::Ok,
         Some("degraded") => State::Warning,
         Some("unhealthy") => State::Critical,
-        _ => return (State::Unknown, "the answer is not a collector's /health; check HTTP_PORT".to_owned()),
+        _ => return (State::Unknown, "the response is not the /health of a collector; check HTTP_PORT".to_owned()),
     };
     let reasons = health["reasons"].as_array().map(Vec::as_slice).unwrap_or_default();
     let reasons = reasons.iter().map(|reason| {
@@ -105,22 +103,22 @@ fn plugin(answer: Result<Answer, Problem>) -> (State, String) {
     (state, text)
 }
 
-/// The answer of `/health` at the first address that answers.
+/// The response of `/health` from the first address that responds.
 fn ask_all(http: &Http) -> Result<Answer, Problem> {
     let mut failure = Problem::default();
     for url in urls(http, "/health") {
         match ask(&url, http) {
             Ok(answer) => return Ok(answer),
             Err(error) => {
-                let cure = "Check that the collector is running, and that HTTP_HOST and HTTP_PORT are the collector's.";
-                failure = Problem::new(format!("no answer from {url}: {error}"), cure);
+                let cure = "Check that the collector is running, and that HTTP_HOST and HTTP_PORT have the collector's values.";
+                failure = Problem::new(format!("no response from {url}: {error}"), cure);
             }
         }
     }
     Err(failure)
 }
 
-/// The body of a collector's answer at this path, whatever its status; none without an answer.
+/// The body of a collector's response for this path, with any status; `None` if there is no response.
 pub fn answer_at(http: &Http, path: &str) -> Option<String> {
     urls(http, path).into_iter().find_map(|url| ask(&url, http).ok()).map(|answer| answer.body)
 }
@@ -148,8 +146,8 @@ fn ask(url: &str, http: &Http) -> Result<Answer, ureq::Error> {
     Ok(Answer { ok: response.status() == 200, body })
 }
 
-/// Where a collector with these settings may answer, the likeliest last: one that listens everywhere is asked on the
-/// loopback, and `localhost` is known even where nothing can look names up.
+/// The URLs to try for a collector with these settings, the most likely last. For all addresses, this is the loopback
+/// address. `localhost` is not looked up, so that it works without a resolver.
 fn urls(http: &Http, path: &str) -> Vec<String> {
     let hosts = match http.host.parse::<IpAddr>() {
         Ok(IpAddr::V4(ip)) if ip.is_unspecified() => vec!["127.0.0.1".to_owned()],
@@ -170,7 +168,7 @@ mod tests {
     use crate::secret::Secret;
 
     #[test]
-    fn one_that_listens_everywhere_is_asked_on_the_loopback() {
+    fn a_collector_that_listens_everywhere_is_asked_on_the_loopback() {
         for (host, expected) in [
             ("0.0.0.0", "http://127.0.0.1:8077/health"),
             ("::", "http://[::1]:8077/health"),
@@ -186,20 +184,20 @@ mod tests {
 
     #[test]
     fn a_plugin_prints_one_line_with_its_state() {
-        let said = |body: &str| plugin(Ok(Answer { ok: true, body: body.to_owned() }));
+        let run = |body: &str| plugin(Ok(Answer { ok: true, body: body.to_owned() }));
         let healthy = r#"{"status":"healthy","reasons":[],"stats":{"audiohook_events":7,"errors":1},"elastic":{"backlog_bytes":5}}"#;
-        assert_eq!(said(healthy), (State::Ok, "healthy | events=7c errors=1c backlog=5B".to_owned()));
+        assert_eq!(run(healthy), (State::Ok, "healthy | events=7c errors=1c backlog=5B".to_owned()));
         let degraded = r#"{"status":"degraded","reasons":[{"code":"socket_down","message":"a|b"}]}"#;
-        assert_eq!(said(degraded), (State::Warning, "socket_down: a/b".to_owned()));
-        assert_eq!(said(r#"{"status":"unhealthy","timestamp":"t"}"#), (State::Critical, "unhealthy".to_owned()));
-        assert_eq!(said("<html>").0, State::Unknown);
+        assert_eq!(run(degraded), (State::Warning, "socket_down: a/b".to_owned()));
+        assert_eq!(run(r#"{"status":"unhealthy","timestamp":"t"}"#), (State::Critical, "unhealthy".to_owned()));
+        assert_eq!(run("<html>").0, State::Unknown);
         assert_eq!(plugin(Err(Problem::new("no answer", ""))).0, State::Critical);
         let states = [State::Ok, State::Warning, State::Critical, State::Unknown];
         assert_eq!(states.map(|state| state as u8), [0, 1, 2, 3]);
     }
 
     #[test]
-    fn the_token_is_sent_and_the_status_is_judged() {
+    fn the_token_is_sent_and_the_status_decides() {
         for (line, ok) in [("200 OK", true), ("503 Service Unavailable", false), ("302 Found\r\nLocation: /", false)] {
             let listener = TcpListener::bind("127.0.0.1:0").expect("port");
             let port = listener.local_addr().expect("address").port();

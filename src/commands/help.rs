@@ -9,7 +9,7 @@ use crate::nearest::nearest;
 
 pub const HELP: Command = Command {
     name: "help",
-    summary: "print this help, or that of a command",
+    summary: "print this help, or the help of a command",
     about: "Prints the help of a command, or the list of commands.",
     word: "[COMMAND]",
     options: &[],

@@ -1,30 +1,34 @@
-//! `simulate`: runs the simulated Genesys Cloud alone.
+//! `simulate`: runs only the simulated Genesys Cloud.
 
 use std::process::ExitCode;
 
-use super::{listen_to_signals, load, log_to_output};
+use super::{listen_to_signals, load, log_to_stdout};
 use crate::cli::{Command, Error, Given, Opt, Value};
 use crate::config::{Need, address};
 use crate::simulator::{self, PER_MINUTE_MAX};
 
-/// Where it listens unless `--listen` is given.
+/// The default of `--listen`.
 const LISTEN: &str = "127.0.0.1:8078";
 
 pub const COMMAND: Command = Command {
     name: "simulate",
-    summary: "run only the simulated Genesys Cloud, to point a collector at",
+    summary: "run only the simulated Genesys Cloud, to test a collector",
     about: "\
-Runs the simulated Genesys Cloud, to point a collector, an alert or a dashboard at. It begins with an hour of history
+Runs the simulated Genesys Cloud, to test a collector, alerts or dashboards. It starts with an hour of history
 and prints the settings for a collector.",
     word: "",
     options: &[
         Opt {
             name: "listen",
             value: Value::Text("HOST:PORT"),
-            help: "where to listen; default 127.0.0.1:8078, port 0 for any free one",
+            help: "the address to listen on; default 127.0.0.1:8078; port 0: any free port",
         },
-        Opt { name: "seed", value: Value::Text("N"), help: "issue the same events in each run" },
-        Opt { name: "rate", value: Value::Text("N"), help: "events per minute on average; default 30, at most 60000" },
+        Opt { name: "seed", value: Value::Text("N"), help: "issue the same events in each run with this seed" },
+        Opt {
+            name: "rate",
+            value: Value::Text("N"),
+            help: "average number of events per minute; default 30, maximum 60000",
+        },
     ],
     run,
 };
@@ -34,7 +38,7 @@ fn run(given: &Given) -> Result<ExitCode, Error> {
     let seed = given.parsed("seed", |text| text.parse().map_err(|_| "must be a whole number".to_owned()))?;
     let rate = given.parsed("rate", rate)?;
     let config = load(given, Need::Nothing)?;
-    let _flush = log_to_output(&config.log, &config.notices)?;
+    let _flush = log_to_stdout(&config.log, &config.notices)?;
     Ok(simulator::command(&listen, seed, rate, &listen_to_signals()?))
 }
 
@@ -61,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_and_rates_are_judged() {
+    fn addresses_and_rates_are_checked() {
         for text in ["127.0.0.1:0", "[::1]:8078", "localhost:1"] {
             assert_eq!(listen(text).as_deref(), Ok(text));
         }

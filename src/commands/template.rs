@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::{load, log_beside_output, print};
+use super::{load, log_to_stderr, print};
 use crate::cli::{Command, Error, Given, Opt, Value};
 use crate::clock::Clock;
 use crate::config::Need;
@@ -11,10 +11,10 @@ use crate::elastic;
 pub const COMMAND: Command = Command {
     name: "template",
     summary: "print the index template",
-    about: "Prints the index template that the collector creates where there is none.",
+    about: "Prints the index template that the collector creates if there is none.",
     word: "",
     options: &[
-        Opt { name: "data-stream", value: Value::None, help: "print the template of a data stream" },
+        Opt { name: "data-stream", value: Value::None, help: "print the template for a data stream" },
         Opt { name: "lifecycle", value: Value::None, help: "print the lifecycle policy of ELASTIC_RETENTION instead" },
     ],
     run,
@@ -22,7 +22,7 @@ pub const COMMAND: Command = Command {
 
 fn run(given: &Given) -> Result<ExitCode, Error> {
     let config = load(given, Need::Template)?;
-    let _flush = log_beside_output(&config.log, &config.notices)?;
+    let _flush = log_to_stderr(&config.log, &config.notices)?;
     let printed = elastic::setup::Printed { data_stream: given.has("data-stream"), lifecycle: given.has("lifecycle") };
     let text = elastic::setup::text_for(config.elastic.as_ref(), &config.network, &Clock::system(), printed);
     print(text.map_err(|error| Error::cannot("make the index template", error))?)

@@ -1,45 +1,43 @@
-//! http and https addresses, taken apart and judged.
-//!
-//! Must never: connect, look a name up, or repeat the text it judges, which may hold a password.
+//! Parses http and https addresses. Errors never repeat the address, which may contain a password.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::values::{Judged, is_host_name, number};
+use super::values::{Parsed, is_host_name, number};
 
-/// An http or https address, in its parts.
+/// A parsed http or https address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     pub https: bool,
-    /// As written before the `@`, still percent-encoded.
+    /// The part before the `@`, still percent-encoded.
     pub user_info: Option<String>,
     /// A name or an IPv4 address in lower case, or an IPv6 address in brackets.
     pub host: String,
     pub port: Option<u16>,
-    /// Empty, or a path with a slash at its beginning and none at its end.
+    /// Empty, or a path with a leading slash and without a trailing one.
     pub path: String,
 }
 
 impl Address {
-    /// The address without its user and password, and without a slash at its end.
+    /// The address without credentials and without a trailing slash.
     pub fn without_user_info(&self) -> String {
         let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
         format!("{}://{}{port}{}", if self.https { "https" } else { "http" }, self.host, self.path)
     }
 
-    /// Whether it can only mean this machine: localhost, 127.0.0.0/8 or `[::1]`.
+    /// Whether the host is certainly this machine: localhost, 127.0.0.0/8 or `[::1]`.
     pub fn is_loopback(&self) -> bool {
         is_loopback(&self.host)
     }
 }
 
-/// localhost, 127.0.0.0/8 or `[::1]` (with or without the brackets).
+/// Whether a host is localhost, in 127.0.0.0/8, or `::1` with or without brackets.
 pub fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// Takes an http or https address apart.
-pub fn parse(text: &str) -> Judged<Address> {
+/// Parses an http or https address.
+pub fn parse(text: &str) -> Parsed<Address> {
     let text = text.trim();
     let (scheme, rest) =
         text.split_once("://").ok_or("must begin with https:// (or http://), such as https://host:9200".to_owned())?;
@@ -67,14 +65,14 @@ pub fn parse(text: &str) -> Judged<Address> {
     Ok(Address { https, user_info, host, port, path: path.trim_end_matches('/').to_owned() })
 }
 
-/// `host`, `host:port`, `[::1]` or `[::1]:port`; the host in lower case.
-pub fn host_and_port(text: &str) -> Judged<(String, Option<u16>)> {
+/// Parses `host`, `host:port`, `[::1]` or `[::1]:port`, and returns the host in lower case.
+pub fn host_and_port(text: &str) -> Parsed<(String, Option<u16>)> {
     let (host, port) = if let Some(rest) = text.strip_prefix('[') {
-        let (ip, behind) = rest.split_once(']').ok_or("has a [ without its ]".to_owned())?;
-        ip.parse::<Ipv6Addr>().map_err(|_| "must have an IPv6 address between [ and ]".to_owned())?;
-        let port = match behind {
+        let (ip, rest_after_ip) = rest.split_once(']').ok_or("has a [ without its ]".to_owned())?;
+        ip.parse::<Ipv6Addr>().map_err(|_| "must have a valid IPv6 address between [ and ]".to_owned())?;
+        let port = match rest_after_ip {
             "" => None,
-            _ => Some(behind.strip_prefix(':').ok_or("must have nothing but :port after the ]".to_owned())?),
+            _ => Some(rest_after_ip.strip_prefix(':').ok_or("must have nothing but :port after the ]".to_owned())?),
         };
         (format!("[{}]", ip.to_ascii_lowercase()), port)
     } else {
@@ -91,8 +89,8 @@ pub fn host_and_port(text: &str) -> Judged<(String, Option<u16>)> {
     Ok((host, port.transpose()?.map(|port| port as u16)))
 }
 
-/// Undoes `%XX`; a `%` without two hex digits stays.
-pub fn percent_decode(text: &str) -> Judged<String> {
+/// Decodes `%XX`. A `%` without two hex digits is literal.
+pub fn percent_decode(text: &str) -> Parsed<String> {
     let bytes = text.as_bytes();
     let hex = |at: usize| bytes.get(at).and_then(|b| (*b as char).to_digit(16));
     let mut decoded = Vec::with_capacity(bytes.len());

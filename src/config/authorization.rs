@@ -1,15 +1,13 @@
-//! ELASTIC_AUTH, as the `Authorization` header that it stands for.
-//!
-//! Must never: put what it was given into an error.
+//! Converts ELASTIC_AUTH to the `Authorization` header. Errors never contain the given value.
 
 use super::address::percent_decode;
-use super::values::Judged;
+use super::values::Parsed;
 use data_encoding::BASE64;
 
 use crate::secret::Secret;
 
-/// The whole value of the header for `user:pass`, `Basic …`, `Bearer …`, `ApiKey …`, or a bare bearer token.
-pub fn header(text: &str) -> Judged<Secret> {
+/// The value of the header for `user:pass`, `Basic …`, `Bearer …`, `ApiKey …`, or a bare bearer token.
+pub fn header(text: &str) -> Parsed<Secret> {
     if text.contains(char::is_control) {
         return Err("must not contain a control character".to_owned());
     }
@@ -22,30 +20,30 @@ pub fn header(text: &str) -> Judged<Secret> {
     }
     if let Some((user, _)) = text.split_once(':') {
         if user.is_empty() {
-            return Err("has no user before the colon: give user:pass".to_owned());
+            return Err("has no user before the colon: it must be user:pass".to_owned());
         }
         return Ok(basic(text));
     }
     scheme_and_token("Bearer", trimmed)
 }
 
-fn scheme_and_token(scheme: &str, token: &str) -> Judged<Secret> {
+fn scheme_and_token(scheme: &str, token: &str) -> Parsed<Secret> {
     if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
         return Err("must be user:pass, 'Bearer TOKEN', 'ApiKey KEY', or a token without blanks".to_owned());
     }
     if scheme == "ApiKey" && token.contains(':') {
-        // An id and a key as the cluster shows them; the header carries them encoded.
+        // The cluster shows an API key as `id:key`. The header needs it in base64.
         return Ok(Secret::new(format!("ApiKey {}", BASE64.encode(token.as_bytes()))));
     }
     Ok(Secret::new(format!("{scheme} {token}")))
 }
 
-/// The header for the `user:pass` of an address, which is percent-encoded there.
-pub fn from_user_info(user_info: &str) -> Judged<Secret> {
+/// The header for the percent-encoded `user:pass` of an address.
+pub fn from_user_info(user_info: &str) -> Parsed<Secret> {
     let (user, password) = user_info.split_once(':').unwrap_or((user_info, ""));
     let (user, password) = (percent_decode(user)?, percent_decode(password)?);
     if user.is_empty() {
-        return Err("has no user before the colon: give https://user:pass@host, or use ELASTIC_AUTH".to_owned());
+        return Err("has no user before the colon: write https://user:pass@host, or use ELASTIC_AUTH".to_owned());
     }
     Ok(basic(&format!("{user}:{password}")))
 }
@@ -75,8 +73,8 @@ mod tests {
             assert_eq!(header(text).expect(text).expose(), expected);
         }
         for text in [":pass", "Bearer ", "apikey", "two words", "Bearer a b", "a\nb"] {
-            let fault = header(text).expect_err(text);
-            assert!(!fault.contains("pass") || fault.contains("user:pass"), "{fault}");
+            let error = header(text).expect_err(text);
+            assert!(!error.contains("pass") || error.contains("user:pass"), "{error}");
         }
     }
 

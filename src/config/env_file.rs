@@ -1,12 +1,12 @@
-//! The settings file: `NAME=value` lines.
+//! Parses the settings file, which has `NAME=value` lines.
 //!
-//! Blank lines and `#` lines are skipped; an optional `export ` goes; ` # comment` after an unquoted value goes; one pair
-//! of quotes around a value goes. Must never: expand anything (`$`, `\`, `%`, and `#` without a blank before it are
-//! themselves), show a value in an error, or pass over a line that it does not understand.
+//! Blank lines and `#` lines are skipped. An optional `export ` is removed, and so are ` # comment` after an unquoted
+//! value and one pair of quotes around a value. Nothing is expanded: `$`, `\`, `%`, and `#` without a blank before it
+//! are literal. Any other line is an error, which never shows a value.
 
 use std::collections::BTreeMap;
 
-/// A line that is none of the above.
+/// A line that cannot be parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadLine {
     /// Counted from 1.
@@ -14,7 +14,8 @@ pub struct BadLine {
     pub message: String,
 }
 
-/// The names and values of a settings file, of a name given twice the last; and every line that is not understood.
+/// Returns the names and values of a settings file, and the lines that cannot be parsed. The last value of a name
+/// counts.
 pub fn parse(bytes: &[u8]) -> (BTreeMap<String, String>, Vec<BadLine>) {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let mut values = BTreeMap::new();
@@ -59,7 +60,7 @@ fn is_name(text: &str) -> bool {
         && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// The value without its quotes or its comment.
+/// Removes the quotes or the comment of a value.
 fn unquote(value: &str) -> Result<&str, &'static str> {
     let Some(quote) = value.trim_start().chars().next().filter(|c| matches!(c, '"' | '\'')) else {
         return Ok(without_comment(value));
@@ -68,7 +69,7 @@ fn unquote(value: &str) -> Result<&str, &'static str> {
     let whole = inner.strip_suffix(quote);
     let commented = closing_quote_before_comment(inner, quote);
     match (whole, commented) {
-        // `"a" # "b"` could be either: a password must not be cut, nor a comment become part of one.
+        // `"a" # "b"` can be read in two ways. Neither must a password be cut, nor a comment become part of it.
         (Some(_), Some(_)) => {
             Err("is ambiguous: it has a quote before a # and one at the end; put the comment on its own line")
         }
@@ -77,12 +78,12 @@ fn unquote(value: &str) -> Result<&str, &'static str> {
     }
 }
 
-/// What stands before a closing quote that only a comment follows.
+/// The text before a closing quote that is followed only by a comment.
 fn closing_quote_before_comment(inner: &str, quote: char) -> Option<&str> {
     inner.match_indices(quote).find_map(|(at, _)| {
-        let behind = &inner[at + 1..];
-        let comment = behind.trim_start();
-        (behind.len() > comment.len() && comment.starts_with('#')).then(|| &inner[..at])
+        let rest = &inner[at + 1..];
+        let comment = rest.trim_start();
+        (rest.len() > comment.len() && comment.starts_with('#')).then(|| &inner[..at])
     })
 }
 
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn any_other_line_is_told_with_its_number_and_without_its_value() {
+    fn any_other_line_is_reported_with_its_number_and_without_its_value() {
         let text =
             b"# fine\n\nSECRETWORD\nX = 1\nexport\n=1\n1X=1\nX='abc\nX=\"\nX='a' # 'b'\nX=\xff\nA-B=1\nX=a\x00b\nY=1\n";
         let (values, bad) = parse(text);

@@ -1,20 +1,19 @@
-//! What is wrong with the settings, all of it at once.
-//!
-//! Must never: show the value of a secret, nor the user and password inside an address.
+//! The errors of the settings, reported together. They never show the value of a secret, nor the credentials in an
+//! address.
 
 use std::fmt;
 
-/// Characters of a value that are shown; a value is shown to be recognised, not to be read.
+/// Maximum length of a value in an error: enough to recognise it.
 const SHOWN_CHARS_MAX: usize = 120;
 
-/// One thing that is wrong: which setting, what it holds, and what it must be instead.
+/// An error in a setting: its name, its value, and what it must be instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SettingError {
-    /// The variable's name, or the file (and line) that the settings were to come from.
+    /// The setting's name, or the settings file and line.
     pub subject: String,
-    /// The value as it may be shown; none where there is no value, or where it is a secret.
+    /// The value as it may be shown; `None` if there is none or it is a secret.
     pub value: Option<String>,
-    /// What is wrong, and what is right.
+    /// What the value must be.
     pub message: String,
 }
 
@@ -33,7 +32,7 @@ impl fmt::Display for SettingError {
     }
 }
 
-/// Every error of the settings; never empty. Shown one per line.
+/// All errors of the settings, at least one. Displayed one per line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Errors(pub Vec<SettingError>);
 
@@ -51,8 +50,8 @@ impl fmt::Display for Errors {
 
 impl std::error::Error for Errors {}
 
-/// A value as an error may show it: on one line, not endless, and without what stands before the `@` of an address or
-/// behind its `?`.
+/// Prepares a value for an error: on one line, cut to a maximum length, and without the part of an address before its
+/// `@` or after its `?`.
 pub fn shown(value: &str) -> String {
     let mut text = String::new();
     for (index, c) in without_credentials(value).chars().enumerate() {
@@ -65,15 +64,15 @@ pub fn shown(value: &str) -> String {
     text
 }
 
-/// The address with what may be a password replaced. It is done on the whole text rather than on its parsed parts: what
-/// could not be parsed is just what gets shown.
+/// Replaces a possible password in an address. This works on the text, not on a parsed address, since values that
+/// cannot be parsed are shown in errors.
 fn without_credentials(value: &str) -> String {
     let mut text = value.to_owned();
     if let Some(at) = text.rfind('@') {
         let start = text[..at].find("://").map_or(0, |scheme| scheme + 3);
         text.replace_range(start..at, "[secret]");
     }
-    // Tokens travel in queries; nothing here needs one.
+    // A query may contain a token, and no setting needs a query.
     if let (Some(_), Some(query)) = (text.find("://"), text.find('?')) {
         text.truncate(query + 1);
         text.push('…');
@@ -95,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_shown_on_one_line_and_not_endless() {
+    fn a_value_is_shown_on_one_line_and_cut() {
         assert_eq!(shown("a\nb\u{1b}"), "a\\nb\\u{1b}");
         assert_eq!(shown(&"x".repeat(500)).chars().count(), SHOWN_CHARS_MAX + 1);
     }

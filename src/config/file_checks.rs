@@ -1,6 +1,5 @@
-//! The files that settings name: reading them without a hang, and what may stand where the program writes.
-//!
-//! Must never: make, open for writing, rename or remove a file.
+//! Checks the files that settings name, and reads them without hanging. Never creates, writes, renames or removes a
+//! file.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
@@ -13,11 +12,11 @@ use rustix::fs::OFlags;
 
 use super::reader::Reader;
 use super::table::row_of;
-use super::values::Judged;
+use super::values::Parsed;
 
-/// How long a pipe may take to bring a whole file.
+/// Timeout for reading a whole file from a pipe.
 const PIPE_TIME_MAX: Duration = Duration::from_secs(10);
-/// Symbolic links in a row, at most, as the kernel has it.
+/// Maximum number of symbolic links in a row, as in the kernel.
 const LINKS_MAX: usize = 40;
 
 /// The path with this text appended.
@@ -27,10 +26,10 @@ pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(text)
 }
 
-/// A file, or what a pipe such as `<(command)` brings.
+/// Reads a file, or a pipe such as `<(command)`.
 ///
 /// # Errors
-/// Those of opening and reading; a file with more bytes than this; a pipe that brings nothing in time.
+/// When it cannot be opened or read, has more than `bytes_max` bytes, or is a pipe that times out.
 pub fn read(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     let mut file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
     let mut bytes = Vec::new();
@@ -45,7 +44,7 @@ pub fn read(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     let deadline = Instant::now() + PIPE_TIME_MAX;
     let mut chunk = [0; 4096];
     while bytes.len() <= bytes_max {
-        // Without a writer yet, a read would report the end.
+        // Poll first: while the pipe has no writer, a read would report the end.
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
         if poll(&mut [PollFd::new(&file, PollFlags::IN)], Some(&timeout))? == 0 {
@@ -61,8 +60,9 @@ pub fn read(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     whole(bytes)
 }
 
-/// The file to write to: a regular file, or absent, in a folder. A symbolic link is followed to the file that it names.
-pub fn writable(text: &str) -> Judged<PathBuf> {
+/// Checks the path of a file to write: it must be a regular file or not exist. Symbolic links are followed, and the
+/// target is returned.
+pub fn writable(text: &str) -> Parsed<PathBuf> {
     const FOLDER: &str = "must name a file: this is a folder";
     let given = PathBuf::from(text);
     if text.ends_with('/') || given.file_name().is_none() {
@@ -75,7 +75,7 @@ pub fn writable(text: &str) -> Judged<PathBuf> {
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
                 return Err("must be in a folder: a part of its path is a file, not a folder".to_owned());
             }
-            // Absent, or not to be looked at: opening it tells.
+            // The file is missing or cannot be read. Opening it later will report an error.
             Err(_) => return Ok(path),
         };
         if kind.is_symlink() {
@@ -95,13 +95,13 @@ pub fn writable(text: &str) -> Judged<PathBuf> {
     Err("must name a file: its symbolic links form a loop".to_owned())
 }
 
-/// No file may serve two purposes: one would be written over the other. The setting that was set is reported, and a file
-/// that is read rather than one that is written.
+/// Checks that no file serves two purposes, since one would overwrite the other. The error names the setting that was
+/// set; if both were, the file that is only read.
 pub fn check_purposes(reader: &mut Reader<'_>, output: &Path, state: &Path, env_file: Option<&Path>) {
-    let (file, state) = (place(output), place(state));
-    let states = [state.clone(), place(&with_suffix(output, ".state"))];
-    let settings = place(env_file.unwrap_or(Path::new("./.env")));
-    let topics = reader.is_unset("TOPICS_FILE").then(|| place(Path::new(row_of("TOPICS_FILE").default)));
+    let (file, state) = (canonical(output), canonical(state));
+    let states = [state.clone(), canonical(&with_suffix(output, ".state"))];
+    let settings = canonical(env_file.unwrap_or(Path::new("./.env")));
+    let topics = reader.is_unset("TOPICS_FILE").then(|| canonical(Path::new(row_of("TOPICS_FILE").default)));
     let is_read = |path: &Path| {
         if path == settings {
             return Some("the settings file".to_owned());
@@ -118,7 +118,7 @@ pub fn check_purposes(reader: &mut Reader<'_>, output: &Path, state: &Path, env_
         "ELASTIC_AUTH_FILE",
         "HTTP_TOKEN_FILE",
     ] {
-        let Some(path) = reader.text(name).map(|path| place(Path::new(&path))) else { continue };
+        let Some(path) = reader.text(name).map(|path| canonical(Path::new(&path))) else { continue };
         let used = family_member(&path, &file).or_else(|| states.contains(&path).then(|| "STATE_FILE".to_owned()));
         if !reader.is_unset(name) {
             uses.push((name, used));
@@ -133,7 +133,7 @@ pub fn check_purposes(reader: &mut Reader<'_>, output: &Path, state: &Path, env_
     }
 }
 
-/// What this path is to OUTPUT_FILE: the file itself, a backup, or one of the files beside it.
+/// The role of a path that is OUTPUT_FILE itself, one of its backups or one of the files next to it.
 fn family_member(path: &Path, output: &Path) -> Option<String> {
     if path == output {
         return Some("OUTPUT_FILE".to_owned());
@@ -151,8 +151,8 @@ fn family_member(path: &Path, output: &Path) -> Option<String> {
     }
 }
 
-/// Where a path leads, so that two ways of writing it are equal.
-fn place(path: &Path) -> PathBuf {
+/// The canonical path, so that two spellings of a path are equal.
+fn canonical(path: &Path) -> PathBuf {
     if let Ok(real) = path.canonicalize() {
         return real;
     }
@@ -163,11 +163,11 @@ fn place(path: &Path) -> PathBuf {
     }
 }
 
-/// Whether the file can be opened and holds a certificate (PEM).
-pub fn holds_certificate(path: &Path) -> Judged<()> {
-    /// How a certificate begins, but for its first dashes: OpenSSL's own kind says `TRUSTED CERTIFICATE`.
+/// Checks that the file can be read and contains a certificate (PEM).
+pub fn holds_certificate(path: &Path) -> Parsed<()> {
+    /// The end of the line that begins a certificate. OpenSSL also writes `TRUSTED CERTIFICATE`.
     const MARK: &[u8] = b"CERTIFICATE-----";
-    /// A system's whole list has a tenth of this.
+    /// Ten times the size of a system's whole list.
     const BYTES_MAX: usize = 4 * 1024 * 1024;
     let bytes = read(path, BYTES_MAX).map_err(|error| format!("cannot read the file: {error}"))?;
     if bytes.windows(MARK.len()).any(|window| window == MARK) {

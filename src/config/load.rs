@@ -1,4 +1,4 @@
-//! From the texts to the validated [`Config`]: each group of settings, then what must hold between them.
+//! Loads and validates the [`Config`]: each group of settings, then the rules between them.
 
 use std::path::{Path, PathBuf};
 
@@ -6,19 +6,19 @@ use super::address::{self, Address};
 use super::errors::Errors;
 use super::reader::{Environment, Reader};
 use super::table::row_of;
-use super::values::{self, Judged};
+use super::values::{self, Parsed};
 use super::{
     CatchUp, Config, Delivery, Elastic, Genesys, Http, LogFormat, LogSettings, Network, Output, Reconnect,
     authorization, file_checks, region, topics_file,
 };
 use crate::secret::Secret;
 
-/// The requests a minute that the service allows one client.
+/// The service's limit on requests per minute for one client.
 const SERVICE_RATE_MAX: u32 = 300;
-/// Characters of INSTANCE_NAME, at most: it is part of a page's title.
+/// Maximum length of INSTANCE_NAME, which is part of the page's title.
 const INSTANCE_NAME_CHARS_MAX: usize = 100;
 
-/// What the command at hand cannot do without.
+/// The settings that a command requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
     /// The three credentials: the collector, `check`, `audit`.
@@ -32,10 +32,11 @@ pub enum Need {
 }
 
 impl Config {
-    /// The settings of a command, from this environment and the settings file (`./.env` if none is named).
+    /// Loads the settings from the environment and the settings file, which is `./.env` unless `env_file` names
+    /// another.
     ///
     /// # Errors
-    /// With every error there is.
+    /// All errors of the settings.
     pub fn load(need: Need, environment: &Environment, env_file: Option<&Path>) -> Result<Self, Errors> {
         let mut reader = Reader::new(environment, env_file);
         let genesys = genesys(&mut reader, need);
@@ -47,7 +48,7 @@ impl Config {
         let http = http(&mut reader);
         let reconnect = reconnect(&mut reader);
         let network = network(&mut reader);
-        let instance = reader.judged("INSTANCE_NAME", instance_name).unwrap_or_else(|| genesys.env.clone());
+        let instance = reader.parse("INSTANCE_NAME", instance_name).unwrap_or_else(|| genesys.env.clone());
         let notices = reader.check_names();
         let config =
             Self { instance, genesys, catch_up, output, log, elastic, http, reconnect, network, notices: Vec::new() };
@@ -56,43 +57,46 @@ impl Config {
     }
 }
 
-/// What is allowed and may still be a mistake.
+/// Warnings about valid settings that may be mistakes.
 fn mistakes(config: &Config) -> Vec<String> {
     let mut notices = Vec::new();
     let env = &config.genesys.env;
     if !env.is_empty() && !region::is_known(env) {
         notices.push(format!(
-            "GENESYS_ENV={env}: this version does not know the region; check it unless the region is new"
+            "GENESYS_ENV={env}: this version does not know this region; check the value unless the region is new"
         ));
     }
     if config.catch_up.rate > SERVICE_RATE_MAX {
         notices.push(format!(
-            "CATCH_UP_RATE={}: Genesys Cloud allows a client {SERVICE_RATE_MAX} requests per minute",
+            "CATCH_UP_RATE={}: Genesys Cloud allows a client only {SERVICE_RATE_MAX} requests per minute",
             config.catch_up.rate
         ));
     }
     if let Some(elastic) = config.elastic.as_ref().filter(|elastic| elastic.authorization.is_some()) {
         let plain = |url: &&String| address::parse(url).is_ok_and(|url| !url.https && !url.is_loopback());
-        notices.extend(elastic.urls.iter().find(plain).map(|url| {
-            format!("ELASTIC_URL={url}: the cluster's credentials cross the network unencrypted; use https")
-        }));
+        notices.extend(
+            elastic
+                .urls
+                .iter()
+                .find(plain)
+                .map(|url| format!("ELASTIC_URL={url}: the cluster's credentials are sent unencrypted; use https")),
+        );
     }
     notices
 }
 
-/// HTTP_HOST, HTTP_PORT and HTTP_TOKEN alone: asking a running collector for its health must not fail for a setting that
-/// has nothing to do with it, nor need the credentials.
+/// Loads only HTTP_HOST, HTTP_PORT and HTTP_TOKEN. A health request to a running collector must not need the
+/// credentials, nor fail because of an unrelated setting.
 ///
 /// # Errors
-/// With every error of these.
+/// All errors of these settings.
 pub fn load_http(environment: &Environment, env_file: Option<&Path>) -> Result<Http, Errors> {
     let mut reader = Reader::new(environment, env_file);
     let http = http(&mut reader);
     finish(reader, http)
 }
 
-/// Whether this setting has a value in the environment or in the settings file that was named: a `./.env` that merely lies
-/// there does not count.
+/// Whether the setting has a value in the environment or in the file `env_file`. `./.env` does not count.
 pub fn is_set(name: &str, environment: &Environment, env_file: Option<&Path>) -> bool {
     match env_file {
         Some(_) => !Reader::new(environment, env_file).is_unset(name),
@@ -100,17 +104,17 @@ pub fn is_set(name: &str, environment: &Environment, env_file: Option<&Path>) ->
     }
 }
 
-/// What was read, unless anything was wrong.
+/// Returns `read`, or the errors if there are any.
 fn finish<T>(reader: Reader<'_>, read: T) -> Result<T, Errors> {
     let errors = reader.into_errors();
     if errors.is_empty() { Ok(read) } else { Err(Errors(errors)) }
 }
 
 fn genesys(reader: &mut Reader<'_>, need: Need) -> Genesys {
-    // A bad address counts as given: it has an error of its own.
+    // An invalid address counts as given, since it has its own error.
     let addresses_given = !reader.is_unset("GENESYS_LOGIN_URL") && !reader.is_unset("GENESYS_API_URL");
-    let env = reader.judged("GENESYS_ENV", |text| region::domain(text, addresses_given));
-    let client_id = reader.judged("GENESYS_CLIENT_ID", client_id);
+    let env = reader.parse("GENESYS_ENV", |text| region::domain(text, addresses_given));
+    let client_id = reader.parse("GENESYS_CLIENT_ID", client_id);
     let client_secret = reader.secret("GENESYS_CLIENT_SECRET");
     if need == Need::Credentials {
         let required = [
@@ -139,8 +143,8 @@ fn genesys(reader: &mut Reader<'_>, need: Need) -> Genesys {
     Genesys {
         client_id: client_id.unwrap_or_default(),
         client_secret: client_secret.unwrap_or_else(|| Secret::new("")),
-        login_url: reader.judged("GENESYS_LOGIN_URL", service_url).unwrap_or_else(|| url_of("login")),
-        api_url: reader.judged("GENESYS_API_URL", service_url).unwrap_or_else(|| url_of("api")),
+        login_url: reader.parse("GENESYS_LOGIN_URL", service_url).unwrap_or_else(|| url_of("login")),
+        api_url: reader.parse("GENESYS_API_URL", service_url).unwrap_or_else(|| url_of("api")),
         delivery: [Delivery::Auto, Delivery::Websocket, Delivery::History][reader.word("GENESYS_DELIVERY")],
         topics_file: topics_path,
         topics,
@@ -148,7 +152,7 @@ fn genesys(reader: &mut Reader<'_>, need: Need) -> Genesys {
     }
 }
 
-fn instance_name(text: &str) -> Judged<String> {
+fn instance_name(text: &str) -> Parsed<String> {
     let name = text.trim();
     if (1..=INSTANCE_NAME_CHARS_MAX).contains(&name.chars().count()) {
         Ok(name.to_owned())
@@ -157,7 +161,7 @@ fn instance_name(text: &str) -> Judged<String> {
     }
 }
 
-fn client_id(text: &str) -> Judged<String> {
+fn client_id(text: &str) -> Parsed<String> {
     let id = text.trim();
     if id.bytes().all(|b| b.is_ascii_graphic() && b != b':') {
         Ok(id.to_owned())
@@ -166,8 +170,8 @@ fn client_id(text: &str) -> Judged<String> {
     }
 }
 
-/// An address of the service: https, or http on this machine.
-fn service_url(text: &str) -> Judged<String> {
+/// Parses an address of the service: https, or http on this machine.
+fn service_url(text: &str) -> Parsed<String> {
     let address = address::parse(text)?;
     if address.user_info.is_some() {
         return Err("must not contain a user or a password".to_owned());
@@ -189,8 +193,8 @@ fn catch_up(reader: &mut Reader<'_>) -> CatchUp {
 
 fn output(reader: &mut Reader<'_>) -> Output {
     let named = PathBuf::from(reader.text("OUTPUT_FILE").unwrap_or_default());
-    let file = reader.judged("OUTPUT_FILE", file_checks::writable).unwrap_or_default();
-    let state_file = match reader.judged("STATE_FILE", file_checks::writable) {
+    let file = reader.parse("OUTPUT_FILE", file_checks::writable).unwrap_or_default();
+    let state_file = match reader.parse("STATE_FILE", file_checks::writable) {
         Some(state_file) => state_file,
         None => {
             let default =
@@ -214,7 +218,7 @@ fn log_settings(reader: &mut Reader<'_>) -> LogSettings {
     use log::LevelFilter::{Debug, Error, Info, Trace, Warn};
     const LEVELS: [(&str, log::LevelFilter); 6] =
         [("error", Error), ("warning", Warn), ("info", Info), ("debug", Debug), ("warn", Warn), ("trace", Trace)];
-    let level = reader.judged("LOG_LEVEL", |text| values::word(text, &LEVELS.map(|(word, _)| word)));
+    let level = reader.parse("LOG_LEVEL", |text| values::word(text, &LEVELS.map(|(word, _)| word)));
     LogSettings {
         console: reader.boolean("CONSOLE_OUTPUT"),
         level: LEVELS[level.unwrap_or_default()].1,
@@ -222,10 +226,10 @@ fn log_settings(reader: &mut Reader<'_>) -> LogSettings {
     }
 }
 
-/// `None`: the cluster is off. Everything is judged either way.
+/// `None` if the cluster is off. All settings are checked in either case.
 fn elastic(reader: &mut Reader<'_>, need: Need) -> Option<Elastic> {
-    let addresses = reader.judged("ELASTIC_URL", |text| {
-        values::list(text).iter().map(|url| address::parse(url)).collect::<Judged<Vec<Address>>>()
+    let addresses = reader.parse("ELASTIC_URL", |text| {
+        values::list(text).iter().map(|url| address::parse(url)).collect::<Parsed<Vec<Address>>>()
     });
     let addresses = addresses.unwrap_or_default();
     let mut urls: Vec<String> = Vec::new();
@@ -241,22 +245,22 @@ fn elastic(reader: &mut Reader<'_>, need: Need) -> Option<Elastic> {
     let elastic = Elastic {
         urls,
         authorization: cluster_authorization(reader, &addresses),
-        index: reader.judged("ELASTIC_INDEX", values::index_name).unwrap_or_default(),
+        index: reader.parse("ELASTIC_INDEX", values::index_name).unwrap_or_default(),
         bulk_size: reader.number("BULK_SIZE") as usize,
         flush_interval: reader.seconds("ELASTIC_FLUSH_INTERVAL"),
         ca_file: reader.certificate_file("ELASTIC_CA_FILE"),
         setup: reader.boolean("ELASTIC_SETUP"),
-        retention: reader.judged("ELASTIC_RETENTION", values::span),
+        retention: reader.parse("ELASTIC_RETENTION", values::span),
         backlog_max: reader.size("ELASTIC_BACKLOG_MAX"),
     };
     is_on.then_some(elastic)
 }
 
-/// From ELASTIC_AUTH, or from the user and the password in the addresses, which must be the same in all that have them:
-/// one header serves all nodes.
+/// The header from ELASTIC_AUTH, or from the credentials in the addresses. All addresses with credentials must have the
+/// same ones, since all nodes get the same header.
 fn cluster_authorization(reader: &mut Reader<'_>, addresses: &[Address]) -> Option<Secret> {
     let given = reader.secret("ELASTIC_AUTH");
-    // A bad one counts as given: it has an error of its own.
+    // An invalid value counts as given, since it has its own error.
     let is_given = !reader.is_unset("ELASTIC_AUTH") || !reader.is_unset("ELASTIC_AUTH_FILE");
     let header = match given.map(|text| authorization::header(text.expose())).transpose() {
         Ok(header) => header,
@@ -266,7 +270,7 @@ fn cluster_authorization(reader: &mut Reader<'_>, addresses: &[Address]) -> Opti
         }
     };
     let user_infos = addresses.iter().filter_map(|address| address.user_info.as_deref());
-    let headers: Judged<Vec<Secret>> = user_infos.map(authorization::from_user_info).collect();
+    let headers: Parsed<Vec<Secret>> = user_infos.map(authorization::from_user_info).collect();
     let message = match headers.as_deref() {
         Err(message) => message.as_str(),
         Ok([first, rest @ ..]) if rest.iter().any(|other| other != first) => {
@@ -282,10 +286,10 @@ fn cluster_authorization(reader: &mut Reader<'_>, addresses: &[Address]) -> Opti
 fn http(reader: &mut Reader<'_>) -> Http {
     let token = reader.secret("HTTP_TOKEN");
     if token.as_ref().is_some_and(|token| !token.expose().bytes().all(|b| b.is_ascii_graphic())) {
-        reader.error("HTTP_TOKEN", "must be ASCII letters, digits and signs without blanks: it is sent in a header");
+        reader.error("HTTP_TOKEN", "must be printable ASCII without blanks, since it is sent in a header");
     }
     Http {
-        host: reader.judged("HTTP_HOST", values::listen_host).unwrap_or_default(),
+        host: reader.parse("HTTP_HOST", values::listen_host).unwrap_or_default(),
         port: reader.number("HTTP_PORT") as u16,
         token,
     }
@@ -295,7 +299,7 @@ fn reconnect(reader: &mut Reader<'_>) -> Reconnect {
     let (delay, max_delay) = (reader.seconds("RECONNECT_DELAY"), reader.seconds("MAX_RECONNECT_DELAY"));
     if delay > max_delay && !reader.is_wrong("RECONNECT_DELAY") && !reader.is_wrong("MAX_RECONNECT_DELAY") {
         let (low, high) = (delay.as_secs_f64(), max_delay.as_secs_f64());
-        // Reported for the one that was set: the other may be a default.
+        // Report the setting that was set, since the other one may be a default.
         if reader.is_unset("RECONNECT_DELAY") {
             reader.error("MAX_RECONNECT_DELAY", format!("must not be less than RECONNECT_DELAY, which is {low}"));
         } else {
@@ -309,17 +313,17 @@ fn network(reader: &mut Reader<'_>) -> Network {
     let no_proxy = reader.text("NO_PROXY").unwrap_or_default();
     Network {
         ssl_cert_file: reader.certificate_file("SSL_CERT_FILE"),
-        https_proxy: reader.judged("HTTPS_PROXY", proxy),
+        https_proxy: reader.parse("HTTPS_PROXY", proxy),
         no_proxy: values::list(&no_proxy.replace(char::is_whitespace, ",")),
     }
 }
 
-/// A proxy's address; `http://` may be left out, as everywhere.
-fn proxy(text: &str) -> Judged<Secret> {
+/// Parses a proxy's address. `http://` may be omitted, as in other programs.
+fn proxy(text: &str) -> Parsed<Secret> {
     let text = text.trim();
     let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     if !whole.to_ascii_lowercase().starts_with("http://") {
-        return Err("must begin with http://: https connections go through such a proxy too".to_owned());
+        return Err("must begin with http://, also for a proxy that is used for https connections".to_owned());
     }
     let address = address::parse(&whole)?;
     if !address.path.is_empty() {

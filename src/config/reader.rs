@@ -1,7 +1,7 @@
-//! Where settings come from: the environment, then the settings file.
+//! Reads settings from the environment, then from the settings file.
 //!
-//! A setting that is wrong is reported once and then read as its default, so that loading goes on and reports all errors
-//! together. Must never: keep a secret's value in an error.
+//! A wrong setting is reported once and then read as its default, so that loading continues and all errors are reported
+//! together.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -12,21 +12,21 @@ use super::env_file;
 use super::errors::{SettingError, shown};
 use super::file_checks;
 use super::table::{Kind, row_of, rows};
-use super::values::{self, Judged};
+use super::values::{self, Parsed};
 use crate::nearest::nearest;
 use crate::secret::Secret;
 
-/// Names and values as the process was given them.
+/// The environment variables of the process.
 pub type Environment = BTreeMap<OsString, OsString>;
 
-/// Bytes of the settings file, at most.
+/// Maximum length of the settings file.
 const SETTINGS_FILE_BYTES_MAX: usize = 1024 * 1024;
 
-/// Bytes of a secret's file, at most: a larger one is not a secret's file.
+/// Maximum length of a file that contains a secret.
 const SECRET_FILE_BYTES_MAX: usize = 64 * 1024;
 
-/// The same settings in files of these names, which may be empty: systemd's credentials, as the unit names them, or what
-/// these are made of, beside the settings file.
+/// Secrets and the names of files that may contain them: systemd credentials as named in the unit, or files next to the
+/// settings file. The files may be empty.
 const CREDENTIALS: [(&str, &str); 3] =
     [("GENESYS_CLIENT_SECRET", "client-secret"), ("ELASTIC_AUTH", "elastic-auth"), ("HTTP_TOKEN", "http-token")];
 
@@ -43,10 +43,10 @@ const NAMES_OF_OTHERS: [&str; 9] = [
     "SSL_CERT_FILES",
 ];
 
-/// In place of a settings file's path: none is read, not even `./.env`.
+/// As the path of the settings file: no file is read, not even `./.env`.
 pub const NO_FILE: &str = "";
 
-/// Reads settings by their names, and keeps what is wrong with them.
+/// Reads settings by name and collects their errors.
 pub struct Reader<'a> {
     environment: &'a Environment,
     file: BTreeMap<String, String>,
@@ -57,8 +57,8 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// With the settings file at `env_file`, which must exist, and the secrets' own files beside it; or `./.env`, if
-    /// there is one, and no such files.
+    /// Reads the settings file at `env_file`, which must exist, or else `./.env`, which need not. Only with `env_file`
+    /// are secrets also read from the files next to it.
     pub fn new(environment: &'a Environment, env_file: Option<&Path>) -> Self {
         let systemds = environment.get(&OsString::from("CREDENTIALS_DIRECTORY")).map(PathBuf::from);
         let beside = env_file.and_then(Path::parent).map(Path::to_owned);
@@ -86,7 +86,7 @@ impl<'a> Reader<'a> {
         reader
     }
 
-    /// Everything that was wrong so far.
+    /// All errors so far.
     pub fn into_errors(self) -> Vec<SettingError> {
         self.errors
     }
@@ -103,22 +103,22 @@ impl<'a> Reader<'a> {
         self.errors.iter().any(|error| error.subject == name)
     }
 
-    /// Whether this setting has no value but its default.
+    /// Whether the setting has no value.
     pub fn is_unset(&self, name: &str) -> bool {
         self.given(name).is_none()
     }
 
-    /// The value that was given: the environment's before the file's; empty counts as none.
-    fn given(&self, name: &str) -> Option<Judged<String>> {
+    /// The value that was set, in the environment or else in the file. An empty value counts as unset.
+    fn given(&self, name: &str) -> Option<Parsed<String>> {
         let lower = name.to_ascii_lowercase();
-        // These two are written in either case everywhere, so here too.
+        // Other programs accept these two in either case, so this one does too.
         let names: &[&str] = if matches!(name, "HTTPS_PROXY" | "NO_PROXY") { &[name, &lower] } else { &[name] };
         let from_environment = names.iter().find_map(|name| {
             let value = self.environment.get(&OsString::from(name)).filter(|value| !value.is_empty())?;
             let Some(text) = value.to_str() else { return Some(Err("must be UTF-8 text".to_owned())) };
-            let text = without_mark_and_line_end(text);
+            let text = without_bom_and_line_end(text);
             if ['"', '\''].iter().any(|quote| text.len() > 1 && text.starts_with(*quote) && text.ends_with(*quote)) {
-                let why = "must not be in quotes: they are part of a value in the environment (docker --env-file keeps \
+                let why = "must not be in quotes: in the environment they are part of the value (docker --env-file keeps \
                            them); remove them";
                 return Some(Err(why.to_owned()));
             }
@@ -128,7 +128,7 @@ impl<'a> Reader<'a> {
         from_environment.or_else(|| from_file().cloned().map(Ok))
     }
 
-    /// The value of this setting or its default; `None` where it has neither.
+    /// The setting's value or default; `None` if it has neither.
     pub fn text(&mut self, name: &str) -> Option<String> {
         let default = || Some(row_of(name).default.to_owned()).filter(|default| !default.is_empty());
         let value = match self.given(name) {
@@ -149,58 +149,59 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The value of this setting or its default, judged; `None` where it has neither, or an error and no default.
-    pub fn judged<T>(&mut self, name: &str, judge: impl Fn(&str) -> Judged<T>) -> Option<T> {
+    /// The setting's parsed value or default; `None` if it has neither, or is wrong and has no default.
+    pub fn parse<T>(&mut self, name: &str, parse: impl Fn(&str) -> Parsed<T>) -> Option<T> {
         let text = self.text(name)?;
-        match judge(&text) {
+        match parse(&text) {
             Ok(value) => Some(value),
             Err(message) => {
                 self.error(name, message);
-                judge(row_of(name).default).ok()
+                parse(row_of(name).default).ok()
             }
         }
     }
 
-    /// Of a row of the kind [`Kind::Word`]: the place of its word.
+    /// The index of the word of a [`Kind::Word`] setting.
     pub fn word(&mut self, name: &str) -> usize {
         let Kind::Word(words) = row_of(name).kind else { return 0 };
-        self.judged(name, |text| values::word(text, words)).unwrap_or_default()
+        self.parse(name, |text| values::word(text, words)).unwrap_or_default()
     }
 
-    /// Of a row of the kind [`Kind::Number`].
+    /// The value of a [`Kind::Number`] setting.
     pub fn number(&mut self, name: &str) -> u64 {
         let Kind::Number(min, max) = row_of(name).kind else { return 0 };
-        self.judged(name, |text| values::number(text, min, max)).unwrap_or_default()
+        self.parse(name, |text| values::number(text, min, max)).unwrap_or_default()
     }
 
     pub fn boolean(&mut self, name: &str) -> bool {
-        self.judged(name, values::boolean).unwrap_or_default()
+        self.parse(name, values::boolean).unwrap_or_default()
     }
 
     pub fn size(&mut self, name: &str) -> u64 {
-        self.judged(name, values::size).unwrap_or_default()
+        self.parse(name, values::size).unwrap_or_default()
     }
 
     pub fn seconds(&mut self, name: &str) -> Duration {
-        let judge = if row_of(name).kind == Kind::Seconds { values::seconds } else { values::seconds_or_zero };
-        self.judged(name, judge).unwrap_or_default()
+        let parse = if row_of(name).kind == Kind::Seconds { values::seconds } else { values::seconds_or_zero };
+        self.parse(name, parse).unwrap_or_default()
     }
 
     pub fn list(&mut self, name: &str) -> Vec<String> {
         self.text(name).map(|text| values::list(&text)).unwrap_or_default()
     }
 
-    /// A file with a certificate in it, so that a mistake is reported now and not by the first connection.
+    /// The path of a file that contains a certificate. This is checked here, so that a mistake is reported before the
+    /// first connection.
     pub fn certificate_file(&mut self, name: &str) -> Option<PathBuf> {
-        self.judged(name, |text| file_checks::holds_certificate(Path::new(text)).map(|()| PathBuf::from(text)))
+        self.parse(name, |text| file_checks::holds_certificate(Path::new(text)).map(|()| PathBuf::from(text)))
     }
 
-    /// A secret, from the setting of this name or from the file that `NAME_FILE` names. An empty file is unset, like an
-    /// empty value.
+    /// A secret from the setting `name`, or from the file that the setting `name` with `_FILE` names. An empty file
+    /// counts as unset, like an empty value.
     pub fn secret(&mut self, name: &str) -> Option<Secret> {
         let file_name = format!("{name}_FILE");
         let value = self.text(name);
-        let from_file = self.judged(&file_name, |path| read_secret_file(Path::new(path)));
+        let from_file = self.parse(&file_name, |path| read_secret_file(Path::new(path)));
         if self.is_unset(&file_name) {
             return if self.is_unset(name) { self.credential(name) } else { self.untrimmed(name, value?) };
         }
@@ -212,7 +213,7 @@ impl<'a> Reader<'a> {
         self.untrimmed(&subject, from_file?)
     }
 
-    /// The text of a secret, unless white space at its ends shows a mistake.
+    /// Makes a secret of a text. White space at its ends is an error, since it is probably a mistake.
     fn untrimmed(&mut self, name: &str, text: String) -> Option<Secret> {
         if text.trim() != text {
             self.error(name, "the secret begins or ends with white space: remove it");
@@ -221,7 +222,7 @@ impl<'a> Reader<'a> {
         (!text.is_empty()).then(|| Secret::new(text))
     }
 
-    /// What a file of a [`CREDENTIALS`]' name holds, for a secret that is set nowhere else.
+    /// A secret from its [`CREDENTIALS`] file.
     fn credential(&mut self, name: &str) -> Option<Secret> {
         let (_, file) = CREDENTIALS.iter().find(|(setting, _)| *setting == name)?;
         let path = self.credential_folders.iter().map(|folder| folder.join(file)).find(|path| path.exists())?;
@@ -234,8 +235,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reports each name with a value that is not a setting: an error where it resembles one, else a notice, which is
-    /// returned, for a name in the settings file.
+    /// Checks for names that are not settings. A name that resembles a setting is an error. Other names in the settings
+    /// file are returned as notices.
     pub fn check_names(&mut self) -> Vec<String> {
         let mut notices = Vec::new();
         let in_environment =
@@ -264,21 +265,21 @@ fn is_setting(name: &str) -> bool {
     rows().any(|row| row.name == name) || matches!(name, "https_proxy" | "no_proxy")
 }
 
-/// Names of other programs, and those that Kubernetes gives every container for its services.
+/// Whether a name belongs to another program, or to the variables that Kubernetes sets for services.
 fn is_of_others(name: &str) -> bool {
     let upper = name.to_ascii_uppercase();
     NAMES_OF_OTHERS.contains(&upper.as_str()) || upper.contains("_SERVICE_") || upper.contains("_PORT_")
 }
 
-/// What editors and shells put around a text without anybody seeing it.
-fn without_mark_and_line_end(text: &str) -> &str {
+/// Removes an invisible byte order mark and line ends that editors and shells add.
+fn without_bom_and_line_end(text: &str) -> &str {
     text.trim_start_matches('\u{feff}').trim_end_matches(['\n', '\r'])
 }
 
-fn read_secret_file(path: &Path) -> Judged<String> {
+fn read_secret_file(path: &Path) -> Parsed<String> {
     let bytes = file_checks::read(path, SECRET_FILE_BYTES_MAX).map_err(|error| format!("cannot be read: {error}"))?;
     let text = String::from_utf8(bytes).map_err(|_| "is not UTF-8 text".to_owned())?;
-    let text = without_mark_and_line_end(&text);
+    let text = without_bom_and_line_end(&text);
     if text.contains(|c: char| c.is_control() && c != '\t') {
         return Err("has more than one line, or control characters".to_owned());
     }

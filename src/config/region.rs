@@ -1,10 +1,8 @@
-//! Where a Genesys Cloud organization lives: its region's domain.
-//!
-//! Must never: refuse a domain because it is new; regions are added.
+//! GENESYS_ENV: the domain of a Genesys Cloud region. An unknown domain is accepted, since regions are added.
 
-use super::values::{Judged, is_host_name};
+use super::values::{Parsed, is_host_name};
 
-/// The domains of the known regions, from the vendor's list.
+/// The domains of the known regions, from Genesys's list.
 const KNOWN: [&str; 18] = [
     "mypurecloud.com",
     "mypurecloud.ie",
@@ -26,17 +24,17 @@ const KNOWN: [&str; 18] = [
     "edee1.eusc-pure.cloud",
 ];
 
-/// What stands before the domain in the addresses that people copy from.
+/// Prefixes of the domain in addresses that people copy.
 const SERVICES: [&str; 6] = ["login.", "api.", "apps.", "streaming.", "developer.", "www."];
 
-/// Whether the vendor's list has it.
+/// Whether the domain is in Genesys's list.
 pub fn is_known(domain: &str) -> bool {
     KNOWN.contains(&domain)
 }
 
-/// The region's domain, in lower case. An address pasted whole is refused with the domain that it holds. Where both
-/// addresses are given by settings of their own, any name will do.
-pub fn domain(text: &str, addresses_given: bool) -> Judged<String> {
+/// Parses the region's domain, and returns it in lower case. A pasted address is refused, with its domain in the error.
+/// If GENESYS_LOGIN_URL and GENESYS_API_URL are both set, any host name is accepted.
+pub fn domain(text: &str, addresses_given: bool) -> Parsed<String> {
     let text = text.trim().to_ascii_lowercase();
     let bare = text.split_once("://").map_or(text.as_str(), |(_, rest)| rest);
     let bare = bare.split(['/', '?', '#', ':']).next().unwrap_or_default();
@@ -44,9 +42,9 @@ pub fn domain(text: &str, addresses_given: bool) -> Judged<String> {
     let bare = bare.trim_end_matches('.');
     if bare != text {
         return Err(if is_domain(bare) {
-            format!("must be the region's domain alone, without scheme, service, port or path: {bare}")
+            format!("must be only the region's domain, without scheme, service, port or path: {bare}")
         } else {
-            "must be the region's domain alone, such as mypurecloud.com or usw2.pure.cloud".to_owned()
+            "must be only the region's domain, such as mypurecloud.com or usw2.pure.cloud".to_owned()
         });
     }
     let fits = if addresses_given { is_host_name(bare) } else { is_domain(bare) };
@@ -83,8 +81,8 @@ mod tests {
             "https://mypurecloud.com:443",
             "https://apps.mypurecloud.com/directory/#/admin",
         ] {
-            let fault = domain(text, true).expect_err(text);
-            assert!(fault.ends_with(": mypurecloud.com"), "{text}: {fault}");
+            let error = domain(text, true).expect_err(text);
+            assert!(error.ends_with(": mypurecloud.com"), "{text}: {error}");
         }
         for text in
             ["", "usw2", "us-west-2", "localhost", "https://", "my purecloud.com", "x..y", "https://localhost:80"]

@@ -1,34 +1,34 @@
-//! The table of settings: one row for each name, with its default, kind and help.
+//! The table of settings: one row per name, with its default, kind and help.
 //!
-//! Everything else comes from it: the defaults that the program uses, `.env.example`, the table in `docs/settings.md` and
-//! the list in the manual, which `tests/generated.rs` compares with these rows.
+//! The program's defaults, `.env.example`, `docs/settings.md` and the list in the manual come from it.
+//! `tests/generated.rs` generates them and checks that they are current.
 
 use std::fmt;
 
-/// What a setting holds.
+/// The kind of a setting's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Text,
     /// One of these words, in any case.
     Word(&'static [&'static str]),
     Boolean,
-    /// A whole number from the first to the second.
+    /// A whole number from a minimum to a maximum.
     Number(u64, u64),
-    /// Bytes, or with K, M, G: more than 0.
+    /// A size above 0 in bytes, or with K, M or G.
     Size,
-    /// Seconds, with a fraction: more than 0.
+    /// A number of seconds above 0, which may have a fraction.
     Seconds,
-    /// Seconds, with a fraction: 0 has a meaning of its own.
+    /// The same, or 0.
     SecondsOrZero,
     /// A whole number of days, hours, minutes or seconds, such as `90d`.
     Span,
-    /// Texts between commas.
+    /// A list separated by commas.
     List,
     Path,
     Url,
     /// Never shown.
     Secret,
-    /// The file that holds the secret of the same name without `_FILE`.
+    /// The path of a file that contains the secret of the same name without `_FILE`.
     SecretFile,
 }
 
@@ -42,16 +42,15 @@ impl fmt::Display for Kind {
             Self::Size => f.write_str("bytes, or 10MB, 1GiB"),
             Self::Seconds | Self::SecondsOrZero => f.write_str("seconds"),
             Self::Span => f.write_str("90d, 24h, 30m"),
-            Self::List => f.write_str("names between commas"),
+            Self::List => f.write_str("names separated by commas"),
             Self::Path => f.write_str("path"),
             Self::Url => f.write_str("address"),
             Self::Secret => f.write_str("secret"),
-            Self::SecretFile => f.write_str("path of a secret's file"),
+            Self::SecretFile => f.write_str("path of a file"),
         }
     }
 }
 
-/// One setting.
 #[derive(Debug)]
 pub struct Setting {
     pub name: &'static str,
@@ -68,7 +67,6 @@ impl Setting {
     }
 }
 
-/// Settings that belong together.
 pub struct Section {
     pub title: &'static str,
     pub settings: &'static [Setting],
@@ -78,11 +76,11 @@ const fn row(name: &'static str, default: &'static str, kind: Kind) -> Setting {
     Setting { name, default, kind, help: "" }
 }
 
-/// Requests a minute that can be counted.
+/// The maximum of CATCH_UP_RATE: what its type can hold.
 const RATE_MAX: u64 = u32::MAX as u64;
-/// Backups: each rotation renames them all.
+/// The maximum of BACKUP_COUNT, since each rotation renames all backups.
 const BACKUP_COUNT_MAX: u64 = 10_000;
-/// Documents in a request: what a cluster's memory bears.
+/// The maximum of BULK_SIZE, since a cluster keeps a request in memory.
 const BULK_SIZE_MAX: u64 = 100_000;
 
 /// Every setting, in the order of the documentation.
@@ -97,11 +95,11 @@ pub const SECTIONS: [Section; 7] = [
             row("GENESYS_CLIENT_SECRET", "", Kind::Secret).help("The client's secret. Required, here or in a file."),
             row("GENESYS_CLIENT_SECRET_FILE", "", Kind::SecretFile).help("The file that holds the client's secret."),
             row("GENESYS_LOGIN_URL", "", Kind::Url)
-                .help("Where to log in; default https://login.GENESYS_ENV. http is for this machine only."),
+                .help("The login address; default https://login.GENESYS_ENV. http is allowed only for this machine."),
             row("GENESYS_API_URL", "", Kind::Url)
-                .help("Where the API is; default https://api.GENESYS_ENV. http is for this machine only."),
+                .help("The API's address; default https://api.GENESYS_ENV. http is allowed only for this machine."),
             row("GENESYS_DELIVERY", "auto", Kind::Word(&["auto", "websocket", "history"]))
-                .help("auto: both ways. websocket: what the socket misses is lost. history: events arrive later."),
+                .help("auto: WebSocket and history. websocket: events that it misses are lost. history: events arrive later."),
             row("TOPICS_FILE", "./topics.json", Kind::Path)
                 .help("The topics to collect, {\"topics\":[\"v2.operations.events.AUDIOHOOK-*\"]}; no file: all of AudioHook."),
             row("INSTANCE_NAME", "", Kind::Text)
@@ -113,11 +111,11 @@ pub const SECTIONS: [Section; 7] = [
         settings: &[
             row("CATCH_UP_INTERVAL", "60", Kind::Seconds).help("Seconds between two reads of the history."),
             row("CATCH_UP_OVERLAP", "900", Kind::Seconds)
-                .help("Seconds that each read goes back over what was read before, for events that appear late."),
+                .help("Seconds that each read reaches back into what was already read, for events that appear late."),
             row("CATCH_UP_RATE", "150", Kind::Number(1, RATE_MAX))
                 .help("Requests per minute that reading may use; Genesys Cloud allows a client 300 in total."),
             row("CATCH_UP_START", "864000", Kind::SecondsOrZero)
-                .help("Seconds that the first start goes back; Genesys Cloud keeps 10 days. 0: only new events."),
+                .help("Seconds that the first start reads back; Genesys Cloud keeps 10 days. 0: only new events."),
         ],
     },
     Section {
@@ -128,7 +126,7 @@ pub const SECTIONS: [Section; 7] = [
             row("BACKUP_COUNT", "5", Kind::Number(0, BACKUP_COUNT_MAX))
                 .help("Rotated files to keep; .1 is the newest. 0: never rotate (leave it to logrotate)."),
             row("STATE_FILE", "", Kind::Path)
-                .help("What the collector remembers across restarts; default OUTPUT_FILE with .state appended."),
+                .help("What the collector keeps across restarts; default OUTPUT_FILE with .state appended."),
             row("REDACT_FIELDS", "", Kind::List)
                 .help("Fields whose values become \"[redacted]\" everywhere, at any depth; names are case-sensitive."),
         ],
@@ -148,12 +146,12 @@ pub const SECTIONS: [Section; 7] = [
             row("ELASTIC_AUTH", "", Kind::Secret).help("user:pass, \"Bearer TOKEN\", \"ApiKey KEY\", or a bearer token alone."),
             row("ELASTIC_AUTH_FILE", "", Kind::SecretFile).help("The file that holds ELASTIC_AUTH."),
             row("ELASTIC_INDEX", "genesys-audiohook", Kind::Text).help("The index, alias or data stream for the events."),
-            row("BULK_SIZE", "50", Kind::Number(1, BULK_SIZE_MAX)).help("Documents per request, at most."),
-            row("ELASTIC_FLUSH_INTERVAL", "1", Kind::Seconds).help("Seconds that a document waits for others, at most."),
+            row("BULK_SIZE", "50", Kind::Number(1, BULK_SIZE_MAX)).help("Maximum number of documents per request."),
+            row("ELASTIC_FLUSH_INTERVAL", "1", Kind::Seconds).help("Maximum seconds that a document waits for others."),
             row("ELASTIC_CA_FILE", "", Kind::Path).help("The CA certificate (PEM) of a cluster with a private CA."),
             row("ELASTIC_SETUP", "true", Kind::Boolean).help("Whether to create the index template if there is none."),
             row("ELASTIC_RETENTION", "", Kind::Span)
-                .help("Delete documents after this time, such as 90d or 24h, by a lifecycle policy. Empty: keep them."),
+                .help("Delete documents after this time, such as 90d or 24h, with a lifecycle policy. Empty: keep them."),
             row("ELASTIC_BACKLOG_MAX", "1GiB", Kind::Size)
                 .help("Size of the rotated files kept beyond BACKUP_COUNT while the cluster is down."),
         ],
@@ -173,7 +171,7 @@ pub const SECTIONS: [Section; 7] = [
         settings: &[
             row("RECONNECT_DELAY", "5", Kind::Seconds)
                 .help("Seconds before the first retry after a failure; doubled each time, with jitter."),
-            row("MAX_RECONNECT_DELAY", "60", Kind::Seconds).help("Seconds between two retries, at most."),
+            row("MAX_RECONNECT_DELAY", "60", Kind::Seconds).help("Maximum seconds between two retries."),
             row("SSL_CERT_FILE", "", Kind::Path).help("CA certificates (PEM) to trust instead of the system's."),
             row("HTTPS_PROXY", "", Kind::Url)
                 .help("The proxy for https and wss, http://[user:password@]host:port; also as https_proxy."),
@@ -187,7 +185,7 @@ pub fn rows() -> impl Iterator<Item = &'static Setting> {
     SECTIONS.iter().flat_map(|section| section.settings)
 }
 
-/// The row of this name. Every name that the program reads has one: a test loads them all.
+/// The row of this name. A test checks that every name that the program reads has one.
 pub fn row_of(name: &str) -> &'static Setting {
     const NONE: Setting = row("", "", Kind::Text);
     rows().find(|row| row.name == name).unwrap_or(&NONE)

@@ -1,4 +1,4 @@
-//! TOPICS_FILE: `{"topics":["v2.operations.events.AUDIOHOOK-*"]}`.
+//! Reads TOPICS_FILE: `{"topics":["v2.operations.events.AUDIOHOOK-*"]}`.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -9,10 +9,10 @@ use serde_json::error::Category;
 
 use super::file_checks;
 
-/// Bytes of the file, at most.
+/// Maximum length of the file.
 const BYTES_MAX: usize = 1024 * 1024;
 
-const RIGHT_FORM: &str = "the file must be an object with a list, such as \
+const EXPECTED: &str = "the file must be an object with a list, such as \
                           {\"topics\":[\"v2.operations.events.AUDIOHOOK-*\"]}";
 
 #[derive(Deserialize)]
@@ -20,10 +20,10 @@ struct TopicsFile {
     topics: Vec<String>,
 }
 
-/// The entries of the file. `None`: there is none, and `required` is false.
+/// Reads the topics of the file; `None` if it does not exist and is not `required`.
 ///
 /// # Errors
-/// When it cannot be read, or is invalid: with line and column.
+/// When the file cannot be read or is not valid. The message has the line and column.
 pub fn read(path: &Path, required: bool) -> Result<Option<Vec<String>>, String> {
     match file_checks::read(path, BYTES_MAX) {
         Ok(bytes) => parse(&bytes).map(Some),
@@ -34,7 +34,7 @@ pub fn read(path: &Path, required: bool) -> Result<Option<Vec<String>>, String> 
 
 fn parse(bytes: &[u8]) -> Result<Vec<String>, String> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    // Read as a map first: serde accepts an array for a struct.
+    // Parse it as a map first, since serde accepts an array for a struct.
     serde_json::from_slice::<HashMap<String, IgnoredAny>>(bytes)
         .and_then(|_| serde_json::from_slice(bytes))
         .map(|file: TopicsFile| file.topics)
@@ -44,9 +44,9 @@ fn parse(bytes: &[u8]) -> Result<Vec<String>, String> {
 fn explain(error: &serde_json::Error) -> String {
     let place = format!("line {}, column {}", error.line(), error.column());
     match error.classify() {
-        Category::Data => format!("not a list of topics at {place}; {RIGHT_FORM}"),
-        Category::Eof => format!("invalid JSON: it ends too early, at {place}; {RIGHT_FORM}"),
-        _ => format!("invalid JSON at {place} (a comma or quote too many, or too few?); {RIGHT_FORM}"),
+        Category::Data => format!("not a list of topics at {place}; {EXPECTED}"),
+        Category::Eof => format!("invalid JSON: it ends too early, at {place}; {EXPECTED}"),
+        _ => format!("invalid JSON at {place} (a comma or quote too many, or too few?); {EXPECTED}"),
     }
 }
 
@@ -81,7 +81,7 @@ mod tests {
             r#"{"topics":["a"]} x"#,
         ] {
             let error = parse(text.as_bytes()).expect_err(text);
-            assert!(error.ends_with(RIGHT_FORM) && error.contains("line 1, column"), "{text}: {error}");
+            assert!(error.ends_with(EXPECTED) && error.contains("line 1, column"), "{text}: {error}");
         }
         let quoted = parse(format!("\"{}\"", "é".repeat(10_000)).as_bytes()).unwrap_err();
         assert!(quoted.len() < 600, "{quoted}");

@@ -1,26 +1,26 @@
-//! The texts of settings, judged one by one: each function takes a text and gives a value, or what is wrong and what is
-//! right. Must never: read the environment or a file, or repeat the text it judges.
+//! Parses the values of settings. Each function takes a text and returns a value, or a message that says what the value
+//! must be. The message never contains the text, which may be a secret.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// The longest duration that can be set: a hundred years, far from where sums of instants overflow.
+/// The maximum duration: a hundred years, so that sums of instants cannot overflow.
 pub const SECONDS_MAX: u64 = 100 * 365 * 86_400;
 
-/// The shortest: a millisecond, the unit of every clock here.
+/// The minimum duration: a millisecond, the unit of the program's clocks.
 const SECONDS_MIN: f64 = 0.001;
 
-/// The largest size, bytes: what a file's offset can say.
+/// The maximum size in bytes: the largest file offset.
 pub const SIZE_MAX: u64 = i64::MAX as u64;
 
-/// Characters of an index's name, as the cluster limits it, bytes.
+/// The cluster's limit on the length of an index name.
 const INDEX_NAME_BYTES_MAX: usize = 255;
 
-/// What a judgement is: the value, or what is wrong and what is right.
-pub type Judged<T> = Result<T, String>;
+/// A parsed value, or a message that completes a sentence with the setting's name as its subject.
+pub type Parsed<T> = Result<T, String>;
 
-/// true/1/yes/on, false/0/no/off.
-pub fn boolean(text: &str) -> Judged<bool> {
+/// Parses true, 1, yes, on, false, 0, no and off.
+pub fn boolean(text: &str) -> Parsed<bool> {
     match text.trim().to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" | "on" => Ok(true),
         "false" | "0" | "no" | "off" => Ok(false),
@@ -28,8 +28,8 @@ pub fn boolean(text: &str) -> Judged<bool> {
     }
 }
 
-/// A whole number from `min` to `max`.
-pub fn number(text: &str, min: u64, max: u64) -> Judged<u64> {
+/// Parses a whole number from `min` to `max`.
+pub fn number(text: &str, min: u64, max: u64) -> Parsed<u64> {
     let text = text.trim();
     let wrong = || format!("must be a whole number from {min} to {max}");
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
@@ -38,8 +38,8 @@ pub fn number(text: &str, min: u64, max: u64) -> Judged<u64> {
     text.parse().ok().filter(|n| (min..=max).contains(n)).ok_or_else(wrong)
 }
 
-/// Bytes, or a number with K, M or G, `B` or `iB` behind it; all are powers of 1024.
-pub fn size(text: &str) -> Judged<u64> {
+/// Parses a size in bytes, or with K, M or G, optionally followed by `B` or `iB`. All units are powers of 1024.
+pub fn size(text: &str) -> Parsed<u64> {
     let text = text.trim();
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let factor: u64 = match text[digits..].trim_start().to_ascii_lowercase().as_str() {
@@ -60,17 +60,17 @@ pub fn size(text: &str) -> Judged<u64> {
     }
 }
 
-/// Seconds, with a fraction if need be; more than 0.
-pub fn seconds(text: &str) -> Judged<Duration> {
+/// Parses a number of seconds above 0, which may have a fraction.
+pub fn seconds(text: &str) -> Parsed<Duration> {
     seconds_or_zero(text).and_then(|duration| {
         if duration.is_zero() { Err(format!("must be more than 0: at least {SECONDS_MIN} s")) } else { Ok(duration) }
     })
 }
 
-/// Seconds, with a fraction if need be; 0 has a meaning of its own.
-pub fn seconds_or_zero(text: &str) -> Judged<Duration> {
+/// Parses a number of seconds, which may have a fraction, or 0.
+pub fn seconds_or_zero(text: &str) -> Parsed<Duration> {
     let text = text.trim();
-    // Digits and one point alone: what `f64` understands beyond that (`inf`, `NaN`, `1e9`, signs) is no number of seconds.
+    // Allow only digits and one point, since `f64` also accepts `inf`, `NaN`, `1e9` and signs.
     let digits = text.bytes().filter(u8::is_ascii_digit).count();
     let points = text.bytes().filter(|b| *b == b'.').count();
     if digits == 0 || points > 1 || digits + points != text.len() {
@@ -86,9 +86,9 @@ pub fn seconds_or_zero(text: &str) -> Judged<Duration> {
     Duration::try_from_secs_f64(value).map_err(|_| "must be a number of seconds, such as 5 or 0.5".to_owned())
 }
 
-/// A whole number of days, hours, minutes or seconds, such as `90d` or `24h`; more than 0.
-pub fn span(text: &str) -> Judged<Duration> {
-    let wrong = || "must be a whole number with d, h, m or s after it, such as 90d or 24h".to_owned();
+/// Parses a whole number of days, hours, minutes or seconds above 0, such as `90d` or `24h`.
+pub fn span(text: &str) -> Parsed<Duration> {
+    let wrong = || "must be a whole number followed by d, h, m or s, such as 90d or 24h".to_owned();
     let text = text.trim();
     let (count, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
     let unit_seconds = match unit {
@@ -102,14 +102,14 @@ pub fn span(text: &str) -> Judged<Duration> {
     Ok(Duration::from_secs(count * unit_seconds))
 }
 
-/// One of these words, in any case: its place among them.
-pub fn word(text: &str, words: &[&str]) -> Judged<usize> {
+/// Returns the index of a word in `words`, ignoring case.
+pub fn word(text: &str, words: &[&str]) -> Parsed<usize> {
     let text = text.trim();
     let place = words.iter().position(|word| word.eq_ignore_ascii_case(text));
     place.ok_or_else(|| format!("must be one of {}", words.join(", ")))
 }
 
-/// Texts between commas, without blanks around them, each once, in their order.
+/// Splits a text at commas, and removes blanks and duplicates. The order is kept.
 pub fn list(text: &str) -> Vec<String> {
     let mut items: Vec<String> = Vec::new();
     for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
@@ -120,11 +120,11 @@ pub fn list(text: &str) -> Vec<String> {
     items
 }
 
-/// An index's or data stream's name, by the cluster's own rules.
-pub fn index_name(text: &str) -> Judged<String> {
+/// Checks the name of an index or data stream by the cluster's rules.
+pub fn index_name(text: &str) -> Parsed<String> {
     let name = text.trim();
     if name.chars().any(char::is_uppercase) {
-        return Err("must be in lower case: the cluster refuses capital letters in an index's name".to_owned());
+        return Err("must be in lower case: the cluster refuses capital letters in index names".to_owned());
     }
     if name.contains(|c: char| c.is_whitespace() || c.is_control() || "\\/*?\"<>|,#:".contains(c)) {
         return Err("must not contain blanks or any of \\ / * ? \" < > | , # :".to_owned());
@@ -138,8 +138,9 @@ pub fn index_name(text: &str) -> Judged<String> {
     Ok(name.to_owned())
 }
 
-/// The address to listen on: a host's name or an IP address, without a port. Brackets around an IPv6 address go.
-pub fn listen_host(text: &str) -> Judged<String> {
+/// Parses the address to listen on: a host name or an IP address without a port. Brackets around an IPv6 address are
+/// removed.
+pub fn listen_host(text: &str) -> Parsed<String> {
     let host = text.trim();
     let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
     if bare.parse::<IpAddr>().is_ok() {
@@ -148,10 +149,10 @@ pub fn listen_host(text: &str) -> Judged<String> {
     if host.contains(':') {
         return Err("must be a host without a port (HTTP_PORT has that), such as 0.0.0.0, 127.0.0.1 or ::".to_owned());
     }
-    if is_host_name(host) { Ok(host.to_owned()) } else { Err("must be a host's name or an IP address".to_owned()) }
+    if is_host_name(host) { Ok(host.to_owned()) } else { Err("must be a host name or an IP address".to_owned()) }
 }
 
-/// Letters, digits, `-` and `_` between points, as names in the DNS and in container networks are.
+/// Whether a text is a host name: labels of letters, digits, `-` and `_`, as in the DNS and in container networks.
 pub fn is_host_name(text: &str) -> bool {
     let name = text.strip_suffix('.').unwrap_or(text);
     name.len() <= 253

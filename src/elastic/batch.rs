@@ -1,4 +1,4 @@
-//! The one batch in memory: documents that were read and are not done yet, as the lines of a bulk request.
+//! The batch: the documents that were read and are not finished yet, as the lines of a bulk request.
 
 use std::time::Instant;
 
@@ -6,21 +6,21 @@ use crate::elastic::dedup_keys;
 use crate::elastic::document::Document;
 use crate::output::identity::Cursor;
 
-/// Bytes of a request, at most.
+/// Maximum length of a request.
 pub const REQUEST_BYTES_MAX: usize = 5_000_000;
-/// Room that is kept while nothing is to be sent.
+/// Capacity that an empty batch keeps.
 const DOCUMENTS_KEPT: usize = 1024;
 
-/// A document: an action line and the record with its `@timestamp`.
+/// A document: its action line, and the record with `@timestamp`.
 struct Entry {
     at: Cursor,
     /// Both lines.
     text: Vec<u8>,
-    /// Where the record goes on behind its brace and what was put in there.
+    /// Where the record continues in `text`, after its brace and the inserted `@timestamp`.
     record_at: usize,
-    /// Since when the cluster puts it off, while it may take others.
+    /// When the document was first sent without being finished.
     put_off_since: Option<Instant>,
-    /// Counts up in the order of the files.
+    /// Position in the order of the files.
     order: u64,
 }
 
@@ -51,29 +51,30 @@ impl Batch {
         self.entries.is_empty()
     }
 
-    /// Where the earliest document begins that is not done.
+    /// Where the earliest unfinished document begins in the files.
     pub fn earliest(&self) -> Option<Cursor> {
         self.entries.iter().min_by_key(|entry| entry.order).map(|entry| entry.at)
     }
 
-    /// Where each document begins.
+    /// Where each document begins in the files.
     pub fn places(&self) -> impl Iterator<Item = Cursor> {
         self.entries.iter().map(|entry| entry.at)
     }
 
-    /// Bytes of records, about as the file holds them.
+    /// Approximate length of the records in the file.
     pub fn record_bytes(&self) -> u64 {
         self.entries.iter().map(|entry| (entry.text.len() - entry.record_at + 1) as u64).sum()
     }
 
-    /// Whether a record of this length still fits into the request; the first one always does.
+    /// Whether a record of this length still fits into the request. The first one always fits.
     pub fn has_room(&self, record_bytes: usize) -> bool {
-        /// What is put around a record, at most: the action with an id of 512 bytes and an index name of 255, the time.
+        /// Maximum length of what is added to a record: the action line with an id of 512 bytes and an index name of
+        /// 255 bytes, and `@timestamp`.
         const AROUND_BYTES: usize = 1200;
         self.entries.is_empty() || self.bytes + record_bytes + AROUND_BYTES <= REQUEST_BYTES_MAX
     }
 
-    /// Adds a document: the record with `@timestamp` spliced in front, so that every value stays as it is.
+    /// Adds a document. `@timestamp` is inserted into the record's text, so that no other value changes.
     pub fn push(&mut self, document: &Document<'_>, at: Cursor) {
         let mut text = Vec::with_capacity(self.action_begin.len() + document.text.len() + 128);
         text.extend_from_slice(&self.action_begin);
@@ -93,18 +94,19 @@ impl Batch {
         self.added += 1;
     }
 
-    /// The lines of the first documents, so many at most.
+    /// The lines of at most this many documents from the front.
     pub fn texts(&self, documents_max: usize) -> impl Iterator<Item = &[u8]> {
         self.entries.iter().take(documents_max).map(|entry| &entry.text[..])
     }
 
-    /// The record of a document, as its line in the file was, or without its duplicate keys.
+    /// The record of a document as in the file, or after [`Batch::remove_duplicate_keys`] without them.
     pub fn record(&self, index: usize) -> Vec<u8> {
         let Entry { text, record_at, .. } = &self.entries[index];
         [&b"{"[..], &text[*record_at..text.len() - 1]].concat()
     }
 
-    /// Takes out, of keys that the record gives twice, all but the last; `false`, and nothing done, when it has none.
+    /// Removes all but the last of duplicate keys from the record. Returns `false` and changes nothing if there are
+    /// none.
     pub fn remove_duplicate_keys(&mut self, index: usize) -> bool {
         let record = self.record(index);
         let Some(changed) = std::str::from_utf8(&record).ok().and_then(dedup_keys::without_duplicate_keys) else {
@@ -118,12 +120,12 @@ impl Batch {
         true
     }
 
-    /// Since when the document waits that was put off the longest.
+    /// When the document that has waited the longest was first put off.
     pub fn put_off_since(&self) -> Option<Instant> {
         self.entries.iter().filter_map(|entry| entry.put_off_since).min()
     }
 
-    /// Takes out, of the first `sent` documents, all but those to be kept, which were put off.
+    /// Removes the finished documents among the first `sent`. Those for which `keep` is true were put off and stay.
     pub fn settle(&mut self, sent: usize, now: Instant, keep: impl Fn(usize) -> bool) {
         let mut index = 0;
         self.entries.retain_mut(|entry| {
@@ -137,12 +139,12 @@ impl Batch {
             is_kept
         });
         if self.entries.is_empty() {
-            // A large request's room is not kept for small ones.
+            // Release the capacity of a large request.
             self.entries.shrink_to(DOCUMENTS_KEPT.max(2 * index));
         }
     }
 
-    /// Moves the first document behind all others: it may be what the cluster cannot cope with.
+    /// Moves the first document to the end, since it may be the cause of the failures.
     pub fn rotate(&mut self) {
         if !self.entries.is_empty() {
             self.entries.rotate_left(1);

@@ -1,7 +1,8 @@
-//! The dead letters: documents that the cluster will never take as they are, with the reason, in `OUTPUT_FILE.dead`.
+//! The dead letters: documents that the cluster rejected for good, with the reason, in `OUTPUT_FILE.dead`.
 //!
-//! A full file becomes `.dead.1`, the next one `.dead.2`; the oldest go at the bound. A `replay` in another process takes
-//! the files over under their locks. Must never: lose a letter that is not counted, or cut what it did not write.
+//! A full file is renamed to `.dead.1`, the next one to `.dead.2`, and so on. The oldest files are deleted at the
+//! limit. A `replay` in another process takes over the files while it holds their locks. Must never: lose a letter
+//! without counting it, or truncate what it did not write.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -18,62 +19,60 @@ use crate::elastic::document;
 use crate::output::backups;
 use crate::output::{owner, regular};
 
-/// Who may read it: the same as the output file.
+/// The same permissions as the output file.
 const MODE: u32 = 0o640;
-/// How often a file is opened anew because somebody took it over just then.
-const OPENINGS_MAX: usize = 5;
-/// Bytes of letters whose ids are known, the newest: about a MiB of ids.
+/// Attempts to open a file that another process renames at the same time.
+const OPEN_ATTEMPTS_MAX: usize = 5;
+/// Bytes of the newest letters whose ids are kept in memory: about 1 MiB of ids.
 const KNOWN_BYTES_MAX: u64 = 32 * 1024 * 1024;
-/// Ids that are known at most: beyond, they are read anew.
+/// Maximum number of ids in memory. When it is reached, they are read again from the files.
 const KNOWN_MAX: usize = 100_000;
-/// Bytes of a letter, at most: more than the longest line that is sent.
+/// Maximum length of a letter: longer than any line that is sent.
 const LETTER_BYTES_MAX: usize = 5 * 1024 * 1024;
 
-/// A letter, as a line of the file holds it.
+/// A letter, as it is parsed from a line.
 #[derive(Deserialize)]
 struct Letter<'a> {
     #[serde(borrow)]
     record: &'a RawValue,
 }
 
-/// A document to be kept.
 pub struct NewLetter {
     pub status: u16,
     pub reason: String,
     pub record: Vec<u8>,
 }
 
-/// What came of an append.
+/// The result of an append.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Kept {
-    /// Letters that were appended: those that were there already are not again.
+    /// Letters that were appended, without those that were in the files already.
     pub appended: u64,
-    /// Older ones that were deleted at the bound.
+    /// Older letters that were deleted at the limit.
     pub dropped: u64,
 }
 
-/// Where the letters go, and which ones are there.
 pub struct DeadLetters {
     /// `OUTPUT_FILE.dead`.
     path: PathBuf,
-    /// Bytes of one file.
+    /// Maximum length of one file.
     file_bytes: u64,
-    /// Bytes of all files but the newest.
+    /// Maximum length of all files but the newest.
     bytes_max: u64,
-    /// `None`: letters are not looked for, as in a replay.
+    /// `None` in a replay, where duplicates are not checked.
     known: Option<Known>,
 }
 
-/// The letters that are there.
+/// The letters in the files.
 #[derive(Default)]
 struct Known {
     /// Hashes of the records' ids.
     ids: HashSet<u64>,
-    /// The files that they are in.
+    /// The files that these ids were read from.
     files: Vec<FileState>,
 }
 
-/// Device, inode and length of a file: whoever takes letters away, a replay or a person, changes them.
+/// Device, inode and length of a file. They change when a replay or a person removes letters.
 type FileState = (u64, u64, u64);
 
 /// `OUTPUT_FILE.dead`.
@@ -93,7 +92,7 @@ pub fn files(output: &Path) -> Vec<PathBuf> {
 }
 
 fn files_of(path: &Path) -> Vec<PathBuf> {
-    // A version before this one left the letters that it replayed under this name.
+    // An earlier version stored the letters that it was replaying under this name.
     let replaying = with_suffix(path, ".replaying");
     let numbers = backups::numbers(path).unwrap_or_default();
     let numbered = numbers.into_iter().map(|number| backups::backup(path, number));
@@ -102,13 +101,13 @@ fn files_of(path: &Path) -> Vec<PathBuf> {
 }
 
 impl DeadLetters {
-    /// `file_bytes`: when a file is full; `bytes_max`: what the full ones may take together. A letter that is there
-    /// already is not appended again.
+    /// For the indexer: a letter that is in the files already is not appended again. `file_bytes`: the maximum length
+    /// of a file; `bytes_max`: that of all full files together.
     pub fn new(output: &Path, file_bytes: u64, bytes_max: u64) -> Self {
         Self { path: path_of(output), file_bytes, bytes_max, known: Some(Known::default()) }
     }
 
-    /// Appends every letter to one file: for a replay.
+    /// For a replay: appends every letter to one file.
     pub fn to_file(path: &Path) -> Self {
         Self { path: path.to_owned(), file_bytes: u64::MAX, bytes_max: u64::MAX, known: None }
     }
@@ -122,11 +121,11 @@ impl DeadLetters {
         files_of(&self.path).iter().filter_map(|path| fs::metadata(path).ok()).map(|meta| meta.len()).sum()
     }
 
-    /// Appends the letters that are not there yet and brings them to the disk.
+    /// Appends the letters that are not in the files yet, and syncs the file.
     ///
     /// # Errors
-    /// When the file cannot be opened or written, and when another process holds its lock just now (`WouldBlock`): nothing
-    /// was appended then.
+    /// When the file cannot be opened or written, or another process holds its lock (`WouldBlock`). Nothing was
+    /// appended then.
     pub fn append(&mut self, at: Millis, letters: &[NewLetter]) -> io::Result<Kept> {
         if let Some(known) = &mut self.known {
             known.refresh(&self.path);
@@ -151,7 +150,7 @@ impl DeadLetters {
         Ok(kept)
     }
 
-    /// Appends whole lines and brings them to the disk; returns how many older letters were deleted for them.
+    /// Appends whole lines and syncs the file; returns the number of older letters that were deleted for them.
     ///
     /// # Errors
     /// As [`DeadLetters::append`].
@@ -160,18 +159,18 @@ impl DeadLetters {
         let mut length = file.metadata()?.len();
         let is_full = length > 0 && length + lines.len() as u64 > self.file_bytes;
         if is_full {
-            put_aside(&self.path, &file)?;
+            retire(&self.path, &file)?;
             file = open_locked(&self.path, true)?;
             length = 0;
         }
-        // Opened first: there may be no descriptor left.
+        // Open the folder before writing, since there may be no descriptor left.
         let new_in = if length == 0 { regular::open_folder(&self.path)? } else { None };
         let written = end_last_line(&file, length)
             .and_then(|()| file.write_all(lines))
             .and_then(|()| file.sync_data())
             .and_then(|()| regular::sync_opened(&self.path, &new_in));
         if written.is_err() {
-            // Half a letter must not stand before the next one, nor a whole one that is written again.
+            // Remove a partial letter, or whole ones that will be written again.
             file.set_len(length)?;
         }
         written?;
@@ -183,8 +182,9 @@ impl DeadLetters {
         Ok(if is_full { self.trim() } else { 0 })
     }
 
-    /// Deletes the oldest files beyond the bound, but none that a replay is at; returns how many letters those held. The
-    /// new letters are on the disk by now: a file that cannot be deleted is tried again with the next full one.
+    /// Deletes the oldest files above the limit, except those that a replay is using; returns the number of letters in
+    /// them. The new letters are on disk by now. A file that cannot be deleted is tried again when the next file is
+    /// full.
     fn trim(&self) -> u64 {
         let numbers = backups::numbers(&self.path).unwrap_or_default();
         let (mut bytes, mut dropped) = (0, 0);
@@ -195,7 +195,7 @@ impl DeadLetters {
             }
             match delete(&path) {
                 Ok(letters) => dropped += letters,
-                // A replay is at it, or was just now.
+                // A replay is using the file, or just removed it.
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotFound) => {}
                 Err(error) => log::warn!("cannot delete {}: {error}", path.display()),
             }
@@ -205,7 +205,7 @@ impl DeadLetters {
 }
 
 impl Known {
-    /// Reads the ids of the letters that are there, unless they are known.
+    /// Reads the ids of the letters again if the files have changed.
     fn refresh(&mut self, path: &Path) {
         let paths = files_of(path);
         let files: Vec<FileState> =
@@ -221,7 +221,7 @@ impl Known {
                 break;
             }
             if let Err(error) = self.read_ids(path) {
-                log::warn!("cannot read {}: {error}; letters may be kept twice", path.display());
+                log::warn!("cannot read {}: {error}; some letters may be stored twice", path.display());
             }
         }
         self.files = files;
@@ -241,7 +241,7 @@ fn id_hash(record: &[u8]) -> u64 {
     XxHash3_64::oneshot(&document::id_of(record, &fields))
 }
 
-/// The lines of a file of letters; of one that is longer than any letter, its pieces.
+/// Reads the lines of a file of letters. A line longer than any letter is returned in pieces.
 pub struct Lines {
     reader: BufReader<File>,
     line: Vec<u8>,
@@ -253,11 +253,11 @@ pub struct Lines {
 pub struct Line<'a> {
     /// With its line feed.
     pub text: &'a [u8],
-    /// Where it begins in the file.
+    /// Offset in the file.
     pub at: u64,
     pub is_piece: bool,
-    /// A piece, but not the first of its line.
-    pub goes_on: bool,
+    /// A piece other than the first of its line.
+    pub is_continuation: bool,
 }
 
 impl Lines {
@@ -265,35 +265,33 @@ impl Lines {
         Self { reader: BufReader::new(file), line: Vec::new(), at: 0, is_within: false }
     }
 
-    /// The next one.
-    ///
     /// # Errors
     /// When the file cannot be read.
     pub fn read(&mut self) -> io::Result<Option<Line<'_>>> {
         let at = self.at + self.line.len() as u64;
         self.line.clear();
         let read = self.reader.by_ref().take(LETTER_BYTES_MAX as u64).read_until(b'\n', &mut self.line)?;
-        let goes_on = std::mem::replace(&mut self.is_within, self.line.last() != Some(&b'\n'));
-        let is_piece = goes_on || read == LETTER_BYTES_MAX && self.is_within;
+        let is_continuation = std::mem::replace(&mut self.is_within, self.line.last() != Some(&b'\n'));
+        let is_piece = is_continuation || read == LETTER_BYTES_MAX && self.is_within;
         self.at = at;
-        Ok((read > 0).then_some(Line { text: &self.line, at, is_piece, goes_on }))
+        Ok((read > 0).then_some(Line { text: &self.line, at, is_piece, is_continuation }))
     }
 }
 
 impl<'a> Line<'a> {
-    /// The letter's record; `None` for a line that is no letter.
+    /// The letter's record; `None` if the line is not a letter.
     pub fn record(&self) -> Option<&'a [u8]> {
         let letter = serde_json::from_slice::<Letter<'a>>(self.text).ok().filter(|_| !self.is_piece)?;
         Some(letter.record.get().as_bytes())
     }
 
-    /// Nothing stands there, or a letter that was marked as sent by a version before this one.
+    /// Whether the line is blank, or a letter that an earlier version marked as sent.
     pub fn is_empty(&self) -> bool {
         !self.is_piece && (self.text.trim_ascii().is_empty() || self.text.starts_with(b"#\""))
     }
 }
 
-/// Deletes a file of letters; returns how many it held.
+/// Deletes a file of letters; returns the number of letters in it.
 fn delete(path: &Path) -> io::Result<u64> {
     let mut lines = Lines::new(open_locked(path, false)?);
     let mut letters = 0;
@@ -304,25 +302,25 @@ fn delete(path: &Path) -> io::Result<u64> {
     Ok(letters)
 }
 
-/// Puts the letters into a file that nobody appends to. `file` is the locked one.
-fn put_aside(path: &Path, file: &File) -> io::Result<()> {
+/// Renames the file, so that nothing more is appended to it. `file` is the locked file.
+fn retire(path: &Path, file: &File) -> io::Result<()> {
     end_last_line(file, file.metadata()?.len())?;
     let number = backups::numbers(path)?.last().map_or(1, |last| last + 1);
     fs::rename(path, backups::backup(path, number))
 }
 
-/// Takes the letters over for a replay: the files, oldest first, none of which is appended to any more.
+/// Takes over the letters for a replay. Returns the files, oldest first, to which nothing more is appended.
 ///
 /// # Errors
-/// When a file cannot be locked or renamed; `WouldBlock` when another process is at it just now.
+/// When a file cannot be locked or renamed; `WouldBlock` when another process holds its lock.
 pub fn take_over(output: &Path) -> io::Result<Vec<PathBuf>> {
     let path = path_of(output);
     if fs::metadata(&path).is_ok_and(|meta| meta.len() > 0) {
-        put_aside(&path, &open_locked(&path, true)?)?;
+        retire(&path, &open_locked(&path, true)?)?;
         regular::sync_folder(&path)?;
     }
     let mut files = files(output);
-    // The collector may have begun a new one meanwhile.
+    // The collector may have created a new file in the meantime.
     files.retain(|file| *file != path);
     for path in &files {
         let file = regular::open(OpenOptions::new().read(true).append(true), path)?;
@@ -331,7 +329,7 @@ pub fn take_over(output: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// A record that is no JSON, which only the cluster's own reading showed, is kept as a text.
+/// Appends a letter as a line. A record that is not valid JSON, which only the cluster noticed, is stored as a string.
 fn push_letter(lines: &mut Vec<u8>, at: Millis, status: u16, reason: &str, record: &[u8]) {
     lines.extend_from_slice(b"{\"at\":\"");
     push_millis(lines, at);
@@ -346,24 +344,24 @@ fn push_letter(lines: &mut Vec<u8>, at: Millis, status: u16, reason: &str, recor
     lines.extend_from_slice(b"}\n");
 }
 
-/// Opens a file to append to it, making it if it is not there.
+/// Opens a file for appending, and creates it if it does not exist.
 ///
 /// # Errors
-/// When it cannot be opened.
+/// When the file cannot be opened.
 pub fn open_to_append(path: &Path) -> io::Result<File> {
     let file = regular::open(OpenOptions::new().read(true).create(true).append(true).mode(MODE), path)?;
-    // A replay that root runs must leave a file that the collector can append to.
+    // After a replay run by root, the collector must still be able to append to the file.
     owner::follow(&file, &path.with_extension(""));
     Ok(file)
 }
 
-/// Opens the file that has this name, locked: not one that was renamed between the opening and the locking. `append`: it is
-/// made if it is not there.
+/// Opens and locks the file with this name, and checks that it was not renamed in between. `append`: opens it for
+/// appending, and creates it if it does not exist.
 ///
 /// # Errors
-/// When it cannot be opened; `WouldBlock` when another process has locked it.
+/// When the file cannot be opened; `WouldBlock` when another process has locked it.
 pub fn open_locked(path: &Path, append: bool) -> io::Result<File> {
-    for _ in 0..OPENINGS_MAX {
+    for _ in 0..OPEN_ATTEMPTS_MAX {
         let file = match append {
             true => open_to_append(path)?,
             false => regular::open(OpenOptions::new().read(true), path)?,
@@ -385,7 +383,7 @@ fn state_of(meta: &fs::Metadata) -> FileState {
     (meta.dev(), meta.ino(), meta.len())
 }
 
-/// Ends a last line that has no line feed: an editor or a kill left it so. Nothing is cut.
+/// Adds a line feed to the last line if it has none, after an editor or a kill. Nothing is truncated.
 fn end_last_line(mut file: &File, length: u64) -> io::Result<()> {
     let mut last = [b'\n'];
     if length > 0 {
@@ -399,7 +397,7 @@ mod tests {
     use super::*;
     use crate::output::backups::folder;
 
-    /// A folder, and letters of at most 40 bytes a file, 100 in all full ones.
+    /// A new folder, and letters with at most 40 bytes per file and 100 in all full files.
     fn letters(name: &str) -> (PathBuf, DeadLetters) {
         let folder = std::env::temp_dir().join(format!("dead-{}-{name}", std::process::id()));
         let _ = fs::remove_dir_all(&folder);
@@ -445,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn full_files_are_put_aside_and_the_oldest_go_at_the_bound_and_are_counted() {
+    fn full_files_are_retired_and_the_oldest_go_at_the_bound_and_are_counted() {
         let (output, mut letters) = letters("bound");
         let dropped: Vec<u64> =
             (0..7).map(|n| letters.append_lines(format!("{{\"record\":\"{n:018}\"}}\n").as_bytes()).unwrap()).collect();
@@ -453,7 +451,7 @@ mod tests {
         assert_eq!(files(&output).len(), 4);
         let all: String = files(&output).iter().map(|path| text(path)).collect();
         assert!(!all.contains("\"000000000000000002\"") && all.contains("\"000000000000000003\""), "{all}");
-        // What a replay is at stays.
+        // A file that a replay is using stays.
         let _replay = open_locked(&files(&output)[0], false).unwrap();
         assert_eq!(letters.append_lines(b"{\"record\":\"999999999999999999\"}\n").unwrap(), 0);
         fs::remove_dir_all(folder(&output)).unwrap();

@@ -1,7 +1,7 @@
-//! Removes all but the last of equal keys from a record, at any depth: the last counts.
+//! Removes all but the last of duplicate keys from a record, at any depth.
 //!
-//! Clusters refuse a document in which a key is given twice, in parts too that they only store. Used only after the
-//! cluster has refused the document; the file keeps both.
+//! Clusters refuse a document with duplicate keys, even in parts that they only store. This is used only after the
+//! cluster has refused the document. The file keeps all keys.
 
 use std::collections::HashMap;
 
@@ -9,21 +9,21 @@ use twox_hash::XxHash3_128;
 
 use crate::json::{Part, Scanner, Step};
 
-/// What is open around a place.
+/// An open object or array.
 struct Open {
-    /// Objects are counted as they begin; `None`: an array.
+    /// The object's number, in the order of their beginnings; `None` for an array.
     object: Option<u32>,
     /// The object's last member so far.
     last: Option<usize>,
 }
 
-/// The text without the members that a later one of the same object and key stands for, and without white space; `None`
-/// when there are none, or the text is no JSON.
+/// The text without the members that a later member of the same object and key replaces, and without white space;
+/// `None` if there are no such members, or the text is not JSON.
 pub fn without_duplicate_keys(text: &str) -> Option<Vec<u8>> {
     let mut compact = Vec::with_capacity(text.len());
     let mut open: Vec<Open> = Vec::new();
     let mut objects = 0;
-    // Where each member begins, and where the one after it in its object does.
+    // Where each member begins, and where the next one in the same object begins.
     let mut members: Vec<(usize, usize)> = Vec::new();
     let mut latest = HashMap::new();
     let mut duplicates = Vec::new();
@@ -58,7 +58,7 @@ pub fn without_duplicate_keys(text: &str) -> Option<Vec<u8>> {
     duplicates.sort_unstable();
     let (mut out, mut at) = (Vec::with_capacity(compact.len()), 0);
     for (from, to) in duplicates.into_iter().map(|member| members[member]) {
-        // What stands within one that is gone is gone with it.
+        // A member inside a removed one was removed with it.
         if from >= at {
             out.extend_from_slice(&compact[at..from]);
             at = to;

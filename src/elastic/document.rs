@@ -1,6 +1,5 @@
-//! A line of the file as the cluster gets it: the record's text, its id and its time.
-//!
-//! Must never: change a byte of a line of which nothing is to be hidden.
+//! Turns a line of the file into a document: its text, `_id` and timestamp. The text is exactly the line, unless fields
+//! are redacted.
 
 use std::borrow::Cow;
 
@@ -9,30 +8,31 @@ use twox_hash::XxHash3_128;
 use crate::event::{Redaction, read_line};
 use crate::json::{Fault, Kind, Scanner};
 
-/// Bytes of an `_id` that every cluster takes.
+/// Maximum length of an `_id` that every cluster accepts.
 const ID_BYTES_MAX: usize = 512;
 
-/// What the cluster needs of a line. The texts are the line's own bytes.
+/// The fields of a line that a document needs, as slices of the line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fields<'a> {
-    /// The value of `timestamp`, quotes and all.
+    /// The value of `timestamp`, with its quotes.
     pub timestamp: Option<&'a [u8]>,
-    /// The text of `id`, between its quotes.
+    /// The value of `id`, without its quotes.
     pub id: Option<&'a [u8]>,
-    /// Whether the line brings an `@timestamp` of its own.
+    /// Whether the line already has an `@timestamp`.
     pub has_at_timestamp: bool,
 }
 
-/// The text, and its `_id`.
+/// A document to index.
 pub struct Document<'a> {
     pub text: Cow<'a, [u8]>,
     pub id: Cow<'a, [u8]>,
-    /// Of a text that is the line's own.
+    /// The fields of `text`, if it is the unchanged line.
     fields: Option<Fields<'a>>,
 }
 
 impl<'a> Document<'a> {
-    /// Of a line that stands in a file, of this program or its predecessor; `None` for one that is no record.
+    /// Builds the document of a line, written by this program or by its predecessor; `None` if the line is not a
+    /// record.
     pub fn of(line: &'a [u8], redaction: &Redaction) -> Option<Self> {
         let fields = fields(line)?;
         let id = id_of(line, &fields);
@@ -52,22 +52,23 @@ impl<'a> Document<'a> {
     }
 }
 
-/// The record's id. One that has none, the predecessor's, gets one that is the same in every run: its event's.
+/// The record's id. A record without one, which the predecessor wrote, gets the id of its event, the same in every run.
 pub fn id_of<'a>(line: &[u8], fields: &Fields<'a>) -> Cow<'a, [u8]> {
     if let Some(id) = fields.id {
         return id.into();
     }
     let text = std::str::from_utf8(line).ok();
     let read = text.and_then(|text| read_line(text, &mut Vec::new()).ok().map(|record| record.id.to_string()));
-    // An object that is no record has an id of its text.
+    // The id of an object that is not a record is a hash of its text.
     read.unwrap_or_else(|| format!("{:032x}", XxHash3_128::oneshot(line))).into_bytes().into()
 }
 
-/// The fields of a line without its line feed; `None` for a line that is no JSON object: torn, or somebody else's.
+/// Reads the fields of a line without its line feed; `None` if the line is not a JSON object, such as a torn or foreign
+/// line.
 ///
-/// A record's large part, `raw_event`, comes last and is not looked into; what is wrong in there, the cluster says.
+/// The large `raw_event` comes last in a record and is not parsed. The cluster reports any errors in it.
 pub fn fields(line: &[u8]) -> Option<Fields<'_>> {
-    /// What ends the reading early.
+    /// Stops the scan early.
     const ENOUGH: Fault = Fault { what: "", at: usize::MAX };
     if line.last() != Some(&b'}') {
         return None;
@@ -96,7 +97,7 @@ pub fn fields(line: &[u8]) -> Option<Fields<'_>> {
     }
 }
 
-/// Whether a string's text stands for itself and every cluster takes it as an `_id`.
+/// Whether the string has no escapes and every cluster accepts it as an `_id`.
 fn is_fit_for_id(text: &[u8]) -> bool {
     (1..=ID_BYTES_MAX).contains(&text.len()) && text.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'\\')
 }

@@ -1,4 +1,5 @@
-//! What the writer has of the indexer: a wake-up, the cursor that a rotation must heed, and a bounded wait at the stop.
+//! The writer's handle to the indexer: a wake-up, the cursor that a rotation must respect, and a bounded wait at the
+//! stop.
 
 use std::io;
 use std::path::PathBuf;
@@ -14,33 +15,34 @@ use crate::output::backups::{Dropped, Keep};
 use crate::output::identity::{Cursor, FileIdentity};
 use crate::status::{Code, Problem, Status};
 
-/// How long the loss of a backlog is shown after the last one.
+/// How long a loss is reported after it last happened.
 const DROPPED_SHOWN_MS: Millis = 3_600_000;
 
-/// How far the cluster is: for the state file.
+/// The indexer's progress, for the state file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// Everything before it is in the cluster or among the dead letters.
+    /// Everything before it is in the cluster or a dead letter.
     #[serde(flatten)]
     pub cursor: Cursor,
-    /// Events behind it: fewer than these in the files at the next start are a loss to report.
+    /// Number of events after the cursor. If the files hold fewer at the next start, the difference is a loss to
+    /// report.
     #[serde(default)]
     pub pending: u64,
 }
 
-/// Events that were gone from the files before the cluster had them.
+/// Events that were deleted from the files before the cluster had them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BacklogDropped {
-    /// The last time that it happened.
+    /// When this last happened.
     pub at_ms: Millis,
     pub events: u64,
 }
 
-/// What the writer's thread and the indexer's share. The lock is held for a copy, by the writer over a rotation, and by the
-/// indexer while it lists the files.
+/// The state that the writer and the indexer share. The lock is held only for a copy, by the writer during a rotation,
+/// and by the indexer while it lists the files.
 pub struct Shared {
     published: Mutex<Published>,
-    /// Lines that were written and that the indexer does not know of yet.
+    /// Written lines that the indexer has not counted yet.
     written: AtomicU64,
     status: Arc<Status>,
     clock: Clock,
@@ -50,18 +52,18 @@ pub struct Shared {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Published {
     pub progress: Option<Progress>,
-    /// The file that the indexer holds open and reads to its end, whatever becomes of its name.
+    /// The file that the indexer holds open and reads to its end, even if it is renamed or deleted.
     pub reading: Option<FileIdentity>,
-    /// Files behind that one were deleted, and lines in those, since the indexer last took note.
+    /// Whether files after that one were deleted since the indexer last checked.
     pub has_deleted: bool,
+    /// Lines in these files.
     pub deleted_lines: u64,
     pub dropped: Option<BacklogDropped>,
-    /// Bytes of dead letters: they count as backlog.
+    /// Bytes of dead letters, which count as backlog.
     pub letter_bytes: u64,
 }
 
 impl Shared {
-    /// `dropped`: within the last run.
     pub fn new(
         (progress, dropped): (Option<Progress>, Option<BacklogDropped>),
         status: Arc<Status>,
@@ -83,12 +85,12 @@ impl Shared {
         Some(Progress { cursor, pending })
     }
 
-    /// Lines that were written since this was last called.
+    /// The number of lines written since the last call.
     pub fn take_written(&self) -> u64 {
         self.written.swap(0, Ordering::Acquire)
     }
 
-    /// Events are gone before the cluster had them: counts and reports them.
+    /// Counts and reports events that were lost before the cluster had them.
     pub fn report_dropped(&self, published: &mut Published, events: u64) {
         if events == 0 {
             return;
@@ -99,17 +101,17 @@ impl Shared {
         self.show_dropped(published);
     }
 
-    /// Shows what was dropped, for an hour after the last of it.
+    /// Raises the reason about dropped events, or clears it an hour after the last ones.
     pub fn show_dropped(&self, published: &mut Published) {
         published.dropped.take_if(|dropped| self.clock.wall() - dropped.at_ms > DROPPED_SHOWN_MS);
         let Some(BacklogDropped { events, .. }) = published.dropped else {
             return self.status.clear(Code::ElasticBacklogDropped);
         };
         let what = format!(
-            "{events} events were deleted from {}, its backups or its dead letters before the cluster had them, and are missing there for good",
+            "{events} events were deleted from {}, its backups or its dead letters before the cluster had them, and will never be in the cluster",
             self.output.display()
         );
-        let cure = "Check why the cluster took none, and raise ELASTIC_BACKLOG_MAX. If logrotate rotates the file, let it keep the last files uncompressed.";
+        let cure = "Check why the cluster accepted no documents, and raise ELASTIC_BACKLOG_MAX. If logrotate rotates the file, let it keep the newest files uncompressed.";
         self.status.raise(Code::ElasticBacklogDropped, Problem::new(what, cure));
     }
 }
@@ -118,38 +120,38 @@ impl Shared {
 pub struct IndexerHandle {
     pub(super) shared: Arc<Shared>,
     pub(super) wake: Sender<()>,
-    /// Dropped for the end.
+    /// Dropped to stop the indexer.
     pub(super) finish: Sender<()>,
-    /// Ends with the indexer.
+    /// Closed when the indexer has stopped.
     pub(super) done: Receiver<()>,
     pub(super) backlog_max: u64,
 }
 
 impl IndexerHandle {
-    /// Lines were appended, or the file is another one by now (0 and 0). Never waits.
+    /// Reports appended lines, or with 0 and 0 that the file was replaced. Never blocks.
     pub fn wake(&self, lines: u64, bytes: u64) {
         self.shared.written.fetch_add(lines, Ordering::Release);
         self.shared.status.gauges.elastic_backlog_bytes.add(bytes as i64);
-        // Where there is no room it is awake, or about to be.
+        // If the channel is full, the indexer is awake or about to wake up.
         let _ = self.wake.try_send(());
     }
 
-    /// How far the cluster is. Worth keeping whenever it has changed; one of yesterday only costs documents that are sent
-    /// again and are there already.
+    /// The indexer's progress, to be saved when it has changed. With an old one, documents are only sent again, and the
+    /// cluster ignores them.
     pub fn progress(&self) -> Option<Progress> {
         self.shared.progress()
     }
 
-    /// What was dropped within the last hour: for the state file.
+    /// The events dropped within the last hour, for the state file.
     pub fn dropped(&self) -> Option<BacklogDropped> {
         self.shared.lock().dropped
     }
 
-    /// Rotates or trims the backups, heeding what the cluster has not had; `saved` is the cursor in the state file, for a
-    /// later start begins there. What was deleted all the same is counted and reported.
+    /// Rotates or trims the backups, but keeps records that the cluster does not have yet, up to the backlog's limit.
+    /// Deleted records are counted and reported. `saved` is the cursor in the state file, where a later start begins.
     ///
     /// # Errors
-    /// As `rotate` has them.
+    /// Those of `rotate`.
     pub fn rotate(&self, saved: Option<Cursor>, rotate: impl FnOnce(Keep) -> io::Result<Dropped>) -> io::Result<()> {
         let mut published = self.shared.lock();
         let backlog_max = self.backlog_max.saturating_sub(published.letter_bytes);
@@ -163,7 +165,7 @@ impl IndexerHandle {
         Ok(())
     }
 
-    /// Lets the indexer send what it can send quickly, and waits for it for so long at most; returns how far it came.
+    /// Lets the indexer send what it can in a short time, and waits for it up to `limit`; returns its progress.
     pub fn finish(self, limit: Duration) -> (Option<Progress>, Option<BacklogDropped>) {
         let Self { shared, wake, finish, done, .. } = self;
         drop((wake, finish));

@@ -1,8 +1,8 @@
-//! The indexer: the one thread that fills the cluster from the file.
+//! The indexer: the thread that sends the file's records to the cluster.
 //!
-//! The file is the queue: the indexer reads it behind its cursor, sends, judges the answer and publishes the cursor. It
-//! blocks on its own requests, and nothing else waits for it. Must never: delay the file, hold more of it in memory than
-//! one batch, or move the cursor past a document that is neither in the cluster nor among the dead letters.
+//! The file is the queue. The indexer reads it from its cursor, sends a batch, judges the response and publishes the
+//! new cursor. It blocks on its own requests, and nothing else waits for it. Must never: delay writes to the file, hold
+//! more than one batch in memory, or move the cursor past a document that is neither in the cluster nor a dead letter.
 
 use std::io;
 use std::sync::Arc;
@@ -25,48 +25,46 @@ use crate::elastic::verdict::{Cause, Held};
 use crate::status::{Beat, Code, Problem, Status};
 use crate::thread;
 
-/// An idle cluster is probed this often, so that its end is known before the next document.
+/// Interval of probes while there is nothing to send, so that an outage is noticed before the next document.
 const IDLE_PROBE_EVERY: Duration = Duration::from_secs(5);
-/// Documents that have not gone for this long are reported.
+/// How long documents are delayed before this is reported.
 const BLOCKED_AFTER: Duration = Duration::from_secs(5);
-/// Before unreadable files are looked at again.
+/// Retry interval for files that cannot be read.
 const UNREADABLE_WAIT: Duration = Duration::from_secs(8);
-/// How long lines gather after a wake-up before they are read.
+/// How long to wait for more lines after a wake-up.
 const GATHER: Duration = Duration::from_millis(100);
-/// How often the dead letters are looked for: a replay in another process takes them.
+/// Interval for checking the dead letters, which a replay in another process may remove.
 const DEAD_CHECK_EVERY: Duration = Duration::from_secs(5);
-/// How long a stop lets documents go.
+/// How long documents are still sent after a stop.
 const FINISH_MAX: Duration = Duration::from_secs(1);
-/// How often the template is tried before documents go without it, for a cluster that is busy and for one whose answer
-/// will most likely stay what it is.
+/// Attempts to create the template before documents are sent without it, while the cluster is busy.
 const SETUP_TRIES_BUSY: u32 = 8;
+/// The same for responses that are unlikely to change.
 const SETUP_TRIES: u32 = 3;
 
-/// Why documents do not go, or some of them.
+/// Why some or all documents are not accepted.
 struct Trouble {
     held: Held,
-    /// The node that said so.
     node: usize,
     since: Instant,
 }
 
-/// Where the indexer is with the template.
+/// The state of the template's setup.
 #[derive(Default)]
 struct SetupState {
     done: bool,
     tries: u32,
     product: Product,
-    said: bool,
+    has_warned: bool,
 }
 
-/// The thread's own state.
 pub struct Indexer {
     settings: config::Elastic,
     source: Source,
     sender: Sender,
     setup: SetupState,
     trouble: Option<Trouble>,
-    /// Since when the oldest document in the batch waits for others.
+    /// Since when the batch has been waiting for more documents.
     waiting_since: Option<Instant>,
     last_contact: Instant,
     dead_checked: Option<Instant>,
@@ -75,7 +73,7 @@ pub struct Indexer {
     clock: Clock,
 }
 
-/// What the thread listens to.
+/// The thread's wake-up and stop channels, and its heartbeat.
 struct Signals {
     wake: Receiver<()>,
     finish: Receiver<()>,
@@ -83,11 +81,11 @@ struct Signals {
 }
 
 impl Indexer {
-    /// Opens the files at the cursor and starts the thread. Without a cursor everything that is there is sent; what was
-    /// dropped before is reported for the rest of its hour.
+    /// Opens the files at the cursor and starts the thread. Without a cursor, all records in the files are sent. `kept`
+    /// is from the state file; a loss in it is reported until an hour has passed since then.
     ///
     /// # Errors
-    /// When a file cannot be read, the CA file is none, or no thread can be started.
+    /// When a file cannot be read, the CA file is not valid, or the thread cannot be started.
     pub fn start(
         settings: &config::Elastic,
         output: &config::Output,
@@ -98,12 +96,12 @@ impl Indexer {
     ) -> Result<(IndexerHandle, JoinHandle<()>), Problem> {
         let transport = Transport::new(settings, network, clock.clone())?;
         let cannot = |error: io::Error| {
-            let what = format!("cannot start to send {} to the cluster: {error}", output.file.display());
+            let what = format!("cannot send {} to the cluster: {error}", output.file.display());
             Problem::new(what, "Check that the user that runs the collector may read OUTPUT_FILE and its backups.")
         };
         let shared = Arc::new(Shared::new(kept, status.clone(), clock.clone(), output.file.clone()));
         let source = Source::open(output, kept.0, shared.clone()).map_err(cannot)?;
-        // What waits needs the rest of what the backlog may take.
+        // The other half of the backlog's limit is for records that are waiting to be sent.
         let letters = DeadLetters::new(&output.file, output.max_file_size, settings.backlog_max / 2);
         let now = clock.now();
         let indexer = Self {
@@ -153,7 +151,7 @@ impl Indexer {
         }
     }
 
-    /// Waits for lines, until this instant at most; whether it is the end.
+    /// Waits for new lines until this time at the latest; true if the indexer must stop.
     fn wait(&mut self, until: Instant, signals: &Signals) -> bool {
         signals.beat.waiting();
         let left = until.saturating_duration_since(self.clock.now());
@@ -167,16 +165,17 @@ impl Indexer {
         !matches!(signals.finish.recv_timeout(gather), Err(RecvTimeoutError::Timeout))
     }
 
-    /// Does what is due, one request at most, and says when something is due again. `deadline`: the stop, for which nothing
-    /// waits for others.
+    /// Does what is due, at most one request, and returns when something is due next. `deadline`: set during a stop,
+    /// when documents are sent without waiting for more.
     fn step(&mut self, deadline: Option<Instant>, beat: &Beat) -> Instant {
         let now = self.clock.now();
-        self.look_around(now);
-        // Where a request holds one document, a second one shows whether that or the address is at fault.
+        self.check_periodically(now);
+        // With a bulk size of one, a second document shows whether the document or the address is the cause of a
+        // failure.
         let documents_max = self.settings.bulk_size.max(2);
         if let Err(error) = self.source.fill(&mut self.sender.batch, documents_max) {
             let what = format!(
-                "cannot read {} or its backups: {error}; the cluster gets no documents",
+                "cannot read {} or its backups: {error}; no documents are sent to the cluster",
                 self.source.path().display()
             );
             let cure = "Check the disk, the files' permissions, and the limit on open files.";
@@ -211,7 +210,7 @@ impl Indexer {
         wake_at.min(self.clock.now())
     }
 
-    /// Sends documents, counts what became of them, and remembers why some are left.
+    /// Sends documents, counts the results, and stores why some of them have to be retried.
     fn send(&mut self, node: usize, timeout_max: Duration) {
         let begun = self.clock.now();
         let mut sent = self.sender.send(node, timeout_max);
@@ -236,24 +235,24 @@ impl Indexer {
         self.trouble = sent.held.map(|held| Trouble { held, node, since });
     }
 
-    /// Remembers why the node took no request, since this instant at least, unless another one works.
+    /// Stores why the request failed, unless another node works. `begun`: when the trouble began, if it is new.
     fn node_failed(&mut self, node: usize, sent: Sent, begun: Instant) {
         let Some(held) = sent.held.filter(|_| self.sender.nodes.all_down()) else { return };
         if matches!(held.cause, Cause::Unreachable(_)) {
-            // It may come back as another, empty cluster.
+            // Another, empty cluster may come back in its place.
             (self.setup.done, self.setup.tries) = (false, 0);
         }
         let since = self.trouble.as_ref().map_or(begun, |trouble| trouble.since);
         self.trouble = Some(Trouble { held, node, since });
     }
 
-    /// Asks a node whether it is there, and sees to the template before any document: an index that a document makes
-    /// without it has the wrong mapping for good.
+    /// Probes a node, and creates the template before any document is sent. If a document created the index without the
+    /// template, the index would have the wrong mapping for good.
     fn contact(&mut self, node: usize) {
         self.sender.nodes.trying(self.clock.now());
         let is_down = |held: &Held| match held.cause {
             Cause::Login | Cause::Unreachable(_) => true,
-            // Who takes documents may show something else to a browser, or let nothing but bulk requests through.
+            // An address that accepts documents may serve a web page at `/`, or allow only bulk requests.
             Cause::NotACluster => false,
             _ => self.setup.done,
         };
@@ -289,7 +288,7 @@ impl Indexer {
         });
     }
 
-    /// Puts the template unless that is done; an error when it is to be tried again before any document.
+    /// Creates the template unless that is done. An error means that this must be retried before any document is sent.
     fn put_template(&mut self, node: usize) -> Result<(), Held> {
         if self.settings.setup && !self.setup.done {
             let (transport, product) = (&self.sender.transport, self.setup.product);
@@ -309,24 +308,24 @@ impl Indexer {
                     }
                     let cure = match held.cause {
                         Cause::Rights => {
-                            "Give the user the right manage_index_templates, or put what `audiohook-collector template` prints and set ELASTIC_SETUP=false."
+                            "Give the user the right manage_index_templates, or create the template that `audiohook-collector template` prints, and set ELASTIC_SETUP=false."
                         }
                         _ => held.cure(),
                     };
-                    let what = format!("cannot put the index template: {}; documents go without it", held.why);
+                    let what = format!("cannot create the index template: {}; sending documents without it", held.why);
                     vec![Problem::new(what, cure)]
                 }
             };
-            if !self.setup.said {
+            if !self.setup.has_warned {
                 problems.iter().for_each(|problem| log::warn!(cure = problem.cure.as_str(); "{}", problem.what));
-                self.setup.said = !problems.is_empty();
+                self.setup.has_warned = !problems.is_empty();
             }
         }
         (self.setup.done, self.setup.tries) = (true, 0);
         Ok(())
     }
 
-    /// Raises and clears the reasons about the cluster; returns when that may change by time alone.
+    /// Raises and clears the health reasons about the cluster; returns when a reason may change next.
     fn report(&self, now: Instant) -> Instant {
         let later = now + IDLE_PROBE_EVERY;
         let Some(Trouble { held, node, since }) = &self.trouble else {
@@ -339,7 +338,7 @@ impl Indexer {
         let path = self.source.path().display();
         let what = |does: &str| {
             format!(
-                "the cluster {does} ({url}: {}); the events are safe in {path}, {waiting} bytes of them wait",
+                "the cluster {does} ({url}: {}); the events are safe in {path}, and {waiting} bytes are waiting to be sent",
                 held.why
             )
         };
@@ -350,23 +349,23 @@ impl Indexer {
             self.status.raise(Code::ElasticRefused, Problem::new(what(&does), held.cure()));
             return later;
         }
-        // Whatever it is now, it is no refusal any more.
+        // The cause is not a refusal any more.
         self.status.clear(Code::ElasticRefused);
         if now < *since + BLOCKED_AFTER {
             return *since + BLOCKED_AFTER;
         }
         let does = match held.cause {
             Cause::Index => "cannot index documents",
-            _ if self.sender.nodes.all_down() => "takes no documents",
-            _ => "puts some documents off",
+            _ if self.sender.nodes.all_down() => "accepts no documents",
+            _ => "does not accept some documents",
         };
         self.status.raise(Code::ElasticUnreachable, Problem::new(what(does), held.cure()));
         later
     }
 
-    /// What time alone changes: dead letters that a replay took, a loss that was shown for long enough, and lines that were
-    /// read and never counted.
-    fn look_around(&mut self, now: Instant) {
+    /// Updates what changes without a request: dead letters that a replay removed, a loss that was shown long enough,
+    /// and lines that were read but never counted.
+    fn check_periodically(&mut self, now: Instant) {
         if self.dead_checked.is_none_or(|at| now >= at + DEAD_CHECK_EVERY) {
             self.dead_checked = Some(now);
             self.source.settle();
@@ -375,7 +374,7 @@ impl Indexer {
         }
     }
 
-    /// `last`: status and reason of a new one.
+    /// Raises or clears the reason about dead letters. `last`: status and reason of a new letter.
     fn report_letters(&mut self, last: Option<(u16, String)>) {
         let bytes = self.sender.letters.bytes();
         self.shared.lock().letter_bytes = bytes;
@@ -386,15 +385,15 @@ impl Indexer {
             return;
         }
         let cause = match &last {
-            Some((413, _)) => "the limit on a request's size (http.max_content_length, or a proxy's)",
-            _ => "the cause, mostly the index's mapping",
+            Some((413, _)) => "the limit on the size of requests (http.max_content_length, or a proxy's limit)",
+            _ => "the cause, usually the index's mapping",
         };
-        let reason = last.map(|(_, reason)| format!(" (the last: {reason})")).unwrap_or_default();
+        let reason = last.map(|(_, reason)| format!(" (last reason: {reason})")).unwrap_or_default();
         self.status.raise(
             Code::DeadLetters,
             Problem::new(
                 format!(
-                    "the cluster refuses some documents as they are{reason}: the events are safe in {} and in {}, and missing in the cluster",
+                    "the cluster rejected some documents{reason}: the events are safe in {} and in {}, but missing in the cluster",
                     self.source.path().display(),
                     self.sender.letters.path().display()
                 ),

@@ -1,8 +1,8 @@
-//! The files as one long log of records, oldest first, read from a cursor.
+//! Reads the output file and its backups from a cursor as one log of records, oldest first.
 //!
-//! Finds the cursor's file under whatever name it has by now, reads whole lines, goes on to the next file, and copes with
-//! files that are moved, deleted or cut while they are read. Must never: skip a file or a line that was not read. Where it
-//! is not certain what was read, it reads again: the cluster knows what it has.
+//! It finds the cursor's file even if it was renamed, reads whole lines, and continues with the next file. Files may be
+//! moved, deleted or truncated while they are read. Must never: skip a file or line that was not read. In case of doubt
+//! it reads again, since the cluster ignores duplicates.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
@@ -17,43 +17,43 @@ use crate::output::backups::count_lines;
 use crate::output::identity::{Cursor, FileIdentity, identity};
 use crate::output::regular;
 
-/// Bytes that one read asks for; where no line ends in them, it asks for [`LINE_BYTES_MAX`].
+/// Length of a read. If no line ends within it, [`LINE_BYTES_MAX`] is read.
 const READ_BYTES: usize = 64 * 1024;
-/// Bytes of a line, at most; a longer one is no record of this program's.
+/// Maximum length of a line. A longer one was not written by this program.
 const LINE_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Files held open because they may lose their names before they are read.
+/// Maximum number of files held open, since they may be deleted before they are read.
 const HELD_MAX: usize = 16;
 
-/// The next thing in the files.
+/// The result of [`LogReader::next`].
 #[derive(Debug)]
 pub enum Next<'a> {
-    /// A whole line without its line feed, and where it begins.
+    /// A whole line without its line feed, and the place where it begins.
     Line(&'a [u8], Cursor),
-    /// Bytes without a line feed, at the end of a file that was left or as many as no record has: they are passed already.
+    /// Skipped bytes without a line feed: the end of a file that was left, or more bytes than a line may have.
     Fragment,
     /// Everything was read.
     End,
 }
 
-/// All files, and how far they are read.
+/// The files, and how far they were read.
 pub struct LogReader {
     path: PathBuf,
-    /// Locked while files are listed and opened, as it is while the writer renames them: a folder that is listed in a
-    /// rotation may lack a file, and a name may stand for another file by the time that it is opened.
+    /// Locked while files are listed and opened. The writer locks it while it renames them. Otherwise the list could lack a
+    /// file, or a name could refer to another file when it is opened.
     shared: Arc<Shared>,
     head: Option<Head>,
-    /// The place before the head's file was cut.
+    /// The place when the head's file was truncated.
     passed: Option<Cursor>,
-    /// The newest files that were current, the current one last.
+    /// The files that were current most recently, the current one last.
     held: VecDeque<File>,
     current: Option<Key>,
-    /// Bytes in the files between the head's and the current one.
+    /// Bytes in the files between the head and the current one.
     between_bytes: u64,
     /// Whole lines from the head's offset on.
     chunk: Vec<u8>,
-    /// Where the unread part of the chunk begins.
+    /// Offset of the unread part of the chunk.
     chunk_at: usize,
-    /// Bytes of the line there, with its line feed.
+    /// Length of the line at that offset, with its line feed.
     line_bytes: usize,
 }
 
@@ -61,15 +61,15 @@ pub struct LogReader {
 struct Head {
     file: File,
     key: Key,
-    /// `None` after it was cut, until it holds a line.
+    /// `None` after the file was truncated, until it contains a line.
     identity: Option<FileIdentity>,
-    /// Everything before it was given out.
+    /// Everything before this offset was returned.
     offset: u64,
 }
 
 impl LogReader {
-    /// Opens the files at the cursor; where its file is not found, at the oldest there is. The second value says whether
-    /// the cursor's file was found.
+    /// Opens the files at the cursor, or at the oldest file if the cursor's file is not found. The second value is
+    /// whether it was found.
     ///
     /// # Errors
     /// When the folder or a file cannot be read.
@@ -97,11 +97,11 @@ impl LogReader {
         Ok((reader, found))
     }
 
-    /// Notices that the output file is another one by now, and holds the new one open: it may be moved away and deleted
+    /// Checks whether the output file was replaced, and holds the new one open, since it may be moved and deleted
     /// before it is read.
     ///
     /// # Errors
-    /// When it cannot be opened.
+    /// When the file cannot be opened.
     pub fn watch(&mut self) -> io::Result<()> {
         let shared = self.shared.clone();
         let _names = shared.lock();
@@ -109,8 +109,8 @@ impl LogReader {
         if there.is_some() && there == self.current {
             return Ok(());
         }
-        // Without one, what was the current file may have others behind it by now. What is no file holds no records; the
-        // writer reports it.
+        // If there is none, other files may follow the previous one. The writer reports an output path that is not a
+        // regular file; here it counts as no file.
         self.current = None;
         let file = match regular::open(OpenOptions::new().read(true), &self.path) {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => return Ok(()),
@@ -124,7 +124,7 @@ impl LogReader {
         self.count_between()
     }
 
-    /// Bytes that were not given out yet.
+    /// Bytes that were not returned yet.
     pub fn unread_bytes(&self) -> u64 {
         let length = |file: &File| file.metadata().map_or(0, |meta| meta.len());
         let current = self.held.back().map_or(0, length);
@@ -135,26 +135,26 @@ impl LogReader {
         }
     }
 
-    /// Lines that were not given out yet; all of them are read for it.
+    /// Lines that were not returned yet. To count them, all of them are read.
     ///
     /// # Errors
     /// When the folder or a file cannot be read.
     pub fn count_unread(&self) -> io::Result<u64> {
         let Some(head) = &self.head else { return Ok(0) };
         let mut lines = count_lines(&head.file, head.offset)?;
-        for segment in self.behind_head()? {
+        for segment in self.after_head()? {
             lines += segment.open()?.map_or(Ok(0), |file| count_lines(&file, 0))?;
         }
         Ok(lines)
     }
 
-    /// The place up to which everything was given out; `None` before the first whole line.
+    /// The place up to which everything was returned; `None` before the first whole line.
     pub fn place(&self) -> Option<Cursor> {
         let head = self.head.as_ref()?;
         head.identity.map(|file| Cursor { file, offset: head.offset }).or(self.passed)
     }
 
-    /// The next line, which is given again until [`LogReader::pass`] is called.
+    /// Returns the next line, and the same line again until [`LogReader::pass`] is called.
     ///
     /// # Errors
     /// When the folder or a file cannot be read.
@@ -171,7 +171,7 @@ impl LogReader {
         }
     }
 
-    /// The line that [`LogReader::next`] gave is dealt with.
+    /// Advances past the line that [`LogReader::next`] returned.
     pub fn pass(&mut self) {
         if let Some(head) = &mut self.head {
             self.chunk_at += self.line_bytes;
@@ -179,7 +179,7 @@ impl LogReader {
         }
     }
 
-    /// Reads on behind what was given out; `None` when there may be lines now.
+    /// Reads the next chunk; `None` if there may be lines now.
     fn refill(&mut self) -> io::Result<Option<Next<'static>>> {
         self.forget_chunk();
         if self.head.is_none() {
@@ -188,7 +188,7 @@ impl LogReader {
         let Some(head) = &mut self.head else { return Ok(Some(Next::End)) };
         let (length, identity) = (head.file.metadata()?.len(), identity(&head.file));
         if head.identity.is_some() && (length < head.offset || identity != head.identity) {
-            return self.reopen_cut();
+            return self.reopen_truncated();
         }
         if head.identity != identity {
             head.identity = identity;
@@ -198,7 +198,7 @@ impl LogReader {
         for wanted in [READ_BYTES, LINE_BYTES_MAX] {
             self.chunk.resize(wanted.min(left as usize), 0);
             let read = head.file.read_at(&mut self.chunk, head.offset)?;
-            // What follows the last line feed may be taken back by the writer, and is read again.
+            // The writer may still undo what follows the last line feed, so that part is read again later.
             let whole = memchr::memrchr(b'\n', &self.chunk[..read]).map_or(0, |end| end + 1);
             self.chunk.truncate(whole);
             if whole > 0 {
@@ -209,39 +209,39 @@ impl LogReader {
                 return Ok(Some(Next::Fragment));
             }
         }
-        self.go_on(length)
+        self.next_file(length)
     }
 
-    /// The head's file holds something else than it did: it was copied and cut (logrotate's `copytruncate`), or begun
-    /// anew. What was not read is in the copy, if there is one.
-    fn reopen_cut(&mut self) -> io::Result<Option<Next<'static>>> {
+    /// The head's file was truncated or rewritten. If it was copied first (logrotate's `copytruncate`), the unread part
+    /// is in the copy.
+    fn reopen_truncated(&mut self) -> io::Result<Option<Next<'static>>> {
         self.passed = self.place();
         if let Some(place) = self.passed
             && self.seek(place)?
         {
-            log::info!("{} was cut; the rest is read from its copy", self.path.display());
+            log::info!("{} was truncated; reading the rest from its copy", self.path.display());
         } else if let Some(head) = &mut self.head {
-            log::info!("{} was cut; it is read from its beginning", self.path.display());
+            log::info!("{} was truncated; reading it from its beginning", self.path.display());
             (head.offset, head.identity) = (0, None);
         }
         Ok(None)
     }
 
-    /// The head's file is read up to this length: goes on to the next one that holds a line. Until there is one, the writer
-    /// may append to the head's still, under whatever name.
-    fn go_on(&mut self, length: u64) -> io::Result<Option<Next<'static>>> {
+    /// Continues with the next file that contains a line, after the head's file was read up to this length. Until there
+    /// is such a file, the writer may still append to the head's file, whatever its name.
+    fn next_file(&mut self, length: u64) -> io::Result<Option<Next<'static>>> {
         let shared = self.shared.clone();
         let mut names = shared.lock();
-        self.let_go_of_deleted(&mut names);
+        self.close_deleted(&mut names);
         let Some(head) = self.head.as_ref().filter(|head| Some(head.key) != self.current) else {
             return Ok(Some(Next::End));
         };
-        let Some(next) = first_with_lines(self.behind_head()?)? else { return Ok(Some(Next::End)) };
+        let Some(next) = first_with_lines(self.after_head()?)? else { return Ok(Some(Next::End)) };
         if head.file.metadata()?.len() != length {
             return Ok(None);
         }
         let (left, is_torn) = (head.key, length > head.offset);
-        if !self.take_up(&next, 0, &mut names)? {
+        if !self.set_head(&next, 0, &mut names)? {
             return Ok(None);
         }
         self.held.retain(|file| file.metadata().is_ok_and(|meta| key_of(&meta) != left));
@@ -252,30 +252,30 @@ impl LogReader {
     fn begin_at_oldest(&mut self) -> io::Result<()> {
         let shared = self.shared.clone();
         let mut names = shared.lock();
-        self.let_go_of_deleted(&mut names);
+        self.close_deleted(&mut names);
         while let Some(oldest) = first_with_lines(segments(&self.path, &self.held)?)? {
-            if self.take_up(&oldest, 0, &mut names)? {
+            if self.set_head(&oldest, 0, &mut names)? {
                 break;
             }
         }
         self.count_between()
     }
 
-    /// What is in files that were deleted for their size counts as lost already.
-    fn let_go_of_deleted(&mut self, names: &mut Published) {
+    /// Closes files that the writer deleted to free space. Their records were already counted as lost.
+    fn close_deleted(&mut self, names: &mut Published) {
         if std::mem::take(&mut names.has_deleted) {
             self.held.retain(|file| file.metadata().is_ok_and(|meta| meta.nlink() > 0));
         }
     }
 
-    /// Finds the cursor's file and goes there.
+    /// Moves to the cursor; `false` if its file is not found.
     fn seek(&mut self, cursor: Cursor) -> io::Result<bool> {
         let shared = self.shared.clone();
         let mut names = shared.lock();
-        // The newest first: there the cursor nearly always is.
+        // Start with the newest file, since the cursor is nearly always there.
         for segment in segments(&self.path, &self.held)?.into_iter().rev() {
             let is_its = segment.bytes >= cursor.offset && segment.identity()? == Some(cursor.file);
-            if is_its && self.take_up(&segment, cursor.offset, &mut names)? {
+            if is_its && self.set_head(&segment, cursor.offset, &mut names)? {
                 self.count_between()?;
                 return Ok(true);
             }
@@ -283,8 +283,8 @@ impl LogReader {
         Ok(false)
     }
 
-    /// Makes the file the head; `false` when its name stands for another file by now.
-    fn take_up(&mut self, segment: &Segment, offset: u64, names: &mut Published) -> io::Result<bool> {
+    /// Makes the file the head; `false` if its name refers to another file by now.
+    fn set_head(&mut self, segment: &Segment, offset: u64, names: &mut Published) -> io::Result<bool> {
         let Some(file) = segment.open()? else { return Ok(false) };
         self.forget_chunk();
         names.reading = identity(&file);
@@ -292,14 +292,14 @@ impl LogReader {
         Ok(true)
     }
 
-    /// The files that come after the head's.
-    fn behind_head(&self) -> io::Result<Vec<Segment>> {
+    /// The files after the head.
+    fn after_head(&self) -> io::Result<Vec<Segment>> {
         let mut segments = segments(&self.path, &self.held)?;
         let Some(head) = &self.head else { return Ok(segments) };
         let written = modified(&head.file.metadata()?);
         let next = match segments.iter().position(|segment| segment.key == head.key) {
             Some(at) => at + 1,
-            // It has no name any more: what was written after it comes next.
+            // The file was deleted, so the next one is the first that was modified later.
             None => segments.iter().position(|segment| segment.modified >= written).unwrap_or(segments.len()),
         };
         Ok(segments.split_off(next))
@@ -307,7 +307,7 @@ impl LogReader {
 
     fn count_between(&mut self) -> io::Result<()> {
         let is_between = |segment: &&Segment| Some(segment.key) != self.current;
-        self.between_bytes = self.behind_head()?.iter().filter(is_between).map(|segment| segment.bytes).sum();
+        self.between_bytes = self.after_head()?.iter().filter(is_between).map(|segment| segment.bytes).sum();
         Ok(())
     }
 

@@ -1,46 +1,48 @@
-//! Which node is next, when, and how long a request may take.
+//! Chooses the next node, the time of the next request, and its timeout.
 //!
-//! One backoff with jitter for the cluster, and `Retry-After` for a node. Touches no socket and reads no clock: every
-//! instant is handed in.
+//! The whole cluster shares one backoff with jitter; `Retry-After` applies to a single node. This module does no I/O
+//! and reads no clock: the current time is a parameter.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::time::{Duration, Instant};
 
-/// From the start of one try to the start of the next, while none succeeds: doubling from the first to the longest, so that
-/// a cluster's return is seen within ten seconds.
+/// The backoff, from the start of one attempt to the start of the next. It doubles from the first value to the maximum,
+/// which is short enough to notice within ten seconds that a cluster is back.
 const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(8);
-/// A node that failed is tried again after this while another one works.
+/// Retry interval for a failed node while another one works.
 const RETURN_EVERY: Duration = Duration::from_secs(20);
-/// What all nodes together may take to be found hanging, and the least that each gets.
+/// The sum of the initial timeouts of all nodes, so that hanging nodes are noticed within this time.
 const TIMEOUT_ALL: Duration = Duration::from_secs(8);
+/// The minimum timeout of each node.
 const TIMEOUT_MIN: Duration = Duration::from_millis(2500);
-/// The most that a request gets after others were too slow.
+/// The maximum timeout, reached after several requests timed out.
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
-/// Answers in time, one after the other, before the time is shortened again.
+/// Successful requests in a row before the timeout is shortened again.
 const STEADY_ANSWERS: u32 = 50;
-/// Percent by which a wait may be shorter, so that clients that failed together do not come back together.
+/// Maximum percentage by which a wait is shortened at random, so that clients that failed together do not retry
+/// together.
 const JITTER_PERCENT: u64 = 10;
 
 struct Node {
-    /// It failed when it was last used.
+    /// Whether the last request to the node failed.
     down: bool,
-    /// It asked for a wait, or failed while others work.
+    /// No request before this time: the node sent `Retry-After`, or failed while another node works.
     not_before: Instant,
 }
 
-/// What is known of the nodes, and the backoff that they share.
+/// The state of the nodes, and the backoff that they share.
 pub struct Nodes {
     nodes: Vec<Node>,
-    /// Tries without a success, one after the other.
+    /// Failed attempts since the last success.
     failures: u32,
-    /// Requests failed as a whole: only a little is sent.
+    /// Whether all nodes failed, so that requests hold a single document.
     trial: bool,
     tried_at: Instant,
-    /// No try before this instant.
+    /// No attempt before this time.
     hold_until: Instant,
-    /// How often the time for a request was doubled.
+    /// How many times the timeout was doubled.
     slow: u32,
     steady: u32,
     random: u64,
@@ -60,7 +62,7 @@ impl Nodes {
         }
     }
 
-    /// The node to try next and when: the one that was not used for the longest time, unless it failed lately.
+    /// The node to use next, and when. This is the least recently used node that is not waiting after a failure.
     pub fn next(&self) -> (usize, Instant) {
         let due = |node: usize| self.nodes[node].not_before.max(self.hold_until);
         let node = (0..self.nodes.len()).min_by_key(|node| (due(*node), self.nodes[*node].not_before)).unwrap_or(0);
@@ -71,28 +73,28 @@ impl Nodes {
         self.nodes.iter().all(|node| node.down)
     }
 
-    /// Whether the last requests, or the last to this node, failed as a whole: then only a little is sent.
+    /// Whether all nodes, or this one, failed, so that the next request holds a single document.
     pub fn is_trial(&self, node: usize) -> bool {
         self.trial || self.nodes[node].down
     }
 
-    /// How long a request may take.
+    /// The timeout of the next request to this node.
     pub fn timeout(&self, node: usize) -> Duration {
         let base = (TIMEOUT_ALL / self.nodes.len() as u32).max(TIMEOUT_MIN);
         if self.is_trial(node) { base } else { (base * 2u32.pow(self.slow.min(5))).min(TIMEOUT_MAX) }
     }
 
-    /// A try begins.
+    /// Records the start of an attempt.
     pub fn trying(&mut self, now: Instant) {
         self.tried_at = now;
     }
 
-    /// The node answered, whatever it said of the documents.
+    /// Records that the node handled a request, even if it rejected documents.
     pub fn answered(&mut self, node: usize, now: Instant) {
         self.nodes[node] = Node { down: false, not_before: now };
     }
 
-    /// Documents were taken or judged for good.
+    /// Records that documents were accepted or finally rejected.
     pub fn succeeded(&mut self, now: Instant) {
         (self.failures, self.trial) = (0, false);
         self.hold_until = now;
@@ -103,7 +105,8 @@ impl Nodes {
         }
     }
 
-    /// The node did not take the request: another one that works is next, at once. `retry_after`: what it asked for.
+    /// Records that a request failed. If another node works, it is used at once. `retry_after`: the delay that the node
+    /// asked for.
     pub fn failed(&mut self, node: usize, timed_out: bool, retry_after: Option<Duration>, now: Instant) {
         if timed_out && !self.is_trial(node) {
             self.slow += 1;
@@ -115,7 +118,7 @@ impl Nodes {
             return;
         }
         if self.failures == 0 {
-            // Those that failed while others worked need not wait any longer.
+            // The nodes that failed earlier, while others worked, may be tried at once.
             self.nodes.iter_mut().for_each(|node| node.not_before = node.not_before.min(now));
         }
         self.nodes[node].not_before = now + retry_after.unwrap_or_default();
@@ -123,7 +126,7 @@ impl Nodes {
         self.back_off(now);
     }
 
-    /// The cluster answers and takes no document: again after the backoff.
+    /// Delays the next attempt by the backoff.
     pub fn back_off(&mut self, now: Instant) {
         self.failures += 1;
         let doubled = BACKOFF_FIRST * 2u32.pow(self.failures.saturating_sub(1).min(6));
@@ -131,7 +134,7 @@ impl Nodes {
         self.hold_until = now.max(self.tried_at + wait);
     }
 
-    /// Nothing is tried before this wait is over: only a try can tell that the cause is gone.
+    /// Delays the next attempt by a fixed time, for a cause that only a retry can show to be fixed.
     pub fn hold(&mut self, wait: Duration, now: Instant) {
         self.failures += 1;
         self.trial = true;
@@ -139,7 +142,7 @@ impl Nodes {
     }
 
     fn jittered(&mut self, wait: Duration) -> Duration {
-        // Xorshift: spreading clients needs no better.
+        // Xorshift is good enough for jitter.
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;

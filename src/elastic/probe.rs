@@ -1,4 +1,4 @@
-//! Who answers at a node's address: `GET /`, judged.
+//! Identifies the server at a node's address with `GET /`.
 
 use std::time::Duration;
 
@@ -9,20 +9,21 @@ use crate::elastic::template::Product;
 use crate::elastic::transport::Transport;
 use crate::elastic::verdict::{self, Held, Reply};
 
-/// Time for `GET /`.
+/// Timeout of `GET /`.
 pub const PROBE_TIMEOUT: Duration = Duration::from_millis(2500);
 
-/// Name and version.
+/// A cluster's server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
+    /// Name and version.
     pub name: String,
     pub product: Product,
 }
 
-/// Asks a node who it is: `None` when the login may not see that.
+/// Asks a node for its product and version; `None` if the login has no right to see them.
 ///
 /// # Errors
-/// Why it is no cluster that takes documents: no answer, another one, or a refused login.
+/// When there is no response, the response does not come from a cluster, or the login is refused.
 pub fn greet(transport: &Transport, node: usize, timeout: Duration) -> Result<Option<Server>, Held> {
     let answer = transport.call(node, Method::GET, "/", "", timeout);
     answer.and_then(|reply| judge_greeting(&reply)).map_err(|mut held| {
@@ -31,7 +32,7 @@ pub fn greet(transport: &Transport, node: usize, timeout: Duration) -> Result<Op
     })
 }
 
-/// Judges the answer to `GET /`.
+/// Judges the response to `GET /`.
 ///
 /// # Errors
 /// As [`greet`].
@@ -39,10 +40,10 @@ pub fn judge_greeting(reply: &Reply) -> Result<Option<Server>, Held> {
     match reply.status {
         200..=299 => match serde_json::from_slice::<Value>(&reply.body) {
             Ok(document) if document.is_object() => Ok(server_of(&document)),
-            _ => Err(verdict::foreign()),
+            _ => Err(verdict::not_a_cluster()),
         },
         300..=399 | 401 | 408 | 429 | 500.. => Err(verdict::held(reply)),
-        // A login that may only write is kept out here, and a proxy may let nothing but bulk requests through.
+        // A login may have only the right to write, and a proxy may allow only bulk requests.
         _ => Ok(None),
     }
 }

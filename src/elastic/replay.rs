@@ -1,8 +1,8 @@
 //! `audiohook-collector replay`: sends the dead letters to the cluster again.
 //!
-//! Must never: lose a letter. A file of letters is not changed while it is sent; what is left of it is written beside it
-//! and takes its place at the end. A kill at any instant leaves each letter where the next replay finds it, and what is
-//! sent again is there already.
+//! Must never: lose a letter. A file of letters is not changed while it is sent. The remaining letters are written to a
+//! new file next to it, which replaces it at the end. So a kill at any time leaves every letter where the next replay
+//! finds it. Letters that are sent twice are ignored by the cluster.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -28,16 +28,15 @@ use crate::event::Redaction;
 use crate::output::identity::{Cursor, FileIdentity, identity};
 use crate::output::regular;
 
-/// A cluster that takes nothing for this long is not waited for any longer.
+/// How long to retry while the cluster accepts nothing.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
-/// Time for one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
-/// A lock that another process holds for longer than this is another replay's.
+/// How long to wait for a lock. If it is held for longer, another replay is running.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 const LOCK_RETRY: Duration = Duration::from_millis(100);
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
-/// What came of all letters.
+/// The results of all letters.
 #[derive(Debug, Default)]
 struct Counts {
     total: u64,
@@ -46,21 +45,21 @@ struct Counts {
     refused: u64,
 }
 
-/// Sends the dead letters again and reports on standard output. Status 0 when all went or there were none, 1 when some
-/// were refused again or the cluster could not be reached for a minute, 2 when no cluster is set.
+/// Sends the dead letters again and reports on standard output. Exit status 0: all were sent, or there were none; 1:
+/// some were refused again, or the cluster could not be reached for a minute; 2: ELASTIC_URL is not set.
 ///
 /// # Errors
-/// When a file cannot be read, written or locked: no letter is lost then.
+/// When a file cannot be read, written or locked. No letter is lost.
 pub fn replay(config: &Config, clock: &Clock) -> io::Result<ExitCode> {
     let Some(elastic) = &config.elastic else {
         eprintln!("cannot replay: ELASTIC_URL is not set");
         return Ok(ExitCode::from(2));
     };
-    let went = replay_to(elastic, &config.output, &config.network, clock, &mut io::stdout())?;
-    Ok(if went { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let all_sent = replay_to(elastic, &config.output, &config.network, clock, &mut io::stdout())?;
+    Ok(if all_sent { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The same with any place to report to; whether every letter went.
+/// Like [`replay`], but reports to `shown`; true if every letter was sent.
 ///
 /// # Errors
 /// As [`replay`].
@@ -97,18 +96,18 @@ struct Replay {
 
 impl Replay {
     fn run(mut self, elastic: &config::Elastic, output: &Path, shown: &mut impl Write) -> io::Result<bool> {
-        let taken = patiently(|| take_over(output))?;
+        let taken = with_lock_retry(|| take_over(output))?;
         for path in &taken {
             let mut lines = Lines::new(File::open(path)?);
             while let Some(line) = lines.read()? {
-                self.counts.total += u64::from(!line.is_empty() && !line.goes_on);
+                self.counts.total += u64::from(!line.is_empty() && !line.is_continuation);
             }
         }
         if self.counts.total == 0 {
             writeln!(shown, "replay: there are no dead letters")?;
         } else {
             writeln!(shown, "replay: {} dead letters", self.counts.total)?;
-            self.see_to_template(elastic);
+            self.put_template(elastic);
         }
         let mut given_up = None;
         for path in &taken {
@@ -117,13 +116,14 @@ impl Replay {
                 break;
             }
         }
-        give_name_back(output)?;
+        restore_name(output)?;
         regular::sync_folder(output)?;
         self.report(given_up, output, shown)
     }
 
-    /// As the indexer does before its first document; what the cluster has against it, it says to the collector.
-    fn see_to_template(&self, elastic: &config::Elastic) {
+    /// Creates the template as the indexer does. Errors are only logged at debug level, since the collector reports
+    /// them.
+    fn put_template(&self, elastic: &config::Elastic) {
         let transport = &self.sender.transport;
         if let Ok(server) = greet(transport, 0, PROBE_TIMEOUT)
             && elastic.setup
@@ -131,19 +131,20 @@ impl Replay {
             let product = server.map(|server| server.product).unwrap_or_default();
             let setup = Setup { transport, node: 0, index: &elastic.index, product };
             if let Err(held) = setup.put_if_absent(elastic.retention) {
-                log::debug!("cannot put the index template: {}", held.why);
+                log::debug!("cannot create the index template: {}", held.why);
             }
         }
     }
 
-    /// Sends what is in one file and leaves there what did not go; returns why no more is sent, if so.
+    /// Sends the letters of one file, and keeps in it those that were not sent; returns why the replay gave up, if it
+    /// did.
     fn replay_file(&mut self, path: &Path, shown: &mut impl Write) -> io::Result<Option<String>> {
-        let letters = match patiently(|| open_locked(path, false)) {
+        let letters = match with_lock_retry(|| open_locked(path, false)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file?,
         };
         let rest_path = with_suffix(path, ".new");
-        // A replay that was killed may have begun it; and where a link leads is nothing to cut.
+        // Remove what a killed replay left there. Never open it first: it may be a link to another file.
         match fs::remove_file(&rest_path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -151,7 +152,7 @@ impl Replay {
         let mut rest = open_to_append(&rest_path)?;
         self.sender.letters = DeadLetters::to_file(&rest_path);
         let given_up = self.send_file(&letters, &mut rest, shown).map_err(|error| {
-            // On a full disk it would be in the collector's way. The letters are in their file as before.
+            // On a full disk the collector needs the space. The letters are still in their file.
             let _ = fs::remove_file(&rest_path);
             io::Error::new(error.kind(), format!("{}: {error}", rest_path.display()))
         })?;
@@ -164,14 +165,15 @@ impl Replay {
         Ok(given_up)
     }
 
-    /// Sends the letters of one file and writes into another what did not go; returns why no more is sent, if so.
+    /// Sends the letters of one file, and writes those that were not sent to `rest`; returns why the replay gave up, if
+    /// it did.
     fn send_file(&mut self, letters: &File, rest: &mut File, shown: &mut impl Write) -> io::Result<Option<String>> {
         let file = identity(letters);
         let (mut given_up, mut read_to) = (None, u64::MAX);
         let mut lines = Lines::new(letters.try_clone()?);
         while let Some(line) = lines.read()? {
             let is_full = !self.sender.batch.has_room(line.text.len()) || self.sender.batch.len() >= self.bulk_size;
-            if is_full && !line.goes_on {
+            if is_full && !line.is_continuation {
                 given_up = self.send_all(shown)?;
             }
             if given_up.is_some() {
@@ -179,8 +181,8 @@ impl Replay {
                 break;
             }
             if !line.is_empty() && !self.take(file, &line) {
-                // What cannot be sent stays one, as it is.
-                self.counts.refused += u64::from(!line.goes_on);
+                // A line that cannot be sent stays a dead letter, unchanged.
+                self.counts.refused += u64::from(!line.is_continuation);
                 keep(&line, rest)?;
             }
         }
@@ -194,7 +196,7 @@ impl Replay {
         Ok(given_up)
     }
 
-    /// Puts a letter's record into the batch; `false` for a line that holds none.
+    /// Adds a letter's record to the batch; `false` if the line has none.
     fn take(&mut self, file: Option<FileIdentity>, line: &Line<'_>) -> bool {
         let (Some(file), Some(record)) = (file, line.record()) else { return false };
         let Some(document) = Document::of(record, &self.redaction) else { return false };
@@ -202,7 +204,7 @@ impl Replay {
         true
     }
 
-    /// Sends until the batch is empty; returns why no more is sent, if so.
+    /// Sends until the batch is empty; returns why the replay gave up, if it did.
     fn send_all(&mut self, shown: &mut impl Write) -> io::Result<Option<String>> {
         while !self.sender.batch.is_empty() {
             let (node, ready_at) = self.sender.nodes.next();
@@ -216,7 +218,7 @@ impl Replay {
             }
             if let Some(held) = sent.held {
                 let nodes = &self.sender.nodes;
-                // What a person must fix is not gone within a minute, unless another node works.
+                // Give up at once if only an operator can fix the cause, unless another node works.
                 let is_refused = held.is_refusal() && (!sent.failed || nodes.all_down());
                 if is_refused || nodes.next().1 >= self.progressed_at + GIVE_UP_AFTER {
                     let url = &self.sender.transport.urls()[node];
@@ -228,7 +230,7 @@ impl Replay {
         Ok(None)
     }
 
-    /// Keeps what is in the batch still, and everything from this place on.
+    /// Writes the unsent letters to `rest`: those still in the batch, and all from `read_to` on.
     fn put_back(&mut self, letters: &File, read_to: u64, rest: &mut File) -> io::Result<()> {
         let unsent: HashSet<u64> = self.sender.batch.places().map(|place| place.offset).collect();
         let mut file = letters.try_clone()?;
@@ -256,43 +258,46 @@ impl Replay {
         let c = &self.counts;
         let sent = c.created + c.exists;
         if c.total > 0 {
-            writeln!(shown, "replay: {sent} sent ({} of them were there already)", c.exists)?;
+            writeln!(shown, "replay: {sent} sent ({} of them existed already)", c.exists)?;
         }
         let left = files(output).pop().unwrap_or_default();
         let left = left.display();
         if c.refused > 0 {
             let refused = c.refused;
-            writeln!(shown, "replay: {refused} refused again. Fix the causes that {left} gives, then replay again.")?;
+            writeln!(
+                shown,
+                "replay: {refused} refused again. Fix the causes recorded in {left}, then run replay again."
+            )?;
         }
         if let Some(why) = &given_up {
             let unsent = c.total.saturating_sub(sent + c.refused);
-            writeln!(shown, "replay: {unsent} not sent, and back in {left}: {why}")?;
+            writeln!(shown, "replay: {unsent} not sent and kept in {left}: {why}")?;
         }
         Ok(c.refused == 0 && given_up.is_none())
     }
 }
 
-/// Keeps a line as it is, and ends it.
+/// Writes a line unchanged, with a line feed.
 fn keep(line: &Line<'_>, rest: &mut File) -> io::Result<()> {
     rest.write_all(if line.is_piece { line.text } else { line.text.trim_ascii_end() })?;
     if line.is_piece { Ok(()) } else { rest.write_all(b"\n") }
 }
 
-/// What is left is `.dead` again, unless the collector has begun a new one.
-fn give_name_back(output: &Path) -> io::Result<()> {
+/// Renames the newest remaining file to `.dead`, unless the collector has created a new one.
+fn restore_name(output: &Path) -> io::Result<()> {
     let path = path_of(output);
     let Some(newest) = files(output).pop().filter(|newest| *newest != path) else { return Ok(()) };
-    // One that another replay is at keeps its name.
+    // Leave a file that another replay is using.
     let Ok(_locked) = open_locked(&newest, false) else { return Ok(()) };
     match renameat_with(CWD, &newest, CWD, &path, RenameFlags::NOREPLACE) {
-        // Nor does it matter to a file system that has no such renaming.
+        // Keeping the name is harmless, so a file system without RENAME_NOREPLACE does not matter.
         Ok(()) | Err(rustix::io::Errno::EXIST | rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Does it again while another process holds the lock.
-fn patiently<T>(mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+/// Retries while another process holds the lock.
+fn with_lock_retry<T>(mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let deadline = Instant::now() + LOCK_WAIT;
     loop {
         match work() {

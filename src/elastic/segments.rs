@@ -1,5 +1,5 @@
-//! Which files there are, and in what order they were written: the output file, its backups, and what another program's
-//! rotation made of them. No more of a file is read than its beginning.
+//! Lists the files with records in the order they were written: the output file, its backups, and files that another
+//! program's rotation made of them. Only the beginning of a file is read.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, Metadata};
@@ -11,27 +11,27 @@ use crate::elastic::document;
 use crate::output::backups::{folder, number_of_suffix};
 use crate::output::identity::{FileIdentity, identity};
 
-/// Bytes of a file that are looked at to see whether it holds records.
+/// Bytes that are read from the beginning of a file to see whether it contains records.
 const LOOK_BYTES: usize = 64 * 1024;
-/// Beginnings of suffixes that are this program's own files beside the output.
+/// Prefixes of the suffixes of this program's other files, which are next to the output.
 const OWN_SUFFIXES: [&str; 3] = [".state", ".dead", ".unreadable"];
 
-/// Which file an open one is, for as long as it is held open: only so long is an inode number not used again.
+/// Device and inode of a file. They identify it only while it is open, since inode numbers are reused.
 pub type Key = (u64, u64);
 
 /// One of the files.
 pub struct Segment {
     place: Place,
     pub key: Key,
-    /// Seconds and nanoseconds.
+    /// Modification time in seconds and nanoseconds.
     pub modified: (i64, i64),
     pub bytes: u64,
 }
 
-/// Where to get at it.
+/// How to open a segment.
 enum Place {
     Path(PathBuf),
-    /// It may have no name any more.
+    /// A file that may have been deleted.
     Open(File),
 }
 
@@ -40,10 +40,10 @@ impl Segment {
         Self { place, key: key_of(meta), modified: modified(meta), bytes: meta.len() }
     }
 
-    /// Opens it; `None` when its name stands for another file by now, or for none.
+    /// Opens the file; `None` if its name no longer exists or refers to another file.
     ///
     /// # Errors
-    /// When it cannot be opened.
+    /// When the file cannot be opened.
     pub fn open(&self) -> io::Result<Option<File>> {
         let file = match &self.place {
             Place::Open(file) => file.try_clone()?,
@@ -56,17 +56,17 @@ impl Segment {
         Ok(is_same.then_some(file))
     }
 
-    /// `None` as long as it holds no whole line.
+    /// The file's identity; `None` until it contains a whole line.
     ///
     /// # Errors
-    /// When it cannot be opened: it is not known to be empty then.
+    /// When the file cannot be opened, so that it is unknown whether it contains a line.
     pub fn identity(&self) -> io::Result<Option<FileIdentity>> {
         Ok(self.open()?.and_then(|file| identity(&file)))
     }
 }
 
-/// All files of the output, oldest first: the backups by their numbers, the current file last, and what was moved away
-/// placed among them by when it was last written. `held`: files that may have lost their names.
+/// All files of the output, oldest first: the backups in the order of their numbers, and the current file last. Files
+/// that were moved are placed among them by their modification time. `held`: open files that may have been deleted.
 ///
 /// # Errors
 /// When the folder cannot be read.
@@ -97,7 +97,7 @@ pub fn segments(output: &Path, held: &VecDeque<File>) -> io::Result<Vec<Segment>
         }
     }
     if !foreign.is_empty() {
-        // A copy of one that is there, as logrotate makes it before it cuts the file.
+        // Leave out copies of the other files, as logrotate makes them before it truncates a file.
         let mut ours = Vec::new();
         for segment in segments.iter().chain(&others).chain(&current) {
             ours.extend(segment.identity()?);
@@ -117,10 +117,10 @@ pub fn segments(output: &Path, held: &VecDeque<File>) -> io::Result<Vec<Segment>
     Ok(segments)
 }
 
-/// The oldest of these files that holds a whole line.
+/// The first of these files that contains a whole line.
 ///
 /// # Errors
-/// When one before it cannot be opened.
+/// When a file before it cannot be opened.
 pub fn first_with_lines(segments: Vec<Segment>) -> io::Result<Option<Segment>> {
     for segment in segments {
         if segment.identity()?.is_some() {
@@ -130,8 +130,8 @@ pub fn first_with_lines(segments: Vec<Segment>) -> io::Result<Option<Segment>> {
     Ok(None)
 }
 
-/// Whether a file that another program named holds records: its first line is an object with a `timestamp`. What is
-/// compressed does not, nor what is not for this program to read.
+/// Whether a file that another program named contains records, which means that its first line is an object with a
+/// `timestamp`. False for compressed files and for files that this program may not read.
 fn holds_records(path: &Path) -> io::Result<bool> {
     let mut begin = vec![0; LOOK_BYTES];
     let length = match File::open(path).and_then(|file| file.read_at(&mut begin, 0)) {
@@ -143,7 +143,7 @@ fn holds_records(path: &Path) -> io::Result<bool> {
     Ok(document::fields(&begin[..end]).is_some_and(|fields| fields.timestamp.is_some()))
 }
 
-/// What follows the output file's own name, for a file whose name begins with it.
+/// The part of the file name after the output file's name; `None` if it does not begin with that name.
 fn suffix_of(output: &Path, other: &Path) -> Option<String> {
     let name = output.file_name()?.to_str()?;
     other.file_name()?.to_str()?.strip_prefix(name).map(str::to_owned)
@@ -153,7 +153,7 @@ pub fn key_of(meta: &Metadata) -> Key {
     (meta.dev(), meta.ino())
 }
 
-/// When it was last written, in seconds and nanoseconds.
+/// The modification time in seconds and nanoseconds.
 pub fn modified(meta: &Metadata) -> (i64, i64) {
     (meta.mtime(), meta.mtime_nsec())
 }

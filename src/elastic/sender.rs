@@ -1,7 +1,6 @@
-//! One bulk request: what goes into it, to which node, and what its answer makes of its documents. The indexer and a replay
-//! share it.
+//! Sends bulk requests and acts on the responses, for the indexer and for `replay`.
 //!
-//! Must never: take a document out of the batch that is neither in the cluster nor on the disk as a dead letter.
+//! Must never: remove a document from the batch before it is in the cluster or, as a dead letter, on disk.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -14,33 +13,34 @@ use crate::elastic::nodes::Nodes;
 use crate::elastic::transport::Transport;
 use crate::elastic::verdict::{Cause, Held, Item, Lost, Verdict, common_reason, judge};
 
-/// Requests that went well before a larger one is tried again.
+/// Successful requests before the size of requests is doubled again.
 const GROW_AFTER: u32 = 16;
-/// Between two tries while the login is refused, and while the index takes no writes: only a try can tell.
+/// Retry interval while the login is refused.
 const REFUSED_WAIT: Duration = Duration::from_secs(30);
+/// Retry interval while writes to the index are blocked.
 const BLOCKED_WAIT: Duration = Duration::from_secs(8);
-/// So many documents refused for one and the same reason, and none accepted, are the index's fault rather than theirs: they
-/// wait for this long before they are dead letters.
+/// If at least this many documents in a row are refused for the same reason, the index is considered the cause. The
+/// documents are then retried for `REFUSED_ALIKE_WAIT` before they become dead letters.
 const REFUSED_ALIKE_MIN: usize = 10;
 const REFUSED_ALIKE_WAIT: Duration = Duration::from_secs(600);
 
-/// What became of a request.
+/// The result of a request.
 #[derive(Debug, Default)]
 pub struct Sent {
     pub created: u64,
     pub exists: u64,
     pub kept: Kept,
-    /// The last of the new dead letters: status and reason.
+    /// Status and reason of the last new dead letter.
     pub last_letter: Option<(u16, String)>,
-    /// Documents that are out of the batch.
+    /// Number of documents that were removed from the batch.
     pub done: usize,
-    /// Why others are not.
+    /// Why the other documents stay in the batch.
     pub held: Option<Held>,
-    /// The node did not take the request.
+    /// Whether the request failed as a whole.
     pub failed: bool,
 }
 
-/// The batch, and the way to the cluster.
+/// The batch, and everything needed to send it.
 pub struct Sender {
     pub transport: Transport,
     pub batch: Batch,
@@ -48,25 +48,25 @@ pub struct Sender {
     pub nodes: Nodes,
     limit: Limit,
     refusals: Option<Refusals>,
-    /// How long documents wait that are all refused alike.
+    /// How long to retry documents that are all refused for the same reason.
     alike_wait: Duration,
     clock: Clock,
 }
 
-/// How many documents a request may hold, as the cluster taught us.
+/// How many documents a request may hold, adapted to the cluster's responses.
 struct Limit {
     bulk_size: usize,
     documents: usize,
     good_requests: u32,
-    /// A request was not understood; whether another one was since.
+    /// `Some` after a malformed request; true if the cluster has understood another request since.
     malformed: Option<bool>,
 }
 
-/// Documents refused for one and the same reason, and none accepted.
+/// A run of documents that were all refused for the same reason.
 struct Refusals {
     reason: String,
     documents: usize,
-    /// Since when they are enough for the index to be at fault.
+    /// When their number reached `REFUSED_ALIKE_MIN`.
     enough_since: Option<Instant>,
 }
 
@@ -86,13 +86,13 @@ impl Sender {
         }
     }
 
-    /// For dead letters that a person sends again: what is refused is not waited for.
+    /// For replaying dead letters: documents that are all refused for the same reason are not retried.
     pub fn for_replay(elastic: &config::Elastic, letters: DeadLetters, transport: Transport, clock: Clock) -> Self {
         Self { alike_wait: Duration::ZERO, ..Self::new(elastic, letters, transport, clock) }
     }
 
-    /// Sends the first documents of the batch, one alone for a trial, takes out those that are done, and decides when the
-    /// others go again.
+    /// Sends the first documents of the batch, or only one as a trial. Removes the finished ones and schedules the
+    /// retry of the others.
     pub fn send(&mut self, node: usize, timeout_max: Duration) -> Sent {
         let is_trial = self.nodes.is_trial(node);
         let documents = if is_trial { 1 } else { self.limit.documents.min(self.batch.len()) };
@@ -112,13 +112,13 @@ impl Sender {
             }
         };
         if is_trial && sent.failed {
-            // It may be this document that the cluster cannot cope with.
+            // The failure may be caused by this document.
             self.batch.rotate();
         }
         sent
     }
 
-    /// The node did not take a request: decides when it is tried again.
+    /// Handles a failed request and schedules the node's retry.
     pub fn fail(&mut self, node: usize, held: Held, retry_after: Option<Duration>) -> Sent {
         log::debug!("{}: {}", self.transport.urls()[node], held.why);
         let now = self.clock.now();
@@ -137,19 +137,19 @@ impl Sender {
                 return Sent::default();
             }
             Verdict::Malformed(reason) => {
-                let other_was_understood = *self.limit.malformed.get_or_insert(false);
+                let understood_another = *self.limit.malformed.get_or_insert(false);
                 if documents > 1 {
                     self.limit.halve(documents);
                     self.nodes.answered(node, self.clock.now());
                     return Sent::default();
                 }
-                if !other_was_understood {
+                if !understood_another {
                     return self.fail(node, Held::new(Cause::NotACluster, reason), retry_after);
                 }
                 vec![Item::Dead { status: 400, reason }]
             }
             Verdict::Held(held) => {
-                // It may be the request's size that the cluster has no room for.
+                // The request may be too large for the cluster's memory.
                 if held.cause == Cause::Busy {
                     self.limit.halve(documents);
                 }
@@ -159,13 +159,13 @@ impl Sender {
         self.settle(node, items)
     }
 
-    /// Takes out what is done and keeps the dead letters.
+    /// Removes the finished documents from the batch and stores the dead letters.
     fn settle(&mut self, node: usize, mut items: Vec<Item>) -> Sent {
         let now = self.clock.now();
         let mut sent = Sent::default();
         for (index, item) in items.iter_mut().enumerate() {
             if matches!(item, Item::Dead { status: 400, .. }) && self.batch.remove_duplicate_keys(index) {
-                *item = Item::Held(Held::new(Cause::Busy, "it refuses keys that are given twice"));
+                *item = Item::Held(Held::new(Cause::Busy, "it refuses duplicate keys"));
             }
         }
         if self.are_refused_alike(&items, now) {
@@ -212,13 +212,13 @@ impl Sender {
         sent.done = before - self.batch.len();
         self.nodes.answered(node, now);
         if sent.done > 0 {
-            self.limit.went_well();
+            self.limit.succeeded();
             self.nodes.succeeded(now);
         }
         match (&sent.held, sent.held.as_ref().and_then(wait_of)) {
             (None, _) => {}
             (_, Some(wait)) => self.nodes.hold(wait, now),
-            // A cluster that takes less than half of what it gets is given time.
+            // Back off if the cluster accepted less than half of the documents.
             _ if sent.done < items.len().div_ceil(2) => self.nodes.back_off(now),
             _ => {}
         }
@@ -231,7 +231,7 @@ impl Sender {
         }
         self.letters.append(self.clock.wall(), letters).map_err(|error| {
             let why = format!("cannot write {}: {error}", self.letters.path().display());
-            // Another process holds the lock for a moment: nothing to report.
+            // Not worth a warning: another process holds the lock for a moment.
             if error.kind() != io::ErrorKind::WouldBlock {
                 log::warn!("{why}");
             }
@@ -239,8 +239,8 @@ impl Sender {
         })
     }
 
-    /// Whether these and those before them were all refused for one reason, so that the index is at fault. Documents that
-    /// were put off say nothing.
+    /// Whether so many documents in a row were refused for the same reason that the index is the likely cause.
+    /// Documents to be retried are ignored.
     fn are_refused_alike(&mut self, items: &[Item], now: Instant) -> bool {
         let judged: Vec<Option<&str>> = items
             .iter()
@@ -267,13 +267,13 @@ impl Sender {
 }
 
 impl Limit {
-    /// A request of so many documents was too much.
+    /// Allows half as many documents as in this request, which was too large.
     fn halve(&mut self, documents: usize) {
         self.documents = self.documents.min((documents / 2).max(1));
         self.good_requests = 0;
     }
 
-    fn went_well(&mut self) {
+    fn succeeded(&mut self) {
         self.good_requests += 1;
         if self.good_requests >= GROW_AFTER {
             self.good_requests = 0;
@@ -283,7 +283,7 @@ impl Limit {
     }
 }
 
-/// How long nothing is sent for a reason that only a person ends.
+/// The retry interval for a cause that only an operator can fix and only a retry can show to be fixed.
 fn wait_of(held: &Held) -> Option<Duration> {
     match held.cause {
         Cause::Login | Cause::Rights => Some(REFUSED_WAIT),

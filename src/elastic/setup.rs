@@ -1,6 +1,6 @@
-//! Sees to the index template: what the target has or would get, and a `PUT` where nothing decides for it yet.
+//! Checks which mapping the index has or would get, and creates the index template if nothing defines it yet.
 //!
-//! Must never: overwrite a template, a policy or an index, or outrank a template of the user's.
+//! Must never: overwrite a template, policy or index, or take precedence over a template of the user.
 
 use std::io;
 use std::time::Duration;
@@ -13,29 +13,30 @@ use crate::config;
 use crate::elastic::probe::{PROBE_TIMEOUT, greet};
 use crate::elastic::template::{self, Product, Target};
 use crate::elastic::transport::{Transport, percent_encoded};
-use crate::elastic::verdict::{self, Held, told};
+use crate::elastic::verdict::{self, Held, describe};
 use crate::status::Problem;
 
-/// Time for each of the few requests.
+/// Timeout of each request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
-/// Digits that a rollover gives a name, at least.
+/// Minimum number of digits that a rollover appends to a name.
 const ROLLOVER_DIGITS: usize = 6;
-/// What ELASTIC_INDEX is unless set.
+/// The default of ELASTIC_INDEX.
 const DEFAULT_INDEX: &str = "genesys-audiohook";
 
-/// What decides for the index.
+/// What defines the index's mapping.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// The index, alias or data stream is there, or a template decides for it. `maps_raw_event`: it makes, or the next
-    /// index behind it would make, a field of everything in `raw_event`.
+    /// The index, alias or data stream exists, or a template defines it. `maps_raw_event`: everything in `raw_event`
+    /// becomes a field, now or in the next index.
     Decided { exists: bool, maps_raw_event: bool },
-    /// Nothing does yet: the cluster would guess each field's type.
+    /// Nothing yet, so the cluster would guess the type of each field.
     Nothing,
-    /// It cannot be judged, or a new template would do harm: why.
+    /// The template is left to the user, because the mapping cannot be judged or a new template would do harm. Holds
+    /// the reason.
     Left(String),
 }
 
-/// Asks and puts, for one index at one node.
+/// Requests about one index to one node.
 pub struct Setup<'a> {
     pub transport: &'a Transport,
     pub node: usize,
@@ -44,11 +45,11 @@ pub struct Setup<'a> {
 }
 
 impl Setup<'_> {
-    /// Puts the template, and with a retention the lifecycle policy, unless something decides for the index already.
-    /// Returns what wants a person's eye.
+    /// Creates the template, and with a retention the lifecycle policy, unless something defines the index already.
+    /// Returns problems to report to the operator.
     ///
     /// # Errors
-    /// Why the cluster does not say, or does not let us.
+    /// When a request fails or is refused.
     pub fn put_if_absent(&self, retention: Option<Duration>) -> Result<Vec<Problem>, Held> {
         let mut problems = Vec::new();
         match self.look()? {
@@ -57,12 +58,12 @@ impl Setup<'_> {
                 problems.extend(maps_raw_event.then(|| dynamic_problem(self.index)));
                 if retention.is_some() && !self.has_policy()? {
                     problems.push(Problem::new(
-                        format!("ELASTIC_RETENTION has no effect on {}, which was there before it was set", self.index),
-                        "Give it a lifecycle policy of your own, or unset ELASTIC_RETENTION.",
+                        format!("ELASTIC_RETENTION has no effect on {}, which existed before it was set", self.index),
+                        "Attach a lifecycle policy of your own, or unset ELASTIC_RETENTION.",
                     ));
                 } else if retention.is_some() && !exists && self.simulate(&template::first_index(self.index))?.is_some()
                 {
-                    // An earlier start ended between the template and the index.
+                    // An earlier run stopped after creating the template and before creating the index.
                     self.put_first_index()?;
                 }
             }
@@ -71,17 +72,17 @@ impl Setup<'_> {
         Ok(problems)
     }
 
-    /// Finds out what decides for the index.
+    /// Finds out what defines the index.
     ///
     /// # Errors
-    /// Why the cluster does not say.
+    /// When a request fails or is refused.
     pub fn look(&self) -> Result<Found, Held> {
         if self.index.starts_with('<') {
             return Ok(Found::Left("the index name is computed from the date".to_owned()));
         }
         if let Some(there) = self.existing()? {
             let (index, mapping) = write_index(&there, self.index);
-            // Only what makes a rollover follow the index has settings here.
+            // The request filters for rollover settings, so any setting means that the index is rolled over.
             let rolls_over = !there[index]["settings"].is_null();
             let next = match &there[index]["data_stream"] {
                 Value::String(stream) => self.next_of_stream(stream)?,
@@ -99,13 +100,13 @@ impl Setup<'_> {
         }
         Ok(match self.legacy()? {
             Some(name) => Found::Left(format!(
-                "the older template {name:?} matches the index, and any new one would put it out of force"
+                "the older template {name:?} matches the index, and a new template would override it"
             )),
             None => Found::Nothing,
         })
     }
 
-    /// The indexes behind the name, with what matters of each; `None` when it is not there, or not to be seen.
+    /// The relevant parts of the indexes that the name refers to; `None` if it does not exist or may not be read.
     fn existing(&self) -> Result<Option<Value>, Held> {
         let raw_event = "*.mappings.properties.raw_event";
         let path = format!(
@@ -117,14 +118,14 @@ impl Setup<'_> {
         Ok(there.filter(|there| there.as_object().is_some_and(|indexes| !indexes.is_empty())))
     }
 
-    /// The mapping that an index of this name would get; `None` when no template decides.
+    /// The mapping that an index of this name would get; `None` if no template matches.
     fn simulate(&self, index: &str) -> Result<Option<Value>, Held> {
         let simulated = self.ask_to_simulate("_simulate_index", index, "")?;
         Ok(simulated.get("template").map(|template| template["mappings"].clone()))
     }
 
-    /// The mapping that the next index of a data stream would get; `None` when the cluster does not say. An index of the
-    /// stream's own name cannot be simulated.
+    /// The mapping that the next index of a data stream would get, from the stream's template, since an index with the
+    /// stream's name cannot be simulated; `None` if the template is unknown.
     fn next_of_stream(&self, stream: &str) -> Result<Option<Value>, Held> {
         let path = format!("/_data_stream/{}", percent_encoded(stream));
         let found = self.ask(Method::GET, &path, "", &[400, 403, 404, 405])?.unwrap_or_default();
@@ -133,21 +134,21 @@ impl Setup<'_> {
         Ok(simulated.get("template").map(|template| template["mappings"].clone()))
     }
 
-    /// A template of the older kind (`_template`) that a new one would put out of force.
+    /// The name of an older template (`_template`) that a new one would override.
     fn legacy(&self) -> Result<Option<String>, Held> {
         let template = template::text(self.index, Target::Index, None);
         let simulated = self.ask_to_simulate("_simulate_index", self.index, &template)?;
         Ok(simulated["overlapping"][0]["name"].as_str().map(str::to_owned))
     }
 
-    /// `template`: one that is judged as if it was there.
+    /// Simulates an index or a template. `template`: simulates as if this template existed.
     fn ask_to_simulate(&self, what: &str, name: &str, template: &str) -> Result<Value, Held> {
-        // Before Elasticsearch 7.9 there is no such question.
+        // Elasticsearch before 7.9 has no such API.
         let path = format!("/_index_template/{what}/{}", percent_encoded(name));
         Ok(self.ask(Method::POST, &path, template, &[400, 404, 405])?.unwrap_or_default())
     }
 
-    /// Whether the lifecycle policy of a retention is there. On a serverless cluster the template holds it.
+    /// Whether this program's lifecycle policy exists. On a serverless cluster the template contains it.
     fn has_policy(&self) -> Result<bool, Held> {
         let path = template::policy_path(self.index, self.product).unwrap_or_else(|| self.template_path());
         Ok(self.ask(Method::GET, &path, "", &[400, 403, 404, 405])?.is_some())
@@ -157,7 +158,7 @@ impl Setup<'_> {
         format!("/_index_template/{}", percent_encoded(&template::name(self.index)))
     }
 
-    /// Makes the index that a rollover begins with.
+    /// Creates the first index of a rollover.
     fn put_first_index(&self) -> Result<(), Held> {
         let body = json!({ "aliases": { self.index: { "is_write_index": true } } });
         self.put_new(&format!("/{}", percent_encoded(&template::first_index(self.index))), &body.to_string())
@@ -166,28 +167,28 @@ impl Setup<'_> {
     fn put(&self, retention: Option<Duration>) -> Result<Option<Problem>, Held> {
         let problem = retention.and_then(|retention| self.put_policy(retention).err()).map(|why| {
             Problem::new(
-                format!("ELASTIC_RETENTION has no effect: the lifecycle policy cannot be put: {why}"),
-                "Give the user the right to manage lifecycle policies, or put what `template --lifecycle` prints yourself.",
+                format!("ELASTIC_RETENTION has no effect: the lifecycle policy cannot be created: {why}"),
+                "Give the user the right to manage lifecycle policies, or create the policy that `template --lifecycle` prints.",
             )
         });
         let retention = retention.filter(|_| problem.is_none());
         let target = if retention.is_some() { Target::Rollover } else { Target::Index };
         let text = template::text(self.index, target, retention.map(|retention| (self.product, retention)));
-        // `create=true`: should it be there by now, it is left as it is.
+        // `create=true`: a template that was created in the meantime is not overwritten.
         self.put_new(&format!("{}?create=true", self.template_path()), &text)?;
         if retention.is_some() {
             self.put_first_index()?;
         }
         let name = template::name(self.index);
         let with = if retention.is_some() { " with a lifecycle policy" } else { "" };
-        log::info!("put the index template {name} for {}{with}", self.index);
+        log::info!("created the index template {name} for {}{with}", self.index);
         Ok(problem)
     }
 
-    /// Puts the lifecycle policy where there is none of its name; an error where the cluster knows no such policies.
+    /// Creates the lifecycle policy unless one of its name exists. An error if the cluster has no lifecycle policies.
     fn put_policy(&self, retention: Duration) -> Result<(), String> {
         let Some(path) = template::policy_path(self.index, self.product) else {
-            return Err("a serverless cluster keeps a retention for data streams alone".to_owned());
+            return Err("serverless clusters support a retention only for data streams".to_owned());
         };
         let put = match self.ask(Method::GET, &path, "", &[404]) {
             Ok(None) => self.put_new(&path, &template::policy(self.index, self.product, retention)),
@@ -196,20 +197,20 @@ impl Setup<'_> {
         put.map_err(|held| held.why)
     }
 
-    /// Puts what is new; that it is there already is as good.
+    /// Creates an object; succeeds if it already exists.
     fn put_new(&self, path: &str, body: &str) -> Result<(), Held> {
         let reply = self.transport.call(self.node, Method::PUT, path, body, REQUEST_TIMEOUT)?;
-        let is_there = matches!(reply.status, 400 | 409) && told(&reply).contains("already exists");
+        let is_there = matches!(reply.status, 400 | 409) && describe(&reply).contains("already exists");
         if is_there || (200..=299).contains(&reply.status) { Ok(()) } else { Err(self.transport.held(&reply)) }
     }
 
-    /// An answer's document; `None` for the statuses that stand for "there is none".
+    /// Sends a request and parses the response; `None` for the statuses in `absent`.
     fn ask(&self, method: Method, path: &str, body: &str, absent: &[u16]) -> Result<Option<Value>, Held> {
         let reply = self.transport.call(self.node, method, path, body, REQUEST_TIMEOUT)?;
         match reply.status {
             200 => match serde_json::from_slice::<Value>(&reply.body) {
                 Ok(document) if document.is_object() => Ok(Some(document)),
-                _ => Err(verdict::foreign()),
+                _ => Err(verdict::not_a_cluster()),
             },
             status if absent.contains(&status) => Ok(None),
             _ => Err(self.transport.held(&reply)),
@@ -217,50 +218,50 @@ impl Setup<'_> {
     }
 }
 
-/// What is said where everything in `raw_event` becomes a field.
+/// The problem that everything in `raw_event` becomes a field.
 pub fn dynamic_problem(index: &str) -> Problem {
     Problem::new(
         format!(
             "{index} (or its next index) maps raw_event dynamically: every field of an event becomes a field of the index, \
-             up to the limit of fields, and events can conflict with each other"
+             up to the field limit, and field types of different events can conflict"
         ),
-        "Take the mapping that `audiohook-collector template` prints into the template of the index. An existing index \
-         keeps its mapping: begin a new one.",
+        "Copy the mapping that `audiohook-collector template` prints into the template of the index. An existing index \
+         keeps its mapping, so create a new one.",
     )
 }
 
-/// The index that writes go to, of those behind a name, and its mapping.
+/// The write index among those that a name refers to, and its mapping.
 fn write_index<'a>(there: &'a Value, name: &str) -> (&'a str, &'a Value) {
     let Some(indexes) = there.as_object() else { return ("", there) };
     let is_write = |index: &Value| index["aliases"][name]["is_write_index"] == true;
-    // Of a data stream's indexes, whose names end in their generation, it is the last.
+    // The write index of a data stream is the last one. The names of its indexes end in their generation.
     let generation = |index: &str| index.rsplit('-').next().unwrap_or_default().to_owned();
     let chosen = indexes.iter().max_by_key(|(index, of)| (is_write(of), generation(index)));
     chosen.map_or(("", there), |(index, of)| (index.as_str(), &of["mappings"]))
 }
 
-/// The name of the index after this one: of one that ends in as many digits as a rollover makes, or in any number where it
-/// is known to roll over.
+/// The name of the next index after a rollover; `None` unless the name ends in as many digits as a rollover makes, or
+/// in any number if the index is known to roll over.
 fn next_index(index: &str, rolls_over: bool) -> Option<String> {
     let (begin, digits) = index.rsplit_once('-')?;
     let number: u64 = digits.parse().ok().filter(|_| rolls_over || digits.len() >= ROLLOVER_DIGITS)?;
     Some(format!("{begin}-{:0ROLLOVER_DIGITS$}", number.checked_add(1)?))
 }
 
-/// What the `template` command prints.
+/// The options of the `template` command.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Printed {
-    /// The template for a data stream, whatever the cluster has.
+    /// Print the template for a data stream, whatever the cluster has.
     pub data_stream: bool,
-    /// The lifecycle policy instead of the template.
+    /// Print the lifecycle policy instead of the template.
     pub lifecycle: bool,
 }
 
-/// The template's or the policy's text as this cluster would get it; where it does not answer, or none is set, that for
-/// an index of Elasticsearch.
+/// The text of the template or policy for this cluster. If the cluster does not respond, or none is configured, it is
+/// the text for an index of Elasticsearch.
 ///
 /// # Errors
-/// When ELASTIC_CA_FILE or HTTPS_PROXY cannot be used, or a lifecycle is asked for without ELASTIC_RETENTION.
+/// When ELASTIC_CA_FILE or HTTPS_PROXY cannot be used, or the lifecycle policy is requested without ELASTIC_RETENTION.
 pub fn text_for(
     elastic: Option<&config::Elastic>,
     network: &config::Network,

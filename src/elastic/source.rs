@@ -1,4 +1,5 @@
-//! Fills the batch from the files, and keeps count: whatever was written and is not found is a loss to report.
+//! Fills the batch from the files. It also counts lines, to report records that were written but are missing from the
+//! files.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use crate::elastic::handle::{Progress, Shared};
 use crate::elastic::log_reader::{LogReader, Next};
 use crate::event::Redaction;
 
-/// Bytes that one step looks through, at most, when it finds nothing but lines to be skipped.
+/// Maximum number of bytes that one call reads if all lines are skipped.
 const STEP_BYTES_MAX: usize = 2 * REQUEST_BYTES_MAX;
 
 /// The files as the source of documents.
@@ -20,17 +21,18 @@ pub struct Source {
     shared: Arc<Shared>,
     path: PathBuf,
     redaction: Redaction,
-    /// Lines that must be in the files behind what was read. Less than 0: lines were read before they were counted.
+    /// Lines that must follow in the files. Negative if lines were read before the writer counted them.
     ahead: i64,
-    /// What it was when [`Source::settle`] was called last.
+    /// The value of `ahead` at the last call of [`Source::settle`].
     ahead_before: i64,
     is_at_end: bool,
-    skipped_said: bool,
+    has_warned: bool,
 }
 
 impl Source {
-    /// Opens the files at the cursor; where its file is gone, at the oldest that is there. What the last run left behind
-    /// and is not there any more, is lost: behind a cursor whose file is there, the end of the files shows it.
+    /// Opens the files at the cursor, or at the oldest file if the cursor's file is gone. Pending records of the last
+    /// run that are no longer in the files are reported as lost: here if the cursor's file is gone, otherwise when the
+    /// end of the files is reached.
     ///
     /// # Errors
     /// When the folder or a file cannot be read.
@@ -54,7 +56,7 @@ impl Source {
             ahead: ahead as i64,
             ahead_before: 0,
             is_at_end: false,
-            skipped_said: false,
+            has_warned: false,
         })
     }
 
@@ -62,7 +64,7 @@ impl Source {
         &self.path
     }
 
-    /// Whether everything that is in the files was read.
+    /// Whether everything in the files was read.
     pub fn is_at_end(&self) -> bool {
         self.is_at_end
     }
@@ -71,18 +73,20 @@ impl Source {
         self.reader.unread_bytes()
     }
 
-    /// Up to where the cluster, or the dead letters, have everything; `None` before the first line.
+    /// The place up to which every record is in the cluster or a dead letter, and the number of records after it;
+    /// `None` before the first line.
     pub fn progress(&self, batch: &Batch) -> Option<Progress> {
         let cursor = batch.earliest().or_else(|| self.reader.place())?;
         Some(Progress { cursor, pending: self.ahead.max(0) as u64 + batch.len() as u64 })
     }
 
-    /// Reads documents until the batch is full or everything was read.
+    /// Reads documents until the batch is full or the end of the files is reached.
     ///
     /// # Errors
     /// When a file cannot be read.
     pub fn fill(&mut self, batch: &mut Batch, bulk_size: usize) -> io::Result<()> {
-        // Before the files are looked at: lines that are counted later may be in a file that is begun meanwhile.
+        // Take the count before looking at the files, since lines that are counted later may be in a file that is not
+        // known yet.
         self.ahead += self.shared.take_written() as i64;
         self.is_at_end = false;
         self.reader.watch()?;
@@ -90,14 +94,14 @@ impl Source {
         let mut published = self.shared.lock();
         self.ahead -= std::mem::take(&mut published.deleted_lines) as i64;
         if self.is_at_end && self.ahead > 0 {
-            log::debug!("{} lines are gone from the files", self.ahead);
+            log::debug!("{} lines are missing from the files", self.ahead);
             self.shared.report_dropped(&mut published, std::mem::take(&mut self.ahead) as u64);
         }
         filled
     }
 
-    /// To be called every few seconds: the writer counts its lines as soon as they are in the file, so what was read and is
-    /// not counted by now never is. It was there before the start, or somebody else wrote it.
+    /// To be called every few seconds. The writer counts its lines right after writing them. So lines that were read
+    /// but are still not counted by the next call were in the file before the start, or another program wrote them.
     pub fn settle(&mut self) {
         if self.is_at_end && self.ahead == self.ahead_before {
             self.ahead = 0;
@@ -106,8 +110,8 @@ impl Source {
     }
 
     fn read(&mut self, batch: &mut Batch, bulk_size: usize) -> io::Result<()> {
-        let mut looked_at = 0;
-        while batch.len() < bulk_size && looked_at < STEP_BYTES_MAX {
+        let mut read_bytes = 0;
+        while batch.len() < bulk_size && read_bytes < STEP_BYTES_MAX {
             let (line, at) = match self.reader.next()? {
                 Next::Line(line, at) => (line.trim_ascii(), at),
                 Next::Fragment => {
@@ -123,7 +127,7 @@ impl Source {
             if !batch.has_room(document.as_ref().map_or(line.len(), |document| document.text.len())) {
                 return Ok(());
             }
-            looked_at += line.len() + 1;
+            read_bytes += line.len() + 1;
             self.ahead -= 1;
             match document {
                 Some(document) => batch.push(&document, at),
@@ -135,9 +139,9 @@ impl Source {
         Ok(())
     }
 
-    /// A line that is no record is never the cluster's.
+    /// Skips a line that is not a record, and warns about the first one.
     fn skip(&mut self) {
-        if !std::mem::replace(&mut self.skipped_said, true) {
+        if !std::mem::replace(&mut self.has_warned, true) {
             log::warn!(
                 "{} contains a line that is not a JSON object; such lines are not sent to the cluster",
                 self.path.display()

@@ -1,29 +1,28 @@
-//! The index template and the lifecycle policy: their texts, and what a mapping does with `raw_event`.
+//! The texts of the index template and lifecycle policy, and whether a mapping expands `raw_event` into fields.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// The lowest there is: no other template is outranked.
+/// The lowest priority, so that any other template wins.
 const PRIORITY: u64 = 0;
 
-const DESCRIPTION: &str = "AudioHook operational events; put by audiohook-collector where it is absent";
+const DESCRIPTION: &str = "AudioHook operational events; created by audiohook-collector";
 
-/// What the fields of a record are to the cluster, in the record's order, and their names in the Elastic Common Schema.
-/// Keywords of more than 8,191 characters are stored and not indexed: Lucene takes 32,766 bytes, and a character has four
-/// at most. A malformed date (a record of old may hold anything) is stored and not indexed.
+/// The types of a record's fields, in the record's order, and aliases with their names in the Elastic Common Schema.
+/// Keywords longer than 8,191 characters are stored but not indexed: Lucene's limit is 32,766 bytes, and a character
+/// has at most four. A malformed date, which an old record may have, is stored but not indexed.
 const MAPPING: &str = include_str!("mapping.json");
 
-/// What writes go to.
+/// The target of writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     Index,
     DataStream,
-    /// An alias whose indexes follow one another: what has a retention and is no data stream.
+    /// An alias for indexes that are rolled over, used for a retention without a data stream.
     Rollover,
 }
 
-/// Who answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Product {
     #[default]
@@ -32,17 +31,17 @@ pub enum Product {
     OpenSearch,
 }
 
-/// The template's, and the policy's, name for an index.
+/// The name of the template and of the policy for an index.
 pub fn name(index: &str) -> String {
     format!("audiohook-collector-{index}")
 }
 
-/// The first index behind a rollover alias.
+/// The first index of a rollover alias.
 pub fn first_index(alias: &str) -> String {
     format!("{alias}-000001")
 }
 
-/// The template's text, ready to be put; `retention`: with the settings that attach the lifecycle policy.
+/// The body of the request that creates the template. `retention`: adds the settings that attach the lifecycle policy.
 pub fn text(index: &str, target: Target, retention: Option<(Product, Duration)>) -> String {
     let patterns = match target {
         Target::Rollover => json!([index, format!("{index}-0*")]),
@@ -65,7 +64,7 @@ pub fn text(index: &str, target: Target, retention: Option<(Product, Duration)>)
     )
 }
 
-/// What attaches the policy to an index that the template makes.
+/// The settings that attach the policy to the indexes of the template.
 fn lifecycle_settings(index: &str, target: Target, product: Product, retention: Duration) -> String {
     let settings = match (product, target) {
         (Product::Serverless, _) => {
@@ -81,7 +80,7 @@ fn lifecycle_settings(index: &str, target: Target, product: Product, retention: 
     format!("\"settings\": {settings},\n    ")
 }
 
-/// Where the lifecycle policy is put; `None` where there are none.
+/// The path of the lifecycle policy; `None` for a product without lifecycle policies.
 pub fn policy_path(index: &str, product: Product) -> Option<String> {
     let name = super::transport::percent_encoded(&name(index));
     match product {
@@ -91,8 +90,8 @@ pub fn policy_path(index: &str, product: Product) -> Option<String> {
     }
 }
 
-/// The lifecycle policy's text: an index is rolled over after a tenth of the retention, and deleted once the retention has
-/// passed since.
+/// The text of the lifecycle policy. It rolls an index over after a tenth of the retention, and deletes the index when
+/// the retention has passed after that.
 pub fn policy(index: &str, product: Product, retention: Duration) -> String {
     const ROLLOVER_MIN: Duration = Duration::from_secs(3600);
     const ROLLOVER_MAX: Duration = Duration::from_secs(30 * 86_400);
@@ -122,7 +121,7 @@ pub fn policy(index: &str, product: Product, retention: Duration) -> String {
     format!("{policy:#}\n")
 }
 
-/// A time in the largest unit that both products know and that divides it.
+/// Formats a time in the largest unit that both products know and that divides it.
 fn span(time: Duration) -> String {
     match time.as_secs() {
         seconds if seconds % 86_400 == 0 => format!("{}d", seconds / 86_400),
@@ -132,7 +131,7 @@ fn span(time: Duration) -> String {
     }
 }
 
-/// Whether a mapping (its `dynamic` and `properties.raw_event`) makes a field of everything in `raw_event`.
+/// Whether a mapping, by its `dynamic` and `properties.raw_event`, turns everything in `raw_event` into fields.
 pub fn maps_raw_event(mapping: &Value) -> bool {
     let is_off = |value: &Value| matches!(value.as_str(), Some("false" | "strict")) || *value == false;
     let raw = &mapping["properties"]["raw_event"];

@@ -1,6 +1,5 @@
-//! One HTTP request at a time to a node of the cluster: TLS, gzip, the login, and the mask over what was sent.
-//!
-//! It neither retries nor follows a redirect, and does not know what an answer means.
+//! Sends one HTTP request at a time to a node of the cluster, with TLS, gzip and the login, and masks the login in
+//! texts. It does not retry, follow redirects or judge responses.
 
 use std::io;
 use std::sync::Arc;
@@ -18,20 +17,20 @@ use crate::net::{Dialer, Limits, agent, dial_error, retry_after};
 use crate::secret::{self, Secret};
 use crate::status::Problem;
 
-/// Time to look up a name, connect and agree on TLS.
+/// Timeout for the name lookup, the connection and the TLS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time for everything, where a request brings no shorter one.
+/// Timeout of a whole request, unless it has a shorter one.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-/// Bytes of an answer that are read, at most.
+/// Maximum length of a response.
 const ANSWER_BYTES_MAX: u64 = 8 * 1024 * 1024;
-/// Bytes of buffers that are kept from one request to the next.
+/// Maximum capacity of the buffer that is kept between requests.
 const BUFFER_KEPT_BYTES: usize = 1024 * 1024;
-/// Room that the buffer of a request gets at a time.
+/// Step by which the buffer of a request grows.
 const BUFFER_GROWS_BYTES: usize = 16 * 1024;
-/// 32 KiB of history, the most that gzip has.
+/// A window of 32 KiB, the maximum for gzip.
 const GZIP_WINDOW_BITS: u8 = 15;
 
-/// A way to the cluster's nodes.
+/// The HTTP client for the cluster's nodes.
 pub struct Transport {
     /// The nodes' addresses, without credentials.
     urls: Vec<String>,
@@ -44,7 +43,7 @@ pub struct Transport {
 
 impl Transport {
     /// # Errors
-    /// When ELASTIC_CA_FILE cannot be read or holds no certificate, or HTTPS_PROXY is no address.
+    /// When ELASTIC_CA_FILE cannot be read or holds no certificate, or HTTPS_PROXY is not an address.
     pub fn new(elastic: &config::Elastic, network: &config::Network, clock: Clock) -> Result<Self, Problem> {
         let dialer = Dialer::for_cluster(network, elastic.ca_file.as_deref())?;
         if elastic.ca_file.is_some() {
@@ -66,10 +65,10 @@ impl Transport {
         &self.urls
     }
 
-    /// Sends a bulk request, compressed: the texts of its documents, one after the other.
+    /// Sends a compressed bulk request, whose body is the concatenation of `texts`.
     ///
     /// # Errors
-    /// When there is no HTTP answer.
+    /// When there is no HTTP response.
     pub fn bulk<'t>(
         &mut self,
         node: usize,
@@ -92,7 +91,7 @@ impl Transport {
     /// Sends a JSON request, or one without a body (`""`).
     ///
     /// # Errors
-    /// When there is no HTTP answer.
+    /// When there is no HTTP response.
     pub fn call(&self, node: usize, method: Method, path: &str, body: &str, timeout: Duration) -> Result<Reply, Held> {
         let takes_body = method == Method::POST;
         let head = self.head(node, method, path);
@@ -102,7 +101,7 @@ impl Transport {
         self.run(head.header("content-type", "application/json").body(body.as_bytes()), timeout)
     }
 
-    /// Masks the login that was sent, in whatever form a cluster repeats it; only then is the text cut.
+    /// Masks the login in a text, in any form in which a cluster may repeat it, and then cuts the text.
     pub fn mask(&self, text: &mut String) {
         if let Some(authorization) = &self.authorization {
             *text = secret::hide(text, authorization.expose()).into_owned();
@@ -110,7 +109,7 @@ impl Transport {
         verdict::shorten(text);
     }
 
-    /// Why an answer other than a success keeps everything back, with the secrets masked.
+    /// Judges a response other than a success, and masks secrets.
     pub fn held(&self, reply: &Reply) -> Held {
         let mut held = verdict::held(reply);
         self.mask(&mut held.why);
@@ -140,7 +139,7 @@ impl Transport {
     }
 }
 
-/// A name as a part of a path.
+/// Encodes a name for use in a path.
 pub fn percent_encoded(name: &str) -> String {
     const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
     utf8_percent_encode(name, KEPT).to_string()
@@ -166,7 +165,7 @@ fn pack<'t>(gzip: &mut Compress, texts: impl Iterator<Item = &'t [u8]>, packed: 
     put(b"", FlushCompress::Finish);
 }
 
-/// A failure in words that carry no credentials.
+/// Describes a failure without any credentials.
 fn failure(error: &ureq::Error) -> Held {
     use ureq::{Error, Timeout};
     let failed = |lost: Lost, why: String| Held::new(Cause::Unreachable(lost), why);
@@ -182,9 +181,9 @@ fn failure(error: &ureq::Error) -> Held {
             let broke = matches!(cause.kind(), BrokenPipe | ConnectionReset | ConnectionAborted);
             failed(if broke { Lost::Broke } else { Lost::Unsent }, format!("cannot reach it: {cause}"))
         }
-        Error::BodyExceedsLimit(_) => failed(Lost::Broke, "its answer is too long".to_owned()),
+        Error::BodyExceedsLimit(_) => failed(Lost::Broke, "the response is too long".to_owned()),
         Error::BadUri(_) | Error::Http(_) => {
-            failed(Lost::Unsent, "ELASTIC_URL or ELASTIC_AUTH cannot be put into a request".to_owned())
+            failed(Lost::Unsent, "ELASTIC_URL or ELASTIC_AUTH is not valid in an HTTP request".to_owned())
         }
         other => failed(Lost::Unsent, format!("cannot reach it: {other}")),
     }

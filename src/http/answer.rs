@@ -1,4 +1,4 @@
-//! An answer, and how tiny_http sends it.
+//! A response, and how tiny_http sends it.
 
 use std::str::FromStr;
 
@@ -10,12 +10,12 @@ use super::body::Body;
 /// Bodies longer than this many bytes are compressed for clients that accept it.
 const GZIP_FROM: usize = 1024;
 
-/// What a route answers.
+/// The response of a route.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
     pub content_type: &'static str,
-    /// Beyond those that every answer carries.
+    /// In addition to the headers of every response.
     pub headers: Vec<(&'static str, &'static str)>,
     pub body: Body,
 }
@@ -28,7 +28,7 @@ impl Answer {
     }
 
     pub fn json(status: u16, value: &impl serde::Serialize) -> Self {
-        // Every value here can be written as JSON.
+        // Serializing cannot fail: no caller passes a map with keys other than strings.
         Self::new(status, JSON, serde_json::to_vec(value).unwrap_or_default())
     }
 
@@ -42,7 +42,7 @@ impl Answer {
         self
     }
 
-    /// Sends it, without the body where the request is HEAD.
+    /// Sends the response, without its body for a HEAD request.
     pub fn send(mut self, request: Request) {
         let mut headers = vec![
             ("Server", "audiohook-collector"),
@@ -62,17 +62,17 @@ impl Answer {
         let response = Response::new(StatusCode(self.status), headers.collect(), self.body, Some(length), None)
             .with_chunked_threshold(usize::MAX);
         if let Err(error) = request.respond(response) {
-            log::debug!("cannot send an HTTP answer: {error}");
+            log::debug!("cannot send an HTTP response: {error}");
         }
     }
 }
 
-/// The value of a request's first header of this name.
+/// The value of the request's first header with this name.
 pub fn header<'r>(request: &'r Request, name: &'static str) -> Option<&'r str> {
     request.headers().iter().find(|header| header.field.equiv(name)).map(|header| header.value.as_str())
 }
 
-/// Whether `gzip` is among the accepted codings, and not with a weight of 0.
+/// Whether the client accepts `gzip` with a weight above 0.
 fn accepts_gzip(request: &Request) -> bool {
     let accepted = header(request, "Accept-Encoding").unwrap_or_default().to_ascii_lowercase().replace(' ', "");
     accepted.split(',').any(|coding| {

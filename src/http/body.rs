@@ -1,4 +1,4 @@
-//! The body of an answer: pieces that it shares with whoever else holds them, and its compression.
+//! The body of a response: a list of shared pieces, and its compression.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -8,11 +8,12 @@ use flate2::write::GzEncoder;
 
 use crate::status::Line;
 
-/// Pieces, in order. Reading it takes them one by one, so that megabytes of events are never copied into one buffer.
+/// Pieces, in order. Reading the body drops each piece after it was read. The pieces are never copied into one buffer,
+/// since events can come to megabytes.
 #[derive(Debug, Default)]
 pub struct Body {
     pieces: VecDeque<Line>,
-    /// Bytes of the first piece that were read.
+    /// Bytes of the first piece that were read already.
     read: usize,
     len: usize,
 }
@@ -28,7 +29,7 @@ impl Body {
         self.len
     }
 
-    /// The same, compressed.
+    /// The same body, compressed.
     pub fn gzip(mut self) -> Self {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
         // Writing to memory cannot fail.

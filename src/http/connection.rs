@@ -1,6 +1,5 @@
-//! One client's connection: a request head in, an answer out, and how long either may take.
-//!
-//! Must never: wait for the client, or hold more for it than one head or one piece of its answer.
+//! One client's connection: it reads a request head and relays the response, each with a time limit. It never blocks,
+//! and buffers no more than one head or one chunk of a response.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -10,40 +9,39 @@ use std::time::{Duration, Instant};
 use memchr::memmem;
 use rustix::event::PollFlags;
 
-/// Bytes of a request's head, at most.
+/// Maximum length of a request's head.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// Bytes of a request's body that are passed on, at most; no route has a use for one.
+/// Maximum `Content-Length` of a request. No route uses the body.
 const BODY_BYTES_MAX: usize = 4096;
-/// How long the head of a request may take to arrive.
-const REQUEST_WITHIN: Duration = Duration::from_secs(10);
-/// How long a client may take none of its answer.
+/// Time for a request's head to arrive.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time that a client may go without reading any of its response.
 const NO_PROGRESS_MAX: Duration = Duration::from_secs(10);
-/// How long a client may take for its whole answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(60);
-/// How long what a client still sends is discarded after its answer: closing at once would reset the connection, and
-/// the client might never see the answer.
+/// Time for a client to read its whole response.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long to discard further input from a client after its response. Closing with unread input would reset the
+/// connection, and the client might never see the response.
 const LINGER: Duration = Duration::from_secs(2);
-/// Bytes of an answer held for a client.
-const PIECE_BYTES: usize = 64 * 1024;
-/// The targets whose answers are long.
+/// Bytes of a response that are buffered for a client.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// The targets with long responses.
 const HEAVY: [&[u8]; 2] = [b" /events", b" /live"];
-/// Reads or writes in one turn, so that no client keeps the others waiting.
-const STEPS_A_TURN: usize = 2;
+/// Reads or writes of one connection before the other connections have their turn.
+const STEPS_PER_TURN: usize = 2;
 
-/// A connection.
 pub struct Connection {
     pub client: TcpStream,
     pub deadline: Instant,
-    /// The last instant at which it connected, completed a request or took some of its answer.
-    useful_at: Instant,
+    /// When the client last connected, completed a request or read some of its response.
+    progress_at: Instant,
     phase: Phase,
-    /// The head as far as it arrived, then the piece of the answer at hand.
+    /// The part of the head that arrived so far, later the current chunk of the response.
     bytes: Vec<u8>,
-    /// How many of `bytes` the client took.
+    /// How many of `bytes` were sent to the client.
     sent: usize,
     answer_until: Instant,
     is_heavy: bool,
-    /// Whether anything of the answer came.
+    /// Whether any part of the response has arrived.
     is_answered: bool,
 }
 
@@ -52,7 +50,7 @@ enum Phase {
     Head,
     /// The head is complete and waits for the backend.
     Ready,
-    /// The answer comes from the backend; `None`: all of it came.
+    /// The response is being relayed. `None` once all of it came from the backend.
     Answer(Option<UnixStream>),
     Linger,
     Ended,
@@ -62,8 +60,8 @@ impl Connection {
     pub fn new(client: TcpStream, now: Instant) -> Self {
         Self {
             client,
-            deadline: now + REQUEST_WITHIN,
-            useful_at: now,
+            deadline: now + REQUEST_TIMEOUT,
+            progress_at: now,
             phase: Phase::Head,
             bytes: Vec::new(),
             sent: 0,
@@ -73,7 +71,7 @@ impl Connection {
         }
     }
 
-    /// What poll(2) is to look for on the client's side.
+    /// The events to poll(2) the client's socket for.
     pub fn wants(&self) -> PollFlags {
         match self.phase {
             Phase::Head | Phase::Linger => PollFlags::IN,
@@ -82,7 +80,7 @@ impl Connection {
         }
     }
 
-    /// The backend's side, while something is wanted from it.
+    /// The backend's socket, while more of the response can be read from it.
     pub fn source(&self) -> Option<&UnixStream> {
         match &self.phase {
             Phase::Answer(Some(backend)) if !self.is_blocked() => Some(backend),
@@ -98,37 +96,37 @@ impl Connection {
         matches!(self.phase, Phase::Ended)
     }
 
-    /// Whether the backend has its request and has not answered yet.
+    /// Whether the backend has the request and has sent nothing yet.
     pub fn is_awaiting(&self) -> bool {
         matches!(self.phase, Phase::Answer(Some(_))) && !self.is_answered
     }
 
-    /// Whether the client does not take its answer as fast as it comes.
+    /// Whether some of the response is waiting for the client to read it.
     pub fn is_blocked(&self) -> bool {
         matches!(self.phase, Phase::Answer(_)) && self.sent < self.bytes.len()
     }
 
-    /// Whether it asks for events, which can come to megabytes.
+    /// Whether the request is for events, which can come to megabytes.
     pub fn is_heavy(&self) -> bool {
         self.is_heavy
     }
 
-    /// Whether its answer is on its way.
+    /// Whether the response is being relayed.
     pub fn is_answering(&self) -> bool {
         matches!(self.phase, Phase::Answer(_))
     }
 
-    /// Since when it has been of no use: it neither asked nor took any of its answer.
+    /// When the client last connected, completed a request or read some of its response.
     pub fn idle_since(&self) -> Instant {
-        self.useful_at
+        self.progress_at
     }
 
-    /// Whether it may be given up for a newer connection, and how early: the lowest first.
+    /// The order in which connections are closed to make room for new ones, lowest first; `None` if this one must stay.
     pub fn rank(&self) -> Option<(bool, Instant)> {
         match self.phase {
             Phase::Ready if !self.is_heavy => None,
-            Phase::Answer(_) => self.is_blocked().then_some((true, self.useful_at)),
-            _ => Some((false, self.useful_at)),
+            Phase::Answer(_) => self.is_blocked().then_some((true, self.progress_at)),
+            _ => Some((false, self.progress_at)),
         }
     }
 
@@ -137,7 +135,7 @@ impl Connection {
         self.bytes = Vec::new();
     }
 
-    /// Reads or writes as far as that is possible now.
+    /// Reads or writes as much as is possible without blocking.
     pub fn turn(&mut self, now: Instant) {
         let result = match self.phase {
             Phase::Head => self.read_head(now),
@@ -150,11 +148,11 @@ impl Connection {
         }
     }
 
-    /// Passes the request on: the head, and what came with it of its body.
+    /// Sends the request to the backend: the head, and the part of the body that arrived with it.
     pub fn hand_over(&mut self, mut backend: UnixStream, now: Instant) {
-        // A head fits into the socket's buffer. The end is marked, so that the backend never waits for more.
+        // A head fits into the socket's buffer. Shutting down the write side keeps the backend from waiting for more.
         if backend.write_all(&self.bytes).and_then(|()| backend.shutdown(Shutdown::Write)).is_err() {
-            return self.refuse(503, "Service Unavailable", "the request could not be passed on; try again", now);
+            return self.refuse(503, "Service Unavailable", "the server could not process the request; try again", now);
         }
         self.bytes.clear();
         self.begin_answer(Some(backend), now);
@@ -174,20 +172,20 @@ impl Connection {
 
     fn begin_answer(&mut self, backend: Option<UnixStream>, now: Instant) {
         self.phase = Phase::Answer(backend);
-        self.useful_at = now;
+        self.progress_at = now;
         self.deadline = now + NO_PROGRESS_MAX;
-        self.answer_until = now + ANSWER_WITHIN;
+        self.answer_until = now + RESPONSE_TIMEOUT;
     }
 
     fn read_head(&mut self, now: Instant) -> io::Result<()> {
-        let mut piece = [0; 4096];
+        let mut buffer = [0; 4096];
         loop {
-            let count = self.client.read(&mut piece)?;
+            let count = self.client.read(&mut buffer)?;
             if count == 0 {
                 return Err(ErrorKind::UnexpectedEof.into());
             }
             let seen = self.bytes.len().saturating_sub(3);
-            self.bytes.extend_from_slice(&piece[..count]);
+            self.bytes.extend_from_slice(&buffer[..count]);
             let end = self.bytes[seen..].windows(4).position(|four| four == b"\r\n\r\n");
             if end.map_or(self.bytes.len(), |end| seen + end + 4) > HEAD_BYTES_MAX {
                 let error = "the request's head is longer than 16 KiB";
@@ -201,7 +199,7 @@ impl Connection {
                         self.bytes.truncate(end + body);
                         self.is_heavy = HEAVY.iter().any(|path| memmem::find(&self.bytes, path).is_some());
                         self.phase = Phase::Ready;
-                        self.useful_at = now;
+                        self.progress_at = now;
                     }
                     Err((status, phrase, error)) => self.refuse(status, phrase, error, now),
                 }
@@ -211,23 +209,23 @@ impl Connection {
     }
 
     fn relay(&mut self, now: Instant) -> io::Result<()> {
-        for _ in 0..STEPS_A_TURN {
-            if !self.is_blocked() && !self.next_piece(now)? {
+        for _ in 0..STEPS_PER_TURN {
+            if !self.is_blocked() && !self.next_chunk(now)? {
                 return Ok(());
             }
             self.sent += self.client.write(&self.bytes[self.sent..])?;
-            self.useful_at = now;
+            self.progress_at = now;
             self.deadline = (now + NO_PROGRESS_MAX).min(self.answer_until);
         }
         Ok(())
     }
 
-    /// Takes the next piece of the answer; false at its end.
-    fn next_piece(&mut self, now: Instant) -> io::Result<bool> {
+    /// Reads the next chunk of the response; false at its end.
+    fn next_chunk(&mut self, now: Instant) -> io::Result<bool> {
         let Phase::Answer(backend) = &mut self.phase else { return Ok(false) };
         if let Some(stream) = backend {
-            self.bytes.resize(PIECE_BYTES, 0);
-            self.sent = PIECE_BYTES;
+            self.bytes.resize(CHUNK_BYTES, 0);
+            self.sent = CHUNK_BYTES;
             let count = stream.read(&mut self.bytes)?;
             self.bytes.truncate(count);
             self.sent = 0;
@@ -240,7 +238,7 @@ impl Connection {
             *backend = None;
         }
         if !self.is_answered {
-            // The backend closes without a word what it cannot read.
+            // The backend closes the connection without a response when it cannot parse the request.
             self.refuse(400, "Bad Request", "this is not a complete HTTP/1.1 request", now);
             return Ok(false);
         }
@@ -250,7 +248,7 @@ impl Connection {
         Ok(false)
     }
 
-    /// tiny_http does not know that there is one request a connection.
+    /// Adds `Connection: close`, since tiny_http does not know that a connection serves only one request.
     fn insert_close(&mut self) {
         if let Some(end) = self.bytes.iter().position(|byte| *byte == b'\n') {
             self.bytes.splice(end + 1..end + 1, *b"Connection: close\r\n");
@@ -258,9 +256,9 @@ impl Connection {
     }
 
     fn discard(&mut self) -> io::Result<()> {
-        let mut piece = [0; 16 * 1024];
-        for _ in 0..STEPS_A_TURN {
-            if self.client.read(&mut piece)? == 0 {
+        let mut buffer = [0; 16 * 1024];
+        for _ in 0..STEPS_PER_TURN {
+            if self.client.read(&mut buffer)? == 0 {
                 self.end();
                 return Ok(());
             }
@@ -269,10 +267,11 @@ impl Connection {
     }
 }
 
-/// Bytes of the body that this head announces; or why it cannot be passed on, as a status, its phrase and a sentence.
+/// The `Content-Length` of a request that can be passed on; otherwise the status, reason phrase and message to refuse
+/// it with.
 ///
-/// tiny_http 0.12 leaves a thread hanging for ever when it meets another version than 1.0 or 1.1, also in what follows a
-/// request, and allocates as many bytes as `Content-Length` names: what would lead there does not pass.
+/// tiny_http 0.12 hangs a thread forever on a version other than 1.0 or 1.1, also in bytes that follow a request, and
+/// allocates as many bytes as `Content-Length` states. So such requests are refused here.
 fn body_length(head: &[u8]) -> Result<usize, (u16, &'static str, &'static str)> {
     let mut lines = head.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     let request: Vec<&[u8]> = lines.next().unwrap_or_default().split(|byte| *byte == b' ').collect();
@@ -296,7 +295,7 @@ fn body_length(head: &[u8]) -> Result<usize, (u16, &'static str, &'static str)> 
     }
     let length = length.unwrap_or(0);
     let is_short = length <= BODY_BYTES_MAX;
-    is_short.then_some(length).ok_or((413, "Content Too Large", "requests have no body here"))
+    is_short.then_some(length).ok_or((413, "Content Too Large", "this server does not accept request bodies"))
 }
 
 #[cfg(test)]

@@ -1,30 +1,30 @@
-//! `GET /events`: the newest records, as they stand in the file.
+//! `GET /events`: the newest records, byte for byte as in the file.
 
 use super::body::Body;
 use super::query::{Pairs, Value};
 use crate::event::{Fields, text};
 use crate::status::{Line, RECENT_MAX, Status};
 
-/// Records in an answer when no limit is given.
+/// Records in a response when the query has no limit.
 const LIMIT_DEFAULT: usize = 50;
 
-/// What records can be filtered by.
+/// The fields that records can be filtered by.
 const FILTERS: [&str; 4] = ["id", "event_id", "conversation_id", "entity_id"];
 
-/// What is asked for.
+/// Which records to return.
 #[derive(Debug)]
 pub struct Filter {
-    /// [`RECENT_MAX`] at most.
+    /// At most [`RECENT_MAX`].
     limit: usize,
-    /// Names of fields, and the values they must have.
+    /// Names of fields and the values that must match.
     fields: Vec<(String, Value)>,
 }
 
 impl Filter {
-    /// Of a limit given twice the last counts; unknown names are ignored.
+    /// The last `limit` counts. Unknown names are ignored.
     ///
     /// # Errors
-    /// A sentence on the limit that is none.
+    /// When a `limit` is not a whole number: the message for the client.
     pub fn parse(mut pairs: Pairs) -> Result<Self, String> {
         let mut limit = LIMIT_DEFAULT;
         for (_, value) in pairs.iter().filter(|(name, _)| name == "limit") {
@@ -44,7 +44,7 @@ impl Filter {
     }
 }
 
-/// Digits alone; more of them than a u64 holds are as many as it holds.
+/// Parses digits only; a number above `u64::MAX` becomes `u64::MAX`.
 pub fn whole_number(text: &str) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     digits.then(|| text.parse().unwrap_or(u64::MAX))

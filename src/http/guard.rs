@@ -1,7 +1,7 @@
-//! The guard in front of tiny_http: it accepts, bounds and times the clients' connections, and knows no HTTP beyond
-//! where a head ends.
+//! The guard in front of tiny_http. It accepts client connections, and limits their number, size and time. It parses no
+//! more of HTTP than the limits need.
 //!
-//! Must never: wait for a client, spin, or take the last descriptors from the threads that keep the events.
+//! Must never: block on a client, spin, or use up the descriptors that the threads writing events need.
 
 use std::io::{self, ErrorKind};
 use std::net::TcpListener;
@@ -17,47 +17,47 @@ use rustix::process::{Resource, getrlimit};
 
 use super::backend::Backend;
 use super::connection::Connection;
-use super::routes::Site;
+use super::routes::Handler;
 use crate::clock::Clock;
 
-/// Connections at once, at most.
+/// Limits of `Guard::connections_max`.
 const CONNECTIONS_MAX: usize = 128;
 const CONNECTIONS_MIN: usize = 8;
-/// At most this share of the descriptors that the process may open: files and sockets of other threads need the rest.
+/// Connections may be 1/8 of the descriptors that the process may open. Other threads need the rest for files and
+/// sockets.
 const DESCRIPTORS_SHARE: usize = 8;
-/// Long answers at once, at most: each keeps its records in memory until its client has taken them.
+/// Maximum number of long responses at once. Each keeps its records in memory until its client has read them.
 const LONG_ANSWERS_MAX: usize = 16;
-/// Bytes of an answer that the system holds for a client.
+/// Size of the kernel's send buffer for each client.
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
-/// Connections accepted before those that are there have their turn again.
-const ACCEPTS_A_TURN: usize = 32;
-/// How long a connection that does nothing is not given up for a newer one…
+/// Connections accepted before the existing ones have their turn again.
+const ACCEPTS_PER_TURN: usize = 32;
+/// Time that an idle connection is safe from being closed to make room for a new one.
 const GRACE: Duration = Duration::from_millis(50);
-/// …and one that takes none of its answer: whoever reads slowly takes a piece within this time.
+/// The same for a client that is not reading its response. A slow reader makes progress within this time.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
-/// How long to wait for a descriptor that the system refuses.
+/// Delay before the retry when no descriptor is free.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Descriptors that one hand-over takes: our end, the backend's end, and its copy.
+/// Descriptors needed to hand over a request: this end of the socket, the backend's end, and the backend's copy.
 const HAND_OVER: usize = 3;
-/// Descriptors held back for a client that comes when there are none left.
+/// Descriptors held in reserve, so that a client can be served when no others are left.
 const RESERVE: usize = HAND_OVER + 1;
-/// How often the log reports that descriptors are short, at most.
+/// Minimum interval between warnings about failed accepts.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
 
-/// The guard, and all it holds.
 pub struct Guard {
     listeners: Vec<TcpListener>,
-    /// Ends when the program stops.
+    /// Its peer is closed when the program stops.
     stopped: UnixStream,
     backend: Backend,
-    site: Arc<Site>,
+    handler: Arc<Handler>,
     clock: Clock,
     connections: Vec<Connection>,
     connections_max: usize,
     reserve: Vec<OwnedFd>,
-    /// Nothing is accepted until then.
+    /// No connection is accepted before this time.
     accept_after: Option<Instant>,
-    /// When there is a request to hand over, although nothing new comes.
+    /// When to retry handing over a request that could not be handed over.
     hand_over_at: Option<Instant>,
     reported_at: Option<Instant>,
 }
@@ -65,14 +65,14 @@ pub struct Guard {
 impl Guard {
     /// # Errors
     /// When the system refuses a descriptor or a thread.
-    pub fn new(listeners: Vec<TcpListener>, stopped: UnixStream, site: Site, clock: Clock) -> io::Result<Self> {
+    pub fn new(listeners: Vec<TcpListener>, stopped: UnixStream, handler: Handler, clock: Clock) -> io::Result<Self> {
         let allowed = getrlimit(Resource::Nofile).current.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
-        let site = Arc::new(site);
+        let handler = Arc::new(handler);
         Ok(Self {
-            backend: Backend::start(site.clone())?,
+            backend: Backend::start(handler.clone())?,
             listeners,
             stopped,
-            site,
+            handler,
             clock,
             connections: Vec::new(),
             connections_max: (allowed / DESCRIPTORS_SHARE).clamp(CONNECTIONS_MIN, CONNECTIONS_MAX),
@@ -85,8 +85,8 @@ impl Guard {
 
     /// Serves until the stop.
     pub fn run(mut self) {
-        let site = self.site.clone();
-        let beat = site.status().beats.register("http");
+        let handler = self.handler.clone();
+        let beat = handler.status().beats.register("http");
         loop {
             self.refill();
             beat.waiting();
@@ -100,13 +100,13 @@ impl Guard {
             }
             self.hand_over(now);
             self.connections.retain(|connection| !connection.has_ended() && connection.deadline > now);
-            if ready.newcomers {
+            if ready.has_new_clients {
                 (0..self.listeners.len()).for_each(|listener| self.accept(listener, now));
             }
         }
     }
 
-    /// Waits until there is something to do; `None` at the stop.
+    /// Waits for I/O or a deadline; `None` when the program stops.
     fn wait(&mut self) -> Option<Ready> {
         let now = self.clock.now();
         self.accept_after = self.accept_after.filter(|at| *at > now);
@@ -115,21 +115,22 @@ impl Guard {
         wanted.extend(self.listeners.iter().map(|listener| PollFd::new(listener, accepting)));
         for connection in &self.connections {
             wanted.push(PollFd::new(&connection.client, connection.wants()));
-            // One that wants nothing of the backend has its client's side twice, so that each has two places.
+            // Each connection has two entries. If it is not reading from the backend, the second one is its client's
+            // socket with no events.
             let nothing = || PollFd::new(&connection.client, PollFlags::empty());
             wanted.push(connection.source().map_or_else(nothing, |backend| PollFd::new(backend, PollFlags::IN)));
         }
         let deadlines = self.connections.iter().map(|connection| connection.deadline);
-        // The backend gives its descriptors back a little after its answer.
+        // The backend closes its descriptors shortly after its response.
         let refill_at = (self.reserve.len() < RESERVE).then(|| now + PAUSE);
         let deadlines = deadlines.chain(self.accept_after).chain(self.hand_over_at).chain(refill_at);
-        // A millisecond more, so that the deadline has passed on waking.
+        // Wait a millisecond longer, so that the deadline has passed after waking up.
         let left = |at: Instant| if at <= now { Duration::ZERO } else { at - now + Duration::from_millis(1) };
         let timeout = deadlines.min().map(left);
         match poll(&mut wanted, timeout.and_then(|left| Timespec::try_from(left).ok()).as_ref()) {
             Ok(_) => {}
             Err(Errno::INTR) => return Some(Ready::default()),
-            // More connections than descriptors are allowed, since the limit was lowered: begin anew.
+            // The descriptor limit was lowered below the number of connections: close all of them.
             Err(_) => {
                 drop(wanted);
                 self.connections.clear();
@@ -140,9 +141,10 @@ impl Guard {
         if !events.next()?.is_empty() {
             return None;
         }
-        let newcomers = events.by_ref().take(self.listeners.len()).fold(false, |any, event| any | !event.is_empty());
+        let has_new_clients =
+            events.by_ref().take(self.listeners.len()).fold(false, |any, event| any | !event.is_empty());
         let events: Vec<PollFlags> = events.collect();
-        let mut ready = Ready { newcomers, connections: Vec::with_capacity(self.connections.len()) };
+        let mut ready = Ready { has_new_clients, connections: Vec::with_capacity(self.connections.len()) };
         drop(wanted);
         for (connection, pair) in self.connections.iter_mut().zip(events.chunks(2)) {
             if pair[0].intersects(PollFlags::HUP | PollFlags::ERR) {
@@ -153,7 +155,7 @@ impl Guard {
         Some(ready)
     }
 
-    /// Hands complete requests to the backend, who asked first before who asked later.
+    /// Hands complete requests to the backend, in the order of their arrival.
     fn hand_over(&mut self, now: Instant) {
         self.hand_over_at = None;
         while let Some(next) = self.next_request(now) {
@@ -173,7 +175,7 @@ impl Guard {
         }
     }
 
-    /// The request to be handed over: a long answer waits while there are too many, and for the short ones.
+    /// The next request to hand over. Short responses come first; long ones also wait while there are too many of them.
     fn next_request(&mut self, now: Instant) -> Option<usize> {
         let ready = (0..self.connections.len()).filter(|at| self.connections[*at].is_ready());
         let key = |at: &usize| (self.connections[*at].is_heavy(), self.connections[*at].idle_since());
@@ -182,7 +184,7 @@ impl Guard {
         if !self.connections[next].is_heavy() || self.connections.iter().filter(is_long).count() < LONG_ANSWERS_MAX {
             return Some(next);
         }
-        // A client that stalls gives its place to one that waits.
+        // Close a stalled client to make room for a waiting one.
         let stalls =
             |one: &Connection| one.is_blocked() && now.saturating_duration_since(one.idle_since()) >= STALLED_AFTER;
         if let Some(stalled) = self.connections.iter_mut().find(|one| one.is_heavy() && stalls(one)) {
@@ -193,7 +195,8 @@ impl Guard {
         None
     }
 
-    /// Whether the backend can have the descriptors it needs to accept one more request: it ends where it cannot.
+    /// Whether enough descriptors are free for the backend to accept one more request. tiny_http stops when an accept
+    /// fails. If no request is awaiting the backend, descriptors are released from the reserve.
     fn has_room(&mut self) -> bool {
         let awaiting = self.connections.iter().filter(|connection| connection.is_awaiting()).count();
         let needed = HAND_OVER + (HAND_OVER - 1) * awaiting;
@@ -205,7 +208,7 @@ impl Guard {
         free.is_ok()
     }
 
-    /// Holds descriptors back again, once no request needs those that were given free.
+    /// Fills the reserve again, once no request needs the released descriptors.
     fn refill(&mut self) {
         if self.connections.iter().any(Connection::is_awaiting) {
             return;
@@ -217,23 +220,23 @@ impl Guard {
     }
 
     fn restart_backend(&mut self) {
-        match Backend::start(self.site.clone()) {
+        match Backend::start(self.handler.clone()) {
             Ok(backend) => self.backend = backend,
             Err(error) => log::warn!("cannot restart the HTTP backend: {error}; retrying"),
         }
     }
 
     fn accept(&mut self, listener: usize, now: Instant) {
-        for _ in 0..ACCEPTS_A_TURN {
+        for _ in 0..ACCEPTS_PER_TURN {
             if self.connections.len() >= self.connections_max && !self.make_room(now) {
                 self.accept_after = Some(now + PAUSE);
                 return;
             }
             match self.listeners[listener].accept() {
                 Ok((stream, _)) => {
-                    // A client that does not read must not fill the system's buffers with megabytes.
+                    // A client that does not read must not fill megabytes of kernel buffers.
                     let is_bounded = set_socket_send_buffer_size(&stream, SEND_BUFFER_BYTES).is_ok();
-                    // Without these two it could block the thread, or answer late.
+                    // Without these options a client could block the thread, or responses would be delayed.
                     if is_bounded && stream.set_nonblocking(true).is_ok() && stream.set_nodelay(true).is_ok() {
                         self.connections.push(Connection::new(stream, now));
                     }
@@ -242,7 +245,7 @@ impl Guard {
                 Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
                 Err(e) => {
                     self.report(now, &e);
-                    let has_room = is_shortage(&e) && (self.make_room(now) || self.give_one_back());
+                    let has_room = is_shortage(&e) && (self.make_room(now) || self.release_spare());
                     if !has_room {
                         self.accept_after = Some(now + PAUSE);
                         return;
@@ -252,17 +255,17 @@ impl Guard {
         }
     }
 
-    /// Gives up the least useful connection, unless it is too new for that.
+    /// Closes the connection of the lowest rank, unless it made progress too recently.
     fn make_room(&mut self, now: Instant) -> bool {
         let ranked = (0..self.connections.len()).filter_map(|at| Some((self.connections[at].rank()?, at)));
-        let least = ranked.min().filter(|((is_blocked, useful_at), _)| {
-            now.saturating_duration_since(*useful_at) >= if *is_blocked { STALLED_AFTER } else { GRACE }
+        let least = ranked.min().filter(|((is_blocked, progress_at), _)| {
+            now.saturating_duration_since(*progress_at) >= if *is_blocked { STALLED_AFTER } else { GRACE }
         });
         least.map(|(_, at)| self.connections.swap_remove(at)).is_some()
     }
 
-    /// Gives back the one descriptor of the reserve that no hand-over needs.
-    fn give_one_back(&mut self) -> bool {
+    /// Releases the one descriptor of the reserve that no hand-over needs.
+    fn release_spare(&mut self) -> bool {
         self.reserve.len() > HAND_OVER && self.reserve.pop().is_some()
     }
 
@@ -270,17 +273,17 @@ impl Guard {
         if self.reported_at.is_none_or(|at| now.saturating_duration_since(at) >= REPORT_EVERY) {
             self.reported_at = Some(now);
             log::warn!(
-                "cannot accept an HTTP connection: {error}; idle connections are closed and it is retried; if open files run out, raise LimitNOFILE= (ulimit -n)"
+                "cannot accept an HTTP connection: {error}; closing idle connections and retrying; if there are too many open files, raise LimitNOFILE= (ulimit -n)"
             );
         }
     }
 }
 
-/// What is ready.
+/// The result of a wait.
 #[derive(Default)]
 struct Ready {
-    newcomers: bool,
-    /// For each connection, whether it is.
+    has_new_clients: bool,
+    /// For each connection, whether it can read or write.
     connections: Vec<bool>,
 }
 
@@ -289,7 +292,7 @@ fn is_shortage(error: &io::Error) -> bool {
     matches!(code, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
 }
 
-/// One more descriptor, of no use but to be closed.
+/// Duplicates a descriptor, only to hold one more.
 fn descriptor(any: &UnixStream) -> io::Result<OwnedFd> {
     Ok(any.try_clone()?.into())
 }

@@ -1,6 +1,6 @@
-//! `GET /live`: what the page asks for every two seconds. The first answer holds the counts for the charts and a short
-//! row for each recent event; later ones (`?since=`) only the rows that are new. The status is 200 however bad the
-//! health is. This is the page's own interface and may change with it.
+//! `GET /live`: the page requests it every two seconds. The first response holds the counts for the charts and a short
+//! row for each recent event. Later ones (`?since=`) hold only the new rows. The status is 200 even when the health is
+//! `unhealthy`. This interface is private to the page and may change with it.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -11,19 +11,19 @@ use crate::clock::Millis;
 use crate::event::{EVENT_CODES, EventCode, FieldText, Fields};
 use crate::status::{Health, Line, Series, Status};
 
-/// Bytes of a value in a row, at most: the whole record is asked for when it is opened.
+/// Maximum length of a value in a row. The page requests the whole record when the user opens it.
 const VALUE_BYTES_MAX: usize = 400;
-/// Characters that are left of a longer one.
+/// Length in characters that a longer value is cut to.
 const CUT_CHARS: usize = 160;
 
 #[derive(Serialize)]
 struct Live {
     health: Health,
-    /// What to ask for next time, with `since`.
+    /// The value of `since` for the next request.
     next: u64,
-    /// Events that the counts hold by now; the page compares it with what it counted itself.
+    /// Number of events in the counts. The page compares it with its own count.
     total: u64,
-    /// Whether the counts of earlier runs are all there.
+    /// Whether the counts of earlier runs are complete.
     is_loaded: bool,
     /// Whether records older than the first row were dropped from memory.
     has_older: bool,
@@ -32,27 +32,25 @@ struct Live {
     whole: Option<Whole>,
 }
 
-/// What only a first answer holds.
+/// The part that only a first response has.
 #[derive(Serialize)]
 struct Whole {
-    /// The instant that the ages in `series` count from, in milliseconds since 1970.
+    /// The reference time for the ages in `series`, in milliseconds since 1970.
     at: Millis,
     series: Vec<Series>,
     codes: &'static [EventCode],
 }
 
-/// The values of [`Fields`], in the page's order; `null` where there is none.
+/// The values of [`Fields`], in the order of the page's `FIELDS`; `null` for a missing one.
 type Row = [Option<Box<RawValue>>; 11];
 
-/// The document.
-///
 /// # Errors
-/// A sentence on a value that is wrong.
+/// When `since` is not a whole number: the message for the client.
 pub fn document(status: &Status, pairs: &Pairs) -> Result<Vec<u8>, String> {
     let since = pairs.iter().rev().find(|(name, _)| name == "since");
     let since = since.map(|(_, value)| whole_number(&value.text).ok_or("since is not a whole number")).transpose()?;
     let snapshot = status.recent.snapshot();
-    // One that asks for what was dropped, or for what another run counted, gets everything.
+    // If `since` is older than the rows in memory, or from another run, the response holds everything.
     let since = since.filter(|since| (snapshot.first()..=snapshot.next).contains(since));
     let live = Live {
         total: status.counts.total(),
@@ -87,7 +85,7 @@ fn row(line: &Line) -> Row {
     .map(|field| field.and_then(value))
 }
 
-/// A value as it stands, or the beginning of a long one.
+/// The unchanged value, or the beginning of a long one.
 fn value(field: FieldText<'_>) -> Option<Box<RawValue>> {
     if field.raw().len() <= VALUE_BYTES_MAX {
         return RawValue::from_string(field.raw().to_owned()).ok();

@@ -1,6 +1,5 @@
-//! `GET /metrics`: the status as Prometheus's text format, version 0.0.4.
-//!
-//! The names are fixed, since alerts are written against them. Must never: leave a series out because it is 0.
+//! `GET /metrics`: the status in the Prometheus text format, version 0.0.4. The names are fixed, since alerts depend on
+//! them. A series that is 0 is never left out.
 
 use std::fmt::{Display, Write};
 
@@ -12,17 +11,17 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 const PREFIX: &str = "audiohook_collector_";
 
-/// Names and values of a sample's labels.
+/// A sample's labels: names and values.
 type Labels<'a> = &'a [(&'a str, &'a str)];
 
-/// The whole exposition.
+/// The complete exposition.
 pub fn text(status: &Status) -> String {
     let mut out = String::with_capacity(16 * 1024);
     events(&mut out, status);
     audiohook(&mut out, status);
     elastic(&mut out, status);
     health(&mut out, status);
-    // The names that every exporter of a process uses; left out where the system has no such numbers.
+    // The conventional `process_` names; left out where the system does not provide the values.
     for (name, help, value) in process::read().unwrap_or_default() {
         family(&mut out, name, help);
         sample(&mut out, name, &[], value);
@@ -32,25 +31,25 @@ pub fn text(status: &Status) -> String {
 
 fn events(out: &mut String, status: &Status) {
     let (c, g) = (&status.counters, &status.gauges);
-    let received = family(out, "events_received_total", "Events and unreadable frames received, by their source.");
+    let received = family(out, "events_received_total", "Events and unreadable frames received, by source.");
     sample(out, &received, &[("source", "websocket")], c.received_websocket.get());
     sample(out, &received, &[("source", "history")], c.received_history.get());
-    one(out, "events_written_total", "Records appended to the file.", c.written.get());
-    one(out, "events_duplicate_total", "Events that were in the file already.", c.duplicate.get());
-    one(out, "events_filtered_total", "Events that are not AudioHook's; they are not written.", c.filtered.get());
-    let help = "Frames that are not events; they are kept beside the file.";
-    one(out, "events_unreadable_total", help, c.unreadable.get());
+    metric(out, "events_written_total", "Records appended to the file.", c.written.get());
+    metric(out, "events_duplicate_total", "Events that were already in the file.", c.duplicate.get());
+    metric(out, "events_filtered_total", "Events that are not AudioHook's; they are not written.", c.filtered.get());
+    let help = "Frames that are not events; they are kept in OUTPUT_FILE.unreadable.";
+    metric(out, "events_unreadable_total", help, c.unreadable.get());
     let help = "Whether a WebSocket to Genesys Cloud is open.";
-    one(out, "socket_connected", help, g.socket_connected.get().unwrap_or(0));
-    one(out, "socket_connects_total", "WebSockets opened.", c.socket_connects.get());
-    let help = "The instant up to which the history is in the file, in seconds since 1970; 0 where it is not read.";
-    one(out, "history_checkpoint_timestamp_seconds", help, seconds(g.checkpoint.get()));
-    let help = "The newest event's own time, in seconds since 1970; 0 before the first.";
-    one(out, "last_event_timestamp_seconds", help, seconds(g.last_event.get()));
+    metric(out, "socket_connected", help, g.socket_connected.get().unwrap_or(0));
+    metric(out, "socket_connects_total", "WebSockets opened.", c.socket_connects.get());
+    let help = "The time up to which the history is in the file, in seconds since 1970; 0 if it is not read.";
+    metric(out, "history_checkpoint_timestamp_seconds", help, seconds(g.checkpoint.get()));
+    let help = "The newest event's time, in seconds since 1970; 0 before the first event.";
+    metric(out, "last_event_timestamp_seconds", help, seconds(g.last_event.get()));
 }
 
-/// AudioHook's own health: what was written, by code and integration. A pair has both series from its beginning, so
-/// that an alert sees the step from 0.
+/// Events written, by code and integration. Each pair has both series from its first event on, so that an alert sees
+/// the step from 0.
 fn audiohook(out: &mut String, status: &Status) {
     let help = "AudioHook events written, by code and integration; late: older than 15 minutes when written.";
     let name = family(out, "audiohook_events_total", help);
@@ -69,36 +68,36 @@ fn audiohook(out: &mut String, status: &Status) {
 
 fn elastic(out: &mut String, status: &Status) {
     let (c, g) = (&status.counters, &status.gauges);
-    let name = family(out, "elastic_documents_total", "Documents by the cluster's verdict.");
+    let name = family(out, "elastic_documents_total", "Documents sent to the cluster, by result.");
     for (result, count) in [("created", &c.elastic_created), ("exists", &c.elastic_exists), ("dead", &c.elastic_dead)] {
         sample(out, &name, &[("result", result)], count.get());
     }
-    let help = "Bytes of records in the file that the cluster does not have yet.";
-    one(out, "elastic_backlog_bytes", help, g.elastic_backlog_bytes.get().unwrap_or(0));
+    let help = "Bytes of records in the file that are not in the cluster yet.";
+    metric(out, "elastic_backlog_bytes", help, g.elastic_backlog_bytes.get().unwrap_or(0));
     let help = "Records whose backup was deleted before the cluster had them.";
-    one(out, "elastic_dropped_events_total", help, c.elastic_dropped.get());
+    metric(out, "elastic_dropped_events_total", help, c.elastic_dropped.get());
 }
 
 fn health(out: &mut String, status: &Status) {
     let raised = status.reasons();
     let is_raised = |code: Code| raised.iter().any(|reason| reason.code == code);
-    let name = family(out, "health_reason", "Whether this health reason is raised, for every code.");
+    let name = family(out, "health_reason", "Whether this health reason is raised, for each code.");
     for code in Code::ALL {
         sample(out, &name, &[("code", code.name())], u8::from(is_raised(code)));
     }
     let help = "Whether Genesys Cloud has confirmed the list of AudioHook definitions that is in use.";
-    one(out, "definitions_confirmed", help, status.gauges.definitions_confirmed.get().unwrap_or(0));
+    metric(out, "definitions_confirmed", help, status.gauges.definitions_confirmed.get().unwrap_or(0));
     let name = family(out, "build_info", "The program's version and the name of this instance.");
     sample(out, &name, &[("version", env!("CARGO_PKG_VERSION")), ("instance_name", &status.instance)], 1);
 }
 
-fn one(out: &mut String, name: &str, help: &str, value: impl Display) {
+fn metric(out: &mut String, name: &str, help: &str, value: impl Display) {
     let name = family(out, name, help);
     sample(out, &name, &[], value);
 }
 
-/// Writes a name's help and type, and returns the whole name. A counter's name ends in `_total`. Writing to a string
-/// cannot fail.
+/// Writes a metric's HELP and TYPE lines, and returns its full name. A counter's name ends in `_total`. Writing to a
+/// string cannot fail.
 fn family(out: &mut String, name: &str, help: &str) -> String {
     let prefix = if name.starts_with("process_") { "" } else { PREFIX };
     let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
@@ -113,7 +112,7 @@ fn sample(out: &mut String, name: &str, labels: Labels<'_>, value: impl Display)
     let _ = writeln!(out, "{name}{labels} {value}");
 }
 
-/// Milliseconds as seconds; 0 when there are none.
+/// Milliseconds as seconds; 0 for `None`.
 fn seconds(ms: Option<Millis>) -> String {
     let ms = ms.unwrap_or(0).max(0);
     format!("{}.{:03}", ms / 1000, ms % 1000)

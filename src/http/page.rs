@@ -1,6 +1,5 @@
-//! The live page: its files, and the policy that lets nothing else run.
-//!
-//! Must never: put anything from an event into them; the script does that, as text.
+//! The live page's files, and the content security policy that lets nothing else run. The files hold no data of events:
+//! the script fetches it and inserts it as text.
 
 use std::borrow::Cow;
 
@@ -23,11 +22,12 @@ const JS: &str = concat!(
 
 const HTML_TYPE: &str = "text/html; charset=utf-8";
 
-/// Only the page's own files are loaded, and only its own server is asked.
+/// The page loads only its own files and connects only to its own server.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The file at this path, if it is one of the page's. The page asks for the token before it asks for data.
+/// The page's file at this path, if there is one. With `needs_token` the page asks the user for the token before it
+/// requests data.
 pub fn file(path: &str, needs_token: bool) -> Option<Answer> {
     let (content_type, text): (_, Cow<'static, str>) = match path {
         "/" if needs_token => (HTML_TYPE, HTML.replacen("data-token=\"no\"", "data-token=\"yes\"", 1).into()),

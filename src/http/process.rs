@@ -1,20 +1,20 @@
-//! The numbers that the system keeps of this process, from `/proc`. Where there is none (anything but Linux, or a root
-//! without it), there are no numbers.
+//! This process's resource usage, from `/proc`. Where `/proc` is missing (on another system than Linux, or in a root
+//! directory without it), there are no numbers.
 
 use std::fs;
 
 use rustix::param::clock_ticks_per_second;
 use rustix::process::{Resource, getrlimit};
 
-/// A number's name, its help text and its value.
+/// A metric's name, help text and value.
 pub type Number = (&'static str, &'static str, f64);
 
-/// Reads `/proc/self`; `None` where the system has none, or one that reads otherwise.
+/// Reads `/proc/self`; `None` where it is missing or has another format.
 pub fn read() -> Option<Vec<Number>> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let boot = fs::read_to_string("/proc/stat").ok()?;
-    // The name in brackets may hold blanks and brackets of its own: fields count from the last one (proc(5)).
+    // The name in brackets may contain blanks and brackets, so fields are counted from the last bracket (proc(5)).
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
     let seconds = |field: usize| Some(fields.get(field - 3)?.parse::<f64>().ok()? / clock_ticks_per_second() as f64);
     let booted: f64 = boot.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
@@ -22,7 +22,7 @@ pub fn read() -> Option<Vec<Number>> {
         let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
         value.split_ascii_whitespace().next()?.parse().ok()
     };
-    // Less the one that the listing itself takes.
+    // Without the descriptor that lists the folder.
     let open = fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1);
     let mut numbers = vec![
         ("process_cpu_seconds_total", "User and system CPU time, in seconds.", seconds(14)? + seconds(15)?),

@@ -1,14 +1,15 @@
-//! The target of a request: its path, and the names and values of its query.
+//! Parses a request's target into its path and query.
 
 use percent_encoding::percent_decode_str;
 
-/// Names and values, in order.
+/// The query's names and values, in order.
 pub type Pairs = Vec<(String, Value)>;
 
-/// Splits a target, also one in absolute form as it is sent to a proxy (`http://host/path`), and decodes its query.
+/// Splits a target into its path and decoded query. The absolute form that clients send to proxies (`http://host/path`)
+/// is accepted too.
 ///
 /// # Errors
-/// When an escape stands for something that is not UTF-8.
+/// When a percent escape does not decode to UTF-8.
 pub fn split(target: &str) -> Result<(&str, Pairs), String> {
     let target = target.split('#').next().unwrap_or_default();
     let target = match target.split_once("://") {
@@ -24,7 +25,7 @@ pub fn split(target: &str) -> Result<(&str, Pairs), String> {
     Ok((path, pairs))
 }
 
-/// A value, read both ways: forms write a space as `+`, people write a `+` as itself.
+/// A value, decoded in two ways: forms encode a space as `+`, and people type a literal `+`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Value {
     pub text: String,
@@ -32,7 +33,7 @@ pub struct Value {
 }
 
 impl Value {
-    /// Whether it stands for exactly this text.
+    /// Whether either decoding is exactly this text.
     pub fn is(&self, text: &str) -> bool {
         self.text == text || self.spaced == text
     }

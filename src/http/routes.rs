@@ -1,4 +1,4 @@
-//! What each path answers, and who may read what. Everything here is read from the status that the others publish.
+//! The routes, and which of them need the token. Every response is made from [`Status`] alone.
 
 use std::sync::Arc;
 
@@ -12,20 +12,19 @@ use crate::secret::Secret;
 use crate::status::Status;
 use crate::thread;
 
-/// Bodies up to this many bytes fit into the socket's buffer: sending one never waits.
+/// Bodies up to this size fit into the socket's buffer, so sending one never blocks.
 const IMMEDIATE_BYTES_MAX: usize = 32 * 1024;
 
-/// What is served, and to whom.
-pub struct Site {
+/// Answers requests.
+pub struct Handler {
     status: Arc<Status>,
     token: Option<Secret>,
 }
 
-/// The paths there are.
 const PATHS: [&str; 10] =
     ["/", "/page.css", "/page.js", "/icon.svg", "/health", "/events", "/live", "/livez", "/readyz", "/metrics"];
 
-impl Site {
+impl Handler {
     pub fn new(status: Arc<Status>, token: Option<Secret>) -> Self {
         Self { status, token }
     }
@@ -34,15 +33,15 @@ impl Site {
         &self.status
     }
 
-    /// Answers a request. A long answer goes at its client's pace, on a thread of its own.
+    /// Answers a request. A long response is sent by a thread of its own, at its client's pace.
     pub fn serve(&self, request: Request) {
         let answer = self.answer(&request);
         if answer.body.len() <= IMMEDIATE_BYTES_MAX {
             return answer.send(request);
         }
-        // Where the system refuses a thread, tiny_http answers with 500 as the request is dropped.
+        // If no thread can be started, the request is dropped, and tiny_http answers with 500.
         if let Err(error) = thread::spawn("http-answer", move || answer.send(request)) {
-            log::warn!("cannot start a thread for an HTTP answer: {error}");
+            log::warn!("cannot start a thread for an HTTP response: {error}");
         }
     }
 
@@ -93,7 +92,7 @@ impl Site {
         }
     }
 
-    /// Whether the threads move: what a supervisor restarts on.
+    /// Liveness, for a supervisor that restarts the process: 503 while a thread is stalled.
     fn alive(&self) -> Answer {
         match self.status.beats.stalled() {
             None => Answer::json(200, &json!({ "status": "alive" })),
@@ -103,7 +102,7 @@ impl Site {
         }
     }
 
-    /// Whether events can come: what a load balancer or a rollout waits for.
+    /// Readiness, for a load balancer or a rollout: 503 until events can be received.
     fn ready(&self) -> Answer {
         if self.status.ready() {
             Answer::json(200, &json!({ "status": "ready" }))
@@ -121,66 +120,66 @@ mod tests {
     use crate::clock::Clock;
     use crate::status::{Code, Problem, STALLED_AFTER};
 
-    fn site(token: Option<&str>) -> Site {
-        Site::new(Arc::new(Status::new(Clock::system(), false)), token.map(Secret::new))
+    fn handler(token: Option<&str>) -> Handler {
+        Handler::new(Arc::new(Status::new(Clock::system(), false)), token.map(Secret::new))
     }
 
-    fn get(site: &Site, target: &str, authorization: Option<&str>) -> (u16, serde_json::Value) {
-        let answer = site.route(&Method::Get, target, authorization);
+    fn get(handler: &Handler, target: &str, authorization: Option<&str>) -> (u16, serde_json::Value) {
+        let answer = handler.route(&Method::Get, target, authorization);
         (answer.status, serde_json::from_reader(answer.body).unwrap_or_default())
     }
 
     #[test]
     fn health_is_503_only_when_events_are_not_kept() {
-        let site = site(None);
-        assert_eq!(get(&site, "/health", None).1["status"], "degraded");
-        site.status.clear(Code::Starting);
-        let (code, health) = get(&site, "/health", None);
+        let handler = handler(None);
+        assert_eq!(get(&handler, "/health", None).1["status"], "degraded");
+        handler.status.clear(Code::Starting);
+        let (code, health) = get(&handler, "/health", None);
         assert_eq!((code, &health["status"], &health["reasons"]), (200, &json!("healthy"), &json!([])));
-        site.status.raise(Code::DiskWriteFailed, Problem::new("full", "Free some space."));
-        let (code, health) = get(&site, "/health", None);
+        handler.status.raise(Code::DiskWriteFailed, Problem::new("full", "Free some space."));
+        let (code, health) = get(&handler, "/health", None);
         assert_eq!((code, &health["status"]), (503, &json!("unhealthy")));
         assert_eq!(health["reasons"][0]["code"], "disk_write_failed");
     }
 
     #[test]
     fn data_needs_the_token_and_probes_do_not() {
-        let site = site(Some("open sesame"));
-        site.status.recent.extend([&b"{}"[..]].into_iter());
+        let handler = handler(Some("open sesame"));
+        handler.status.recent.extend([&b"{}"[..]].into_iter());
         for wrong in [None, Some("Bearer open"), Some("Basic open sesame")] {
             for path in ["/events", "/live", "/metrics"] {
-                let answer = site.route(&Method::Get, path, wrong);
+                let answer = handler.route(&Method::Get, path, wrong);
                 assert_eq!(answer.status, 401);
                 assert!(answer.headers.contains(&("WWW-Authenticate", "Bearer")));
             }
-            let (code, health) = get(&site, "/health", wrong);
+            let (code, health) = get(&handler, "/health", wrong);
             let mut names: Vec<&str> = health.as_object().unwrap().keys().map(String::as_str).collect();
             names.sort();
             assert_eq!((code, names), (200, vec!["status", "timestamp"]));
-            assert_eq!((get(&site, "/livez", wrong).0, get(&site, "/readyz", wrong).0), (200, 503));
-            assert_eq!((get(&site, "/", wrong).0, get(&site, "/icon.svg", wrong).0), (200, 200));
+            assert_eq!((get(&handler, "/livez", wrong).0, get(&handler, "/readyz", wrong).0), (200, 503));
+            assert_eq!((get(&handler, "/", wrong).0, get(&handler, "/icon.svg", wrong).0), (200, 200));
         }
         let right = Some("Bearer open sesame");
-        assert_eq!(get(&site, "/events", right), (200, json!({ "recent_events": [{}] })));
-        assert_eq!(get(&site, "/metrics", right).0, 200);
-        assert!(get(&site, "/health", right).1["stats"].is_object());
+        assert_eq!(get(&handler, "/events", right), (200, json!({ "recent_events": [{}] })));
+        assert_eq!(get(&handler, "/metrics", right).0, 200);
+        assert!(get(&handler, "/health", right).1["stats"].is_object());
     }
 
     #[test]
     fn other_paths_and_methods_are_refused_in_json() {
-        let site = site(None);
+        let handler = handler(None);
         for path in ["/x", "/health/", "/Health", "//", "*", "/favicon.ico", "/..%2fhealth"] {
-            let (code, body) = get(&site, path, None);
+            let (code, body) = get(&handler, path, None);
             assert!(code == 404 && body["error"].is_string(), "{path}");
         }
         for path in PATHS {
-            let answer = site.route(&Method::Delete, path, None);
+            let answer = handler.route(&Method::Delete, path, None);
             assert_eq!(answer.status, 405);
             assert!(answer.headers.contains(&("Allow", "GET, HEAD")));
-            assert_eq!(site.route(&Method::Head, path, None).status, site.route(&Method::Get, path, None).status);
+            assert_eq!(handler.route(&Method::Head, path, None).status, handler.route(&Method::Get, path, None).status);
         }
         for target in ["/events?limit=many", "/events?event_id=%ff", "/live?since=x"] {
-            let (code, body) = get(&site, target, None);
+            let (code, body) = get(&handler, target, None);
             assert!(code == 400 && body["error"].is_string(), "{target}");
         }
     }
@@ -188,15 +187,15 @@ mod tests {
     #[test]
     fn a_thread_that_does_not_move_ends_livez() {
         let (clock, hand) = Clock::manual(1_795_430_645_123);
-        let site = Site::new(Arc::new(Status::new(clock, false)), None);
-        let beat = site.status.beats.register("writer");
+        let handler = Handler::new(Arc::new(Status::new(clock, false)), None);
+        let beat = handler.status.beats.register("writer");
         beat.busy();
-        assert_eq!(get(&site, "/livez", None).0, 200);
+        assert_eq!(get(&handler, "/livez", None).0, 200);
         hand.advance(STALLED_AFTER + Duration::from_secs(1));
-        let (code, body) = get(&site, "/livez", None);
+        let (code, body) = get(&handler, "/livez", None);
         assert_eq!((code, &body["thread"]), (503, &json!("writer")));
-        assert_eq!(get(&site, "/health", None).0, 503);
+        assert_eq!(get(&handler, "/health", None).0, 503);
         beat.waiting();
-        assert_eq!(get(&site, "/livez", None).0, 200);
+        assert_eq!(get(&handler, "/livez", None).0, 200);
     }
 }

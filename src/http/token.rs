@@ -1,12 +1,10 @@
-//! HTTP_TOKEN: whether a request carries it.
-//!
-//! Must never: take a time that tells how much of a guess was right.
+//! Checks a request for HTTP_TOKEN. The time that this takes must never reveal how much of a guess is correct.
 
 use std::hint::black_box;
 
 use crate::secret::Secret;
 
-/// Whether an `Authorization` header's value is `Bearer` and the token. Without a token set everyone may read.
+/// Whether an `Authorization` header's value is `Bearer` and the token. If no token is set, every request is admitted.
 pub fn admits(token: Option<&Secret>, authorization: Option<&str>) -> bool {
     let Some(token) = token else { return true };
     let presented = authorization.and_then(|value| {
@@ -16,7 +14,7 @@ pub fn admits(token: Option<&Secret>, authorization: Option<&str>) -> bool {
     presented.is_some_and(|text| equal(text.as_bytes(), token.expose().as_bytes()))
 }
 
-/// Compares all of what was presented, whatever is found on the way; only its length shows.
+/// Compares every byte that was presented, even after a mismatch. The time depends only on the number of those bytes.
 fn equal(presented: &[u8], expected: &[u8]) -> bool {
     if expected.is_empty() {
         return false;

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Packs the static binary with what an installation needs. The same sources give the same bytes, in whatever folder and by
-# whomever they are built: sorted, owned by nobody in particular, dated by SOURCE_DATE_EPOCH. Prints the pack's path and
-# its checksum's last. Called by `make dist`.
+# Packs the static binary and the files for an installation. The build is reproducible: file names are sorted, the owner
+# is fixed, and times are SOURCE_DATE_EPOCH. The last two lines printed are the paths of the archive and its checksum.
+# Called by `make dist`.
 set -eu
 umask 022
 export LC_ALL=C TZ=UTC
@@ -18,7 +18,7 @@ printf "%s\n" "$built" >&2
 built=$(printf "%s\n" "$built" | tail -n 1)
 rm -rf "$out"
 mkdir -p "$out/$name/src/install"
-# `make install` works in the unpacked folder: it takes the binary that lies there.
+# `make install` in the unpacked folder installs the binary from there.
 cp "$built" "$out/$name/audiohook-collector"
 cp Makefile collector.service .env.example topics.json README.md CHANGELOG.md LICENSE "$out/$name/"
 mkdir -p "$out/$name/contrib"

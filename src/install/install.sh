@@ -1,9 +1,9 @@
 #!/bin/sh
-# Installs the service below $DESTDIR. Called by `make install`, which gives the directories.
+# Installs the service below $DESTDIR. Called by `make install`, which sets the directories.
 #
-# An edited settings file is never overwritten: a copy of what was installed tells the edited from the untouched.
+# An edited settings file is never overwritten. To detect edits, a copy of each installed settings file is kept.
 set -eu
-# Whatever the caller's is: the service's own user must reach topics.json. Each file gets its mode by name.
+# Do not depend on the caller's umask: the service's user must be able to read topics.json. Modes are set explicitly.
 umask 022
 cd "$(dirname "$0")/../.."
 : "${INSTALL_PROGRAM:?}" "${INSTALL_DATA:?}" "${BIN:?}" "${bindir:?}" "${sysconfdir:?}" "${datadir:?}" "${docdir:?}" "${man8dir:?}"
@@ -14,7 +14,7 @@ pristine=$datadir/audiohook-collector
 temporary=$(mktemp -d)
 trap 'rm -rf "$temporary"' EXIT
 
-# put MODE FILE PATH: installs a file, making the folders above it.
+# put MODE FILE PATH: installs a file, and creates its parent folders.
 put() {
     mkdir -p "$(dirname "$root$3")"
     case $1 in
@@ -23,18 +23,18 @@ put() {
     esac
 }
 
-# put_settings MODE FILE NAME: the same for a file that may be edited.
+# put_settings MODE FILE NAME: installs a settings file, unless it was edited.
 put_settings() {
     live=$root$settings/$3
     kept=$root$pristine/$3
     mkdir -p "$root$settings"
     if [ ! -e "$live" ] || { [ -e "$kept" ] && cmp -s "$live" "$kept"; }; then
-        # Written beside and renamed: a settings file is never half there, nor readable for a moment.
+        # Write a new file and rename it, so that the settings are never incomplete or readable by others.
         (umask 077 && cp "$2" "$live.new")
         chmod "$1" "$live.new"
         mv -f "$live.new" "$live"
     else
-        cmp -s "$live" "$2" || echo "kept $settings/$3, which was edited; the new default is $pristine/$3"
+        cmp -s "$live" "$2" || echo "kept the edited $settings/$3; the new default is $pristine/$3"
     fi
     put data "$2" "$pristine/$3"
 }
@@ -44,15 +44,15 @@ put program "$BIN" "$bindir/audiohook-collector"
 unit=$temporary/audiohook-collector.service
 sed -e "s|/usr/local/bin/|$bindir/|" -e "s|/etc/audiohook-collector|$settings|" \
     -e "s|/usr/local/share/doc/audiohook-collector|$docdir|" collector.service >"$unit"
-# The template differs in the instance's settings file and folders alone.
+# The template unit differs only in the instance's settings file and folders.
 instances=$temporary/audiohook-collector@.service
-sed -e '1s/.*/# One more AudioHook event collector, NAME, beside audiohook-collector.service or without it./' \
+sed -e '1s/.*/# AudioHook event collector, instance NAME, in addition to or instead of audiohook-collector.service./' \
     -e "2s|.*|# Settings: $settings/NAME.env. Events: /var/log/audiohook-collector-NAME.|" \
     -e 's|^Description=.*|& (%i)|' \
     -e 's|^\(LoadCredential=collector.env:.*\)/collector.env$|\1/%i.env|' \
     -e 's|^\(WorkingDirectory=.*\)|\1-%i|' -e 's|^\(StateDirectory=.*\)|\1-%i|' -e 's|^\(LogsDirectory=.*\)|\1-%i|' \
     "$unit" >"$instances"
-# Where systemd is older than 254 the drop-in would only be warned of. Below DESTDIR another machine's systemd counts.
+# systemd before 254 would only warn about the drop-in. With DESTDIR, the target machine's version is unknown.
 version=$(systemctl --version 2>/dev/null | sed -n '1s/^systemd \([0-9]*\).*/\1/p')
 for file in "$unit" "$instances"; do
     put data "$file" "$unitdir/${file##*/}"
@@ -69,7 +69,7 @@ sed -e '1s/.*/# Settings of the audiohook-collector service. Fill in the first t
 put_settings 0640 "$temporary/collector.env" collector.env
 put_settings 0644 topics.json topics.json
 
-# A manual spells a hyphen that is to be copied with a backslash.
+# In roff, a hyphen that can be copied is written with a backslash.
 manual_settings=$(printf '%s' "$settings" | sed 's|-|\\\\-|g')
 sed -e "s|/etc/audiohook\\\\-collector|$manual_settings|g" src/install/audiohook-collector.8 >"$temporary/manual"
 put data "$temporary/manual" "$man8dir/audiohook-collector.8"

@@ -1,6 +1,6 @@
 #!/usr/bin/perl
-# Prints the bill of materials (CycloneDX 1.5, JSON) of what goes into the binary for a target: every crate that it is
-# made of, with its licence and its checksum. From `cargo metadata` and Cargo.lock alone, and the same in each run.
+# Prints the software bill of materials (CycloneDX 1.5, JSON) of the binary for a target: all crates with their licences
+# and checksums. It uses only `cargo metadata` and Cargo.lock, and the output is reproducible.
 #
 #   sbom.pl TARGET
 use strict;
@@ -30,7 +30,7 @@ my %package = map { $_->{id} => $_ } @{ $metadata->{packages} };
 my %node = map { $_->{id} => $_ } @{ $metadata->{resolve}{nodes} };
 my $root = $metadata->{resolve}{root};
 
-# What is linked in, and what builds it; tests' own dependencies are in no binary.
+# Normal and build dependencies. Dev-dependencies are not part of the binary.
 my (%seen, %edges);
 my @queue = ($root);
 while (defined(my $id = shift @queue)) {

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Builds the static binary: one file that needs nothing of the machine that it runs on, and holds no path of the machine
-# that built it. Prints its path last. Called by `make static`.
+# Builds the static binary: one file without dependencies on the machine it runs on, and without paths of the machine
+# that built it. The last line printed is its path. Called by `make static`.
 #
-#   TARGET             the triple, this machine's unless given; another architecture needs its cross compiler, Debian's
-#                      gcc-aarch64-linux-gnu for example, and `rustup target add` with the triple
-#   SOURCE_DATE_EPOCH  the date that OpenSSL writes into itself: fixed, so that every build is the same
+#   TARGET             the target triple; default: this machine's. Another architecture needs its cross compiler,
+#                      such as Debian's gcc-aarch64-linux-gnu, and `rustup target add`
+#   SOURCE_DATE_EPOCH  the date in OpenSSL's version text; has a fixed default, so that builds are reproducible
 set -eu
 cd "$(dirname "$0")/../.."
 root=$(pwd -P)
@@ -16,16 +16,16 @@ export SOURCE_DATE_EPOCH
 
 "${CARGO:-cargo}" fetch --locked --quiet
 
-# Of several prefixes that fit, rustc takes the last.
+# If several prefixes match, rustc uses the last one.
 flags="-C target-feature=+crt-static --remap-path-prefix=$target_dir=/target --remap-path-prefix=$root=/source"
 flags="$flags --remap-path-prefix=$cargo_home=/cargo"
 for registry in "$cargo_home"/registry/src/*/; do
     flags="$flags --remap-path-prefix=${registry%/}=/registry"
 done
-# Random numbers by the system call: there may be no /dev/urandom, and no libc to ask in another way.
+# Get random numbers from the system call: /dev/urandom may be missing, and a static binary has no libc to ask at run time.
 flags="$flags --cfg getrandom_backend=\"linux_raw\""
 
-# Cargo would link with this machine's compiler.
+# By default, Cargo would link with this machine's compiler.
 if [ "${target%%-*}" != "$(uname -m)" ]; then
     cross=${target%%-*}-linux-gnu-gcc
     command -v "$cross" >/dev/null || { echo "$cross is missing: it is needed to build for $target" >&2; exit 1; }
@@ -33,15 +33,15 @@ if [ "${target%%-*}" != "$(uname -m)" ]; then
     eval "export CARGO_TARGET_${name}_LINKER=\${CARGO_TARGET_${name}_LINKER:-$cross}"
 fi
 
-# OpenSSL's tables of pointers make half a MiB of relocations; packed, a few KiB. A C library older than 2.36 cannot read
-# the packed ones in a static binary, and only for x86_64 does every linker write them.
+# OpenSSL's pointer tables need 0.5 MiB of relocations, or a few KiB if they are packed. In a static binary, glibc
+# before 2.36 cannot read packed ones, and only for x86_64 can every linker write them.
 libc=$(getconf GNU_LIBC_VERSION 2>/dev/null | sed -n 's/^glibc 2\.\([0-9]*\).*/\1/p')
 case $target in
     x86_64-*-gnu) if [ "${libc:-0}" -ge 36 ]; then flags="$flags -C link-arg=-Wl,-z,pack-relative-relocs"; fi ;;
 esac
 
-# Sections let the linker leave out what nothing calls: half of OpenSSL. No panic unwinds through C, so it needs no tables
-# for that.
+# With sections, the linker can remove the half of OpenSSL that nothing calls. No panic unwinds through C code, so the
+# unwind tables are not needed.
 CFLAGS="-Os -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables -fno-unwind-tables" \
     OPENSSL_SRC_PERL="$root/src/install/perl-for-openssl" \
     RUSTFLAGS="$flags" \

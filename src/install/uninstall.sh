@@ -1,5 +1,5 @@
 #!/bin/sh
-# Removes what `make install` put below $DESTDIR, and nothing else: edited settings, events and state stay.
+# Removes the files that `make install` installed below $DESTDIR. Edited settings, events and state are kept.
 set -eu
 cd "$(dirname "$0")/../.."
 : "${bindir:?}" "${sysconfdir:?}" "${datadir:?}" "${docdir:?}" "${man8dir:?}"
@@ -14,7 +14,7 @@ for name in collector.env topics.json; do
         if [ -e "$root$pristine/$name" ] && cmp -s "$live" "$root$pristine/$name"; then
             rm -f "$live"
         else
-            echo "left $settings/$name, which was edited"
+            echo "kept the edited $settings/$name"
         fi
     fi
     rm -f "$root$pristine/$name"
@@ -30,7 +30,7 @@ for unit in audiohook-collector.service audiohook-collector@.service; do
     rmdir "$root$unitdir/$unit.d" 2>/dev/null || true
 done
 find docs contrib/monitoring -type f | while read -r file; do rm -f "$root$docdir/$file"; done
-# Folders of our own, where nothing else is left in them.
+# Remove this program's folders if they are empty.
 for folder in "$settings" "$pristine" "$docdir/docs" "$docdir/contrib/monitoring" "$docdir/contrib" "$docdir"; do
     if [ -d "$root$folder" ]; then rmdir "$root$folder" 2>/dev/null || true; fi
 done

@@ -1,4 +1,4 @@
-//! The counts of earlier runs, read from the files once, on a thread of its own: the start does not wait for it.
+//! Reads the counts of earlier runs from the files, once, in a separate thread, so that the start is not delayed.
 
 use std::io;
 use std::path::PathBuf;
@@ -13,11 +13,11 @@ use crate::output::Flow;
 use crate::output::records;
 use crate::thread;
 
-/// The charts go back so far.
+/// The maximum time range of the charts.
 const TEN_DAYS_MS: Millis = 10 * 86_400_000;
 
-/// Reads the records of the last ten days that were received before this run began; those of this run are counted as
-/// they are written. A file that cannot be read leaves the charts incomplete, and the log says so.
+/// Counts the records of the last ten days that were received before this run. Records of this run are counted when
+/// they are written. If a file cannot be read, this is logged, and the charts stay incomplete.
 ///
 /// # Errors
 /// When the system refuses a thread.
@@ -37,7 +37,10 @@ pub fn start(status: Arc<Status>, path: PathBuf, redaction: Redaction, stop: Rec
         };
         let read = records::each_since(&path, || started - TEN_DAYS_MS, record, || {});
         if let Err(error) = read {
-            log::warn!("cannot read {} for the charts: {error}; they begin with this run", path.display());
+            log::warn!(
+                "cannot read {} for the charts: {error}; the charts may lack events of earlier runs",
+                path.display()
+            );
         }
         counts.set_loaded();
     })

@@ -1,7 +1,7 @@
-//! Heartbeats: a thread that is stuck is distinguished from one that waits for work.
+//! Heartbeats, which distinguish a stuck thread from one that waits for work.
 //!
-//! A thread marks when it begins to wait; a waiting thread is healthy however long it waits, so that none has to wake up
-//! only to show that it lives.
+//! A thread reports when it begins to wait. A waiting thread is healthy for any length of time, so it need not wake up
+//! only to send a heartbeat.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
 
-/// A thread that has been at one piece of work for longer than this is stalled: with the seconds until a hung disk is met
-/// at all, it is reported within ten.
+/// A thread that is busy for longer than this without a heartbeat is stalled. Including the time until a hung disk is
+/// accessed, this is reported within ten seconds.
 pub const STALLED_AFTER: Duration = Duration::from_secs(6);
 
 const WAITING: i64 = -1;
@@ -24,11 +24,10 @@ pub struct Beats {
 
 struct Pulse {
     thread: String,
-    /// Milliseconds from the origin to the last sign of life, or [`WAITING`].
+    /// Milliseconds from the origin to the last heartbeat, or [`WAITING`].
     busy_since_ms: AtomicI64,
 }
 
-/// A thread that does not move.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stalled {
     pub thread: String,
@@ -40,7 +39,7 @@ impl Beats {
         Self { origin: clock.now(), clock, threads: Mutex::default() }
     }
 
-    /// A pulse for the thread of this name; it starts out waiting, and goes when the [`Beat`] is dropped.
+    /// Registers a thread, which starts as waiting. It is removed when the [`Beat`] is dropped.
     pub fn register(&self, thread: &str) -> Beat {
         let pulse = Arc::new(Pulse { thread: thread.to_owned(), busy_since_ms: AtomicI64::new(WAITING) });
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
@@ -49,7 +48,7 @@ impl Beats {
         Beat { pulse, clock: self.clock.clone(), origin: self.origin }
     }
 
-    /// The thread that has stood still the longest beyond its limit.
+    /// The thread that has been stalled for the longest time.
     pub fn stalled(&self) -> Option<Stalled> {
         let now_ms = (self.clock.now() - self.origin).as_millis() as i64;
         let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
@@ -66,7 +65,7 @@ impl Beats {
     }
 }
 
-/// One thread's own pulse.
+/// The heartbeat of one thread.
 pub struct Beat {
     pulse: Arc<Pulse>,
     clock: Clock,
@@ -74,19 +73,20 @@ pub struct Beat {
 }
 
 impl Beat {
-    /// A sign of life: a piece of work begins, or goes on.
+    /// Reports that the thread begins or continues its work.
     pub fn busy(&self) {
         let ms = (self.clock.now() - self.origin).as_millis() as i64;
         self.pulse.busy_since_ms.store(ms, Ordering::Relaxed);
     }
 
-    /// A step with time limits of its own, such as a request: until the guard is dropped its length says nothing.
+    /// Begins a step with its own timeout, such as a request. Until the guard is dropped, the thread is not considered
+    /// stalled.
     pub fn timed(&self) -> Timed<'_> {
         self.waiting();
         Timed(self)
     }
 
-    /// Nothing to do until something comes.
+    /// Reports that the thread waits for work.
     pub fn waiting(&self) {
         self.pulse.busy_since_ms.store(WAITING, Ordering::Relaxed);
     }
@@ -98,7 +98,7 @@ impl std::fmt::Debug for Beat {
     }
 }
 
-/// While it lives, the thread is in a step that ends by itself.
+/// Guard for a step with its own timeout.
 pub struct Timed<'a>(&'a Beat);
 
 impl Drop for Timed<'_> {

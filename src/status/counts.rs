@@ -1,8 +1,8 @@
-//! How many events came, by code and integration: since the start for `/metrics`, and in buckets of a minute for a day
-//! and of an hour for ten days for the page's charts.
+//! Counts events by code and integration: since the start for `/metrics`, and per minute for one day and per hour for
+//! ten days for the page's charts.
 //!
-//! Must never: grow with the number of codes or integrations. Beyond [`PAIRS_MAX`] pairs, the integration is counted as
-//! `other`; every pair takes the same few kilobytes, however many events it has.
+//! The memory is limited. There are at most [`PAIRS_MAX`] pairs of code and integration, and further integrations are
+//! counted as `other`. Each pair takes the same few kilobytes for any number of events.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,27 +13,27 @@ use serde::Serialize;
 use crate::clock::Millis;
 use crate::event::{Fields, text};
 
-/// Pairs of a code and an integration, at most. Each is two series of `/metrics` (`late` or not), which may have 200.
+/// Maximum number of pairs of code and integration. Each has two series in `/metrics` (late or not), so there are at
+/// most 200.
 pub const PAIRS_MAX: usize = 100;
-/// From this many pairs on, new integrations are `other`; the pairs that are left are for codes.
+/// From this many pairs on, new integrations are counted as `other`. The remaining pairs are for new codes.
 const NAMED_PAIRS_MAX: usize = 80;
-/// What stands for the integrations (or codes) that do not fit.
+/// The name for integrations and codes beyond the limit.
 const OTHER: &str = "other";
-/// Characters of an id or a name, at most; labels of metrics are kept for long.
+/// Maximum length of an id or name, since Prometheus keeps labels for a long time.
 const NAME_CHARS_MAX: usize = 120;
-/// An event older than this when it was written came by catching up.
+/// An event older than this when it was written is late.
 const LATE_MS: i64 = 15 * 60_000;
-/// An event that claims to be further in the future than this has a wrong time: it counts when it was written.
+/// An event with a time further in the future than this has a wrong time and is counted at the time of writing.
 const FUTURE_MS: i64 = 3_600_000;
 
 pub const MINUTE_MS: i64 = 60_000;
 pub const HOUR_MS: i64 = 3_600_000;
-/// A day, and a little more, so that a chart of 24 hours ends within it.
+/// A little more than a day, for a chart of 24 hours with rounded ends.
 const MINUTES: usize = 1500;
-/// Ten days, which Genesys Cloud keeps too.
+/// A little more than ten days, for which Genesys Cloud keeps events.
 const HOURS: usize = 242;
 
-/// All counts.
 #[derive(Default)]
 pub struct Counts {
     table: Mutex<Table>,
@@ -42,10 +42,10 @@ pub struct Counts {
 
 #[derive(Default)]
 struct Table {
-    /// By code, then by integration.
+    /// Pairs by code and integration.
     codes: BTreeMap<String, BTreeMap<String, Pair>>,
     pairs: usize,
-    /// Events that were ever counted, those of the files among them.
+    /// All events, including those of earlier runs.
     total: u64,
 }
 
@@ -57,7 +57,7 @@ struct Pair {
     hours: Buckets<HOURS>,
 }
 
-/// Counts of the newest `N` spans of time; `newest` is the number of the last one, counted from 1970.
+/// Counts for the newest `N` time spans. `newest` is the number of the last span since 1970.
 struct Buckets<const N: usize> {
     counts: Vec<u32>,
     newest: i64,
@@ -85,7 +85,7 @@ impl<const N: usize> Buckets<N> {
         }
     }
 
-    /// `[age, count, age, count, …]`, the newest first; ages count from the span of this number.
+    /// `[age, count, age, count, …]`, the newest first. Ages are relative to the span number `now`.
     fn ages(&self, now: i64) -> Vec<i64> {
         let oldest = (now - N as i64 + 1).max(self.newest - N as i64 + 1);
         let numbers = (oldest..=self.newest).rev();
@@ -97,7 +97,7 @@ impl<const N: usize> Buckets<N> {
     }
 }
 
-/// Records of one code, integration and minute that were written together.
+/// The number of records with the same code, integration and minute that were written together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Written {
     pub event_id: String,
@@ -109,13 +109,13 @@ pub struct Written {
     pub count: u64,
 }
 
-/// The minute that an event counts in, and whether it was written late.
+/// The minute in which an event is counted, and whether it was written late.
 pub fn when(event_time: Millis, written_at: Millis) -> (i64, bool) {
     let time = if event_time > written_at + FUTURE_MS { written_at } else { event_time };
     (time.div_euclid(MINUTE_MS), written_at - event_time > LATE_MS)
 }
 
-/// A pair's counts since the start.
+/// The counts of a pair since the start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Totals {
     pub event_id: String,
@@ -125,7 +125,7 @@ pub struct Totals {
     pub late: u64,
 }
 
-/// A pair's buckets, as the page reads them.
+/// The buckets of a pair, for the page.
 #[derive(Debug, Serialize)]
 pub struct Series {
     pub event_id: String,
@@ -138,7 +138,7 @@ pub struct Series {
 }
 
 impl Counts {
-    /// Counts a record that was written. Both times in milliseconds since 1970.
+    /// Counts a written record. Times are in milliseconds since 1970.
     pub fn add(&self, event_id: &str, entity_id: &str, entity_name: &str, event_time: Millis, written_at: Millis) {
         let (minute, late) = when(event_time, written_at);
         self.add_written(&[Written {
@@ -166,7 +166,7 @@ impl Counts {
         }
     }
 
-    /// Counts the record of this line, which was written just now.
+    /// Counts the record of a line that was just written.
     pub fn add_line(&self, line: &[u8], written_at: Millis) {
         if let Some(fields) = Fields::read(line) {
             let (event_id, entity_id, name) = (text(fields.event_id), text(fields.entity_id), text(fields.entity_name));
@@ -174,8 +174,8 @@ impl Counts {
         }
     }
 
-    /// Fills the buckets from a line that an earlier run wrote. It does not count in `/metrics`, where its pair begins
-    /// at 0: so an alert can tell a code's first occurrence from a restart.
+    /// Counts a line of an earlier run in the buckets only. In `/metrics` its pair starts at 0, so that alerts can
+    /// distinguish the first occurrence of a code from a restart.
     pub fn load_line(&self, line: &[u8], now: Millis) {
         let Some(fields) = Fields::read(line) else { return };
         let Some(time) = fields.event_time().filter(|time| *time <= now + FUTURE_MS) else { return };
@@ -183,7 +183,7 @@ impl Counts {
         self.lock().count(&event_id, &entity_id, &name, |pair| pair.add(time, 1));
     }
 
-    /// The files of earlier runs were read.
+    /// Marks the records of earlier runs as loaded.
     pub fn set_loaded(&self) {
         self.is_loaded.store(true, Ordering::Relaxed);
     }
@@ -192,7 +192,7 @@ impl Counts {
         self.is_loaded.load(Ordering::Relaxed)
     }
 
-    /// Events that were ever counted, those of the files among them.
+    /// The number of all events, including those of earlier runs.
     pub fn total(&self) -> u64 {
         self.lock().total
     }
@@ -225,7 +225,7 @@ impl Counts {
 }
 
 impl Table {
-    /// Shows the pair that this event counts for.
+    /// Calls `change` with the pair for this event.
     fn count(&mut self, event_id: &str, entity_id: &str, entity_name: &str, change: impl FnOnce(&mut Pair)) {
         self.total += 1;
         let (event_id, entity_id) = (cut(event_id), cut(entity_id));
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn buckets_forget_what_is_old_and_take_what_comes_late() {
+    fn buckets_drop_old_events_and_count_late_ones() {
         let counts = Counts::default();
         for ago in [0, 5, 1440, 60 * 24 * 9, 60 * 24 * 11] {
             counts.add("A", "e", "", NOW - ago * MINUTE_MS, NOW);

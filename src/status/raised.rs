@@ -1,6 +1,5 @@
-//! What is raised, and how often each code is logged.
-//!
-//! Must never: let a fault that comes and goes flood the log, or leave one out of it that lasts.
+//! The raised reasons, and the limit on logging them. A reason that comes and goes must not flood the log, but one that
+//! lasts must always be logged.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -8,11 +7,10 @@ use std::time::{Duration, Instant};
 use super::reason::{Code, Problem, Reason};
 use crate::clock::Millis;
 
-/// Times that one code is logged in a window, at most; each has its end logged too.
+/// Maximum number of times that a code is logged as raised within [`WINDOW`]. Clearing it is logged as often.
 const LOGGED_MAX: usize = 5;
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Every reason that is raised.
 #[derive(Default)]
 pub(super) struct Reasons {
     raised: BTreeMap<Code, Raised>,
@@ -24,7 +22,7 @@ struct Raised {
     is_logged: bool,
 }
 
-/// When a code was logged, and how often it was not since.
+/// When a code was logged, and how many times since then it was raised without being logged.
 #[derive(Default)]
 struct Logged {
     times: VecDeque<Instant>,
@@ -45,8 +43,8 @@ impl Logged {
 }
 
 impl Reasons {
-    /// Raises a reason, or gives it a new text; where it is to be logged: how often it was not, since it last was. The
-    /// consequence of a reason that is raised is not logged while that lasts.
+    /// Raises a reason, or replaces its text. If it is to be logged, returns how many times it was raised without being
+    /// logged. A reason is not logged while another raised reason is its cause.
     pub fn raise(&mut self, code: Code, problem: Problem, since: Millis, now: Instant) -> Option<u32> {
         let is_new = !self.raised.contains_key(&code);
         let raised = self.raised.entry(code).or_insert_with(|| Raised {
@@ -58,7 +56,7 @@ impl Reasons {
         if is_logged || code.is_derived(&self.codes()) {
             return None;
         }
-        // One that was held back and lasts is logged as soon as it may be.
+        // A lasting reason that could not be logged before is logged as soon as the limit allows.
         let logged = self.logged.entry(code).or_default();
         if !logged.may_log(now) {
             logged.left_out += u32::from(is_new);
@@ -68,7 +66,7 @@ impl Reasons {
         Some(std::mem::take(&mut logged.left_out))
     }
 
-    /// Since when it was raised, where its end is to be logged.
+    /// Clears a reason. If that is to be logged, returns when the reason was raised.
     pub fn clear(&mut self, code: Code) -> Option<Millis> {
         self.raised.remove(&code).filter(|raised| raised.is_logged).map(|raised| raised.reason.since)
     }
@@ -102,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_and_goes_is_logged_a_few_times_and_what_lasts_in_the_end() {
+    fn a_flapping_reason_is_logged_a_few_times_and_a_lasting_one_in_the_end() {
         let (mut reasons, start) = (Reasons::default(), Instant::now());
         let mut logged = 0;
         for n in 0..100 {
@@ -114,7 +112,7 @@ mod tests {
         assert_eq!(
             reasons.raise(Code::SocketDown, Problem::new("another", ""), 0, start),
             Some(0),
-            "each code has its own measure"
+            "each code has its own limit"
         );
         let late = start + Duration::from_secs(30);
         assert_eq!(reasons.raise(Code::HistoryFailing, Problem::new("x", ""), 0, late), None);

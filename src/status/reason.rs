@@ -1,4 +1,4 @@
-//! The named reasons for a health that is not `healthy`.
+//! The reasons why the health is not `healthy`.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::clock::{Millis, format_millis};
 
-/// What can be wrong. The names are fixed: alarms are written against them.
+/// The codes of reasons. Their names are fixed, since alerts depend on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Code {
     CredentialsRefused,
@@ -27,12 +27,11 @@ pub enum Code {
     DefinitionsUnconfirmed,
 }
 
-/// How bad a reason is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
-    /// Not collecting: `/health` answers 503.
+    /// Events are not collected. `/health` responds with 503.
     Unhealthy,
-    /// Collecting, and something needs attention.
+    /// Events are collected, but something needs attention.
     Degraded,
 }
 
@@ -45,14 +44,14 @@ impl Severity {
     }
 }
 
-/// What is wrong and what to do about it: two parts from where a problem arises to where it is shown.
+/// A problem and its fix, as two texts, so that they can be shown and logged separately.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problem {
-    /// What is wrong, and what it means for the events.
+    /// The problem, and its effect on the events.
     pub what: String,
-    /// What to do: one or two imperative sentences; empty where nothing is known to help.
+    /// The fix: one or two imperative sentences; empty if none is known.
     pub cure: String,
-    /// The vendor's correlation id of the answer that shows it: support asks for it.
+    /// Genesys's correlation id of the response that shows the problem, which their support asks for.
     pub correlation_id: Option<String>,
 }
 
@@ -61,7 +60,7 @@ impl Problem {
         Self { what: what.into(), cure: cure.into(), correlation_id: None }
     }
 
-    /// Logs a sentence about it; its cure and the correlation id are fields of their own.
+    /// Logs a sentence about the problem, with the cure and the correlation id as separate fields.
     pub fn log(&self, level: log::Level, sentence: impl fmt::Display) {
         let cure = self.cure.as_str();
         match self.correlation_id.as_deref() {
@@ -71,14 +70,13 @@ impl Problem {
         }
     }
 
-    /// The same with the correlation id of an answer.
     #[must_use]
     pub fn with_correlation_id(self, id: Option<impl Into<String>>) -> Self {
         Self { correlation_id: id.map(Into::into), ..self }
     }
 }
 
-/// On one line, for a terminal.
+/// The problem and its fix on one line, for a terminal.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.what)?;
@@ -139,7 +137,6 @@ impl Code {
     }
 }
 
-/// One thing that is wrong now.
 #[derive(Clone, Debug)]
 pub struct Reason {
     pub code: Code,
@@ -148,7 +145,7 @@ pub struct Reason {
 }
 
 impl Reason {
-    /// As `/health` shows it.
+    /// The reason as in `/health`.
     pub fn shown(&self) -> Shown {
         Shown {
             code: self.code.name(),

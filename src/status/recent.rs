@@ -1,23 +1,23 @@
-//! The newest records, in memory: what `/events` and the page show without reading a file.
+//! The newest records in memory, for `/events` and the page.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Records kept, at most.
+/// Maximum number of records.
 pub const RECENT_MAX: usize = 1000;
-/// Bytes of records kept, about: a thousand events of 4 KiB fit. A flood of larger ones must not grow the process…
+/// Maximum size in bytes when there are more than [`KEPT_MIN`] records: enough for a thousand events of 4 KiB.
 const BYTES_MAX: usize = 5 * 1024 * 1024;
-/// …but so many are kept whatever they weigh, for `/events` shows as many…
+/// Number of records that may exceed [`BYTES_MAX`], since `/events` returns this many by default.
 const KEPT_MIN: usize = 50;
-/// …up to this.
+/// Maximum size in bytes in any case.
 const LARGE_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// Whether so many records of so many bytes are as many as are kept.
+/// Whether `count` records with `bytes` in total reach a limit.
 pub fn is_full(count: usize, bytes: usize) -> bool {
     count >= RECENT_MAX || (bytes > BYTES_MAX && count >= KEPT_MIN) || bytes > LARGE_BYTES_MAX
 }
 
-/// A line of the file without its line feed, shared by the ring and the answers that still show it.
+/// A line of the file without its line feed, shared by the ring and by responses in progress.
 pub type Line = Arc<Vec<u8>>;
 
 /// A ring of lines.
@@ -28,16 +28,15 @@ pub struct Recent(Mutex<Ring>);
 struct Ring {
     lines: VecDeque<Line>,
     bytes: usize,
-    /// Counts every line that was ever added: a reader can ask for what is newer than it saw.
+    /// Number of all lines ever added, so that a reader can ask for newer lines only.
     added: u64,
 }
 
-/// The ring at one instant.
 #[derive(Debug, Default)]
 pub struct Snapshot {
     /// Oldest first.
     pub lines: Vec<Line>,
-    /// The number of the line that will be added next. The first line ever added had number 0.
+    /// The number of the next line. The first line ever added had number 0.
     pub next: u64,
 }
 
@@ -47,7 +46,7 @@ impl Snapshot {
         self.next - self.lines.len() as u64
     }
 
-    /// The lines with this number and above.
+    /// The lines from this number on.
     pub fn since(&self, number: u64) -> &[Line] {
         let skipped = usize::try_from(number.saturating_sub(self.first())).unwrap_or(usize::MAX);
         self.lines.get(skipped..).unwrap_or_default()
@@ -55,7 +54,7 @@ impl Snapshot {
 }
 
 impl Recent {
-    /// Adds lines, oldest first. One lock for all of them; buffers that no answer shows any more are used again.
+    /// Adds lines, oldest first, under one lock. Buffers that no response uses any more are reused.
     pub fn extend<'a>(&self, lines: impl Iterator<Item = &'a [u8]>) {
         let mut ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for text in lines {
@@ -79,7 +78,7 @@ impl Recent {
         }
     }
 
-    /// What is kept now. The lock is held while a thousand references are copied, no line.
+    /// Copies the ring. Only references to lines are copied while the lock is held.
     pub fn snapshot(&self) -> Snapshot {
         let ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Snapshot { lines: ring.lines.iter().cloned().collect(), next: ring.added }

@@ -1,8 +1,8 @@
-//! Which reasons are only the consequence of another one: they are neither shown nor logged while that lasts.
+//! Root causes: a reason that only follows from another one is neither shown nor logged while that one is raised.
 
 use super::reason::Code;
 
-/// Which reasons follow from which: a root cause, and what it brings about by itself. Alert rules are inhibited alike.
+/// Root causes and the reasons that follow from them. The inhibition of the alert rules is the same.
 pub const CONSEQUENCES: [(Code, &[Code]); 8] = {
     use Code::{
         CredentialsRefused, DefinitionsUnconfirmed, DiskWriteFailed, ElasticRefused, ElasticUnreachable,
@@ -10,7 +10,7 @@ pub const CONSEQUENCES: [(Code, &[Code]); 8] = {
     };
     [
         (CredentialsRefused, &[NotReceiving, Starting, SocketDown, HistoryFailing, DefinitionsUnconfirmed]),
-        // It names what keeps each of the two ways from working.
+        // Its message names the causes for the WebSocket and for the history.
         (
             NotReceiving,
             &[Starting, SocketDown, HistoryForbidden, HistoryFailing, SubscriptionRejected, DefinitionsUnconfirmed],
@@ -19,7 +19,7 @@ pub const CONSEQUENCES: [(Code, &[Code]); 8] = {
         // The same permission is needed for both.
         (HistoryForbidden, &[DefinitionsUnconfirmed]),
         (HistoryFailing, &[Starting, DefinitionsUnconfirmed]),
-        // A writer that waits for its disk takes nothing from the socket and the history.
+        // While the writer waits for the disk, nothing is read from the socket and the history.
         (DiskWriteFailed, &[Starting, SocketDown, HistoryFailing]),
         (Stalled, &[Starting, SocketDown, HistoryFailing]),
         (ElasticRefused, &[ElasticUnreachable]),
@@ -27,7 +27,7 @@ pub const CONSEQUENCES: [(Code, &[Code]); 8] = {
 };
 
 impl Code {
-    /// Whether this reason is only the consequence of another one that is raised: then it is not shown.
+    /// Whether this reason only follows from another raised one.
     pub fn is_derived(self, raised: &[Code]) -> bool {
         CONSEQUENCES.iter().any(|(root, derived)| raised.contains(root) && derived.contains(&self))
     }
@@ -61,7 +61,7 @@ mod tests {
             for other in Code::ALL {
                 let both = [one, other];
                 assert!(!roots(&both).is_empty(), "{both:?}");
-                // What is worst is never hidden behind what is less.
+                // An unhealthy reason is never hidden by a degraded one.
                 let is_bad = both.iter().any(|code| code.severity() == Severity::Unhealthy);
                 assert!(!is_bad || roots(&both).iter().any(|code| code.severity() == Severity::Unhealthy), "{both:?}");
             }

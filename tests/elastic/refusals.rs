@@ -165,7 +165,7 @@ fn one_document_that_is_put_off_while_others_go_is_said_in_time_and_all_the_time
         rig.drive(Duration::from_millis(500));
         assert!(rig.is_raised(Code::ElasticUnreachable), "it is put off still");
         let said = rig.message(Code::ElasticUnreachable);
-        assert!(said.contains("puts some documents off"), "{said}");
+        assert!(said.contains("does not accept some documents"), "{said}");
     }
     fake.behave();
     rig.until("over", Duration::from_secs(10), |rig| !rig.is_raised(Code::ElasticUnreachable));

@@ -190,9 +190,12 @@ fn how_the_api_behaves_is_learned_with_verbose() {
         assert!(end.contains(if included { "in the counts both ends" } else { "in the counts one end" }), "{end}");
         let longest = said.found("api: longest interval");
         assert!(longest.starts_with(if included { "240 h" } else { "24 h" }), "{longest}");
-        assert!(said.found("api: next page").contains("relative, and goes on"), "{}", said.text);
+        assert!(said.found("api: next page").contains("relative, and continues"), "{}", said.text);
         let times = said.found("api: times");
-        assert!(times.contains("an integer of 13 digits") && times.contains("3 events came both ways"), "{times}");
+        assert!(
+            times.contains("an integer of 13 digits") && times.contains("3 events came from both sources"),
+            "{times}"
+        );
         let channels = said.found("api: channels");
         assert!(channels.contains(if included { "belongs to the token" } else { "every token" }), "{channels}");
     }
@@ -636,7 +639,7 @@ fn the_cluster_is_reached_named_and_written_to_without_a_trace() {
     assert_eq!(said.wrong(), [] as [&str; 0], "{}", said.text);
     assert!(said.found("cluster").contains("OpenSearch 2.19.1"), "{}", said.text);
     assert!(said.found("cluster write").contains("and deleted"));
-    assert!(said.found("cluster template").contains("the collector creates it"));
+    assert!(said.found("cluster template").contains("the collector will create it"));
     assert!(!said.text.contains("hunter2"));
     let state = fake.state();
     assert!(

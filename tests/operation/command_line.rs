@@ -89,7 +89,7 @@ fn help_and_version_are_commands_too_and_a_misspelt_name_brings_the_nearest() {
 fn a_plugin_is_critical_without_an_answer_and_unknown_with_wrong_settings() {
     let output = run(&["health", "--plugin"], &[("HTTP_PORT", "9")]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stdout).starts_with("AUDIOHOOK CRITICAL: no answer from http://127.0.0.1:9/health"));
+    assert!(text(&output.stdout).starts_with("AUDIOHOOK CRITICAL: no response from http://127.0.0.1:9/health"));
     assert_eq!(text(&output.stdout).lines().count(), 1);
     let output = run(&["health", "--plugin"], &[("HTTP_PORT", "x")]);
     assert_eq!(output.status.code(), Some(3));

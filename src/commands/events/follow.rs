@@ -1,4 +1,4 @@
-//! The output file and its backups as one run of lines, oldest first, while a collector may rotate them.
+//! Reads the output file and its backups as one sequence of lines, oldest first, while a collector may rotate them.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek};
@@ -11,21 +11,21 @@ use crossbeam_channel::never;
 use super::Stopped;
 use crate::output::records;
 
-/// How often new lines are looked for.
+/// Interval for checking for new lines.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// Bytes read at once.
+/// Size of a read.
 const BUFFER_BYTES: usize = 256 * 1024;
-/// Looks at the folder, at most: a rotation during one needs another.
+/// Maximum number of listings of the folder. If a rotation happens during a listing, another one is needed.
 const PASSES_MAX: usize = 20;
 
-/// What a line is given to.
+/// A function that receives each line.
 pub trait Print: FnMut(&[u8]) -> Result<(), Stopped> {}
 impl<T: FnMut(&[u8]) -> Result<(), Stopped>> Print for T {}
 
-/// The files, each opened once, so that a rotation changes nothing for the reader.
+/// The files. Each is opened only once, so that a rotation does not affect the reader.
 pub struct Files {
     path: PathBuf,
-    /// Oldest first; the last is the one that grows.
+    /// Oldest first. The last one is the current file.
     files: Vec<Reader>,
 }
 
@@ -49,7 +49,7 @@ impl Files {
         self.files.is_empty()
     }
 
-    /// Reads all lines of the files but those that were last changed at an instant for which `is_old` holds.
+    /// Reads all lines of the files, except files whose modification time `is_old`.
     pub fn read(&mut self, is_old: impl Fn(SystemTime) -> bool, print: &mut impl Print) -> Result<(), Stopped> {
         let newest = self.files.pop();
         for mut reader in self.files.drain(..) {
@@ -66,14 +66,14 @@ impl Files {
         let _ = never::<()>().recv_timeout(LOOK_EVERY);
     }
 
-    /// Reads what was added since, over any number of rotations.
+    /// Reads new lines, across any number of rotations.
     pub fn read_new(&mut self, print: &mut impl Print) -> Result<(), Stopped> {
         let named = std::fs::metadata(&self.path).ok().map(|meta| (meta.dev(), meta.ino()));
         let Some(reader) = self.files.last_mut() else {
             *self = Self::open(&self.path).map_err(Stopped::Input)?;
             return self.read(|_| false, print);
         };
-        // After the path names another file, nothing is added to this one: this reading is its last.
+        // Once the path refers to another file, this file does not grow any more, so this is its last read.
         reader.read(print)?;
         if named.is_none() || named == Some(reader.identity) {
             return Ok(());
@@ -82,7 +82,7 @@ impl Files {
         let mut files = Self::open(&self.path).map_err(Stopped::Input)?.files;
         let newer = match files.iter().position(|reader| reader.identity == last) {
             Some(at) => at + 1,
-            // Moved or deleted by somebody else: only the file of that name is known to be newer.
+            // Another program moved or deleted the file, so only the current file is known to be newer.
             None => files.len().saturating_sub(1),
         };
         self.files = files.split_off(newer);
@@ -90,14 +90,14 @@ impl Files {
     }
 }
 
-/// The files that are there, oldest first.
+/// Opens the existing files, oldest first.
 fn list(path: &Path) -> io::Result<Vec<Reader>> {
     let mut found: Vec<Reader> = Vec::new();
     for path in records::files(path) {
         match File::open(&path) {
             Ok(file) => {
                 let reader = Reader::new(file)?;
-                // One that a rotation renamed meanwhile is met twice.
+                // A file that was renamed during the listing is found twice.
                 if !found.iter().any(|other| other.identity == reader.identity) {
                     found.push(reader);
                 }
@@ -110,12 +110,12 @@ fn list(path: &Path) -> io::Result<Vec<Reader>> {
     Ok(found)
 }
 
-/// One file, read up to some place.
+/// A file and the position up to which it was read.
 struct Reader {
     input: BufReader<File>,
     /// Device and inode.
     identity: (u64, u64),
-    /// The beginning of a line whose end is not written yet.
+    /// A partial line at the end, whose rest is not written yet.
     line: Vec<u8>,
 }
 
@@ -128,7 +128,7 @@ impl Reader {
 
     /// Reads whole lines up to the end.
     fn read(&mut self, print: &mut impl Print) -> Result<(), Stopped> {
-        self.rewind_if_cut().map_err(Stopped::Input)?;
+        self.rewind_if_truncated().map_err(Stopped::Input)?;
         while self.input.read_until(b'\n', &mut self.line).map_err(Stopped::Input)? > 0 {
             if self.line.last() == Some(&b'\n') {
                 self.line.pop();
@@ -139,8 +139,8 @@ impl Reader {
         Ok(())
     }
 
-    /// A file that is shorter than what was read of it was cut, as logrotate's `copytruncate` does.
-    fn rewind_if_cut(&mut self) -> io::Result<()> {
+    /// Starts again at the beginning if the file was truncated, as logrotate's `copytruncate` does.
+    fn rewind_if_truncated(&mut self) -> io::Result<()> {
         let read = self.input.stream_position()?;
         if self.input.get_ref().metadata()?.len() < read {
             self.input.rewind()?;

@@ -1,11 +1,11 @@
-//! Records as rows that fit the terminal.
+//! Prints records as a table that fits the terminal.
 
 use std::io::{self, Write};
 
 use crate::clock::format_millis;
 use crate::event::{Fields, text};
 
-/// Columns where the terminal does not say.
+/// The width if the terminal's is unknown.
 const WIDTH_DEFAULT: usize = 100;
 const WIDTH_MIN: usize = 40;
 /// `2026-11-23 10:44:05Z`
@@ -13,7 +13,7 @@ const TIME_WIDTH: usize = 20;
 const CODE_WIDTH: usize = 14;
 const CONVERSATION_WIDTH: usize = 36;
 const INTEGRATION_WIDTH_MAX: usize = 28;
-/// The conversation is shown where this much is left for the others.
+/// The conversation is shown only if this width is left for the other columns.
 const OTHERS_WIDTH: usize = 50;
 
 /// Prints the heading once, then a row for each record.
@@ -25,7 +25,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// One as wide as the terminal.
+    /// A table with the width of the terminal.
     pub fn new() -> Self {
         let size = rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| usize::from(size.ws_col));
         let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
@@ -42,7 +42,7 @@ impl Table {
     }
 
     /// # Errors
-    /// When it cannot be written.
+    /// When the output cannot be written.
     pub fn print(&mut self, out: &mut impl Write, line: &[u8]) -> io::Result<()> {
         if !std::mem::replace(&mut self.has_heading, true) {
             self.row(out, ["TIME (UTC)", "CODE", "EVENT", "INTEGRATION", "CONVERSATION"])?;
@@ -70,7 +70,7 @@ impl Table {
 
 const GAP: &str = "  ";
 
-/// The text in exactly this many characters. Characters that move a terminal's cursor are shown as a dot.
+/// Cuts or pads a text to a width in characters. Control characters are replaced with a dot.
 fn cell(text: &str, width: usize) -> String {
     let is_plain = |c: char| {
         !c.is_control() && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

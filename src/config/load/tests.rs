@@ -9,7 +9,7 @@ const CREDENTIALS: [(&str, &str); 3] = [
     ("GENESYS_CLIENT_SECRET", "s3cr3t-s3cr3t"),
 ];
 
-/// A folder of the test's own, gone at its end.
+/// A temporary folder, removed at the end of the test.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -44,11 +44,11 @@ fn load(values: &[(&str, &str)]) -> Result<Config, Errors> {
     load_with(Need::Credentials, &[&CREDENTIALS, values].concat(), None)
 }
 
-/// The one fault that these settings have.
-fn fault(values: &[(&str, &str)]) -> String {
-    let faults = load(values).expect_err(&format!("{values:?}"));
-    assert_eq!(faults.0.len(), 1, "{faults}");
-    faults.to_string()
+/// The only error of these settings.
+fn error(values: &[(&str, &str)]) -> String {
+    let errors = load(values).expect_err(&format!("{values:?}"));
+    assert_eq!(errors.0.len(), 1, "{errors}");
+    errors.to_string()
 }
 
 #[test]
@@ -101,8 +101,8 @@ fn the_predecessors_settings_work_unchanged() {
 fn the_example_starts_the_program_once_the_credentials_are_filled_in() {
     let example = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.env.example"));
     load_with(Need::Credentials, &CREDENTIALS, Some(example)).expect("valid");
-    let faults = load_with(Need::Credentials, &[], Some(example)).expect_err("credentials missing");
-    let subjects: Vec<&str> = faults.0.iter().map(|fault| fault.subject.as_str()).collect();
+    let errors = load_with(Need::Credentials, &[], Some(example)).expect_err("credentials missing");
+    let subjects: Vec<&str> = errors.0.iter().map(|error| error.subject.as_str()).collect();
     assert_eq!(subjects, ["GENESYS_ENV", "GENESYS_CLIENT_ID", "GENESYS_CLIENT_SECRET"]);
 }
 
@@ -122,18 +122,18 @@ fn the_environment_wins_and_empty_is_unset() {
 
 #[test]
 fn a_named_settings_file_must_be_there_and_each_bad_line_is_told() {
-    let faults = load_with(Need::Credentials, &CREDENTIALS, Some(Path::new("/nowhere/env"))).expect_err("missing");
-    assert!(faults.to_string().starts_with("/nowhere/env: cannot read the settings file: "), "{faults}");
+    let errors = load_with(Need::Credentials, &CREDENTIALS, Some(Path::new("/nowhere/env"))).expect_err("missing");
+    assert!(errors.to_string().starts_with("/nowhere/env: cannot read the settings file: "), "{errors}");
     let folder = Folder::new("lines");
     let path = folder.file("env", "HTTP_PORT=1\nwhat is this\nHTTP_PORT=x\n");
-    let faults = load_with(Need::Credentials, &CREDENTIALS, Some(Path::new(&path))).expect_err("bad");
-    assert_eq!(faults.0.len(), 2, "{faults}");
-    assert_eq!(faults.0[0].to_string(), format!("{path} line 2: not NAME=value"));
-    assert!(faults.0[1].to_string().starts_with("HTTP_PORT=x: must be a whole number"));
+    let errors = load_with(Need::Credentials, &CREDENTIALS, Some(Path::new(&path))).expect_err("bad");
+    assert_eq!(errors.0.len(), 2, "{errors}");
+    assert_eq!(errors.0[0].to_string(), format!("{path} line 2: not NAME=value"));
+    assert!(errors.0[1].to_string().starts_with("HTTP_PORT=x: must be a whole number"));
 }
 
 #[test]
-fn every_fault_is_told_at_once() {
+fn every_error_is_told_at_once() {
     let bad = [
         ("GENESYS_ENV", "https://login.mypurecloud.com"),
         ("GENESYS_LOGIN_URL", "http://login.example"),
@@ -162,17 +162,17 @@ fn every_fault_is_told_at_once() {
         ("SSL_CERT_FILE", "/nowhere/ca.pem"),
         ("HTTPS_PROXY", "socks5://me:hush@proxy:1"),
     ];
-    let faults = load(&bad).expect_err("bad");
+    let errors = load(&bad).expect_err("bad");
     for (name, _) in bad {
-        assert_eq!(faults.0.iter().filter(|fault| fault.subject == name).count(), 1, "{name} in\n{faults}");
+        assert_eq!(errors.0.iter().filter(|error| error.subject == name).count(), 1, "{name} in\n{errors}");
     }
-    assert_eq!(faults.0.len(), bad.len(), "{faults}");
-    assert_eq!(faults.to_string().lines().count(), bad.len());
-    assert!(!faults.to_string().contains("hush"));
+    assert_eq!(errors.0.len(), bad.len(), "{errors}");
+    assert_eq!(errors.to_string().lines().count(), bad.len());
+    assert!(!errors.to_string().contains("hush"));
 }
 
 #[test]
-fn no_fault_shows_a_secret() {
+fn no_error_shows_a_secret() {
     let folder = Folder::new("secrets");
     let file = folder.file("secret", "from-the-file\n");
     let control = "line-one\nhush";
@@ -188,7 +188,7 @@ fn no_fault_shows_a_secret() {
         &[("GENESYS_LOGIN_URL", "https://me:hush@host")],
         &[("HTTP_TOKEN", "hush"), ("HTTP_TOKEN_FILE", &file)],
     ] {
-        let text = fault(values);
+        let text = error(values);
         assert!(!text.contains("hush") && !text.contains("from-the-file"), "{text}");
     }
 }
@@ -204,13 +204,13 @@ fn a_secret_comes_from_its_file_without_the_line_break_at_its_end() {
     assert_eq!(config.genesys.client_secret.expose(), "abc def");
     assert!(config.http.token.is_none());
     assert_eq!(
-        fault(&[("GENESYS_CLIENT_SECRET_FILE", &secret)]),
+        error(&[("GENESYS_CLIENT_SECRET_FILE", &secret)]),
         "GENESYS_CLIENT_SECRET: is set together with GENESYS_CLIENT_SECRET_FILE: remove one of them"
     );
-    let text = fault(&[("ELASTIC_AUTH_FILE", "/nowhere/auth")]);
+    let text = error(&[("ELASTIC_AUTH_FILE", "/nowhere/auth")]);
     assert!(text.starts_with("ELASTIC_AUTH_FILE=/nowhere/auth: cannot be read: "), "{text}");
-    assert!(fault(&[("HTTP_TOKEN_FILE", &folder.file("two", "a\nb\n"))]).contains("more than one line"));
-    assert!(fault(&[("GENESYS_CLIENT_SECRET", ""), ("GENESYS_CLIENT_SECRET_FILE", &empty)]).contains("not set"));
+    assert!(error(&[("HTTP_TOKEN_FILE", &folder.file("two", "a\nb\n"))]).contains("more than one line"));
+    assert!(error(&[("GENESYS_CLIENT_SECRET", ""), ("GENESYS_CLIENT_SECRET_FILE", &empty)]).contains("not set"));
 }
 
 #[test]
@@ -236,7 +236,7 @@ fn addresses_are_https_or_on_this_machine() {
     ] {
         assert_eq!(load(&[("GENESYS_LOGIN_URL", url)]).expect(url).genesys.login_url, expected);
     }
-    assert!(fault(&[("GENESYS_API_URL", "http://10.0.0.1")]).contains("must begin with https://"));
+    assert!(error(&[("GENESYS_API_URL", "http://10.0.0.1")]).contains("must begin with https://"));
     let config = load(&[("GENESYS_ENV", "new1.pure.cloud")]).expect("any domain");
     assert!(config.notices[0].starts_with("GENESYS_ENV=new1.pure.cloud: this version does not know"));
 }
@@ -247,23 +247,23 @@ fn the_clusters_addresses_may_be_several_and_carry_the_password() {
     let elastic = load(&[("ELASTIC_URL", url)]).expect("valid").elastic.expect("on");
     assert_eq!(elastic.urls, ["https://a:9200/es", "http://b:9200"]);
     assert_eq!(elastic.authorization.expect("set").expose(), "Basic bWU6cEBzcw==");
-    assert!(fault(&[("ELASTIC_URL", "localhost:9200")]).contains("must begin with https://"));
+    assert!(error(&[("ELASTIC_URL", "localhost:9200")]).contains("must begin with https://"));
 }
 
 #[test]
-fn what_is_off_is_judged_too() {
-    assert!(fault(&[("BULK_SIZE", "many")]).starts_with("BULK_SIZE=many"));
-    assert!(fault(&[("ELASTIC_AUTH", "Bearer ")]).starts_with("ELASTIC_AUTH: "));
-    assert!(fault(&[("GENESYS_DELIVERY", "websocket"), ("CATCH_UP_INTERVAL", "x")]).starts_with("CATCH_UP_INTERVAL=x"));
+fn settings_of_a_disabled_cluster_are_checked_too() {
+    assert!(error(&[("BULK_SIZE", "many")]).starts_with("BULK_SIZE=many"));
+    assert!(error(&[("ELASTIC_AUTH", "Bearer ")]).starts_with("ELASTIC_AUTH: "));
+    assert!(error(&[("GENESYS_DELIVERY", "websocket"), ("CATCH_UP_INTERVAL", "x")]).starts_with("CATCH_UP_INTERVAL=x"));
 }
 
 #[test]
 fn settings_must_fit_each_other() {
-    assert!(fault(&[("RECONNECT_DELAY", "61")]).contains("MAX_RECONNECT_DELAY, which is 60"));
-    assert!(fault(&[("MAX_RECONNECT_DELAY", "4")]).contains("RECONNECT_DELAY, which is 5"));
+    assert!(error(&[("RECONNECT_DELAY", "61")]).contains("MAX_RECONNECT_DELAY, which is 60"));
+    assert!(error(&[("MAX_RECONNECT_DELAY", "4")]).contains("RECONNECT_DELAY, which is 5"));
     for suffix in ["", ".1", ".12", ".dead", ".unreadable"] {
         let state = format!("/tmp/../tmp/x.jsonl{suffix}");
-        let text = fault(&[("OUTPUT_FILE", "/tmp/x.jsonl"), ("STATE_FILE", &state)]);
+        let text = error(&[("OUTPUT_FILE", "/tmp/x.jsonl"), ("STATE_FILE", &state)]);
         assert!(text.starts_with("STATE_FILE=") && text.contains("a separate file"), "{text}");
     }
     load(&[("OUTPUT_FILE", "/tmp/x.jsonl"), ("STATE_FILE", "/tmp/x.jsonl.state")]).expect("the default, named");
@@ -271,18 +271,18 @@ fn settings_must_fit_each_other() {
     let folder = Folder::new("collision");
     let path = folder.file("env", "");
     let values = [&CREDENTIALS[..], &[("OUTPUT_FILE", path.as_str())]].concat();
-    let faults = load_with(Need::Credentials, &values, Some(Path::new(&path))).expect_err("collides");
-    assert!(faults.to_string().contains("the settings file"), "{faults}");
+    let errors = load_with(Need::Credentials, &values, Some(Path::new(&path))).expect_err("collides");
+    assert!(errors.to_string().contains("the settings file"), "{errors}");
     let topics = folder.file("topics.json", "{\"topics\":[]}");
-    assert!(fault(&[("TOPICS_FILE", &topics), ("OUTPUT_FILE", &topics)]).starts_with("TOPICS_FILE="));
+    assert!(error(&[("TOPICS_FILE", &topics), ("OUTPUT_FILE", &topics)]).starts_with("TOPICS_FILE="));
     for name in ["OUTPUT_FILE", "STATE_FILE"] {
-        let text = fault(&[(name, "./topics.json")]);
+        let text = error(&[(name, "./topics.json")]);
         assert_eq!(text, format!("{name}=./topics.json: must be a separate file: this one is TOPICS_FILE"));
     }
 }
 
 #[test]
-fn no_fault_hides_another() {
+fn no_error_hides_another() {
     for (values, subjects) in [
         (&[("ELASTIC_URL", "bad"), ("ELASTIC_AUTH", "Bearer ")][..], &["ELASTIC_AUTH", "ELASTIC_URL"][..]),
         (&[("ELASTIC_URL", "https://:x@host"), ("ELASTIC_AUTH", "Bearer ")], &["ELASTIC_AUTH", "ELASTIC_URL"]),
@@ -291,28 +291,28 @@ fn no_fault_hides_another() {
         (&[("OUTPUT_FILE", "/"), ("STATE_FILE", "./topics.json")], &["OUTPUT_FILE", "STATE_FILE"]),
         (&[("STATE_FILE", "/"), ("OUTPUT_FILE", "./topics.json")], &["OUTPUT_FILE", "STATE_FILE"]),
     ] {
-        let faults = load(values).expect_err("bad");
-        let mut found: Vec<&str> = faults.0.iter().map(|fault| fault.subject.as_str()).collect();
+        let errors = load(values).expect_err("bad");
+        let mut found: Vec<&str> = errors.0.iter().map(|error| error.subject.as_str()).collect();
         found.sort_unstable();
-        assert_eq!(found, subjects, "{faults}");
+        assert_eq!(found, subjects, "{errors}");
     }
 }
 
-/// Where both addresses are given, the region's name is nothing but a name, whatever is wrong with an address.
+/// If both addresses are set, even to a wrong value, any name is valid for the region.
 #[test]
-fn a_bad_address_does_not_make_a_fault_of_the_region() {
+fn a_bad_address_does_not_make_a_error_of_the_region() {
     let values = [
         ("GENESYS_ENV", "sim"),
         ("GENESYS_LOGIN_URL", "http://127.0.0.1:1"),
         ("GENESYS_API_URL", "http://api.example"),
     ];
-    assert!(fault(&values).starts_with("GENESYS_API_URL="));
+    assert!(error(&values).starts_with("GENESYS_API_URL="));
 }
 
 #[test]
 fn a_topics_file_that_was_named_must_be_there() {
     assert!(
-        fault(&[("TOPICS_FILE", "/nowhere/topics.json")])
+        error(&[("TOPICS_FILE", "/nowhere/topics.json")])
             .contains("TOPICS_FILE=/nowhere/topics.json: cannot read the file")
     );
     load(&[("TOPICS_FILE", "./topics.json")]).expect("the default, named");
@@ -347,8 +347,8 @@ fn zero_has_a_meaning_where_it_is_named() {
 fn each_command_needs_what_it_needs() {
     load_with(Need::Nothing, &[], None).expect("nothing");
     assert!(load_with(Need::Nothing, &[("HTTP_PORT", "x")], None).is_err());
-    let faults = load_with(Need::Cluster, &[], None).expect_err("no cluster");
-    assert!(faults.to_string().starts_with("ELASTIC_URL: not set"), "{faults}");
+    let errors = load_with(Need::Cluster, &[], None).expect_err("no cluster");
+    assert!(errors.to_string().starts_with("ELASTIC_URL: not set"), "{errors}");
     let template = load_with(Need::Template, &[("ELASTIC_INDEX", "logs-x")], None).expect("no cluster needed");
     assert_eq!(template.elastic.expect("the settings").index, "logs-x");
     assert_eq!(load_http(&environment(&[("BULK_SIZE", "x")]), None).expect("only HTTP_*").port, 8077);
@@ -356,11 +356,11 @@ fn each_command_needs_what_it_needs() {
 }
 
 #[test]
-fn text_that_is_not_utf8_is_a_fault() {
+fn text_that_is_not_utf8_is_a_error() {
     use std::os::unix::ffi::OsStringExt;
     let environment = [("OUTPUT_FILE".into(), OsString::from_vec(vec![b'x', 0xff]))].into();
-    let faults = Config::load(Need::Nothing, &environment, None).expect_err("not UTF-8");
-    assert!(faults.to_string().contains("must be UTF-8"), "{faults}");
+    let errors = Config::load(Need::Nothing, &environment, None).expect_err("not UTF-8");
+    assert!(errors.to_string().contains("must be UTF-8"), "{errors}");
 }
 
 #[test]
@@ -379,13 +379,13 @@ fn a_file_of_certificates_must_hold_one() {
     assert_eq!(config.network.ssl_cert_file.as_deref(), Some(Path::new(&good)));
     let empty = folder.file("empty.pem", "");
     for name in ["SSL_CERT_FILE", "ELASTIC_CA_FILE"] {
-        assert!(fault(&[(name, &empty)]).contains("no certificate"));
+        assert!(error(&[(name, &empty)]).contains("no certificate"));
     }
 }
 
-/// Whatever stands in a settings file, it is judged: no panic, and no fault of more than a line.
+/// No settings file makes the program panic, or leads to an error of more than one line.
 #[test]
-fn no_text_breaks_the_judgement() {
+fn no_settings_file_causes_a_panic_or_a_long_error() {
     let pieces = [
         "X",
         "=",
@@ -443,8 +443,8 @@ fn no_text_breaks_the_judgement() {
     for _ in 0..2_000 {
         let text: String = (0..draw(60)).map(|_| pieces[draw(pieces.len())]).collect();
         let path = folder.file("env", &text);
-        if let Err(faults) = load_with(Need::Nothing, &[], Some(Path::new(&path))) {
-            assert_eq!(faults.to_string().lines().count(), faults.0.len(), "{text:?}");
+        if let Err(errors) = load_with(Need::Nothing, &[], Some(Path::new(&path))) {
+            assert_eq!(errors.to_string().lines().count(), errors.0.len(), "{text:?}");
         }
     }
 }
@@ -459,7 +459,7 @@ fn a_name_that_resembles_a_setting_is_refused_and_others_are_not() {
         ("LOGLEVEL", "LOG_LEVEL"),
         ("http_port", "HTTP_PORT"),
     ] {
-        assert_eq!(fault(&[(name, "1")]), format!("{name}: is not a setting; did you mean {meant}?"));
+        assert_eq!(error(&[(name, "1")]), format!("{name}: is not a setting; did you mean {meant}?"));
         load(&[(name, "")]).expect("without a value it does nothing");
         let path = folder.file("env", &format!("{name}=1\n"));
         let errors = load_with(Need::Credentials, &CREDENTIALS, Some(Path::new(&path))).expect_err(name);
@@ -498,14 +498,14 @@ fn what_editors_and_docker_put_around_a_value_goes_or_is_reported() {
     assert_eq!((config.http.token.expect("set").expose(), config.http.port), ("tok", 8078));
     for quoted in ["\"hush\"", "'hush'"] {
         for name in ["GENESYS_CLIENT_SECRET", "HTTP_TOKEN", "OUTPUT_FILE", "GENESYS_ENV"] {
-            let text = fault(&[(name, quoted)]);
+            let text = error(&[(name, quoted)]);
             assert!(text.starts_with(&format!("{name}: ")) && text.contains("docker --env-file"), "{text}");
         }
     }
     for padded in [" hush", "hush ", "hush\t"] {
         let file = folder.file("padded", &format!("{padded}\n"));
         for values in [&[("HTTP_TOKEN", padded)][..], &[("HTTP_TOKEN_FILE", &file)]] {
-            let text = fault(values);
+            let text = error(values);
             assert!(text.contains("white space") && !text.contains("hush"), "{text}");
         }
     }
@@ -528,10 +528,10 @@ fn the_outputs_link_is_followed_once_and_its_target_must_be_a_regular_file() {
         "where it was before links were followed"
     );
     for name in ["OUTPUT_FILE", "STATE_FILE"] {
-        let text = fault(&[(name, "/dev/null")]);
+        let text = error(&[(name, "/dev/null")]);
         assert_eq!(text, format!("{name}=/dev/null: must be a regular file: this is a device"));
     }
-    assert!(fault(&[("STATE_FILE", &link("null", "/dev/null"))]).contains("a device"));
+    assert!(error(&[("STATE_FILE", &link("null", "/dev/null"))]).contains("a device"));
 }
 
 #[test]
@@ -540,17 +540,17 @@ fn a_retention_and_an_instance_are_optional() {
     let config = load(&values).expect("valid");
     assert_eq!(config.elastic.expect("on").retention, Some(Duration::from_secs(90 * 86_400)));
     assert_eq!(config.instance, "Paris 2");
-    assert!(fault(&[("ELASTIC_RETENTION", "90")]).contains("such as 90d"));
-    assert!(fault(&[("INSTANCE_NAME", &"x".repeat(101))]).contains("1 to 100"));
+    assert!(error(&[("ELASTIC_RETENTION", "90")]).contains("such as 90d"));
+    assert!(error(&[("INSTANCE_NAME", &"x".repeat(101))]).contains("1 to 100"));
 }
 
-/// Every default is a value that its own row's judge takes, or nothing.
+/// Every setting of a parsed kind is read: a wrong value is an error.
 #[test]
 fn every_row_is_read() {
     for row in super::super::table::rows() {
         if matches!(row.kind, Kind::Secret | Kind::SecretFile | Kind::Path | Kind::List | Kind::Text | Kind::Url) {
             continue;
         }
-        assert!(fault(&[(row.name, "/nowhere/\u{fffd}")]).starts_with(row.name), "{}", row.name);
+        assert!(error(&[(row.name, "/nowhere/\u{fffd}")]).starts_with(row.name), "{}", row.name);
     }
 }

@@ -4,7 +4,7 @@ fn reply(status: u16, body: &str) -> Reply {
     Reply { status, retry_after: None, body: body.as_bytes().to_vec() }
 }
 
-/// How the one document of a bulk answer is judged.
+/// The verdict on the only document of a bulk response.
 fn item(status: u16, error: &str) -> Item {
     let body = format!(r#"{{"errors":true,"items":[{{"create":{{"status":{status},"error":{error}}}}}]}}"#);
     match judge(&reply(200, &body), 1) {
@@ -13,7 +13,7 @@ fn item(status: u16, error: &str) -> Item {
     }
 }
 
-/// Literal answers of OpenSearch 2.19 and Elasticsearch 8.17 for one document, with what they mean.
+/// Literal responses of OpenSearch 2.19 and Elasticsearch 8.17 about one document, with the expected verdict.
 #[test]
 fn each_literal_answer_about_a_document_has_its_meaning() {
     const DEAD: Option<Cause> = None;
@@ -117,7 +117,7 @@ fn a_reason_carries_type_reason_and_the_cause_behind_it() {
     assert_eq!(reason, "mapper_parsing_exception: failed to parse field [n]: For input string: \"abc\"");
 }
 
-/// Literal answers to whole requests.
+/// Literal responses to whole requests.
 #[test]
 fn each_literal_answer_to_a_request_has_its_meaning() {
     for (status, body, expected) in [
@@ -179,17 +179,17 @@ fn an_error_body_of_any_shape_is_shown_and_a_web_page_is_not() {
     for (body, shown) in [
         (
             r#"{"message":"The security token included in the request is invalid."}"#,
-            "it answers 403 (The security token included in the request is invalid.)",
+            "status 403 (The security token included in the request is invalid.)",
         ),
         (
             r#"{"Message":"User: anonymous is not authorized to perform: es:ESHttpPost"}"#,
-            "it answers 403 (User: anonymous is not authorized to perform: es:ESHttpPost)",
+            "status 403 (User: anonymous is not authorized to perform: es:ESHttpPost)",
         ),
-        ("Forbidden by\npolicy", "it answers 403 (Forbidden by policy)"),
-        ("<html>no</html>", "it answers 403"),
-        (r#"{"error":{"type":"a","reason":"b"}}"#, "it answers 403 (a: b)"),
+        ("Forbidden by\npolicy", "status 403 (Forbidden by policy)"),
+        ("<html>no</html>", "status 403"),
+        (r#"{"error":{"type":"a","reason":"b"}}"#, "status 403 (a: b)"),
     ] {
-        assert_eq!(told(&reply(403, body)), shown);
+        assert_eq!(describe(&reply(403, body)), shown);
     }
 }
 

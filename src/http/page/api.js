@@ -1,10 +1,10 @@
-// Asking the collector: everything once, then only what is new, and its health with each answer.
+// Polls the collector: first for everything, then for new events only. Each response includes the health.
 
 const KEEP = 1000, EVERY_MS = 2000, EVERY_HIDDEN_MS = 20000, ANSWER_WITHIN_MS = 15000;
 const MINUTE = 60e3, HOUR = 3600e3;
 const FIELDS = ["id", "timestamp", "received_at", "source", "event_id", "event_name", "description", "entity_id", "entity_name", "conversation_id", "error_code"];
 
-// `series` counts events by code and integration, in minutes for a day and hours for ten days.
+// `series` counts events by code and integration: per minute for one day and per hour for ten days.
 const store = { events: [], series: new Map(), codes: new Map(), next: 0, total: 0, health: null, started: null, offset: 0, answeredAt: 0, silent: false, hasOlder: false, isLoaded: false };
 let token = sessionStorage.getItem("token") || "";
 let timer = 0, asking = false, wrongToken = false, needsToken = document.documentElement.dataset.token === "yes", wantsAll = true, mismatches = 0;
@@ -44,7 +44,7 @@ async function poll() {
 function take(live) {
   const started = live.health.stats.started_at;
   if (!live.whole && started !== store.started) {
-    // Another run of the collector, whose numbers begin anew.
+    // The collector was restarted, so its numbers start again.
     wantsAll = true;
     setTimeout(poll, 0);
     return;
@@ -58,7 +58,7 @@ function take(live) {
   } else {
     rows.forEach(countRow);
   }
-  // Counts and rows are taken an instant apart: only a difference that stays needs everything anew.
+  // The collector takes counts and rows at slightly different times, so only a repeated mismatch needs a full reload.
   mismatches = store.total === live.total ? 0 : mismatches + 1;
   wantsAll = mismatches > 1 || !live.is_loaded;
   store.events = store.events.concat(rows).slice(-KEEP);
@@ -85,7 +85,7 @@ function unpack(series, at) {
   return { ...series, minutes: buckets(series.minutes, MINUTE), hours: buckets(series.hours, HOUR) };
 }
 
-// What the collector does with each record it writes.
+// Counts a row in the same way as the collector counts the records it writes.
 function countRow({ e, t }) {
   const key = seriesKey(e);
   if (!store.series.has(key)) {
@@ -100,7 +100,7 @@ function countRow({ e, t }) {
   store.total += 1;
 }
 
-// The whole record of this id as the file has it; null when it is no longer in memory.
+// The whole record with this id, as in the file; null if the collector no longer has it in memory.
 async function fetchRecord(id) {
   try {
     const { text } = await request(`events?id=${encodeURIComponent(id)}&limit=1`);
@@ -124,7 +124,7 @@ $("token").addEventListener("submit", (event) => {
   token = $("token-text").value.trim();
   $("token-text").value = "";
   if (!token) return;
-  // No header carries anything else, and no token contains it.
+  // A token contains only printable ASCII, and a header cannot contain anything else.
   if (/^[\x20-\x7e]+$/.test(token)) poll();
   else refuse();
 });

@@ -1,4 +1,4 @@
-// Events by code over the last hour, day or ten days, and the integrations that fail.
+// The chart of events by code over the last hour, day or ten days, and the list of failing integrations.
 
 const SPANS = [
   { id: "1h", name: "hour", label: "1 h", length: HOUR, step: MINUTE },
@@ -10,7 +10,7 @@ let chartShown = "", bins = null, pointed = null;
 
 const codeOf = (x) => (typeof x.e.event_id === "string" && x.e.event_id) || "no code";
 
-// An event that reports a recovery is no failure.
+// Whether the event reports a recovery instead of a failure.
 function isRecovery(code, name) {
   const known = store.codes.get(code);
   return known ? known.recovery : /\b(recovered|restored|resumed)\b/i.test(name || "");
@@ -18,7 +18,7 @@ function isRecovery(code, name) {
 const names = new Map();
 const isFailure = (code) => !isRecovery(code, names.get(code));
 
-// A code has the same colour in every browser and on every day.
+// The colour depends only on the code, so it is the same in every browser and at every time.
 function colour(code) {
   if (!isFailure(code)) return "k-recovery";
   const number = /(\d+)$/.exec(code);
@@ -28,7 +28,7 @@ function colour(code) {
 
 const range = () => SPANS.find((one) => one.id === view.range) || SPANS[1];
 
-// Each minute of a day is known, and each hour before.
+// Counts exist per minute for the last day, and per hour before that.
 function* bucketsSince(from, series) {
   const dayAgo = now() - 24 * HOUR;
   if (from >= dayAgo - MINUTE) for (const [minute, n] of series.minutes) yield [minute * MINUTE, n];
@@ -115,7 +115,7 @@ function drawChart() {
 const label = (x, y, text, anchor) => makeSvg("text", { x, y, "text-anchor": anchor }, text);
 const compact = (n) => (n >= 10000 ? `${n / 1000}k` : count(n));
 
-// A handful of round local times along the axis.
+// The labels of the time axis, at round local times.
 function timeLabels(start, length, left, width, height) {
   const room = Math.max(2, Math.floor((width - left) / 90));
   const every = [10, 15, 30, 60, 120, 180, 240, 360, 720, 1440, 2880].map((m) => m * MINUTE).find((ms) => length / ms <= room) || 2880 * MINUTE;
@@ -133,7 +133,7 @@ function ceiling(n) {
   return [1, 1.5, 2, 3, 4, 6, 8, 10].map((f) => f * power).find((most) => most >= n && Number.isInteger(most));
 }
 
-// Shows what the bar under the pointer is made of, or else the sum.
+// Shows the counts of the bar under the pointer, or the sum if there is none.
 function point() {
   if (!bins) return;
   const { rows, start, step, left, wide } = bins, row = rows[pointed], band = $("band");
@@ -154,7 +154,7 @@ function point() {
   describePoint();
 }
 
-// The same for screen readers.
+// Provides the same text to screen readers.
 function describePoint() {
   const last = bins.rows.length - 1;
   const values = { "aria-valuemax": last, "aria-valuenow": pointed ?? last, "aria-valuetext": $("readout").textContent };
@@ -186,7 +186,7 @@ $("chart").addEventListener("keydown", (event) => {
 });
 new ResizeObserver(() => { if (bins) drawChart(); }).observe($("chart"));
 
-// In the order of the codes, so that each keeps its place while the numbers change.
+// Sorted by code, so that each entry keeps its place while the numbers change.
 function showLegend(byCode) {
   const items = [...byCode].sort((a, b) => (a[0] < b[0] ? -1 : 1)).map(([code, n]) => ({ code, n, name: names.get(code) || (store.codes.get(code) || {}).name || "", on: view.code === code }));
   const build = () => make("li", {}, make("button", { type: "button", onclick: (event) => toggle("code", event.currentTarget.dataset.what) },

@@ -1,4 +1,4 @@
-// Elements. Whatever comes from an event goes in as text: nothing here, or after it, reads markup.
+// Helpers for elements. Data of events is inserted only as text: no script of the page parses markup.
 
 const $ = (id) => document.getElementById(id);
 
@@ -19,7 +19,7 @@ function makeSvg(name, attributes, ...children) {
   return element;
 }
 
-// Only a change touches the page, so that nothing flickers and a selection stays.
+// Changes the element only if the text differs, so that nothing flickers and a selection stays.
 function setText(id, text) {
   const element = $(id);
   if (element.textContent !== text) element.textContent = text;
@@ -30,7 +30,7 @@ function setParts(id, ...parts) {
   if (element.textContent !== text) element.replaceChildren(...parts);
 }
 
-// A text from outside: one that changes the direction of writing changes only its own.
+// Isolates text of an event, so that characters that change the writing direction affect only that text.
 const isolated = (text) => make("bdi", {}, String(text));
 
 function setBig(id, text, unit) {
@@ -40,7 +40,7 @@ function setBig(id, text, unit) {
   element.replaceChildren(text, ...(unit ? [" ", make("small", {}, unit)] : []));
 }
 
-// The rows of a short list, changed in place, so that a row that is pointed at or has the focus stays.
+// Updates the rows of a short list in place, so that a row under the pointer or with the focus stays.
 function fillList(list, items, build, change) {
   while (list.childElementCount > items.length) list.lastElementChild.remove();
   items.forEach((item, i) => {

@@ -1,4 +1,4 @@
-// Numbers, spans and times as text. Every time on the page is in the browser's time zone, which the header names.
+// Formats numbers, durations and times. All times are in the browser's time zone, which the page's header shows.
 
 const count = (n) => Number(n || 0).toLocaleString("en");
 const plural = (n, one, many) => `${count(n)} ${n === 1 ? one : many || one + "s"}`;
@@ -33,14 +33,14 @@ function clockTime(ms, seconds) {
   return `${two(d.getHours())}:${two(d.getMinutes())}${seconds ? ":" + two(d.getSeconds()) : ""}`;
 }
 
-// The day is left out for today.
+// Omits the day for today.
 function dayTime(ms, now) {
   if (!Number.isFinite(ms)) return "–";
   const d = new Date(ms);
   return (new Date(now).toDateString() === d.toDateString() ? "" : `${day(d)} `) + clockTime(ms, true);
 }
 
-// With the year and milliseconds, for one record.
+// The time of a single record, with the year and milliseconds.
 function fullTime(ms) {
   if (!Number.isFinite(ms)) return "–";
   const d = new Date(ms);
@@ -56,8 +56,8 @@ function zoneName() {
 
 const quantile = (sorted, share) => (sorted.length ? sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] : NaN);
 
-// An address or a file name keeps its case.
+// Starts with a capital, unless the first word is an address or a file name, and ends with a full stop.
 const sentence = (text) => (/^[a-z]+\b(?![:/.])/.test(text) ? text.charAt(0).toUpperCase() + text.slice(1) : text) + (/[.!?]$/.test(text) ? "" : ".");
 
-// Codes without what they have in common, and not endless.
+// A code without the common prefix, cut to 40 characters.
 const short = (code) => code.replace(/^AUDIOHOOK-/, "").replace(/^(.{40}).+$/s, "$1…");

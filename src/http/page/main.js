@@ -1,4 +1,4 @@
-// What is shown, and the address that says so: a link shows the same to somebody else.
+// The view (time range and filters) and its URL, so that a link opens the same view.
 
 const view = { range: "24h", q: "", code: null, integration: null, conversation: null, event: null };
 
@@ -25,7 +25,7 @@ const toggle = (pick, value) => setView({ [pick]: view[pick] === value ? null : 
 
 window.addEventListener("popstate", () => { readView(); setView({}); });
 
-// All of it, after each answer.
+// Updates the whole page after each response.
 function show(fresh, first) {
   const known = store.health !== null;
   $("data").hidden = !known;

@@ -1,4 +1,4 @@
-// One record, whole, as it stands in the file.
+// Shows one whole record, as in the file.
 
 let current = null, currentText = "";
 
@@ -8,7 +8,7 @@ const isEscaped = (text, at) => {
   return slashes % 2 === 1;
 };
 
-// Indents the text itself, so that 1.0 stays 1.0 and twenty digits stay twenty; its parts.
+// Splits JSON into indented parts. It works on the text, since parsing would change 1.0 to 1 and round long numbers.
 function pretty(raw) {
   const out = [];
   let depth = 0, at = 0;
@@ -38,7 +38,7 @@ function pretty(raw) {
   return out;
 }
 
-// Letters and marks that are written from right to left, or turn others so.
+// Characters that are written from right to left, or that change the writing direction.
 const TURNS = /[\u0590-\u08ff\u200e\u200f\u202a-\u202e\u2066-\u2069\ufb1d-\ufdff\ufe70-\ufefc]/;
 
 async function openRecord(x) {
@@ -67,9 +67,9 @@ async function openRecord(x) {
 }
 
 function curl({ e }) {
-  // Half a surrogate pair has no place in an address.
+  // An unpaired surrogate cannot be encoded in a URL.
   const whole = typeof e.id === "string" && e.id.isWellFormed?.() !== false;
-  // A quote must not end the shell's own.
+  // Escape single quotes, since the shell argument is in single quotes.
   const query = whole ? `id=${encodeURIComponent(e.id).replace(/'/g, "%27")}` : "limit=1000";
   const header = token ? ' -H "Authorization: Bearer $HTTP_TOKEN"' : "";
   return `curl -s${header} '${new URL("events", location.href).href}?${query}'`;
@@ -80,7 +80,7 @@ async function copy(what, text) {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    // Without https the clipboard is closed to scripts, but for a selection of the page.
+    // Without HTTPS, scripts can copy only a selection.
     const area = make("textarea", { readonly: "" });
     area.value = text;
     $("record").append(area);

@@ -1,4 +1,4 @@
-// The state in words, the problems with their cures, the figures.
+// Shows the health, the problems with their fixes, and the figures.
 
 const REASONS = {
   credentials_refused: "Genesys Cloud refuses the credentials",
@@ -77,7 +77,7 @@ function showReasons(reasons) {
   }
 }
 
-// What the cluster's figure shows while one of these reasons is raised, the gravest first.
+// The text of the cluster figure while one of these reasons is raised, the most severe first.
 const CLUSTER = [["elastic_refused", "Refuses documents"], ["elastic_unreachable", "Unreachable"], ["elastic_backlog_dropped", "Lacks events"]];
 
 function showFigures() {
@@ -119,18 +119,18 @@ function showCluster(elastic) {
   ].filter(Boolean).join(" · "));
 }
 
-// Of the way that events come now, where some in memory came so.
+// Shows the delay of the current source, or of the other one if no event in memory came from the current one.
 function showDelay(stats) {
   const by = (source) => store.events.filter((x) => x.e.source === source && Number.isFinite(x.r - x.t)).slice(-200)
     .map((x) => Math.max(0, x.r - x.t)).sort((a, b) => a - b);
-  const ways = [["websocket", "WebSocket"], ["history", "history"]];
-  if (!stats.socket_connected) ways.reverse();
-  const way = ways.find(([source]) => by(source).length);
-  if (!way) {
+  const sources = [["websocket", "WebSocket"], ["history", "history"]];
+  if (!stats.socket_connected) sources.reverse();
+  const shown = sources.find(([source]) => by(source).length);
+  if (!shown) {
     setBig("delay-big", "–");
     return setText("delay-small", "from the event to its receipt");
   }
-  const delays = by(way[0]);
+  const delays = by(shown[0]);
   setBig("delay-big", span(quantile(delays, 0.5)), "median");
-  setText("delay-small", `95 % within ${span(quantile(delays, 0.95))}, by ${way[1]}`);
+  setText("delay-small", `95 % within ${span(quantile(delays, 0.95))}, by ${shown[1]}`);
 }

@@ -1,8 +1,8 @@
-// The newest events, and what picks among them.
+// The table of the newest events and its filters.
 
 let dayShown = "", stop = null;
 
-// What events can be picked by.
+// The fields that events can be filtered by, apart from the search text.
 const PICKS = {
   code: codeOf,
   integration: (x) => x.e.entity_id || "",
@@ -32,7 +32,7 @@ function showRows(fresh, first) {
   const body = $("rows"), scroll = $("scroll");
   const today = new Date(now()).toDateString();
   if (first || today !== dayShown) {
-    // After midnight yesterday's times need their day.
+    // After midnight, yesterday's times need a date.
     dayShown = today;
     body.replaceChildren();
     fresh = store.events;
@@ -43,18 +43,18 @@ function showRows(fresh, first) {
     const rows = fresh.map(rowOf).reverse();
     fresh.forEach((x) => { x.row.hidden = !matches(x); });
     if (!first && fresh.length <= 50) rows.forEach((row) => row.classList.add("new"));
-    // Those that leave go first: what is added above is what moves the others.
+    // Remove old rows first, so that only the rows added above change the scroll position.
     while (body.childElementCount + rows.length > store.events.length) body.lastElementChild.remove();
     const before = scroll.scrollHeight, at = scroll.scrollTop;
     body.prepend(...rows);
-    // Whoever reads further down keeps their place.
+    // Keep the scroll position of a user who has scrolled down.
     if (at > 8) scroll.scrollTop = at + scroll.scrollHeight - before;
   }
   keepOneStop();
   showCount();
 }
 
-// The Tab key stops at one row, the newest unless another has the focus; from there the arrow keys move.
+// Only one row can be reached with the Tab key: the focused row, or else the newest. The arrow keys move between rows.
 function keepOneStop() {
   if (stop && stop === document.activeElement) return;
   stopAt($("rows").querySelector("tr:not([hidden]) button"));
@@ -102,7 +102,7 @@ function showCount() {
   setText("none", all ? "No event matches the filter." : "No events yet. Genesys Cloud sends one only when AudioHook has a problem.");
 }
 
-// Each pick is shown as a button that removes it.
+// Shows each filter as a button that removes it.
 function showPicks() {
   const items = Object.keys(PICKS).filter((pick) => view[pick]).map((pick) => ({ pick, what: pick === "integration" ? nameOf(view[pick]) : view[pick] }));
   const build = () => make("button", { type: "button", class: "picked", onclick: (event) => setView({ [event.currentTarget.dataset.pick]: null }) });
@@ -118,7 +118,7 @@ function nameOf(entity) {
   return entity;
 }
 
-// What a code means and what to check, with whatever stands before it.
+// Shows what a code means and what to check, after the elements in `before`.
 function showMeaning(element, code, before) {
   const known = store.codes.get(code);
   element.hidden = !known;
