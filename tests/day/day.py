@@ -124,10 +124,13 @@ class Collector:
         began = time.monotonic()
         self.process.terminate()
         status = await self.ended(STOP_S_MAX)
-        if status != 0:
-            excused = status == 1 and await self.disk.was_slow(began - STOP_S_MAX)
-            (self.notes if excused else self.complaints).append(
-                f"{iso(now_ms())}: exit status {status} after SIGTERM{', on a slow disk' if excused else ''}")
+        if status == 0:
+            return
+        what = f"{iso(now_ms())}: exit status {status} after SIGTERM"
+        if status == 1 and await self.disk.was_slow(began - STOP_S_MAX):
+            self.notes.append(f"{what}, on a slow disk")
+        else:
+            self.complaints.append(what)
 
     async def kill(self):
         self.note("kill -9")
