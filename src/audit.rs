@@ -185,17 +185,7 @@ impl<'a> Audit<'a> {
         let (mut contents, mut count, mut tries): (Contents, usize, u32) = Default::default();
         loop {
             let (cursor, body) = match self.history.next(self.clock.now(), self.api.service().now()) {
-                Next::Idle => {
-                    let refused = self.ids.iter().find(|id| self.history.is_unknown(id));
-                    return match refused {
-                        Some(id) => {
-                            let what =
-                                format!("Genesys Cloud does not show the history of {id}, so it cannot be audited");
-                            Err(Problem::new(what, "Take it out of TOPICS_FILE, if it is there, or try again later."))
-                        }
-                        None => Ok(Some(contents)),
-                    };
-                }
+                Next::Idle => return Ok(Some(contents)),
                 Next::Wait(wait) => {
                     wait_for(wait);
                     continue;
@@ -207,6 +197,10 @@ impl<'a> Audit<'a> {
             match taken.failed {
                 Some(error) => retry(&mut tries, &error)?,
                 None => tries = 0,
+            }
+            if let Some((id, why)) = taken.left_out.first() {
+                let what = format!("{}; the history of {id} cannot be audited", why.problem().what);
+                return Err(Problem::new(what, "Take it out of TOPICS_FILE, if it is there, or try again later."));
             }
             if let Some((from, to)) = taken.skipped {
                 let (from, to) = (format_millis(from), format_millis(to));
