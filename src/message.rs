@@ -201,7 +201,7 @@ pub struct Page {
     pub received: Millis,
     /// The definitions that were asked for: no other row is taken.
     pub ids: Arc<[String]>,
-    /// The span that the read asks for: a row without a time of its own happened in it.
+    /// What the read asks for: a row without a time of its own happened in it.
     pub asked: Range,
     /// The first page of a piece: rows begin anew.
     pub is_first: bool,

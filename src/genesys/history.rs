@@ -57,8 +57,9 @@ const WHAT: &str = "read the history";
 pub struct Read {
     pub ids: Arc<[String]>,
     pub span: Span,
-    /// Rows up to here are asked for: the span's end where it is read again, else [`CONTEXT_MS`] more. What is younger
-    /// than the span may still wait for its frame, and must not be given another's.
+    /// Rows up to here are asked for: the span's end where it is read again, else [`CONTEXT_MS`] more, or up to now where a
+    /// row without a time may have been received since. What is younger than the span may still wait for its frame, and
+    /// must not be given another's.
     pub until: Millis,
     pub purpose: Purpose,
 }
@@ -333,12 +334,12 @@ impl History {
                 rows: page.rows,
                 received,
                 ids: piece.ids.clone(),
-                asked: Range { from: job.read.span.from, to: job.read.span.to - 1 },
+                asked: Range { from: job.read.span.from, to: job.read.until - 1 },
                 is_first,
                 is_all: piece.ids.len() == job.read.ids.len(),
             });
         }
-        let (is_long, span) = (pages.count >= PAGES_MAX, piece.to - piece.from);
+        let (is_long, span) = (pages.count >= PAGES_MAX && pages.repeats == 0, piece.to - piece.from);
         match following {
             Following::Nothing => self.end_piece(taken),
             Following::Page if is_long && span > PIECE_MS_MIN => _ = self.divide(8, PIECE_MS_MIN),
@@ -369,7 +370,9 @@ impl History {
     fn leave_out_failed(&mut self, taken: &mut Taken) {
         let Some(job) = self.job.as_mut().filter(|job| !job.failed.is_empty()) else { return };
         let failed = job.failed.drain(..);
-        taken.left_out.extend(failed.flat_map(|(piece, why)| piece.ids.to_vec().into_iter().map(move |id| (id, why.clone()))));
+        taken
+            .left_out
+            .extend(failed.flat_map(|(piece, why)| piece.ids.to_vec().into_iter().map(move |id| (id, why.clone()))));
         // What was learned by their refusals was not about the number of definitions.
         self.ids_max = usize::MAX;
     }

@@ -62,8 +62,9 @@ impl Session {
             Ok(Some(true)) => self.hour_is_complete(),
             Ok(None) => self.auditing.at = Some(self.clock.now() + RETRY),
             Ok(Some(false)) => {
-                let span = Span { from, to };
-                self.begin(Read { ids, span, until: self.with_context(to), purpose: Purpose::Repair }, now);
+                // What has no time of its own may have been received at any time since.
+                let until = self.with_context(to).max(self.reading.checkpoint);
+                self.begin(Read { ids, span: Span { from, to }, until, purpose: Purpose::Repair }, now);
             }
             Err(error) => {
                 self.failed(&error);

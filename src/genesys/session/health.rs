@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{Session, shorten};
 use super::reading::State;
+use super::{Session, shorten};
 use crate::config::Delivery;
 use crate::genesys::channel::{Cause, Rejection};
 use crate::genesys::topics::{ID_PREFIX, TOPIC_PREFIX};
