@@ -75,7 +75,7 @@ struct Job {
     todo: Vec<Piece>,
     /// Of the next piece, once its first page is asked for.
     pages: Option<Pages>,
-    /// What failed of single definitions since a page was last taken, and why.
+    /// Pieces of a single definition that failed since a page was last taken, and why.
     failed: Vec<(Piece, ApiError)>,
     /// What lies between was left out, for the service refuses to be asked for it.
     skipped: Option<(Millis, Millis)>,
@@ -369,10 +369,7 @@ impl History {
     /// Others are taken: those that failed alone are what the service does not give.
     fn leave_out_failed(&mut self, taken: &mut Taken) {
         let Some(job) = self.job.as_mut().filter(|job| !job.failed.is_empty()) else { return };
-        let failed = job.failed.drain(..);
-        taken
-            .left_out
-            .extend(failed.flat_map(|(piece, why)| piece.ids.to_vec().into_iter().map(move |id| (id, why.clone()))));
+        taken.left_out.extend(job.failed.drain(..).map(|(piece, why)| (piece.ids[0].clone(), why)));
         // What was learned by their refusals was not about the number of definitions.
         self.ids_max = usize::MAX;
     }
