@@ -403,9 +403,9 @@ impl Session {
         if purpose == Purpose::CatchUp {
             self.reading.has_caught_up = true;
         }
-        let uncovered = self.uncovered();
-        let is_last = |id: &String| self.reading.read_to(id) + COVERAGE_MS >= self.reading.checkpoint;
-        if purpose == Purpose::Coverage && uncovered.iter().all(is_last) {
+        let Reading { left_out, checkpoint, .. } = &self.reading;
+        let is_last = |id: &String| left_out.contains_key(id) || self.reading.read_to(id) + COVERAGE_MS >= *checkpoint;
+        if purpose == Purpose::Coverage && self.uncovered().iter().all(is_last) {
             // Rows that are open at the end of the last part are soon closed by others, or by time.
             self.reading.coverage_at = self.reading.coverage_at.max(now + UNJUDGED_RETRY);
         }
