@@ -22,12 +22,12 @@ use crate::clock::{Clock, Millis, format_millis};
 use crate::config::Config;
 use crate::dedup::reconcile::reconcile;
 use crate::dedup::rows::Span;
-use crate::dedup::{CONTEXT_MS, Range, Record};
+use crate::dedup::{CONTEXT_MS, Range, Record, Source};
 use crate::event::{Definitions, Identity, Redaction};
 use crate::genesys::api::{Api, PAGE_SIZE};
 use crate::genesys::error::{ApiError, Kind};
 use crate::genesys::history::{History, Next, Read};
-use crate::message::{Definition, Page, Purpose};
+use crate::message::{Definition, HISTORY_KEPT_MS, Page, Purpose};
 use crate::output::Flow;
 use crate::status::Problem;
 
@@ -52,6 +52,8 @@ struct Audit<'a> {
     config: &'a Config,
     api: &'a mut Api,
     clock: &'a Clock,
+    /// What is received from here on is what this audit appends.
+    begun: Millis,
     history: History,
     ids: Vec<String>,
     definitions: Definitions,
@@ -108,7 +110,8 @@ impl<'a> Audit<'a> {
         let counted = ids.iter().map(|id| Counted { id: id.clone(), genesys: 0, file: 0 }).collect();
         let redaction = Redaction::new(&config.output.redact_fields);
         let (missing, extra) = Default::default();
-        Self { config, api, clock, history, ids, definitions, redaction, counted, missing, extra }
+        let begun = clock.wall();
+        Self { config, api, clock, begun, history, ids, definitions, redaction, counted, missing, extra }
     }
 
     /// Compares the interval; `take_missing` is handed the rows that are missing.
@@ -185,17 +188,7 @@ impl<'a> Audit<'a> {
         let (mut contents, mut count, mut tries): (Contents, usize, u32) = Default::default();
         loop {
             let (cursor, body) = match self.history.next(self.clock.now(), self.api.service().now()) {
-                Next::Idle => {
-                    let refused = self.ids.iter().find(|id| self.history.is_unknown(id));
-                    return match refused {
-                        Some(id) => {
-                            let what =
-                                format!("Genesys Cloud does not show the history of {id}, so it cannot be audited");
-                            Err(Problem::new(what, "Take it out of TOPICS_FILE, if it is there, or try again later."))
-                        }
-                        None => Ok(Some(contents)),
-                    };
-                }
+                Next::Idle => return Ok(Some(contents)),
                 Next::Wait(wait) => {
                     wait_for(wait);
                     continue;
@@ -207,6 +200,10 @@ impl<'a> Audit<'a> {
             match taken.failed {
                 Some(error) => retry(&mut tries, &error)?,
                 None => tries = 0,
+            }
+            if let Some((id, why)) = taken.left_out.first() {
+                let what = format!("{}; the history of {id} cannot be audited", why.problem().what);
+                return Err(Problem::new(what, "Take it out of TOPICS_FILE, if it is there, or try again later."));
             }
             if let Some((from, to)) = taken.skipped {
                 let (from, to) = (format_millis(from), format_millis(to));
@@ -246,11 +243,13 @@ impl<'a> Audit<'a> {
         count
     }
 
-    /// Adds the records of a piece and its margins.
+    /// Adds the records of a piece and its margins. A row without a time of its own was received whenever it was read, which
+    /// may be as long after the piece as the service keeps it.
     fn add_records(&self, from: Millis, to: Millis, contents: &mut Contents) -> std::io::Result<()> {
         let span = Range { from: from - CONTEXT_MS, to: to + CONTEXT_MS };
-        files::each_between(self.config, span, &|| (), |content, record, line, text| {
-            if let Some(definition) = self.definition_of(&line.event_id.decoded()) {
+        files::each_between(self.config, span, HISTORY_KEPT_MS, &|| (), |content, record, line, text| {
+            let is_own = !record.timed && record.source == Source::History && record.at >= self.begun;
+            if let Some(definition) = self.definition_of(&line.event_id.decoded()).filter(|_| !is_own) {
                 let content = contents.entry(content).or_default();
                 content.definition = definition;
                 match content.records.iter_mut().find(|(other, _)| *other == record) {
@@ -265,12 +264,11 @@ impl<'a> Audit<'a> {
     /// Judges the rows of a piece: those that are missing. Lists them, and the records that no row stands for.
     fn compare<'c>(&mut self, piece: ops::Range<Millis>, contents: &'c mut Contents) -> Vec<&'c Row> {
         let is_judged = |row: &Row| row.time.from != row.time.to || piece.contains(&row.time.from);
-        let row_delay_ms = files::row_delay_ms(self.config);
         let mut all_missing = Vec::new();
         for Content { definition, rows, records } in contents.values_mut() {
             let times: Vec<Range> = rows.iter().map(|row| row.time).collect();
             let candidates: Vec<Record> = records.iter().map(|(record, _)| *record).collect();
-            let found = reconcile(&times, &candidates, row_delay_ms);
+            let found = reconcile(&times, &candidates, HISTORY_KEPT_MS);
             let rows: &'c [Row] = rows;
             let missing = found.missing.iter().map(|place| &rows[*place]).filter(|row| is_judged(row));
             let before = (all_missing.len(), self.extra.count);

@@ -202,7 +202,7 @@ pub struct Page {
     pub received: Millis,
     /// The requested definitions; rows of others are ignored.
     pub ids: Arc<[String]>,
-    /// The requested span. A row without a time of its own happened in it.
+    /// What the read requests. A row without a time of its own happened in it.
     pub asked: Range,
     /// Whether this is the first page of a slice, so that its rows start over.
     pub is_first: bool,

@@ -29,17 +29,17 @@ pub fn row_delay_ms(config: &Config) -> i64 {
 }
 
 /// Visits the records whose event may have happened in the span, the newest first: content, record, and the line.
-/// `pulse` is called as lines are read.
+/// `row_delay_ms`: see [`Record::range`]. `pulse` is called as lines are read.
 ///
 /// # Errors
 /// When a file cannot be read.
 pub fn each_between(
     config: &Config,
     span: Range,
+    row_delay_ms: i64,
     pulse: &dyn Fn(),
     mut visit: impl FnMut(u64, Record, &Line<'_>, &str) -> Flow,
 ) -> Result<()> {
-    let row_delay_ms = row_delay_ms(config);
     let visit = |text: &str, line: &Line<'_>| {
         let (content, record) = records::observation(line, row_delay_ms);
         if record.range(row_delay_ms).overlaps(span) { visit(content, record, line, text) } else { Flow::On }
@@ -55,8 +55,9 @@ pub fn each_between(
 pub fn index_between(config: &Config, span: Range, is_bounded: bool, pulse: &dyn Fn()) -> Result<Option<Index>> {
     let max = if is_bounded { RECORDS_MAX } else { usize::MAX };
     let span = Range { from: span.from - CONTEXT_MS - 2 * MARGIN_MS, to: span.to + 2 * MARGIN_MS };
-    let mut index = Index::new(usize::MAX, row_delay_ms(config));
-    each_between(config, span, pulse, |content, record, _, _| {
+    let row_delay_ms = row_delay_ms(config);
+    let mut index = Index::new(usize::MAX, row_delay_ms);
+    each_between(config, span, row_delay_ms, pulse, |content, record, _, _| {
         index.insert(content, record);
         if index.len() <= max { Flow::On } else { Flow::Stop }
     })?;
@@ -72,8 +73,9 @@ pub fn index_between(config: &Config, span: Range, is_bounded: bool, pulse: &dyn
 pub fn count_between(config: &Config, ids: &[String], from: Millis, to: Millis, pulse: &dyn Fn()) -> Result<Counts> {
     let (mut by_definition, mut has_repeats) = (vec![0; ids.len()], false);
     // Bounded: where there are more records than this, they are not all compared with each other.
-    let mut index = Index::new(RECORDS_MAX, row_delay_ms(config));
-    each_between(config, Range { from, to: to - 1 }, pulse, |content, record, line, _| {
+    let row_delay_ms = row_delay_ms(config);
+    let mut index = Index::new(RECORDS_MAX, row_delay_ms);
+    each_between(config, Range { from, to: to - 1 }, row_delay_ms, pulse, |content, record, line, _| {
         if (from..to).contains(&record.at) {
             let id = line.event_id.decoded();
             if let Some(place) = ids.iter().position(|known| known.eq_ignore_ascii_case(&id)) {

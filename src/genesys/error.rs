@@ -35,6 +35,13 @@ pub enum Kind {
     TooLong,
 }
 
+impl Kind {
+    /// Whether it may be about what was asked for: another request of this client may go well.
+    pub fn is_about_the_request(self) -> bool {
+        !matches!(self, Self::Credentials | Self::Unauthorized | Self::Forbidden | Self::Throttled(_))
+    }
+}
+
 /// A request that failed.
 #[derive(Clone, Debug)]
 pub struct ApiError {

@@ -2,23 +2,21 @@
 //!
 //! One request a step, so that whoever drives it has time for other duties. Pure: it says what to ask and takes the
 //! answer. What the service limits is learned by halving: a piece that is refused is asked for with half its definitions, a
-//! single definition for half the time, until it is taken. Must never: state that a span was read before every page of it
-//! was given.
+//! single definition for half the time, until it is taken. A definition that fails alone while others are answered is left
+//! out. Must never: state that a span was read before every page of it was given.
 
-mod order;
 mod page;
 mod rate;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use twox_hash::XxHash3_64;
 
-use self::order::Order;
 use self::page::Parsed;
 use self::rate::Rate;
 use super::api::interval;
@@ -40,9 +38,10 @@ const EDGE_MS_MAX: Millis = 24 * 3600 * 1000;
 const PIECE_MS_MAX: Millis = 24 * 3600 * 1000;
 /// No piece is halved below this, but where its answer is too long.
 pub const PIECE_MS_MIN: Millis = 1000;
-/// After so many pages a piece ends, so that a restart does not read them again.
+/// A piece of more pages is begun anew, an eighth as long, so that a restart does not read many of them again.
 const PAGES_MAX: u32 = 50;
-/// After so many failures in a row the piece is begun anew with half its span: its cursor may be what fails, or its length.
+/// After so many failures in a row the piece is begun anew with half its span, and each definition is asked for alone: its
+/// cursor may be what fails, its length, or one of them.
 const FAILURES_MAX: u32 = 3;
 /// A page that names its own cursor is the last one where it comes so many times again: once may be a mistake.
 const REPEATS_MAX: u32 = 3;
@@ -58,8 +57,9 @@ const WHAT: &str = "read the history";
 pub struct Read {
     pub ids: Arc<[String]>,
     pub span: Span,
-    /// Rows up to here are asked for: the span's end where it is read again, else [`CONTEXT_MS`] more. What is younger
-    /// than the span may still wait for its frame, and must not be given another's.
+    /// Rows up to here are asked for: the span's end where it is read again, else [`CONTEXT_MS`] more, or up to now where a
+    /// row without a time may have been received since. What is younger than the span may still wait for its frame, and
+    /// must not be given another's.
     pub until: Millis,
     pub purpose: Purpose,
 }
@@ -67,7 +67,7 @@ pub struct Read {
 /// A read under way.
 #[derive(Debug)]
 struct Job {
-    /// Without the definitions that were refused.
+    /// Without the definitions that failed alone.
     read: Read,
     /// Rows from here on are asked for.
     from: Millis,
@@ -75,8 +75,8 @@ struct Job {
     todo: Vec<Piece>,
     /// Of the next piece, once its first page is asked for.
     pages: Option<Pages>,
-    /// What was refused of single definitions since a page was last taken.
-    refused: Vec<Piece>,
+    /// Pieces of a single definition that failed since a page was last taken, and why.
+    failed: Vec<(Piece, ApiError)>,
     /// What lies between was left out, for the service refuses to be asked for it.
     skipped: Option<(Millis, Millis)>,
     failures: u32,
@@ -104,7 +104,6 @@ struct Pages {
     /// How many pages in a row had come before.
     repeats: u32,
     without_progress: u32,
-    order: Order,
 }
 
 /// What to do next.
@@ -132,6 +131,8 @@ pub struct Taken {
     pub done: Option<Read>,
     /// What lies between was passed over: the service no longer takes a request for it.
     pub skipped: Option<(Millis, Millis)>,
+    /// Definitions that fail alone while others are answered: the read no longer speaks for them.
+    pub left_out: Vec<(String, ApiError)>,
     /// The request failed: wait before the next.
     pub failed: Option<ApiError>,
 }
@@ -145,8 +146,6 @@ pub struct History {
     /// How long a piece is now, and how many definitions it has, at most.
     piece_ms: Millis,
     ids_max: usize,
-    /// Definitions that the service does not take.
-    unknown_ids: HashSet<String>,
     /// So much of the oldest that the service should keep is not asked for.
     edge_ms: Millis,
     /// The oldest was refused, then something was taken, and since then the oldest is asked for again.
@@ -163,7 +162,6 @@ impl History {
             job: None,
             piece_ms: PIECE_MS_MAX,
             ids_max: usize::MAX,
-            unknown_ids: HashSet::new(),
             edge_ms: EDGE_MS,
             is_edge_tried_again: false,
             oldest: Millis::MIN,
@@ -189,16 +187,11 @@ impl History {
         self.job.as_ref().map(|job| job.read.purpose)
     }
 
-    /// Begins a read in place of the one under way; one without definitions or of an empty span is none. Definitions that
-    /// the service does not know are left out, if others are left.
-    pub fn begin(&mut self, mut read: Read, now: Instant) {
+    /// Begins a read in place of the one under way; one without definitions or of an empty span is none.
+    pub fn begin(&mut self, read: Read, now: Instant) {
         self.job = None;
         if read.ids.is_empty() || read.span.from >= read.span.to {
             return;
-        }
-        let known: Arc<[String]> = read.ids.iter().filter(|id| !self.unknown_ids.contains(*id)).cloned().collect();
-        if !known.is_empty() {
-            read.ids = known;
         }
         let from = read.span.from - CONTEXT_MS;
         let whole = Piece { from, to: read.until, ids: read.ids.clone() };
@@ -208,7 +201,7 @@ impl History {
             from,
             todo: vec![whole],
             pages: None,
-            refused: Vec::new(),
+            failed: Vec::new(),
             skipped: None,
             failures: 0,
             started: now,
@@ -223,22 +216,7 @@ impl History {
         self.job = None;
     }
 
-    /// The same where the service refuses it: other reads leave its definitions out.
-    pub fn leave_out(&mut self) {
-        self.unknown_ids.extend(self.job.take().into_iter().flat_map(|job| job.read.ids.to_vec()));
-    }
-
-    /// Whether the service refused this definition.
-    pub fn is_unknown(&self, id: &str) -> bool {
-        self.unknown_ids.contains(id)
-    }
-
-    /// The definitions changed: those that were refused may be taken now.
-    pub fn forget_unknown_ids(&mut self) {
-        self.unknown_ids.clear();
-    }
-
-    /// The definitions of the read under way, but for those that were refused.
+    /// The definitions of the read under way, but for those that failed alone.
     pub fn ids(&self) -> Option<&Arc<[String]>> {
         self.job.as_ref().map(|job| &job.read.ids)
     }
@@ -280,13 +258,17 @@ impl History {
 
     /// Asks for half the span at once from now on, and no less than `least`; whether it was longer.
     pub fn halve(&mut self, least: Millis) -> bool {
+        self.divide(2, least)
+    }
+
+    fn divide(&mut self, parts: Millis, least: Millis) -> bool {
         let Some(job) = &mut self.job else { return false };
         job.pages = None;
         let span = job.todo.last().map_or(0, |piece| piece.to - piece.from);
         if span <= least {
             return false;
         }
-        self.piece_ms = (span / 2).max(least);
+        self.piece_ms = (span / parts).max(least);
         true
     }
 
@@ -331,6 +313,7 @@ impl History {
     }
 
     fn take_page(&mut self, body: String, page: Parsed, received: Millis, taken: &mut Taken) -> Result<(), ApiError> {
+        self.leave_out_failed(taken);
         if self.ask_for_oldest_again() {
             return Ok(());
         }
@@ -344,7 +327,6 @@ impl History {
             _ => 0,
         };
         let is_first = pages.cursor.is_none();
-        pages.order.look(&body, &page.rows);
         let following = pages.follow(page.next, hash, page.rows.is_empty());
         if !page.rows.is_empty() {
             taken.page = Some(Page {
@@ -352,15 +334,16 @@ impl History {
                 rows: page.rows,
                 received,
                 ids: piece.ids.clone(),
-                asked: Range { from: job.read.span.from, to: job.read.span.to - 1 },
+                asked: Range { from: job.read.span.from, to: job.read.until - 1 },
                 is_first,
                 is_all: piece.ids.len() == job.read.ids.len(),
             });
         }
-        self.leave_out_refused();
+        let (is_long, span) = (pages.count >= PAGES_MAX && pages.repeats == 0, piece.to - piece.from);
         match following {
             Following::Nothing => self.end_piece(taken),
-            Following::Page => self.end_long_piece(taken),
+            Following::Page if is_long && span > PIECE_MS_MIN => _ = self.divide(8, PIECE_MS_MIN),
+            Following::Page => {}
             Following::Again => {
                 self.halve(PIECE_MS_MIN);
                 return Err(ApiError::invalid_response(WHAT, "its pages repeat and have no end"));
@@ -375,7 +358,6 @@ impl History {
         let is_first_time = !self.is_edge_tried_again;
         let skipped = self.job.as_mut().and_then(|job| job.skipped.take_if(|_| is_first_time));
         let Some((from, _)) = skipped else { return false };
-        self.leave_out_refused();
         self.is_edge_tried_again = true;
         self.edge_ms = EDGE_MS;
         let Some(job) = &mut self.job else { return false };
@@ -384,34 +366,12 @@ impl History {
         true
     }
 
-    /// Others are taken: those that were refused alone are what the service does not know.
-    fn leave_out_refused(&mut self) {
-        let Some(job) = self.job.as_mut().filter(|job| !job.refused.is_empty()) else { return };
-        let refused: Vec<String> = job.refused.drain(..).flat_map(|piece| piece.ids.to_vec()).collect();
-        log::warn!("Genesys Cloud does not know {}; its history is asked for the others", refused.join(", "));
-        self.unknown_ids.extend(refused);
+    /// Others are taken: those that failed alone are what the service does not give.
+    fn leave_out_failed(&mut self, taken: &mut Taken) {
+        let Some(job) = self.job.as_mut().filter(|job| !job.failed.is_empty()) else { return };
+        taken.left_out.extend(job.failed.drain(..).map(|(piece, why)| (piece.ids[0].clone(), why)));
         // What was learned by their refusals was not about the number of definitions.
         self.ids_max = usize::MAX;
-    }
-
-    /// A piece of many pages ends where it is known to be whole. One whose rows do not come in order is halved.
-    fn end_long_piece(&mut self, taken: &mut Taken) {
-        let Some(job) = &mut self.job else { return };
-        let Some(pages) = job.pages.as_ref().filter(|pages| pages.count >= PAGES_MAX) else { return };
-        let Some(piece) = job.todo.pop() else { return };
-        match pages.order.newest() {
-            Some(at) if piece.from < at && at < piece.to => {
-                job.todo.extend([Piece { from: at, ..piece.clone() }, Piece { to: at, ..piece }]);
-                self.end_piece(taken);
-            }
-            newest => {
-                let is_divisible = newest.is_none() && piece.to - piece.from > PIECE_MS_MIN;
-                job.todo.push(piece);
-                if is_divisible {
-                    self.halve(PIECE_MS_MIN);
-                }
-            }
-        }
     }
 
     /// The pages of a piece are read.
@@ -433,7 +393,7 @@ impl History {
             if job.from < self.oldest + EDGE_MS_MAX {
                 self.is_edge_tried_again = false;
             }
-            self.leave_out_refused();
+            self.leave_out_failed(taken);
             taken.done = self.job.take().map(Job::end);
         }
     }
@@ -451,15 +411,17 @@ impl History {
             Kind::Refused(_) | Kind::Gone if has_cursor => self.halve(PIECE_MS_MIN),
             Kind::Refused(400 | 413 | 414 | 422) => return self.ask_for_less(error, taken),
             Kind::TooLong => self.halve(1),
-            Kind::Network | Kind::Unavailable(_) | Kind::InvalidResponse if job.failures >= FAILURES_MAX => {
+            kind if kind.is_about_the_request() && job.failures >= FAILURES_MAX => {
                 self.halve(PIECE_MS_MIN);
+                self.ask_for_each(&error, taken);
                 false
             }
             _ => false,
         };
         if is_cured {
             log::debug!("{error}: asking for {} s at once", self.piece_ms / 1000);
-        } else {
+        } else if taken.done.is_none() {
+            // A read that ends without what failed has not failed.
             taken.failed = Some(error);
         }
     }
@@ -483,35 +445,51 @@ impl History {
             }
             self.halve(PIECE_MS_MIN);
             log::debug!("{error}: asking for {} s at once", self.piece_ms / 1000);
-        } else {
-            self.refuse(Piece { from, to, ids }, error, taken);
+        } else if self.set_aside(Piece { from, to, ids }, &error, taken) {
+            // The service takes nothing, or nothing so old.
+            let is_old = self.job.as_ref().is_some_and(|job| job.at() < self.oldest + EDGE_MS_MAX);
+            self.edge_ms = match 2 * self.edge_ms {
+                wider if is_old && self.edge_ms < EDGE_MS_MAX => wider.clamp(EDGE_MS_REFUSED, EDGE_MS_MAX),
+                _ => EDGE_MS,
+            };
+            taken.failed = Some(error);
         }
     }
 
-    /// The service refuses a definition alone. It is read no further, so that the read speaks for the others alone.
-    fn refuse(&mut self, piece: Piece, error: ApiError, taken: &mut Taken) {
+    /// The piece fails again and again: each of its definitions is asked for alone, and one that fails alone is set aside
+    /// until it shows whether the others fail too.
+    fn ask_for_each(&mut self, error: &ApiError, taken: &mut Taken) {
         let Some(job) = &mut self.job else { return };
+        let Some(piece) = job.todo.last().cloned() else { return };
+        if piece.ids.len() == 1 {
+            self.set_aside(piece, error, taken);
+            return;
+        }
+        job.todo.pop();
+        job.todo.extend(piece.ids.iter().rev().map(|id| Piece { ids: [id.clone()].into(), ..piece.clone() }));
+    }
+
+    /// A definition fails alone. It is read no further, so that the read speaks for the others alone. Where every one
+    /// failed so, it is not the definitions, and all are asked for again: then this is true.
+    fn set_aside(&mut self, piece: Piece, error: &ApiError, taken: &mut Taken) -> bool {
+        let Some(job) = &mut self.job else { return false };
         let but_for_it =
             |ids: &[String]| -> Arc<[String]> { ids.iter().filter(|id| !piece.ids.contains(id)).cloned().collect() };
         job.read.ids = but_for_it(&job.read.ids);
+        let from = piece.from;
         if !job.read.ids.is_empty() {
             job.todo.iter_mut().for_each(|other| other.ids = but_for_it(&other.ids));
             job.todo.retain(|other| !other.ids.is_empty());
-            let from = piece.from;
-            job.refused.push(piece);
-            return self.advance(from, taken);
+            job.failed.push((piece, error.clone()));
+            self.advance(from, taken);
+            return false;
         }
-        // Every definition was refused, so it is not the definitions: the service takes nothing, or nothing so old.
-        job.refused.push(piece);
-        let from = job.refused[0].from;
-        job.read.ids = job.refused.drain(..).flat_map(|piece| piece.ids.to_vec()).collect();
+        let all = || job.failed.iter().map(|(piece, _)| piece).chain([&piece]);
+        let from = all().map(|piece| piece.from).min().unwrap_or(from);
+        job.read.ids = all().flat_map(|piece| piece.ids.to_vec()).collect();
+        job.failed.clear();
         job.todo = vec![Piece { from, to: job.read.until, ids: job.read.ids.clone() }];
-        let is_old = from < self.oldest + EDGE_MS_MAX;
-        self.edge_ms = match 2 * self.edge_ms {
-            wider if is_old && self.edge_ms < EDGE_MS_MAX => wider.clamp(EDGE_MS_REFUSED, EDGE_MS_MAX),
-            _ => EDGE_MS,
-        };
-        taken.failed = Some(error);
+        true
     }
 
     /// How far the read under way has come, in percent.

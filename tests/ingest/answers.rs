@@ -2,6 +2,7 @@
 
 use std::sync::Mutex;
 
+use audiohook_collector::clock::{format_millis, parse_instant};
 use audiohook_collector::simulator::{Action, Call, Event, Request, Route, Simulator};
 use serde_json::{Value, json};
 
@@ -36,6 +37,41 @@ fn assert_all_are_read(sim: &Simulator, name: &str) -> Vec<String> {
     let lines = collector.log_lines();
     assert!(!lines.iter().any(|line| line.contains("history_failing")), "{}", collector.log_text());
     lines
+}
+
+#[test]
+fn a_row_that_stands_among_much_younger_ones_is_read_however_many_pages_come_before_it() {
+    const PAGE: usize = 200;
+    let sim = simulator(|_| ());
+    let begin = sim.now() - 5 * HOUR_MS;
+    let times: Vec<i64> = (0..55 * PAGE as i64).map(|n| begin + n * 1_000).collect();
+    sim.issue_many(Event::numbered("AUDIOHOOK-0002"), &times, Route::HistoryOnly);
+    // A row of the eleventh page stands in the middle of the fifty-third.
+    let (old, young) = (times[10 * PAGE + 100], times[52 * PAGE + 100]);
+    let taken = Mutex::new(None);
+    let misplace = move |request: &Request, page: &mut Value| {
+        let asked: Value = serde_json::from_slice(&request.body).unwrap();
+        let (from, to) = asked["interval"].as_str().unwrap().split_once('/').unwrap();
+        let Some(rows) = page["entities"].as_array_mut() else { return };
+        if parse_instant(from).unwrap() > old || parse_instant(to).unwrap() <= young {
+            return;
+        }
+        let place_of = |rows: &[Value], time| rows.iter().position(|row| row["dateCreated"] == format_millis(time));
+        let mut taken = taken.lock().unwrap();
+        if let Some(at) = place_of(rows, old) {
+            *taken = Some(rows.remove(at));
+        }
+        if let Some(at) = place_of(rows, young)
+            && let Some(row) = taken.take()
+        {
+            rows.insert(at, row);
+        }
+    };
+    sim.faults().fail(Call::History, Action::change_json(misplace));
+    let (_folder, collector) = started("misplaced", &sim, &[("CATCH_UP_RATE", "100000")]);
+    collector.wait_lines(times.len(), LONG);
+    wait_reads(&sim, &collector, 3);
+    assert_same_set(&sim.issued(), &collector.records());
 }
 
 /// The bodies of all requests to the history name definitions.

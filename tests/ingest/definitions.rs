@@ -1,9 +1,9 @@
 //! Definitions that cannot be fetched, that appear later, and what a checkpoint covers.
 
-use audiohook_collector::simulator::{Action, Call, Event, Route, Simulator};
+use audiohook_collector::simulator::{Action, Answer, Call, Event, Route, Simulator};
 use serde_json::json;
 
-use crate::support::{Collector, Folder, assert_same_set};
+use crate::support::{Collector, Folder, assert_same_set, poll};
 use crate::{DAY_MS, HOUR_MS, LONG, definitions_in, issue_old, simulator, started, wait_reads};
 
 const UNCONFIRMED: &str = "definitions_unconfirmed";
@@ -261,4 +261,83 @@ fn after_an_upgrade_what_the_old_checkpoint_may_not_have_covered_is_read_again()
     collector.wait_lines(9, LONG);
     wait_reads(&sim, &collector, 3);
     assert_same_set(&sim.issued(), &collector.records());
+}
+
+/// Queries for the history that name this definition are answered with this status.
+fn fail_history_of(sim: &Simulator, id: &'static str, status: u16) {
+    let action = Action::change(move |request, answer| {
+        if String::from_utf8_lossy(&request.body).contains(id) {
+            *answer = Answer::json(status, json!({"code": "no", "message": "not this one"}));
+        }
+    });
+    sim.faults().fail(Call::History, action);
+}
+
+/// Waits until `/health` reports that the history of this definition is left out, and gives the cure.
+fn wait_left_out(collector: &Collector, id: &str) -> String {
+    let found = poll(LONG, || {
+        let health = collector.health()?;
+        let reason = health["reasons"].as_array()?.iter().find(|reason| reason["code"] == "history_failing")?;
+        let is_it = reason["message"].as_str()?.contains(&format!("the history of {id} is left out"));
+        is_it.then(|| reason["cure"].as_str().unwrap_or_default().to_owned())
+    });
+    found.unwrap_or_else(|| panic!("{:?}\n{}", collector.health(), collector.log_text()))
+}
+
+#[test]
+fn a_definition_whose_history_always_fails_holds_up_no_other_and_loses_nothing() {
+    const FAILING: &str = "AUDIOHOOK-0002";
+    let mut all = Vec::new();
+    for status in [503, 404, 500, 400] {
+        let sim = simulator(|_| ());
+        for age_ms in [3 * DAY_MS, 3 * HOUR_MS] {
+            ["AUDIOHOOK-0001", FAILING, "AUDIOHOOK-0003"].iter().for_each(|id| issue_old(&sim, id, age_ms));
+        }
+        fail_history_of(&sim, FAILING, status);
+        let folder = Folder::new("definition-fails");
+        let collector = Collector::start(&sim, &folder, &[]);
+        all.push((status, sim, folder, collector));
+    }
+    for (status, sim, folder, mut collector) in all {
+        println!("{status}");
+        collector.wait_lines(4, LONG);
+        let cure = wait_left_out(&collector, FAILING);
+        assert!(cure.ends_with('.'), "{cure:?}");
+        ["AUDIOHOOK-0001", FAILING].iter().for_each(|id| issue_old(&sim, id, 60_000));
+        collector.wait_lines(5, LONG);
+        assert!(!definitions_in(&collector).contains(&FAILING.to_owned()));
+        // A restart in the meantime takes nothing for read.
+        if status != 503 {
+            assert!(collector.term().success());
+            collector = Collector::start(&sim, &folder, &[]);
+            issue_old(&sim, "AUDIOHOOK-0003", 60_000);
+            collector.wait_lines(6, LONG);
+            wait_left_out(&collector, FAILING);
+        }
+        if status == 400 {
+            // What is refused is tried again every few minutes, and by the next start.
+            assert!(collector.term().success());
+            sim.faults().heal_all();
+            collector = Collector::start(&sim, &folder, &[]);
+        }
+        sim.faults().heal_all();
+        collector.wait_lines(sim.issued().len(), LONG);
+        collector.wait_healthy();
+        wait_reads(&sim, &collector, 3);
+        assert_same_set(&sim.issued(), &collector.records());
+    }
+}
+
+#[test]
+fn a_definition_that_may_not_exist_is_left_out_without_a_word() {
+    let sim = simulator(|_| ());
+    sim.faults().fail(Call::Definitions, Action::status(503));
+    fail_history_of(&sim, "AUDIOHOOK-0009", 400);
+    issue_old(&sim, "AUDIOHOOK-0001", 3 * HOUR_MS);
+    let folder = Folder::new("may-not-exist");
+    let collector = Collector::start(&sim, &folder, &[]);
+    collector.wait_lines(1, LONG);
+    collector.wait_log("AUDIOHOOK-0009 is left out", LONG);
+    wait_reads(&sim, &collector, 3);
+    assert_eq!(collector.reasons().unwrap(), [UNCONFIRMED]);
 }

@@ -47,6 +47,10 @@ struct Service {
     definitions: usize,
     /// One that it does not know, though it was asked for.
     unknown: Option<usize>,
+    /// One that always fails while the others do not, and how.
+    failing: Option<(usize, Kind)>,
+    /// Every so many rows stand behind the row that follows them.
+    late_rows: Option<usize>,
     longest_ms: Millis,
     ids_max: usize,
     page_size: usize,
@@ -73,14 +77,17 @@ fn service() -> impl Strategy<Value = Service> {
     // Many, so that a piece has dozens of pages.
     let events = prop_oneof![
         39 => prop::collection::btree_set(event(), 0..12),
-        1 => prop::collection::btree_set(event(), 120..160),
+        1 => prop::collection::btree_set(event(), 120..220),
     ];
+    let kind =
+        prop_oneof![Just(Kind::Network), Just(Kind::Unavailable(None)), Just(Kind::Gone), Just(Kind::Refused(409))];
+    let odd = (prop::option::weighted(0.3, (0usize..6, kind)), prop::option::weighted(0.3, 2usize..60));
     let shape = (1usize..5, prop::option::of(0usize..6), longest, 1usize..5, 1usize..5, any::<bool>());
     let empty_pages = prop_oneof![9 => Just(0), 1 => 1usize..25];
     let too_old = prop::option::weighted(0.2, prop_oneof![Just(HOUR / 60), Just(HOUR / 6), Just(3 * HOUR)]);
     let span = prop_oneof![Just(HOUR / 60), Just(HOUR), Just(30 * HOUR)];
-    (span, events, shape, (empty_pages, too_old), prop::collection::vec(going, 0..12)).prop_map(
-        |(span_ms, events, shape, (empty_pages, too_old), goings)| {
+    (span, events, shape, (empty_pages, too_old, odd), prop::collection::vec(going, 0..12)).prop_map(
+        |(span_ms, events, shape, (empty_pages, too_old, (failing, late_rows)), goings)| {
             let (definitions, unknown, longest_ms, ids_max, page_size, is_end_included) = shape;
             let mut repeated = 0;
             let goings = goings.into_iter().map(|going| match going {
@@ -100,6 +107,8 @@ fn service() -> impl Strategy<Value = Service> {
                     .collect(),
                 definitions,
                 unknown: unknown.filter(|id| *id < definitions && definitions > 1),
+                failing: failing.filter(|(id, _)| *id < definitions && definitions > 2),
+                late_rows,
                 longest_ms,
                 ids_max,
                 page_size,
@@ -132,6 +141,9 @@ impl Service {
         if to - from > self.longest_ms || ids.len() > self.ids_max || is_unknown || is_too_old {
             return fail(Kind::Refused(400));
         }
+        if let Some((_, kind)) = self.failing.filter(|(failing, _)| ids.contains(failing)) {
+            return fail(kind);
+        }
         match going {
             Going::Unavailable => return fail(Kind::Unavailable(None)),
             Going::Throttled => return fail(Kind::Throttled(None)),
@@ -146,6 +158,9 @@ impl Service {
             .copied()
             .collect();
         rows.sort_by_key(|(_, at)| *at);
+        if let Some(every) = self.late_rows {
+            rows.chunks_exact_mut(every).for_each(|rows| rows.swap(every - 2, every - 1));
+        }
         // `?after=OFFSET` and how many empty pages stood before it.
         let (offset, empty) = cursor.map_or((0, 0), |cursor| {
             let (offset, empty) = cursor.rsplit_once("after=").unwrap().1.split_once('.').unwrap();
@@ -186,7 +201,7 @@ fn up_to_the_checkpoint_everything_was_given_and_the_end_is_reached() {
         let mut goings = service.goings.iter().copied();
         // Behind this everything is to be given.
         let mut taken_from = from;
-        let mut intervals = BTreeSet::new();
+        let (mut intervals, mut left_out) = (BTreeSet::new(), BTreeSet::new());
         let service_now = if service.too_old_ms.is_some() { from + HISTORY_KEPT_MS } else { TO };
         for _ in 0..REQUESTS_MAX {
             let Next::Ask { cursor, body, .. } = history.next(now, service_now) else { break };
@@ -209,17 +224,18 @@ fn up_to_the_checkpoint_everything_was_given_and_the_end_is_reached() {
                 taken_from = taken_from.max(from + HOUR / 60);
             }
             if let Some(up_to) = taken.read_up_to {
+                let read = taken.done.as_ref().map(|read| &read.ids).or(history.ids()).unwrap();
                 let missing = service.events.iter().find(|(number, at)| {
-                    *at < up_to
-                        && *at >= taken_from
-                        && Some(*number) != service.unknown
-                        && !given.contains(&(*number, *at))
+                    *at < up_to && *at >= taken_from && read.contains(&id(*number)) && !given.contains(&(*number, *at))
                 });
                 prop_assert_eq!(missing, None, "missing at a checkpoint of {}", up_to - from);
             }
-            if taken.done.is_some() {
+            left_out.extend(taken.left_out.into_iter().map(|(id, _)| id));
+            if let Some(read) = taken.done {
                 prop_assert_eq!(taken.read_up_to, Some(TO));
-                let is_plain = service.goings.is_empty() && service.unknown.is_none() && service.too_old_ms.is_none();
+                prop_assert_eq!(read.ids.len() + left_out.len(), service.definitions, "{:?} are left out", left_out);
+                let is_odd = service.unknown.is_some() || service.failing.is_some() || service.too_old_ms.is_some();
+                let is_plain = service.goings.is_empty() && !is_odd;
                 if is_plain && service.longest_ms == 100 * HOUR {
                     prop_assert!(intervals.len() <= INTERVALS_MAX, "{} intervals", intervals.len());
                 }

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use audiohook_collector::simulator::{Call, Definition, Event, Route};
+use audiohook_collector::clock::{format_millis, parse_instant};
+use audiohook_collector::simulator::{Action, Answer, Call, Definition, Event, Route, Simulator};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::collector::{binary, settings};
-use crate::support::{Collector, Folder, assert_same_set, let_pass, records};
+use crate::support::{Collector, Folder, assert_same_set, let_pass, poll, records};
 use crate::{LONG, event, issue, simulator};
 
 /// Exit status, standard output and standard error of the command.
@@ -161,4 +164,98 @@ fn what_came_into_the_history_too_late_is_found_by_the_audit_and_appended() {
     collector.wait_log("is in the file now", LONG);
     assert_same_set(&sim.issued(), &collector.records());
     collector.wait_healthy();
+}
+
+const UNTIMED: &str = "untimed";
+const HOUR_MS: i64 = 3_600_000;
+
+/// The history gives no time for the events of this conversation. While the flag is set, it gives no hour at once.
+fn without_times(sim: &Simulator, refuses_hours: Arc<AtomicBool>) {
+    let action = Action::custom(move |request, service| {
+        let asked: Value = serde_json::from_slice(&request.body).unwrap();
+        let (from, to) = asked["interval"].as_str().unwrap().split_once('/').unwrap();
+        let span_ms = parse_instant(to).unwrap() - parse_instant(from).unwrap();
+        if refuses_hours.load(Ordering::Relaxed) && span_ms > HOUR_MS / 2 {
+            return Answer::json(503, json!({"message": "not now"}));
+        }
+        let mut answer = service(request);
+        let Ok(mut page) = serde_json::from_slice::<Value>(&answer.body) else { return answer };
+        for row in page["entities"].as_array_mut().unwrap() {
+            if row["conversation"]["id"] == UNTIMED {
+                row.as_object_mut().unwrap().remove("dateCreated");
+            }
+        }
+        answer.body = page.to_string().into_bytes();
+        answer
+    });
+    sim.faults().fail(Call::History, action);
+}
+
+/// Issues an event without a time that stands in the history only after it was read past it.
+fn issue_untimed(sim: &Simulator, age_ms: i64) {
+    let untimed = Event { conversation_id: Some(UNTIMED.to_owned()), ..Event::numbered("AUDIOHOOK-0001") };
+    sim.issue_by(untimed.at(sim.now() - age_ms), Route::HistoryOnly);
+}
+
+#[test]
+fn an_audit_that_repairs_appends_a_row_without_a_time_once() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("audit-untimed"));
+    let short = [("CATCH_UP_OVERLAP", "2")];
+    without_times(&sim, Arc::default());
+    let mut collector = Collector::start(&sim, &folder, &short);
+    collector.wait_healthy();
+    issue(&sim, 5);
+    collector.wait_lines(5, LONG);
+    let_pass(Duration::from_secs(4));
+    assert!(collector.term().success());
+    for age_ms in [2 * HOUR_MS, 3 * HOUR_MS] {
+        issue_untimed(&sim, age_ms);
+    }
+    let [from, to] = [5 * HOUR_MS, HOUR_MS].map(|age_ms| format_millis(sim.now() - age_ms));
+    let mut all = settings(&sim, &folder);
+    all.insert("CATCH_UP_OVERLAP".into(), "2".into());
+    for round in 0..3 {
+        let (status, report, errors) = audit(&folder, &all, &["audit", "--repair", "--from", &from, "--to", &to]);
+        assert_eq!((status, errors.contains("were appended")), (Some(0), round == 0), "{report} {errors}");
+        assert_eq!(collector.records().len(), 7, "round {round}");
+    }
+    // Nor does the collector, whose own audit looks at the last hour.
+    let counted = sim.view(|view| view.count(Call::Counts));
+    let collector = Collector::start(&sim, &folder, &short);
+    assert!(sim.wait_until(LONG, |view| view.count(Call::Counts) > counted));
+    let reads = sim.view(|view| view.count(Call::History));
+    assert!(sim.wait_until(LONG, |view| view.count(Call::History) > reads + 3));
+    collector.wait_healthy();
+    assert_eq!(collector.records().len(), 7);
+}
+
+#[test]
+fn a_row_without_a_time_that_is_repaired_late_is_appended_once() {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("late-untimed"));
+    let short = [("CATCH_UP_OVERLAP", "2")];
+    let refuses_hours = Arc::new(AtomicBool::new(false));
+    without_times(&sim, refuses_hours.clone());
+    let mut collector = Collector::start(&sim, &folder, &short);
+    collector.wait_healthy();
+    issue(&sim, 5);
+    collector.wait_lines(5, LONG);
+    let_pass(Duration::from_secs(4));
+    assert!(collector.term().success());
+    issue_untimed(&sim, 5 * 60_000);
+    refuses_hours.store(true, Ordering::Relaxed);
+    let asked = |view: &audiohook_collector::simulator::View| {
+        view.requests(Call::History).iter().filter(|seen| seen.status == 503).count()
+    };
+    let collector = Collector::start(&sim, &folder, &short);
+    assert!(sim.wait_until(LONG, |view| asked(view) > 0), "{}", collector.log_text());
+    // Ten minutes pass before the hour can be read.
+    let later = (sim.now() + 9 * 60_000) as f64 / 1000.0;
+    sim.faults().set(|knobs| knobs.clock_offset_ms = 10 * 60_000);
+    let checkpoint = || collector.metric("audiohook_collector_history_checkpoint_timestamp_seconds");
+    assert!(poll(LONG, || checkpoint().filter(|at| *at > later)).is_some(), "{}", collector.log_text());
+    refuses_hours.store(false, Ordering::Relaxed);
+    collector.wait_log("were missing in the file", LONG * 2);
+    collector.wait_log("is in the file now", LONG);
+    collector.wait_healthy();
+    assert_eq!(collector.records().len(), 6, "{}", collector.log_text());
 }

@@ -99,17 +99,20 @@ fn an_expired_cursor_begins_a_shorter_piece_and_is_no_failure() {
 }
 
 #[test]
-fn a_piece_of_many_pages_ends_where_it_is_whole() {
+fn a_piece_of_many_pages_is_begun_anew_and_shorter_and_no_page_of_it_is_passed_over() {
     let mut history = history(24 * HOUR, &ids(1));
-    for number in 1..PAGES_MAX {
+    for number in 0..PAGES_MAX {
         assert_eq!(ask(&mut history).1, 24);
         let taken = history.take(page(number..number + 1, Some(&format!("/next?after={number}"))), 0);
-        assert_eq!(taken.read_up_to, None);
+        assert_eq!(taken.read_up_to, None, "an older row may stand on a page that was not read");
     }
-    ask(&mut history);
-    assert_eq!(history.take(page(0..1, Some("/next?after=x")), 0).read_up_to, Some(NOW - HOUR));
-    assert_eq!(ask(&mut history), (None, 1, ids(1)));
-    assert!(history.take(page(0..1, None), 0).done.is_some());
+    let mut up_to = NOW - 24 * HOUR;
+    for hours in [3, 6, 12, 3] {
+        assert_eq!(ask(&mut history), (None, hours, ids(1)));
+        up_to += hours * HOUR;
+        assert_eq!(history.take(page(0..1, None), 0).read_up_to, Some(up_to));
+    }
+    assert!(history.is_idle());
 }
 
 /// How many requests a read takes that is answered so; none where it does not end.
@@ -176,21 +179,66 @@ fn what_is_refused_is_asked_for_with_half_the_definitions_then_for_half_the_time
 #[test]
 fn a_definition_that_the_service_does_not_know_is_left_out_and_the_others_are_read() {
     let mut history = history(HOUR, &ids(4));
-    let mut asked = Vec::new();
+    let (mut asked, mut left_out) = (Vec::new(), Vec::new());
     for _ in 0..100 {
         let (_, _, ids) = ask(&mut history);
         let is_refused = ids.contains(&"AUDIOHOOK-0003".to_owned());
         asked.push(ids);
         let answer = if is_refused { failure(Kind::Refused(400)) } else { page([], None) };
-        if history.take(answer, 0).done.is_some() {
+        let taken = history.take(answer, 0);
+        left_out.extend(taken.left_out.into_iter().map(|(id, _)| id));
+        if taken.done.is_some() {
             break;
         }
     }
     let is_read =
         |id: &str| asked.iter().any(|ids| ids.contains(&id.to_owned()) && !ids.contains(&"AUDIOHOOK-0003".to_owned()));
     assert!(["AUDIOHOOK-0001", "AUDIOHOOK-0002", "AUDIOHOOK-0004"].into_iter().all(is_read), "{asked:?}");
-    history.begin(read(HOUR, &ids(4)), Instant::now());
-    assert_eq!(ask(&mut history).2, ["AUDIOHOOK-0001", "AUDIOHOOK-0002", "AUDIOHOOK-0004"]);
+    assert_eq!(left_out, ["AUDIOHOOK-0003"]);
+}
+
+#[test]
+fn a_definition_that_always_fails_is_left_out_once_the_others_are_answered() {
+    for kind in [Kind::Network, Kind::Unavailable(None), Kind::Gone, Kind::Refused(405), Kind::InvalidResponse] {
+        for failing in ids(3) {
+            let mut history = history(2 * HOUR, &ids(3));
+            let (mut failures, mut left_out) = (0, Vec::new());
+            let done = loop {
+                let is_failing = ask(&mut history).2.contains(&failing);
+                let taken = history.take(if is_failing { failure(kind) } else { page([], None) }, 0);
+                failures += u32::from(taken.failed.is_some());
+                left_out.extend(taken.left_out.into_iter().map(|(id, _)| id));
+                if let Some(done) = taken.done {
+                    break done;
+                }
+            };
+            assert_eq!(left_out, std::slice::from_ref(&failing));
+            assert!(done.ids.len() == 2 && !done.ids.contains(&failing), "the read speaks for the others alone");
+            assert!(failures <= 3 * FAILURES_MAX, "{failures}");
+        }
+    }
+}
+
+#[test]
+fn where_every_definition_fails_each_request_is_a_failure_and_no_definition_is_done() {
+    let mut history = history(30 * HOUR, &ids(3));
+    let mut asked = Vec::new();
+    for _ in 0..100 {
+        asked.push(ask(&mut history).2.len());
+        let taken = history.take(failure(Kind::Unavailable(None)), 0);
+        assert!(taken.failed.is_some() && taken.read_up_to.is_none() && taken.left_out.is_empty());
+    }
+    assert!(asked.contains(&1) && asked.contains(&3), "{asked:?}");
+    let mut left_out = Vec::new();
+    let done = loop {
+        ask(&mut history);
+        let taken = history.take(page([], None), 0);
+        left_out.extend(taken.left_out.into_iter().map(|(id, _)| id));
+        if let Some(done) = taken.done {
+            break done;
+        }
+    };
+    assert_eq!(done.ids.len() + left_out.len(), 3, "what is not read is left out");
 }
 
 #[test]
@@ -239,7 +287,6 @@ fn a_definition_that_was_refused_once_is_not_read_in_the_middle_of_a_read() {
         }
     }
     // A new list of definitions came: it may be known by now, but what was passed over is not read.
-    history.forget_unknown_ids();
     assert_eq!(ask(&mut history).2, ["AUDIOHOOK-0001"]);
     assert_eq!(history.ids().unwrap()[..], ["AUDIOHOOK-0001".to_owned()]);
 }

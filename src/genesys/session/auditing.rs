@@ -57,13 +57,14 @@ impl Session {
             return false;
         }
         self.auditing.span = Some((from, to));
-        match self.compare_counts(from, to) {
+        let ids = self.covered();
+        match self.compare_counts(&ids, from, to) {
             Ok(Some(true)) => self.hour_is_complete(),
             Ok(None) => self.auditing.at = Some(self.clock.now() + RETRY),
             Ok(Some(false)) => {
-                let span = Span { from, to };
-                let ids = self.read_ids.as_slice().into();
-                self.begin(Read { ids, span, until: self.with_context(to), purpose: Purpose::Repair }, now);
+                // What has no time of its own may have been received at any time since.
+                let until = self.with_context(to).max(self.reading.checkpoint);
+                self.begin(Read { ids, span: Span { from, to }, until, purpose: Purpose::Repair }, now);
             }
             Err(error) => {
                 self.failed(&error);
@@ -80,10 +81,9 @@ impl Session {
     }
 
     /// Whether the counts prove that nothing is missing; none where the files cannot be read.
-    fn compare_counts(&mut self, from: Millis, to: Millis) -> Result<Option<bool>, ApiError> {
+    fn compare_counts(&mut self, ids: &[String], from: Millis, to: Millis) -> Result<Option<bool>, ApiError> {
         let counts = self.api.aggregates(from, to)?;
-        let (beat, ids) = (&self.beat, &self.read_ids);
-        match files::count_between(&self.config, ids, from, to, &|| beat.busy()) {
+        match files::count_between(&self.config, ids, from, to, &|| self.beat.busy()) {
             Ok(Counts { by_definition, needs_rows }) => {
                 let are_equal = ids.iter().zip(by_definition).all(|(id, n)| counts.get(id).copied().unwrap_or(0) == n);
                 Ok(Some(are_equal && !needs_rows))

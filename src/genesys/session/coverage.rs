@@ -39,18 +39,34 @@ impl Reading {
 }
 
 impl Session {
+    /// The definitions of the plan that are read on together: those that the checkpoint covers.
+    pub(super) fn covered(&self) -> Arc<[String]> {
+        let is_read = |id: &&String| self.reading.is_covered(id) && !self.reading.left_out.contains_key(*id);
+        self.read_ids.iter().filter(is_read).cloned().collect()
+    }
+
     /// The definitions of the plan that the checkpoint does not cover.
     pub(super) fn uncovered(&self) -> Vec<String> {
         self.read_ids.iter().filter(|id| !self.reading.is_covered(id)).cloned().collect()
     }
 
-    /// Begins the next part of what is not covered: of the definitions that were read the least far.
-    pub(super) fn begin_coverage(&mut self, mut uncovered: Vec<String>, begin: Millis, now: Instant) {
-        let history = &mut self.reading.history;
-        if uncovered.iter().all(|id| history.is_unknown(id)) {
-            history.forget_unknown_ids();
+    /// When the next part of what is not covered may be read; none where everything is.
+    pub(super) fn coverage_due(&self) -> Option<Instant> {
+        let Reading { left_out, coverage_at, .. } = &self.reading;
+        let due = |id: &String| left_out.get(id).map_or(*coverage_at, |one| one.retry_at.max(*coverage_at));
+        self.uncovered().iter().map(due).min()
+    }
+
+    /// Begins the next part of what is not covered: of the definitions that were read the least far, or of one that was
+    /// left out.
+    pub(super) fn begin_coverage(&mut self, begin: Millis, now: Instant) {
+        let left_out = &self.reading.left_out;
+        let (mut uncovered, mut failing): (Vec<String>, Vec<String>) =
+            self.uncovered().into_iter().partition(|id| !left_out.contains_key(id));
+        failing.sort_by_key(|id| left_out[id].retry_at);
+        if uncovered.is_empty() {
+            uncovered.extend(failing.into_iter().next());
         }
-        uncovered.retain(|id| !history.is_unknown(id));
         let read_to = |id: &String| self.reading.read_to(id).max(begin);
         let least = uncovered.iter().map(read_to).min().unwrap_or(begin);
         let ids: Arc<[String]> = uncovered.iter().filter(|id| read_to(id) == least).cloned().collect();

@@ -45,8 +45,12 @@ impl Definitions {
 
     /// TOPICS_FILE names definitions, and the service has none of them.
     pub fn unknown_only(&self, plan: &Plan) -> bool {
-        let is_known = |id: &String| self.fetched.iter().any(|definition| definition.id == *id);
-        self.is_confirmed && plan.ids.len() == plan.topics.len() && !plan.ids.iter().any(is_known)
+        self.is_confirmed && plan.ids.len() == plan.topics.len() && !plan.ids.iter().any(|id| self.is_known(id))
+    }
+
+    /// Whether the service has this definition, as far as it said.
+    pub fn is_known(&self, id: &str) -> bool {
+        self.fetched.iter().any(|definition| definition.id == id)
     }
 
     fn failed(&mut self, error: &ApiError) {
@@ -101,8 +105,8 @@ impl Session {
         if !was_confirmed || plan.notices != self.plan.notices {
             plan.notices.iter().for_each(|notice| log::warn!("{notice}"));
         }
-        self.reading.history.forget_unknown_ids();
         self.read_ids = self.definitions.read_ids(&plan);
+        self.reading.left_out.retain(|id, _| self.read_ids.contains(id));
         if plan != self.plan {
             log::info!("collecting {} topics: {}", plan.topics.len(), shorten(&plan.topics));
             self.plan = plan;

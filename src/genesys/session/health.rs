@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::Session;
 use super::reading::State;
+use super::{Session, shorten};
 use crate::config::Delivery;
 use crate::genesys::channel::{Cause, Rejection};
 use crate::genesys::topics::{ID_PREFIX, TOPIC_PREFIX};
@@ -95,6 +95,11 @@ impl Snapshot<'_> {
         self.wants_history() && self.history == state
     }
 
+    /// It fails, or works but for some definitions.
+    fn history_fails(&self) -> bool {
+        self.history_is(State::Failing) || self.history_is(State::Works) && self.why_history.is_some()
+    }
+
     /// Events arrive, as far as can be known, if any occur.
     fn socket_works(&self) -> bool {
         self.is_open && (self.has_proof || self.permitted > 0 && !self.is_doubted)
@@ -133,7 +138,7 @@ impl Snapshot<'_> {
             (Code::SocketDown, is_free && self.is_down, &|| self.socket_down()),
             (Code::Starting, is_starting, &|| self.starting()),
             (Code::HistoryForbidden, self.history_is(State::Forbidden), &|| self.no_history(" until this is fixed")),
-            (Code::HistoryFailing, is_free && self.history_is(State::Failing), &|| self.no_history("")),
+            (Code::HistoryFailing, is_free && self.history_fails(), &|| self.no_history("")),
             (Code::SubscriptionRejected, self.may_subscribe && self.is_rejected(), &|| self.rejected()),
             (Code::DefinitionsUnconfirmed, is_free && self.definitions.is_some(), &|| {
                 self.definitions.cloned().unwrap_or_default()
@@ -181,7 +186,7 @@ impl Snapshot<'_> {
             .with_correlation_id(correlation_id.as_deref())
     }
 
-    /// The history is forbidden or fails.
+    /// The history is forbidden or fails, wholly or for some definitions.
     fn no_history(&self, until: &str) -> Problem {
         let (what, cure) = self.why_history.map_or(("the history cannot be read", ""), |why| (&why.what, &why.cure));
         let which = if self.socket_works() { "events that the socket misses" } else { "all events" };
@@ -287,7 +292,8 @@ impl Session {
         let wants_socket = self.wants_socket();
         self.connections.set_wanted(wants_socket, now);
         let refused = self.api.refusal().map(|error| error.problem());
-        let snapshot = self.snapshot(refused.as_ref(), now);
+        let why_history = if self.reading.state == State::Works { self.left_out() } else { self.reading.why.clone() };
+        let snapshot = self.snapshot(refused.as_ref(), why_history.as_ref(), now);
         let (health, problems) = (snapshot.judge(), snapshot.problems());
         let doing = match self.reading.history.percent() {
             Some(percent) if percent < 100 && snapshot.history_is(State::Works) && !self.reading.history.is_idle() => {
@@ -308,7 +314,22 @@ impl Session {
         self.health = health;
     }
 
-    fn snapshot<'a>(&'a self, refused: Option<&'a Problem>, now: Instant) -> Snapshot<'a> {
+    /// The definitions whose history cannot be read while that of others can, and why. One that the service does not have
+    /// is none: what names it is reported.
+    fn left_out(&self) -> Option<Problem> {
+        let known = || self.reading.left_out.iter().filter(|(id, _)| self.definitions.is_known(id));
+        let (_, one) = known().next()?;
+        let ids: Vec<String> = known().map(|(id, _)| id.clone()).collect();
+        let what = format!("the history of {} is left out ({})", shorten(&ids), one.why.what);
+        Some(Problem { what, ..one.why.clone() })
+    }
+
+    fn snapshot<'a>(
+        &'a self,
+        refused: Option<&'a Problem>,
+        why_history: Option<&'a Problem>,
+        now: Instant,
+    ) -> Snapshot<'a> {
         let genesys = &self.config.genesys;
         let is_doubted =
             genesys.delivery == Delivery::Websocket && !self.transport.is_allowed && !self.has_other_topics();
@@ -332,7 +353,7 @@ impl Session {
             rejected: self.subscription.rejected(),
             has_proof: self.status.counters.received_websocket.get() > 0,
             history: self.reading.state,
-            why_history: self.reading.why.as_ref(),
+            why_history,
             definitions: self.definitions.unconfirmed.as_ref(),
             is_over_grace: now.duration_since(self.started) >= START_GRACE,
             before: self.health,
@@ -399,7 +420,7 @@ mod tests {
         };
         let failing = Snapshot { history: State::Failing, why_history: Some(&why), ..all_well };
         let locked = Snapshot { refused: Some(&refused), has_token: false, ..down };
-        let table: [(&str, Snapshot<'_>, &[Code], &str); 21] = [
+        let table: [(&str, Snapshot<'_>, &[Code], &str); 22] = [
             (
                 "unknown names",
                 Snapshot { names_unknown_only: true, ..all_well },
@@ -424,6 +445,12 @@ mod tests {
             (
                 "the history fails",
                 failing,
+                &[HistoryFailing],
+                "503; events that the socket misses are late; Genesys keeps them for ten days",
+            ),
+            (
+                "the history works but for a definition",
+                Snapshot { why_history: Some(&why), ..all_well },
                 &[HistoryFailing],
                 "503; events that the socket misses are late; Genesys keeps them for ten days",
             ),

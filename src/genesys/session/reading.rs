@@ -6,11 +6,11 @@
 //!
 //! Must never: skip a span that failed; read while the writer's queue is full; claim coverage for what was not read.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::coverage::COVERAGE_MS;
-use super::{Session, draw};
+use super::{Session, draw, in_a_while, shorten};
 use crate::audit::files;
 use crate::clock::{Millis, format_millis};
 use crate::config::Delivery;
@@ -43,8 +43,8 @@ const CLOCKS_APART_MS: Millis = 2_500;
 /// After a read that could not be judged: until then the session knows how far the index reaches.
 const UNJUDGED_RETRY: Duration = Duration::from_secs(1);
 
-/// Definitions that the service refuses are tried again after this.
-const COVERAGE_RETRY: Duration = Duration::from_secs(600);
+/// What the service refuses is tried again after this.
+const REFUSED_RETRY: Duration = Duration::from_secs(600);
 
 /// After files that cannot be read.
 const FILES_RETRY: Duration = Duration::from_secs(5);
@@ -56,6 +56,13 @@ pub(super) enum State {
     Works,
     Failing,
     Forbidden,
+}
+
+/// A definition that is left out of the reads of others.
+pub(super) struct LeftOut {
+    pub why: Problem,
+    /// When it is tried again.
+    pub retry_at: Instant,
 }
 
 /// What is known of the reading.
@@ -75,7 +82,9 @@ pub(super) struct Reading {
     pub checkpoint: Millis,
     pub coverage: Coverage,
     /// When those may be read next whose coverage does not.
-    coverage_at: Instant,
+    pub coverage_at: Instant,
+    /// Definitions whose history fails while that of others does not: each is read alone once its time has come.
+    pub left_out: BTreeMap<String, LeftOut>,
     /// Before this nothing is asked for: where the very first start began.
     pub origin: Millis,
     /// Origin and checkpoint are this machine's time so far.
@@ -106,6 +115,7 @@ impl Reading {
             checkpoint: start.checkpoint,
             coverage: start.coverage.clone(),
             coverage_at: now,
+            left_out: BTreeMap::new(),
             origin: start.origin,
             by_wall: start.by_wall,
             throttled_since: None,
@@ -153,9 +163,8 @@ impl Session {
         if opening {
             return Some(reading.at.max(self.started + SOCKET_FIRST));
         }
-        let has_coverage = reading.state != State::Forbidden && !self.uncovered().is_empty();
-        let coverage_at = has_coverage.then(|| reading.retry_at.max(reading.coverage_at));
-        Some(coverage_at.map_or(reading.at, |at| at.min(reading.at)))
+        let coverage = self.coverage_due().filter(|_| reading.state != State::Forbidden);
+        Some(coverage.map_or(reading.at, |at| at.max(reading.retry_at).min(reading.at)))
     }
 
     /// Sends one request of the history, or begins the next read.
@@ -183,9 +192,11 @@ impl Session {
         // What is refused and asked for in another way is no success.
         let is_answered = answer.is_ok();
         let is_catch_up = self.reading.history.purpose() == Some(Purpose::CatchUp);
+        let asked_for = self.reading.history.ids().cloned();
         let taken = self.reading.history.take(answer, self.service_time.receipt(&self.clock));
         if is_answered && taken.failed.is_none() {
             self.read_worked();
+            self.reading.left_out.retain(|id, _| !asked_for.iter().flat_map(|ids| ids.iter()).any(|one| one == id));
             if is_catch_up {
                 // Only now it is known where the gap ends: requests may have failed for days.
                 let why = "the history was not read for longer than the ten days that Genesys keeps it";
@@ -197,21 +208,24 @@ impl Session {
     }
 
     fn take_answer(&mut self, taken: Taken) {
-        match taken.failed {
-            // The others are read on; these are not covered until they are taken.
-            Some(error)
-                if matches!(error.kind, Kind::Refused(_))
-                    && self.reading.history.purpose() == Some(Purpose::Coverage) =>
-            {
-                log::warn!("{}; these definitions are tried again later", error.problem().what);
-                self.reading.history.leave_out();
-                self.reading.coverage_at = self.clock.now() + COVERAGE_RETRY;
+        for (id, error) in taken.left_out {
+            let why = error.problem();
+            log::warn!("{}; {id} is left out, and tried again by itself", why.what);
+            self.reading.left_out.insert(id, LeftOut { why, retry_at: self.clock.now() });
+        }
+        if let Some(error) = taken.failed {
+            let error = error.with_correlation(self.api.correlation());
+            if self.reading.history.purpose() != Some(Purpose::CatchUp) && error.kind.is_about_the_request() {
+                let asked = self.failed(&error).unwrap_or_default();
+                let retry = match error.kind {
+                    Kind::Refused(_) => REFUSED_RETRY,
+                    _ => self.config.catch_up.interval.max(self.config.reconnect.max_delay),
+                };
+                self.give_up(&error.problem(), retry.max(asked));
+            } else {
+                self.read_failed(&error);
+                self.let_coverage_pass();
             }
-            Some(error) => {
-                self.read_failed(&error.with_correlation(self.api.correlation()));
-                self.let_catch_up_pass();
-            }
-            None => {}
         }
         if let Some((from, to)) = taken.skipped {
             log::warn!(
@@ -234,15 +248,31 @@ impl Session {
         }
     }
 
-    /// Whatever else fails does not hold up a catch-up that is due: it is tried again afterwards.
-    fn let_catch_up_pass(&mut self) {
-        let now = self.clock.now();
-        let reading = &mut self.reading;
-        let is_due = reading.state == State::Failing && now >= reading.at;
-        if is_due && !reading.history.is_idle() && reading.history.purpose() != Some(Purpose::CatchUp) {
-            reading.history.clear();
-            reading.at = reading.retry_at;
-            reading.coverage_at = reading.retry_at + self.config.catch_up.interval;
+    /// A read beside the catch-ups fails. It does not hold them up: it is given up, and tried again after this time.
+    fn give_up(&mut self, why: &Problem, wait: Duration) {
+        let retry_at = self.clock.now() + wait;
+        let history = &mut self.reading.history;
+        let ids = history.ids().cloned().unwrap_or_default();
+        log::warn!("{}; the history of {} is read again {}", why.what, shorten(&ids), in_a_while(wait));
+        match history.purpose() {
+            Some(Purpose::Repair) => self.audit_again_at(retry_at),
+            _ => {
+                let left_out = ids.iter().map(|id| (id.clone(), LeftOut { why: why.clone(), retry_at }));
+                self.reading.left_out.extend(left_out);
+            }
+        }
+        // Its length may be what fails.
+        self.reading.history.halve(PIECE_MS_MIN);
+        self.reading.history.clear();
+    }
+
+    /// A catch-up of a single definition has none to leave out: while it fails, others have their turn.
+    fn let_coverage_pass(&mut self) {
+        let retry_at = self.reading.retry_at;
+        let is_single = self.reading.history.ids().is_some_and(|ids| ids.len() == 1);
+        if self.reading.state == State::Failing && is_single && self.coverage_due().is_some_and(|due| due <= retry_at) {
+            self.reading.history.clear();
+            self.reading.at = retry_at + self.config.catch_up.interval;
         }
     }
 
@@ -259,21 +289,20 @@ impl Session {
             let checkpoint = self.reading.checkpoint;
             self.reading.coverage.extend(self.read_ids.iter().map(|id| (id.clone(), checkpoint)));
         }
-        let uncovered = self.uncovered();
         self.reading.retry_at = now;
-        let may_cover = !uncovered.is_empty() && now >= self.reading.coverage_at;
+        let may_cover = self.coverage_due().is_some_and(|due| now >= due);
         if now >= self.reading.at || !may_cover {
             self.reading.at = now + self.config.catch_up.interval;
             self.begin_catch_up(service_now, now);
         }
         if self.reading.history.is_idle() && may_cover {
-            self.begin_coverage(uncovered, begin, now);
+            self.begin_coverage(begin, now);
         }
     }
 
     fn begin_catch_up(&mut self, service_now: Millis, now: Instant) {
         let checkpoint = self.reading.checkpoint;
-        let ids: Arc<[String]> = self.read_ids.iter().filter(|id| self.reading.is_covered(id)).cloned().collect();
+        let ids = self.covered();
         let from = (checkpoint - self.overlap_ms()).max(self.reading.origin);
         let to = (service_now - self.row_wait_ms(now)).max(checkpoint);
         self.begin(Read { ids, span: Span { from, to }, until: to, purpose: Purpose::CatchUp }, now);
@@ -331,14 +360,16 @@ impl Session {
                     return false;
                 }
                 Err(error) => {
-                    log::warn!("cannot read the output files: {error}; the history is read once that works");
+                    let what = format!("cannot read the output files: {error}");
+                    let why = Problem::new(what, "Let the collector read OUTPUT_FILE and its backups.");
+                    if self.reading.history.purpose() != Some(Purpose::CatchUp) {
+                        self.give_up(&why, FILES_RETRY);
+                        return false;
+                    }
+                    log::warn!("{}; the history is read once that works", why.what);
                     self.reading.retry_at = now + FILES_RETRY;
                     self.reading.state = State::Failing;
-                    self.reading.why = Some(Problem::new(
-                        format!("cannot read the output files: {error}"),
-                        "Let the collector read OUTPUT_FILE and its backups.",
-                    ));
-                    self.let_catch_up_pass();
+                    self.reading.why = Some(why);
                     return false;
                 }
             }
@@ -372,15 +403,11 @@ impl Session {
         if purpose == Purpose::CatchUp {
             self.reading.has_caught_up = true;
         }
-        let uncovered = self.uncovered();
-        let is_last = |id: &String| self.reading.read_to(id) + COVERAGE_MS >= self.reading.checkpoint;
-        if purpose == Purpose::Coverage && uncovered.iter().all(is_last) {
+        let Reading { left_out, checkpoint, .. } = &self.reading;
+        let is_last = |id: &String| left_out.contains_key(id) || self.reading.read_to(id) + COVERAGE_MS >= *checkpoint;
+        if purpose == Purpose::Coverage && self.uncovered().iter().all(is_last) {
             // Rows that are open at the end of the last part are soon closed by others, or by time.
             self.reading.coverage_at = self.reading.coverage_at.max(now + UNJUDGED_RETRY);
-        }
-        // Those that the service refuses are tried again, and are not covered until then.
-        if !uncovered.is_empty() && uncovered.iter().all(|id| self.reading.history.is_unknown(id)) {
-            self.reading.coverage_at = self.reading.coverage_at.max(now + COVERAGE_RETRY);
         }
     }
 

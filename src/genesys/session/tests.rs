@@ -422,22 +422,24 @@ fn who_is_put_out_three_times_with_the_words_going_away_makes_a_channel_of_its_o
 
 #[test]
 fn a_history_that_refuses_every_request_is_failing_all_the_time_and_asked_ever_more_slowly() {
-    let sim = simulator();
-    let mut config = config_for(&sim);
-    config.reconnect = Reconnect { delay: Duration::from_millis(100), max_delay: Duration::from_secs(60) };
-    sim.faults().fail(Call::History, Action::status(400));
-    sim.faults().set(|knobs| knobs.requests_per_minute = None);
-    let mut stage = Stage::with(sim, config, None, None);
-    stage.until_raised(Code::HistoryFailing);
-    let (begun, requests) = (Instant::now(), stage.sim.view(|view| view.count(Call::History)));
-    stage.until("five seconds", |stage| {
-        assert!(stage.status.is_raised(Code::HistoryFailing));
-        begun.elapsed() > Duration::from_secs(5)
-    });
-    let more = stage.sim.view(|view| view.count(Call::History)) - requests;
-    assert!(more < 100, "{more} requests in five seconds");
-    stage.sim.faults().heal_all();
-    stage.until_cleared(Code::HistoryFailing);
+    for (status, requests_max) in [(400, 100), (503, 10), (404, 10)] {
+        let sim = simulator();
+        let mut config = config_for(&sim);
+        config.reconnect = Reconnect { delay: Duration::from_millis(100), max_delay: Duration::from_secs(60) };
+        sim.faults().fail(Call::History, Action::status(status));
+        sim.faults().set(|knobs| knobs.requests_per_minute = None);
+        let mut stage = Stage::with(sim, config, None, None);
+        stage.until_raised(Code::HistoryFailing);
+        let (begun, requests) = (Instant::now(), stage.sim.view(|view| view.count(Call::History)));
+        stage.until("five seconds", |stage| {
+            assert!(stage.status.is_raised(Code::HistoryFailing));
+            begun.elapsed() > Duration::from_secs(5)
+        });
+        let more = stage.sim.view(|view| view.count(Call::History)) - requests;
+        assert!(more < requests_max, "{status}: {more} requests in five seconds");
+        stage.sim.faults().heal_all();
+        stage.until_cleared(Code::HistoryFailing);
+    }
 }
 
 #[test]
@@ -765,6 +767,26 @@ fn a_part_of_the_coverage_that_fails_does_not_keep_the_others_from_being_read() 
     stage.until("the other's event", |stage| stage.seen.history.len() == 1);
     stage.sim.faults().heal_all();
     stage.until("covered", |stage| stage.seen.covered.contains_key("AUDIOHOOK-0777"));
+}
+
+#[test]
+fn the_only_definition_that_is_read_on_holds_up_no_other_when_it_fails() {
+    let sim = simulator();
+    sim.faults().set(|knobs| knobs.requests_per_minute = None);
+    define_new(&sim, "AUDIOHOOK-0777", "New");
+    refuse_history(&sim, 503, |body| body.contains("AUDIOHOOK-0001"));
+    let (mut config, checkpoint) = (config_for(&sim), sim.now() - 60_000);
+    config.genesys.topics = Some(["0001", "0777"].map(|n| format!("v2.operations.events.AUDIOHOOK-{n}")).to_vec());
+    sim.issue_by(Event::numbered("AUDIOHOOK-0777").at(sim.now() - 3_600_000), Route::HistoryOnly);
+    let mut stage = Stage::with(sim, config, Some(checkpoint), None);
+    stage.until("the other's event", |stage| stage.seen.history.len() == 1);
+    stage.until_raised(Code::HistoryFailing);
+    stage.sim.issue_by(Event::numbered("AUDIOHOOK-0777"), Route::HistoryOnly);
+    stage.until("its next event", |stage| stage.seen.history.len() == 2);
+    stage.sim.issue_by(event(), Route::HistoryOnly);
+    stage.sim.faults().heal_all();
+    stage.until("the event of the one that failed", |stage| stage.seen.history.len() == 3);
+    stage.until_settled();
 }
 
 #[test]
