@@ -248,7 +248,7 @@ impl<'a> Records<'a> {
     /// What can be said of a row with a time of its own without looking at the rows like it.
     pub fn quick(&self, content: u64, at: Millis) -> Quick {
         let exactly = |source| Packed::new(Record { at, timed: true, source });
-        let (mut count, mut may_match, mut has_exact) = (0, false, false);
+        let (mut may_match, mut has_exact) = (false, false);
         for index in [Some(self.index), self.from_files].into_iter().flatten() {
             let records = index.of(content);
             if records.binary_search(&exactly(Source::History)).is_ok() {
@@ -258,10 +258,9 @@ impl<'a> Records<'a> {
                 [true, false].map(|timed| near(records, Source::Socket, timed, Range::at(at), index.row_delay_ms));
             may_match |= !timed.is_empty() || !untimed.is_empty();
             has_exact |= timed.binary_search(&exactly(Source::Socket)).is_ok();
-            count += records.len();
         }
-        // The only record of its content, and of exactly its time: no other row has a better claim.
-        match (has_exact && count == 1, may_match) {
+        // Pairs of equal times are matched first, and matching the others never separates a row from every record.
+        match (has_exact, may_match) {
             (true, _) => Quick::Matched,
             (false, true) => Quick::Ask,
             (false, false) => Quick::Missing,
