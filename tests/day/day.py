@@ -439,11 +439,13 @@ def main():
         verdict, wrong = asyncio.run(run.run())
     finally:
         run.collector.end()
+    # An outage that nothing ran into proves nothing, so it does not count as a fault.
     notes = run.collector.notes + [f"met by no call: {fault}" for fault in run.unmet]
     for line in wrong + list(verdict.details()) + verdict.reasons() + notes:
         print(line)
     failed = bool(wrong) or not verdict.flawless
-    print(f"seed {given.seed}: 24 h in {given.minutes:g} minutes, {verdict.issued} events, {run.faults_done} faults, "
+    faults = run.faults_done - len(run.unmet)
+    print(f"seed {given.seed}: 24 h in {given.minutes:g} minutes, {verdict.issued} events, {faults} faults, "
           f"{verdict.summary()}" + (f"; FAILED, see {folder}" if failed else ""))
     if not failed and not given.dir:
         shutil.rmtree(folder)
