@@ -19,6 +19,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use self::identity::{FileIdentity, identity};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 pub use lines::{Flow, each_line_backwards, first_line};
@@ -130,6 +131,11 @@ impl OutputFile {
         output.reopen()?;
         let torn = output.repair_end()?;
         Ok((output, torn))
+    }
+
+    /// The identity of the current file; `None` if it has no whole line yet.
+    pub fn identity(&self) -> Option<FileIdentity> {
+        self.file.as_ref().and_then(identity)
     }
 
     pub fn path(&self) -> &Path {

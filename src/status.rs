@@ -96,6 +96,8 @@ pub struct Gauges {
     pub elastic_backlog_bytes: Gauge,
     /// All records in the files from this time on are in the writer's dedup index.
     pub index_since: Gauge,
+    /// When the output file was last moved, deleted or truncated by somebody else.
+    pub taken_away: Gauge,
     /// 1 while the list of definitions is confirmed by the service.
     pub definitions_confirmed: Gauge,
 }

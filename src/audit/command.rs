@@ -11,7 +11,7 @@ use crate::net::Dialer;
 use crate::output::records::Held;
 use crate::output::{Lock, Refused};
 use crate::status::Problem;
-use crate::writer::Writer;
+use crate::writer::{Writer, state};
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -90,7 +90,8 @@ fn interval(config: &Config, options: &cli::Audit, now: Millis) -> Result<(Milli
         let cure = "Choose an earlier --from, or wait until events have been collected for CATCH_UP_OVERLAP.";
         Problem::new(format!("there is nothing to compare between {from} and {to}"), cure)
     };
-    let (held, to) = Held::of(&config.output).cut(from, to).ok_or_else(nothing)?;
+    let taken_away = state::read_beside(&config.output.state_file).and_then(|state| state.taken_away_ms);
+    let (held, to) = Held::of(&config.output, taken_away).cut(from, to).ok_or_else(nothing)?;
     if held > from {
         say(&format!("--from is cut to {}: the files hold nothing older", format_millis(held)));
     }

@@ -7,6 +7,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::identity::{FileIdentity, identity};
 use super::{Flow, backups, each_line_backwards, first_line, regular};
 use crate::clock::Millis;
 use crate::config::Output;
@@ -182,13 +183,16 @@ pub enum Held {
 }
 
 impl Held {
-    /// Older records may be gone if all backup numbers are in use, or if logrotate rotates the file.
-    pub fn of(output: &Output) -> Self {
+    /// Older records may be gone if all backup numbers are in use, if logrotate rotates the file, or if somebody moved,
+    /// deleted or truncated it at `taken_away`.
+    pub fn of(output: &Output, taken_away: Option<Millis>) -> Self {
         let files = files(&output.file);
+        let taken_away = taken_away.map(|at| at + TOLERANCE_MS + 1);
         if files.len() <= output.backup_count as usize {
-            return Self::Everything;
+            return taken_away.map_or(Self::Everything, Self::Since);
         }
-        held_since(&files).map_or(Self::Nothing, Self::Since)
+        let since = held_since(&files).map(|since| since.max(taken_away.unwrap_or(since)));
+        since.map_or(Self::Nothing, Self::Since)
     }
 
     /// The part of an interval for which the files are complete; `None` if there is none.
@@ -215,6 +219,13 @@ fn held_since(files: &[PathBuf]) -> Option<Millis> {
 fn oldest_line(path: &Path) -> Option<String> {
     let file = regular::open(OpenOptions::new().read(true), path).ok()?;
     String::from_utf8(first_line(&file).ok()??).ok()
+}
+
+/// Whether this file is still the output file or one of its backups.
+pub fn is_there(path: &Path, file: FileIdentity) -> bool {
+    let is_it =
+        |path: &PathBuf| regular::open(OpenOptions::new().read(true), path).is_ok_and(|it| identity(&it) == Some(file));
+    files(path).iter().any(is_it)
 }
 
 /// The output file and its backups, the newest first.

@@ -51,7 +51,10 @@ impl Writer {
         make_folder("STATE_FILE", &config.output.state_file)?;
         let lock = Lock::take(&config.output.file)?;
         let (output, unreadable) = open_output(&config, clock.wall())?;
-        let state = begin_state(&config, clock.wall())?;
+        let mut state = begin_state(&config, clock.wall())?;
+        if state.file.is_some_and(|file| !records::is_there(&config.output.file, file)) {
+            state.taken_away_ms = Some(clock.wall());
+        }
         let checkpoint = state.checkpoint_ms.unwrap_or_else(|| clock.wall());
         let start = Start {
             checkpoint,
@@ -74,7 +77,7 @@ impl Writer {
     pub fn for_repair(config: &Config, lock: Lock, definitions: &[Definition], clock: &Clock) -> Result<Self, Problem> {
         let (output, unreadable) = open_output(config, clock.wall())?;
         // Where the cluster's cursor stands, so that no rotation takes away what it has not had.
-        let state = std::fs::read(&config.output.state_file).ok().and_then(|bytes| state::parse(&bytes).ok());
+        let state = state::read_beside(&config.output.state_file);
         let status = Arc::new(Status::new(clock.clone(), false));
         let (session, _) = bounded(0);
         let state = state.unwrap_or_default();
@@ -235,7 +238,8 @@ fn upgraded(state: State, config: &Config) -> State {
     let (true, Some(checkpoint)) = (state.format < state::FORMAT, state.checkpoint_ms) else { return state };
     let begin = state.origin_ms.unwrap_or(checkpoint - HISTORY_KEPT_MS);
     let overlap_from = checkpoint - config.catch_up.overlap.as_millis() as i64;
-    let held_from = Held::of(&config.output).cut(begin, checkpoint).map_or(checkpoint, |(from, _)| from);
+    let held_from =
+        Held::of(&config.output, state.taken_away_ms).cut(begin, checkpoint).map_or(checkpoint, |(from, _)| from);
     State { origin_ms: Some(held_from.min(overlap_from).max(begin)), ..state }
 }
 
@@ -265,7 +269,7 @@ fn begin_state(config: &Config, wall: Millis) -> Result<State, Problem> {
         None => first,
         // Nothing has gone from the files, so that what is read again and stands there is known: all of it is read, for
         // a first catch-up may not have come to its end.
-        Some(oldest) if Held::of(&config.output) == Held::Everything => oldest.min(first),
+        Some(oldest) if Held::of(&config.output, None) == Held::Everything => oldest.min(first),
         // What has gone from them must not be written again; but what is a little older may have been on its way.
         Some(oldest) => {
             let begin = oldest - config.catch_up.overlap.as_millis() as i64;
@@ -303,7 +307,7 @@ mod tests {
         let begin = NOW - 5 * 24 * 3_600_000;
         let old = |origin_ms| State { format: 1, checkpoint_ms: Some(NOW), origin_ms, ..State::default() };
         // Somebody else's rotation has just taken the file away.
-        assert_eq!(Held::of(&config.output), Held::Nothing);
+        assert_eq!(Held::of(&config.output, None), Held::Nothing);
         assert_eq!(upgraded(old(Some(begin)), &config).origin_ms, Some(NOW - overlap_ms));
         assert_eq!(upgraded(old(Some(NOW - 1_000)), &config).origin_ms, Some(NOW - 1_000));
         std::fs::remove_dir_all(folder).unwrap();

@@ -17,7 +17,7 @@ use crate::elastic::IndexerHandle;
 use crate::message::{HISTORY_KEPT_MS, Purpose, SessionEvent, extend_coverage};
 use crate::output::backups::Keep;
 use crate::output::identity::Cursor;
-use crate::output::{Change, Stopped, backups};
+use crate::output::{Change, Stopped, backups, records};
 use crate::status::{Code, Problem, RECENT_MAX};
 
 /// How long after a refusal the disk is tried again.
@@ -229,6 +229,7 @@ impl Writer {
         if let Some(indexer) = &self.indexer {
             self.state.backlog_dropped = indexer.dropped();
         }
+        self.state.file = self.output.identity().or(self.state.file);
         let Err(error) = state::write(&self.config.output.state_file, &self.state) else {
             self.state_dirty = false;
             return;
@@ -253,8 +254,14 @@ impl Writer {
 
     /// Notices that someone else moved, deleted or cut the file.
     pub(super) fn look(&mut self) {
+        let file = self.output.identity();
         match self.output.look() {
             Ok(change) => {
+                let is_gone = |file| !records::is_there(self.output.path(), file);
+                if change == Change::Cut || change == Change::Replaced && file.is_some_and(is_gone) {
+                    self.state.taken_away_ms = Some(self.clock.wall());
+                    self.publish_index();
+                }
                 if change != Change::None
                     && let Some(indexer) = &self.indexer
                 {

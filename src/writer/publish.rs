@@ -98,8 +98,12 @@ impl Writer {
         }
     }
 
-    /// How far back the index reaches: the session reads the records of what is older from the files.
+    /// How far back the index reaches, for the session reads the records of what is older from the files; and since when
+    /// those are complete.
     pub(super) fn publish_index(&self) {
+        if let Some(at) = self.state.taken_away_ms {
+            self.status.gauges.taken_away.set(at);
+        }
         self.status.gauges.index_since.set(self.intake.index.complete_since().max(i64::MIN + 1));
     }
 

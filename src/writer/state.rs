@@ -27,6 +27,7 @@ use crate::clock::Millis;
 use crate::config::file_checks::with_suffix;
 use crate::elastic::{BacklogDropped, Progress};
 use crate::message::{ChannelState, Coverage, Definition};
+use crate::output::identity::FileIdentity;
 use crate::output::regular;
 
 /// Only the owner may read a channel's id.
@@ -50,6 +51,11 @@ pub struct State {
     /// The definitions as they were last fetched; none before the first time.
     pub definitions: Vec<Definition>,
     pub channel: Option<ChannelState>,
+    /// The output file as it was at the last save, to notice at a start that it was taken away.
+    pub file: Option<FileIdentity>,
+    /// When the output file was last moved, deleted or truncated by somebody else, by this machine's clock: the files need
+    /// not hold what was received before.
+    pub taken_away_ms: Option<Millis>,
     /// What the cluster has: kept as it is while ELASTIC_URL is off.
     pub cursor: Option<Progress>,
     /// What was deleted before the cluster had it, for the hour that it is said.
@@ -97,6 +103,11 @@ pub fn read(path: &Path) -> io::Result<Found> {
         Err(error) if !cannot_be_replaced(&error) => Err(error),
         _ => Ok(Found::Damaged { aside, why }),
     }
+}
+
+/// The state of a collector that may be running: neither an absent nor a damaged one is changed.
+pub fn read_beside(path: &Path) -> Option<State> {
+    parse(&std::fs::read(path).ok()?).ok()
 }
 
 /// Reads what [`write()`] wrote.

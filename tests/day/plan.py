@@ -82,7 +82,7 @@ class Day:
         # Either the collector rotates, or logrotate alone does, which is the fault "file moved".
         drawn = self.random.choice([0, BACKUPS_ALL])
         self.backups = drawn if backups is None else backups
-        self.moves = move or self.backups == 0
+        self.moves = self.random.choice([True, False]) or move or self.backups == 0
         self.integrations = [self.uuid() for _ in range(6)]
         self.events = self.draw_events(count, start_back_s)
         self.faults = sorted(self.draw_faults(minutes), key=lambda fault: fault.at)

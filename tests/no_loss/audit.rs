@@ -166,6 +166,50 @@ fn what_came_into_the_history_too_late_is_found_by_the_audit_and_appended() {
     collector.wait_healthy();
 }
 
+/// Moves the file away while the collector runs, or while it does not, and restarts it: what was moved is not missing.
+fn move_away(is_running: bool) {
+    let (sim, folder) = (simulator(|_| ()), Folder::new("audit-moved"));
+    let short = [("CATCH_UP_OVERLAP", "2")];
+    let mut collector = Collector::start(&sim, &folder, &short);
+    collector.wait_healthy();
+    issue(&sim, 20);
+    collector.wait_lines(20, LONG);
+    // Rows wait ten seconds for their frames; from then on a restart does not read these again.
+    let_pass(Duration::from_secs(14));
+    let file = folder.join("events.jsonl");
+    let mv = || std::fs::rename(&file, folder.join("moved.jsonl")).unwrap();
+    if is_running {
+        mv();
+        assert!(poll(LONG, || file.exists().then_some(())).is_some());
+        issue(&sim, 1);
+        collector.wait_lines(1, LONG);
+        let_pass(Duration::from_secs(5));
+    }
+    assert!(collector.term().success());
+    if !is_running {
+        mv();
+    }
+    let collector = Collector::start(&sim, &folder, &short);
+    let reads = sim.view(|view| view.count(Call::History));
+    assert!(sim.wait_until(LONG, |view| view.count(Call::History) > reads + 4));
+    issue(&sim, 1);
+    let expected = 1 + usize::from(is_running);
+    collector.wait_lines(expected, LONG);
+    collector.wait_healthy();
+    let found = records::read(&file);
+    assert_eq!(found.len(), expected, "{found:?}\n{}", collector.log_text());
+}
+
+#[test]
+fn an_audit_does_not_append_what_was_moved_away_while_the_collector_ran() {
+    move_away(true);
+}
+
+#[test]
+fn an_audit_does_not_append_what_was_moved_away_while_the_collector_was_stopped() {
+    move_away(false);
+}
+
 const UNTIMED: &str = "untimed";
 const HOUR_MS: i64 = 3_600_000;
 

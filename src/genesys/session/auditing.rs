@@ -77,7 +77,8 @@ impl Session {
 
     fn settled_hour(&self) -> Option<(Millis, Millis)> {
         let to = self.api.service().now() - self.overlap_ms();
-        Held::of(&self.config.output).cut((to - SPAN_MS).max(self.reading.origin), to)
+        Held::of(&self.config.output, self.status.gauges.taken_away.get())
+            .cut((to - SPAN_MS).max(self.reading.origin), to)
     }
 
     /// Whether the counts prove that nothing is missing; none where the files cannot be read.
