@@ -77,6 +77,8 @@ struct Job {
     pages: Option<Pages>,
     /// Pieces of a single definition that failed since a page was last taken, and why.
     failed: Vec<(Piece, ApiError)>,
+    /// Definitions that failed alone and were asked for once more.
+    retried: Vec<String>,
     /// What lies between was left out, for the service refuses to be asked for it.
     skipped: Option<(Millis, Millis)>,
     failures: u32,
@@ -202,6 +204,7 @@ impl History {
             todo: vec![whole],
             pages: None,
             failed: Vec::new(),
+            retried: Vec::new(),
             skipped: None,
             failures: 0,
             started: now,
@@ -366,10 +369,20 @@ impl History {
         true
     }
 
-    /// Others are taken: those that failed alone are what the service does not give.
+    /// Others are taken. Those that failed alone are asked for once more, for the service may have failed as a whole; what
+    /// fails again, or was refused, is what it does not give.
     fn leave_out_failed(&mut self, taken: &mut Taken) {
         let Some(job) = self.job.as_mut().filter(|job| !job.failed.is_empty()) else { return };
-        taken.left_out.extend(job.failed.drain(..).map(|(piece, why)| (piece.ids[0].clone(), why)));
+        for (piece, why) in std::mem::take(&mut job.failed) {
+            let id = piece.ids[0].clone();
+            if matches!(why.kind, Kind::Refused(_)) || job.retried.contains(&id) {
+                taken.left_out.push((id, why));
+                continue;
+            }
+            job.read.ids = job.read.ids.iter().chain([&id]).cloned().collect();
+            job.retried.push(id);
+            job.todo.insert(0, Piece { to: job.read.until, ..piece });
+        }
         // What was learned by their refusals was not about the number of definitions.
         self.ids_max = usize::MAX;
     }
@@ -386,6 +399,9 @@ impl History {
 
     /// States what was read, now that nothing of a piece that began here is left.
     fn advance(&mut self, from: Millis, taken: &mut Taken) {
+        if self.job.as_ref().is_some_and(|job| job.todo.is_empty()) {
+            self.leave_out_failed(taken);
+        }
         let Some(job) = &mut self.job else { return };
         let at = job.at();
         taken.read_up_to = Some(at.min(job.read.span.to)).filter(|up_to| at > from && *up_to > job.read.span.from);
@@ -393,7 +409,6 @@ impl History {
             if job.from < self.oldest + EDGE_MS_MAX {
                 self.is_edge_tried_again = false;
             }
-            self.leave_out_failed(taken);
             taken.done = self.job.take().map(Job::end);
         }
     }
