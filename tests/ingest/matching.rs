@@ -6,7 +6,7 @@ use audiohook_collector::simulator::{Action, Call, Route, Simulator};
 use serde_json::Value;
 
 use crate::support::collector::{binary, settings};
-use crate::support::{Collector, Folder, SOON, let_pass, records};
+use crate::support::{Collector, Folder, SOON, at_once, let_pass, records};
 use crate::{LONG, like, settle, simulator, started, wait_reads};
 
 /// One of the six: its two times, in milliseconds from a common beginning.
@@ -209,15 +209,16 @@ fn an_audit_takes_equal_counts_for_no_proof() {
 
 #[test]
 fn a_restart_at_any_instant_gives_the_same_file_as_none() {
-    let mut scenes: Vec<Scene> = (0..=Scene::STEPS.len()).map(|_| Scene::start()).collect();
-    for (at, step) in Scene::STEPS.into_iter().enumerate() {
-        for (killed_at, scene) in scenes.iter_mut().enumerate() {
+    let scenes = at_once(0..=Scene::STEPS.len(), |killed_at| {
+        let mut scene = Scene::start();
+        for (at, step) in Scene::STEPS.into_iter().enumerate() {
             if killed_at == at {
                 scene.restart();
             }
-            step(scene);
+            step(&scene);
         }
-    }
+        scene
+    });
     let expected = scenes.last().unwrap().times();
     for (killed_at, scene) in scenes.iter().enumerate() {
         scene.assert_six_each();
@@ -227,7 +228,7 @@ fn a_restart_at_any_instant_gives_the_same_file_as_none() {
 
 #[test]
 fn a_kill_in_the_middle_of_like_events_changes_nothing() {
-    for killed_after in [1, 7, 13, 20] {
+    at_once([1, 7, 13, 20], |killed_after| {
         let sim = simulator(|_| ());
         let (folder, mut collector) = started("like-kill", &sim, &[]);
         let begin = sim.now() - 150_000;
@@ -244,7 +245,7 @@ fn a_kill_in_the_middle_of_like_events_changes_nothing() {
         collector.wait_lines(24, LONG);
         settle(&sim, &collector);
         assert_eq!(collector.records().len(), 24, "killed after {killed_after}");
-    }
+    });
 }
 
 #[test]

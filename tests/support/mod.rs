@@ -83,6 +83,15 @@ pub fn poll<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T>
     }
 }
 
+/// What this gives for each case, all run at once; fails when it fails for any.
+pub fn at_once<T: Send, R: Send>(cases: impl IntoIterator<Item = T>, run: impl Fn(T) -> R + Sync) -> Vec<R> {
+    let run = &run;
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = cases.into_iter().map(|case| scope.spawn(move || run(case))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
 /// Lets time pass: for the tests of what must not happen meanwhile.
 pub fn let_pass(time: Duration) {
     let _ = after(time).recv();
