@@ -12,7 +12,8 @@ trap 'jobs -p | xargs -r kill 2>/dev/null || true; rm -rf "$work"' EXIT
 "$cargo" test --locked --no-run --message-format=json >"$work/built"
 # The longest are at the end of the alphabet: they begin first.
 mapfile -t programs < <(sed -n 's/.*"test":true},"features".*"executable":"\([^"]*\)".*/\1/p' "$work/built" | sort -r)
-names=(doc-tests "${programs[@]##*/}")
+[ ${#programs[@]} -gt 0 ] || { echo 'cargo names no test program' >&2; exit 1; }
+names=(doctests "${programs[@]##*/}")
 
 pids=()
 start() {
@@ -20,7 +21,7 @@ start() {
     "$@" &
     pids+=($!)
 }
-start "$cargo" test --locked --doc >"$work/doc-tests" 2>&1
+start "$cargo" test --locked --doc >"$work/doctests" 2>&1
 for program in "${programs[@]}"; do
     # The models only compute; the others wait for what must happen in time.
     case ${program##*/} in model-*) prefix=(nice -n 19) ;; *) prefix=() ;; esac
@@ -38,7 +39,7 @@ for number in "${!names[@]}"; do
         grep -E '^(test .* \.\.\. |test result: |skipped: )' "$work/$name" || true
     else
         cat "$work/$name"
-        failed+=("$name")
+        failed+=("${name%-*}")
     fi
 done
 

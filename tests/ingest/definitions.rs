@@ -45,7 +45,8 @@ fn definitions_that_fail_once_at_the_first_start_cost_no_event() {
         sim.faults().fail_next(Call::Definitions, action, 1);
         let folder = Folder::new("definitions-once");
         let mut collector = Collector::start(&sim, &folder, &[]);
-        collector.wait_lines(3, LONG);
+        // What was refused is asked for again after a minute.
+        collector.wait_lines(3, LONG * 2);
         collector.wait_reason(UNCONFIRMED, false, LONG);
         assert!(collector.term().success());
         let collector = Collector::start(&sim, &folder, &[]);

@@ -209,16 +209,15 @@ fn an_audit_takes_equal_counts_for_no_proof() {
 
 #[test]
 fn a_restart_at_any_instant_gives_the_same_file_as_none() {
-    let scenes = at_once(0..=Scene::STEPS.len(), |killed_at| {
-        let mut scene = Scene::start();
-        for (at, step) in Scene::STEPS.into_iter().enumerate() {
+    let mut scenes: Vec<Scene> = (0..=Scene::STEPS.len()).map(|_| Scene::start()).collect();
+    for (at, step) in Scene::STEPS.into_iter().enumerate() {
+        for (killed_at, scene) in scenes.iter_mut().enumerate() {
             if killed_at == at {
                 scene.restart();
             }
-            step(&scene);
+            step(scene);
         }
-        scene
-    });
+    }
     let expected = scenes.last().unwrap().times();
     for (killed_at, scene) in scenes.iter().enumerate() {
         scene.assert_six_each();
