@@ -137,7 +137,7 @@ fn an_outage_of_any_kind_is_said_and_its_end_too_and_the_file_does_not_wait() {
         ("503", || Act::Answer(503, "")),
         ("a login page", || Act::Answer(200, "<html>Please log in</html>")),
     ];
-    at_once(kinds, |(name, act)| {
+    for (name, act) in kinds {
         let fake = Fake::start();
         let stage = Stage::new(&fake.url);
         let collector = stage.collect();
@@ -168,7 +168,7 @@ fn an_outage_of_any_kind_is_said_and_its_end_too_and_the_file_does_not_wait() {
         assert_counts(&collector, 71);
         assert_eq!(ids(&fake), ids_of_file(&collector), "{name}");
         assert_eq!(collector.get("/health").unwrap().0, 200);
-    });
+    }
 }
 
 #[test]
