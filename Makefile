@@ -59,8 +59,10 @@ demo: tools
 	$(CARGO) build --locked
 	@$(target_dir)/debug/audiohook-collector demo $(ARGS)
 
+# Without ARGS all tests, several programs at once.
+test: export RUST_TEST_THREADS := $(RUST_TEST_THREADS)
 test: tools
-	RUST_TEST_THREADS=$(RUST_TEST_THREADS) $(CARGO) test --locked $(ARGS)
+	$(if $(ARGS),$(CARGO) test --locked $(ARGS),@CARGO='$(CARGO)' tests/all.sh)
 
 # Each test starts its own server, which needs a processor and 1 GB of memory.
 clusters: tools

@@ -6,7 +6,8 @@ export CARGO_TERM_COLOR=never DEBIAN_FRONTEND=noninteractive RUST_BACKTRACE=1
 # A test that does not find what it needs is skipped elsewhere, with the reason. Here it fails.
 export CI=true
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+# What still runs beside the stages ends with the script.
+trap 'jobs -p | xargs -r kill 2>/dev/null || true; rm -rf "$work"' EXIT
 target=${CARGO_TARGET_DIR:-target}
 # shellcheck disable=SC2034 # used by both scripts
 static=$target/$(uname -m)-unknown-linux-gnu/release/audiohook-collector
@@ -42,6 +43,11 @@ install_packages() {
     { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${packages[@]}"; } >"$work/apt" 2>&1 ||
         { cat "$work/apt"; exit 1; }
     packages=()
+}
+
+# print_tests FILE STATUS: one line for each test, or everything when something failed.
+print_tests() {
+    if [ "$2" -eq 0 ]; then grep '^test .* \.\.\. ' "$1"; else cat "$1"; fi
 }
 
 # summed FILE…: the tests' own results and their sum; fails when a test failed or was skipped.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::cluster::fake::{Act, Fake};
 use crate::support::collector::{binary, settings};
-use crate::support::{Authority, Collector, Folder, SOON, let_pass, poll};
+use crate::support::{Authority, Collector, Folder, SOON, at_once, let_pass, poll};
 use audiohook_collector::simulator::{Event, Knobs, Options, Route, Simulator};
 use serde_json::Value;
 
@@ -215,7 +215,7 @@ fn an_idle_cluster_that_goes_away_is_said_before_the_next_document() {
 
 #[test]
 fn a_refused_login_is_said_with_its_cure_and_seen_to_be_over_at_the_next_try() {
-    for status in [401, 403] {
+    at_once([401, 403], |status| {
         let fake = Fake::start();
         let stage = Stage::new(&fake.url).with("ELASTIC_AUTH", "user:pass-word");
         let collector = stage.collect();
@@ -237,7 +237,7 @@ fn a_refused_login_is_said_with_its_cure_and_seen_to_be_over_at_the_next_try() {
         let basic = "Basic dXNlcjpwYXNzLXdvcmQ=";
         assert!(fake.state().requests.iter().all(|request| request.authorization.as_deref() == Some(basic)));
         assert!(!collector.log_lines().join("\n").contains("pass-word"));
-    }
+    });
 }
 
 #[test]

@@ -7,7 +7,7 @@ use audiohook_collector::clock::Clock;
 use audiohook_collector::simulator::{Action, Call, Event, Route, Simulator, http_date};
 use rustix::process::Signal;
 
-use crate::support::{Collector, assert_same_set, let_pass};
+use crate::support::{Collector, assert_same_set, at_once, let_pass};
 use crate::{DAY_MS, Folder, LONG, issue_old, settle, simulator, started, wait_reads};
 
 /// Every so many answers carry a `Date` that is off by this much.
@@ -28,7 +28,7 @@ fn assert_all_come(sim: &Simulator, collector: &Collector) {
 
 #[test]
 fn a_wrong_date_in_single_answers_moves_no_checkpoint_past_unread_events() {
-    for off_ms in [DAY_MS, -DAY_MS, 3_600_000, -3_600_000] {
+    at_once([DAY_MS, -DAY_MS, 3_600_000, -3_600_000], |off_ms| {
         let sim = simulator(|_| ());
         let (folder, mut collector) = started("date", &sim, &[("CATCH_UP_OVERLAP", "10")]);
         for call in Call::ALL.into_iter().filter(|call| *call != Call::Handshake) {
@@ -49,12 +49,12 @@ fn a_wrong_date_in_single_answers_moves_no_checkpoint_past_unread_events() {
         let collector = Collector::start(&sim, &folder, &[("CATCH_UP_OVERLAP", "10")]);
         assert_all_come(&sim, &collector);
         println!("{off_ms} ms off: all came");
-    }
+    });
 }
 
 #[test]
 fn a_first_answer_with_a_wrong_date_is_no_beginning() {
-    for off_ms in [DAY_MS, -DAY_MS] {
+    at_once([DAY_MS, -DAY_MS], |off_ms| {
         let (sim, folder) = (simulator(|_| ()), Folder::new("first-date"));
         issue_old(&sim, "AUDIOHOOK-0001", 2 * 3_600_000);
         // The very first answers are the token's and the definitions'.
@@ -68,7 +68,7 @@ fn a_first_answer_with_a_wrong_date_is_no_beginning() {
             wait_reads(&sim, &collector, 1);
         }
         assert_all_come(&sim, &collector);
-    }
+    });
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use audiohook_collector::simulator::{Action, Answer, Call, Event, Route, Simulator};
 use serde_json::json;
 
-use crate::support::{Collector, Folder, assert_same_set, poll};
+use crate::support::{Collector, Folder, assert_same_set, at_once, poll};
 use crate::{DAY_MS, HOUR_MS, LONG, definitions_in, issue_old, simulator, started, wait_reads};
 
 const UNCONFIRMED: &str = "definitions_unconfirmed";
@@ -40,24 +40,21 @@ fn with_a_past() -> Simulator {
 
 #[test]
 fn definitions_that_fail_once_at_the_first_start_cost_no_event() {
-    let mut all = Vec::new();
-    for (name, action) in failures() {
+    at_once(failures(), |(name, action)| {
         let sim = with_a_past();
         sim.faults().fail_next(Call::Definitions, action, 1);
         let folder = Folder::new("definitions-once");
-        let collector = Collector::start(&sim, &folder, &[]);
-        all.push((name, sim, folder, collector));
-    }
-    for (name, sim, folder, mut collector) in all {
-        println!("{name}");
-        collector.wait_lines(3, LONG);
+        let mut collector = Collector::start(&sim, &folder, &[]);
+        // What was refused is asked for again after a minute.
+        collector.wait_lines(3, LONG * 2);
         collector.wait_reason(UNCONFIRMED, false, LONG);
         assert!(collector.term().success());
         let collector = Collector::start(&sim, &folder, &[]);
         collector.wait_healthy();
         wait_reads(&sim, &collector, 3);
         assert_same_set(&sim.issued(), &collector.records());
-    }
+        println!("{name}: all came");
+    });
 }
 
 #[test]
@@ -89,8 +86,7 @@ fn definitions_in_another_case_are_audiohooks_all_the_same() {
 
 #[test]
 fn while_the_definitions_fail_the_built_in_list_is_collected_and_health_says_so() {
-    let mut all = Vec::new();
-    for (name, action) in failures() {
+    at_once(failures(), |(name, action)| {
         let sim = simulator(|_| ());
         for definition in ["AUDIOHOOK-0001", "AUDIOHOOK-0004", "AUDIOHOOK-0032"] {
             issue_old(&sim, definition, 3 * HOUR_MS);
@@ -98,11 +94,7 @@ fn while_the_definitions_fail_the_built_in_list_is_collected_and_health_says_so(
         issue_old(&sim, NEW, 3 * HOUR_MS);
         sim.faults().fail(Call::Definitions, action);
         let folder = Folder::new("definitions-never");
-        let collector = Collector::start(&sim, &folder, &[]);
-        all.push((name, sim, folder, collector));
-    }
-    for (name, sim, folder, mut collector) in all {
-        println!("{name}");
+        let mut collector = Collector::start(&sim, &folder, &[]);
         collector.wait_reason(UNCONFIRMED, true, LONG);
         collector.wait_lines(3, LONG);
         assert!(sim.wait_until(LONG, |view| view.sockets_open() == 1));
@@ -120,7 +112,8 @@ fn while_the_definitions_fail_the_built_in_list_is_collected_and_health_says_so(
         collector.wait_reason(UNCONFIRMED, false, LONG * 2);
         collector.wait_lines(5, LONG);
         assert_eq!(definitions_in(&collector)[4], NEW);
-    }
+        println!("{name}: all came");
+    });
 }
 
 #[test]

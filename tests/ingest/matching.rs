@@ -6,7 +6,7 @@ use audiohook_collector::simulator::{Action, Call, Route, Simulator};
 use serde_json::Value;
 
 use crate::support::collector::{binary, settings};
-use crate::support::{Collector, Folder, SOON, let_pass, records};
+use crate::support::{Collector, Folder, SOON, at_once, let_pass, records};
 use crate::{LONG, like, settle, simulator, started, wait_reads};
 
 /// One of the six: its two times, in milliseconds from a common beginning.
@@ -227,7 +227,7 @@ fn a_restart_at_any_instant_gives_the_same_file_as_none() {
 
 #[test]
 fn a_kill_in_the_middle_of_like_events_changes_nothing() {
-    for killed_after in [1, 7, 13, 20] {
+    at_once([1, 7, 13, 20], |killed_after| {
         let sim = simulator(|_| ());
         let (folder, mut collector) = started("like-kill", &sim, &[]);
         let begin = sim.now() - 150_000;
@@ -244,7 +244,7 @@ fn a_kill_in_the_middle_of_like_events_changes_nothing() {
         collector.wait_lines(24, LONG);
         settle(&sim, &collector);
         assert_eq!(collector.records().len(), 24, "killed after {killed_after}");
-    }
+    });
 }
 
 #[test]

@@ -8,12 +8,14 @@ use std::time::Duration;
 use audiohook_collector::simulator::{Action, Call, Route, Simulator};
 
 use crate::support::{Collector, Folder, poll, records};
-use crate::{LONG, event, simulator};
+use crate::{event, simulator};
 
 /// More than the index holds at once (220,000).
 const EVENTS: usize = 230_000;
 /// Of which one in so many does not come on the socket.
 const MISSED: usize = 2_000;
+/// What a step of so many events may take on a busy machine.
+const FLOOD_MAX: Duration = Duration::from_secs(240);
 /// All happened within the overlap.
 const WITHIN_MS: i64 = 120_000;
 
@@ -23,7 +25,7 @@ const SETTINGS: [(&str, &str); 2] = [("CATCH_UP_RATE", "1000000"), ("MAX_FILE_SI
 fn flood(sim: &Simulator, folder: &Folder) -> Collector {
     sim.faults().fail(Call::History, Action::status(503));
     let collector = Collector::start(sim, folder, &SETTINGS);
-    assert!(sim.wait_until(LONG, |view| view.sockets_open() == 1), "{}", collector.log_text());
+    assert!(sim.wait_until(FLOOD_MAX, |view| view.sockets_open() == 1), "{}", collector.log_text());
     let begin = sim.now() - WITHIN_MS;
     let times: Vec<i64> = (0..EVENTS as i64).map(|n| begin + n * WITHIN_MS / EVENTS as i64).collect();
     for bunch in times.chunks(MISSED) {
@@ -36,14 +38,14 @@ fn flood(sim: &Simulator, folder: &Folder) -> Collector {
 
 fn wait_written(collector: &Collector, count: usize) {
     let written = || collector.metric("audiohook_collector_events_written_total");
-    let all = poll(LONG, || (written()? >= count as f64).then_some(()));
+    let all = poll(FLOOD_MAX, || (written()? >= count as f64).then_some(()));
     assert!(all.is_some(), "{:?} of {count} are written\n{}", written(), collector.log_text());
 }
 
 /// Waits until the checkpoint has passed this instant: whatever the history told until then is judged.
 fn wait_checkpoint(collector: &Collector, instant_ms: i64) {
     let checkpoint = || collector.metric("audiohook_collector_history_checkpoint_timestamp_seconds");
-    let passed = poll(LONG, || (checkpoint()? * 1000.0 >= instant_ms as f64).then_some(()));
+    let passed = poll(FLOOD_MAX, || (checkpoint()? * 1000.0 >= instant_ms as f64).then_some(()));
     assert!(passed.is_some(), "the checkpoint stands at {:?}\n{}", checkpoint(), collector.log_text());
 }
 
@@ -96,7 +98,7 @@ fn a_kill_while_it_is_looked_for_changes_nothing() {
     sim.issue_many(event(2), &times, Route::HistoryOnly);
     let mut collector = flood(&sim, &folder);
     sim.faults().heal(Call::History);
-    collector.wait_log(FROM_FILES, LONG);
+    collector.wait_log(FROM_FILES, FLOOD_MAX);
     collector.kill9();
     let collector = Collector::start(&sim, &folder, &SETTINGS);
     wait_checkpoint(&collector, sim.now());

@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 /// How long the page may take to show a thing.
 const SHOWN_WITHIN: Duration = Duration::from_secs(15);
 
+const STARTS_MAX: usize = 5;
+
 /// A browser with one empty profile and one window; it ends when dropped.
 pub struct Browser {
     driver: Child,
@@ -22,27 +24,16 @@ pub struct Browser {
 impl Browser {
     /// `None`, with a printed reason, where there is no chromedriver; in CI that is a failure.
     pub fn start() -> Option<Self> {
-        let mut driver = Command::new("chromedriver");
-        driver.arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut driver = match driver.spawn() {
-            Ok(child) => child,
+        // It ends at once where the port that it was given for IPv4 is taken for IPv6.
+        let mut tries = (0..STARTS_MAX).map(|_| start_driver());
+        let (driver, port) = match tries.find_map(Result::transpose).expect("chromedriver starts") {
+            Ok(started) => started,
             Err(error) => {
                 assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "cannot run chromedriver: {error}");
                 println!("skipped: no chromedriver ({error}); Debian's packages are chromium and chromium-driver");
                 return None;
             }
         };
-        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
-        let port = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .find_map(|line| {
-                line.split_once("successfully on port ").map(|(_, port)| port.trim_end_matches('.').to_owned())
-            })
-            .unwrap();
-        // chromedriver must not block on what it says later.
-        audiohook_collector::thread::spawn("driver-output", move || lines.map_while(Result::ok).for_each(drop))
-            .unwrap();
         let profile = std::env::temp_dir().join(format!("page-test-{}-{port}", std::process::id()));
         let agent: ureq::Agent = ureq::Agent::config_builder()
             .timeout_global(Some(Duration::from_secs(60)))
@@ -153,6 +144,23 @@ impl Browser {
         assert!(answer["value"].get("error").is_none_or(Value::is_null), "{path}: {text}");
         answer["value"].take()
     }
+}
+
+/// A driver and its port; `None` when it ended before it listened.
+fn start_driver() -> std::io::Result<Option<(Child, String)>> {
+    let mut driver = Command::new("chromedriver");
+    let mut driver = driver.arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
+    let port = lines.by_ref().map_while(Result::ok).find_map(|line| {
+        line.split_once("successfully on port ").map(|(_, port)| port.trim_end_matches('.').to_owned())
+    });
+    let Some(port) = port else {
+        driver.wait()?;
+        return Ok(None);
+    };
+    // chromedriver must not block on what it says later.
+    audiohook_collector::thread::spawn("driver-output", move || lines.map_while(Result::ok).for_each(drop))?;
+    Ok(Some((driver, port)))
 }
 
 impl Drop for Browser {

@@ -83,6 +83,16 @@ pub fn poll<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T>
     }
 }
 
+/// Runs this for each case, all at once; fails when it fails for any.
+pub fn at_once<T: Send>(cases: impl IntoIterator<Item = T>, run: impl Fn(T) + Sync) {
+    let run = &run;
+    std::thread::scope(|scope| {
+        for case in cases {
+            scope.spawn(move || run(case));
+        }
+    });
+}
+
 /// Lets time pass: for the tests of what must not happen meanwhile.
 pub fn let_pass(time: Duration) {
     let _ = after(time).recv();

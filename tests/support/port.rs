@@ -14,10 +14,10 @@ pub const COLLECTORS: Range<u16> = 10_000..20_000;
 pub const ENGINES: Range<u16> = 20_000..30_000;
 
 /// A port of these that nobody listens on, and that no other caller in this process is given; other processes begin
-/// elsewhere.
+/// far from here, also those with the next numbers: by the golden section of 10,000.
 pub fn free_port(of: Range<u16>) -> u16 {
     static GIVEN: AtomicUsize = AtomicUsize::new(0);
-    let begin = std::process::id() as usize * 97;
+    let begin = std::process::id() as usize * 6_181;
     loop {
         let place = (begin + GIVEN.fetch_add(1, Relaxed)) % of.len();
         let port = of.start + place as u16;
