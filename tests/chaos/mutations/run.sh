@@ -43,7 +43,7 @@ search() {
         (export CLUSTER=fake PATIENCE="${PATIENCE:-40}" "$@"; fails quickly $targets)
     else
         # As many histories as in CI: they end with the first that is wrong.
-        (export MODEL_CASES="${MODEL_CASES:-100000}"; fails quickly $targets -- "$@")
+        (export MODEL_CASES="${MODEL_CASES:-25000}"; fails quickly $targets -- "$@")
     fi
 }
 
