@@ -202,10 +202,10 @@ fn edited_settings_survive_an_upgrade_and_an_uninstall() {
     let edited = root.read(settings).replace("GENESYS_ENV=\n", "GENESYS_ENV=mypurecloud.ie\n");
     fs::write(root.0.join(settings), &edited).expect("written");
     let told = make("install", &root, &[]);
-    assert!(told.contains("kept /etc/audiohook-collector/collector.env"), "{told}");
+    assert!(told.contains("kept the edited /etc/audiohook-collector/collector.env"), "{told}");
     assert_eq!((root.read(settings), root.mode(settings)), (edited, 0o640));
     let told = make("uninstall", &root, &[]);
-    assert!(told.contains("left /etc/audiohook-collector/collector.env"), "{told}");
+    assert!(told.contains("kept the edited /etc/audiohook-collector/collector.env"), "{told}");
     assert_eq!(root.files(), [settings]);
 }
 

@@ -173,8 +173,10 @@ fn how_the_api_behaves_is_learned_with_verbose() {
             knobs.channels_belong_to_token = included;
         });
         let folder = Folder::new("check-guesses");
-        let mut collector = Collector::start(&sim, &folder, &[]);
+        let mut collector = Collector::start(&sim, &folder, &[("CATCH_UP_INTERVAL", "3600")]);
         collector.wait_healthy();
+        // No read of the history comes before the frames.
+        assert!(sim.wait_until(crate::support::SOON, |view| view.count(Call::History) > 0));
         for _ in 0..3 {
             // Old enough for an interval that ends at the service's whole second.
             sim.issue(Event { time_ms: Some(sim.now() - 5_000), ..Event::numbered("AUDIOHOOK-0002") });
