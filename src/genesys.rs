@@ -9,6 +9,7 @@ pub mod channel;
 pub mod error;
 pub mod history;
 pub mod rest;
+pub mod service_clock;
 pub mod session;
 pub mod token;
 pub mod topics;

@@ -16,7 +16,8 @@ use ureq::http::Method;
 
 use super::channel::{self, Subscription};
 use super::error::{ApiError, Kind, judge};
-use super::rest::{Answer, Call, Rest, ServiceClock};
+use super::rest::{Answer, Call, Rest};
+use super::service_clock::ServiceClock;
 use super::token::{Token, log_in};
 use super::topics;
 use crate::clock::{Clock, Millis, format_millis};

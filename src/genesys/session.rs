@@ -8,7 +8,7 @@
 //! instant. The parts do not know each other: what one of them means for another is decided here.
 
 mod auditing;
-mod coverage;
+mod definition_coverage;
 mod definitions;
 mod health;
 mod login;

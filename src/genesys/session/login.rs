@@ -6,7 +6,7 @@ use super::draw;
 use crate::genesys::api::Api;
 use crate::genesys::backoff::Backoff;
 use crate::genesys::error::{ApiError, Kind};
-use crate::genesys::rest::ServiceClock;
+use crate::genesys::service_clock::ServiceClock;
 
 /// A machine's clock that differs from the service's by more is logged.
 const CLOCK_TOLERANCE_MS: i64 = 300_000;

@@ -1,7 +1,7 @@
 //! When the history is read, from where to where, and what its failures mean.
 //!
 //! Definitions that were read up to the checkpoint are read on together, each time from CATCH_UP_OVERLAP before it (a
-//! catch-up); for the others see `coverage`. Spans end at the service's own time, so that a wall clock that jumps changes
+//! catch-up); for the others see `definition_coverage`. Spans end at the service's own time, so that a wall clock that jumps changes
 //! nothing.
 //!
 //! Must never: skip a span that failed; read while the writer's queue is full; claim coverage for what was not read.
@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::coverage::COVERAGE_MS;
+use super::definition_coverage::COVERAGE_MS;
 use super::{Session, draw, in_a_while, shorten};
 use crate::audit::files;
 use crate::clock::{Millis, format_millis};
