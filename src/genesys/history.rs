@@ -38,8 +38,10 @@ const EDGE_MS_MAX: Millis = 24 * 3600 * 1000;
 const PIECE_MS_MAX: Millis = 24 * 3600 * 1000;
 /// No piece is halved below this, but where its answer is too long.
 pub const PIECE_MS_MIN: Millis = 1000;
-/// A piece of more pages is begun anew, an eighth as long, so that a restart does not read many of them again.
+/// A piece of more pages is begun anew and shorter, so that a restart does not read many of them again…
 const PAGES_MAX: u32 = 50;
+/// …by this much: pieces of few pages grow again, and each try that is too long costs its pages.
+const PIECE_PARTS: Millis = 64;
 /// After so many failures in a row the piece is begun anew with half its span, and each definition is asked for alone: its
 /// cursor may be what fails, its length, or one of them.
 const FAILURES_MAX: u32 = 3;
@@ -77,8 +79,8 @@ struct Job {
     pages: Option<Pages>,
     /// Pieces of a single definition that failed since a page was last taken, and why.
     failed: Vec<(Piece, ApiError)>,
-    /// Definitions that failed alone and were asked for once more.
-    retried: Vec<String>,
+    /// Those that failed alone were asked for together with the others once more.
+    is_retried: bool,
     /// What lies between was left out, for the service refuses to be asked for it.
     skipped: Option<(Millis, Millis)>,
     failures: u32,
@@ -204,7 +206,7 @@ impl History {
             todo: vec![whole],
             pages: None,
             failed: Vec::new(),
-            retried: Vec::new(),
+            is_retried: false,
             skipped: None,
             failures: 0,
             started: now,
@@ -316,6 +318,9 @@ impl History {
     }
 
     fn take_page(&mut self, body: String, page: Parsed, received: Millis, taken: &mut Taken) -> Result<(), ApiError> {
+        if self.ask_for_failed_again() {
+            return Ok(());
+        }
         self.leave_out_failed(taken);
         if self.ask_for_oldest_again() {
             return Ok(());
@@ -345,7 +350,7 @@ impl History {
         let (is_long, span) = (pages.count >= PAGES_MAX && pages.repeats == 0, piece.to - piece.from);
         match following {
             Following::Nothing => self.end_piece(taken),
-            Following::Page if is_long && span > PIECE_MS_MIN => _ = self.divide(8, PIECE_MS_MIN),
+            Following::Page if is_long && span > PIECE_MS_MIN => _ = self.divide(PIECE_PARTS, PIECE_MS_MIN),
             Following::Page => {}
             Following::Again => {
                 self.halve(PIECE_MS_MIN);
@@ -369,20 +374,26 @@ impl History {
         true
     }
 
-    /// Others are taken. Those that failed alone are asked for once more, for the service may have failed as a whole; what
-    /// fails again, or was refused, is what it does not give.
+    /// Something is taken after definitions failed alone: the service may have failed as a whole for a while. All are asked
+    /// for together once more before any is left out.
+    fn ask_for_failed_again(&mut self) -> bool {
+        let Some(job) = self.job.as_mut().filter(|job| !job.is_retried) else { return false };
+        if job.failed.iter().all(|(_, why)| matches!(why.kind, Kind::Refused(_))) {
+            return false;
+        }
+        let from = job.failed.iter().map(|(piece, _)| piece.from).fold(job.at(), Millis::min);
+        let failed = job.failed.iter().flat_map(|(piece, _)| piece.ids.iter());
+        job.read.ids = job.read.ids.iter().chain(failed).cloned().collect();
+        job.failed.clear();
+        (job.is_retried, job.failures, job.pages) = (true, 0, None);
+        job.todo = vec![Piece { from, to: job.read.until, ids: job.read.ids.clone() }];
+        true
+    }
+
+    /// Others are taken: those that failed alone are what the service does not give.
     fn leave_out_failed(&mut self, taken: &mut Taken) {
         let Some(job) = self.job.as_mut().filter(|job| !job.failed.is_empty()) else { return };
-        for (piece, why) in std::mem::take(&mut job.failed) {
-            let id = piece.ids[0].clone();
-            if matches!(why.kind, Kind::Refused(_)) || job.retried.contains(&id) {
-                taken.left_out.push((id, why));
-                continue;
-            }
-            job.read.ids = job.read.ids.iter().chain([&id]).cloned().collect();
-            job.retried.push(id);
-            job.todo.insert(0, Piece { to: job.read.until, ..piece });
-        }
+        taken.left_out.extend(job.failed.drain(..).map(|(piece, why)| (piece.ids[0].clone(), why)));
         // What was learned by their refusals was not about the number of definitions.
         self.ids_max = usize::MAX;
     }
@@ -399,9 +410,6 @@ impl History {
 
     /// States what was read, now that nothing of a piece that began here is left.
     fn advance(&mut self, from: Millis, taken: &mut Taken) {
-        if self.job.as_ref().is_some_and(|job| job.todo.is_empty()) {
-            self.leave_out_failed(taken);
-        }
         let Some(job) = &mut self.job else { return };
         let at = job.at();
         taken.read_up_to = Some(at.min(job.read.span.to)).filter(|up_to| at > from && *up_to > job.read.span.from);
@@ -409,6 +417,7 @@ impl History {
             if job.from < self.oldest + EDGE_MS_MAX {
                 self.is_edge_tried_again = false;
             }
+            self.leave_out_failed(taken);
             taken.done = self.job.take().map(Job::end);
         }
     }

@@ -237,7 +237,9 @@ fn up_to_the_checkpoint_everything_was_given_and_the_end_is_reached() {
                 let is_odd = service.unknown.is_some() || service.failing.is_some() || service.too_old_ms.is_some();
                 let is_plain = service.goings.is_empty() && !is_odd;
                 if is_plain && service.longest_ms == 100 * HOUR {
-                    prop_assert!(intervals.len() <= INTERVALS_MAX, "{} intervals", intervals.len());
+                    // A piece of too many pages is begun anew and shorter.
+                    let intervals_max = INTERVALS_MAX + service.events.len() / 10;
+                    prop_assert!(intervals.len() <= intervals_max, "{} intervals", intervals.len());
                 }
                 return Ok(());
             }
