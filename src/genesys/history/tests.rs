@@ -214,7 +214,7 @@ fn a_definition_that_always_fails_is_left_out_once_the_others_are_answered() {
             };
             assert_eq!(left_out, std::slice::from_ref(&failing));
             assert!(done.ids.len() == 2 && !done.ids.contains(&failing), "the read speaks for the others alone");
-            assert!(failures <= 3 * FAILURES_MAX, "{failures}");
+            assert!(failures <= 4 * FAILURES_MAX, "{failures}");
         }
     }
 }
