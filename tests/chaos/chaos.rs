@@ -154,7 +154,8 @@ fn perform(seed: u64, faults: u64, rounds: &[Round], engine: Option<&Rc<RefCell<
     let is_replaced = |kind| matches!(kind, Kind::BesideInPlace(Beside::State, _));
     shape.is_state_mounted &= !rounds.iter().any(|round| has(round, is_replaced));
     // Without its state, and where files were deleted, it reads nothing older than they are, also of a new definition.
-    if rounds.iter().any(|round| has(round, loses_state) && has(round, |kind| kind == Kind::DefinitionAppears)) {
+    let any = |is_it: fn(Kind) -> bool| rounds.iter().any(|round| has(round, is_it));
+    if any(loses_state) && any(|kind| kind == Kind::DefinitionAppears) {
         shape.backup_count = BACKUPS_KEPT;
     }
     let mut stage = Stage::start(&shape, Cluster::start(engine.cloned(), shape.target));
