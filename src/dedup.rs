@@ -67,8 +67,8 @@ pub struct Record {
 }
 
 impl Record {
-    /// The range of times that a row or frame of the same event may have. `row_delay_ms`: the maximum time between an event
-    /// and the receipt of its row, if the row has no time.
+    /// The range of times that a row or frame of the same event may have. `row_delay_ms`: the maximum time between an
+    /// event and the receipt of its row, if the row has no time.
     pub fn range(self, row_delay_ms: i64) -> Range {
         let before = match (self.timed, self.source) {
             (true, _) => TOLERANCE_MS,

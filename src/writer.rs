@@ -207,7 +207,7 @@ impl Writer {
         Ok(())
     }
 
-    /// All rows of the read up to this instant have arrived. The checkpoint stays before rows that are still held.
+    /// All rows of the read up to this instant have arrived. Coverage ends before rows that are still held or unjudged.
     fn read_up_to(&mut self, ids: Arc<[String]>, instant: Millis, stop: &Receiver<()>) -> Result<(), Problem> {
         self.intake.judge_rows(instant);
         self.flush(stop)?;

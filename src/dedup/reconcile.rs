@@ -18,8 +18,8 @@ pub fn reconcile(rows: &[Range], records: &[Record], row_delay_ms: i64) -> Recon
     reconcile_by(unmatched, rows, records, row_delay_ms)
 }
 
-/// The same if later rows could claim these records too, as a storm is judged in parts. A record is matched with the row
-/// of exactly its time, so no row is matched at the cost of one that is not known yet.
+/// The same if later rows could claim these records too, as a storm is judged in parts. A record is matched with the
+/// row of exactly its time, so no row is matched at the cost of one that is not known yet.
 pub(super) fn reconcile_part(rows: &[Range], records: &[Record], row_delay_ms: i64) -> Reconciled {
     reconcile_by(unmatched_in_order, rows, records, row_delay_ms)
 }

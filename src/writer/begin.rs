@@ -92,7 +92,7 @@ impl Writer {
     /// # Errors
     /// When the file cannot be written or synced.
     pub fn append_rows<'r>(&mut self, rows: impl Iterator<Item = (&'r str, Millis)>) -> Result<(), Problem> {
-        // Pass a stop that has already happened, so that a disk error is not waited for.
+        // As during a stop: do not wait long for a failing disk.
         let (_, stop) = bounded(0);
         self.intake.append_rows(rows);
         self.flush(&stop)?;
@@ -138,8 +138,8 @@ impl Writer {
         }
     }
 
-    /// Starts the thread that fills the cluster from the file, at the position in the state. Returns `None` if no cluster
-    /// is configured.
+    /// Starts the thread that fills the cluster from the file, at the position in the state. Returns `None` if no
+    /// cluster is configured.
     /// # Errors
     /// When the file or the CA's file cannot be read.
     pub fn start_indexer(&mut self) -> Result<Option<JoinHandle<()>>, Problem> {
