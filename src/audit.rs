@@ -3,6 +3,7 @@
 //! It compares one settled interval in pieces. Where the service's counts per definition differ from the files', or
 //! where events differ only in time, it reads the rows of that piece and judges them with [`reconcile`], the function
 //! that decides what the collector appends. On request, missing rows are appended.
+//!
 //! Source of the counts: `POST /api/v2/usage/events/aggregates/query`. The documentation does not state whether an
 //! interval includes its end, so different counts alone prove nothing; only the rows do.
 

@@ -43,7 +43,7 @@ impl Entry {
 /// The result of an audit: the document of `audit --json`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// The compared interval; empty if both ends are equal, when the files hold nothing of it any more.
+    /// The compared interval. Both ends are equal if the files no longer hold any of it.
     pub from: String,
     pub to: String,
     /// Whether nothing is missing in the files.

@@ -259,7 +259,7 @@ impl<'a> Records<'a> {
             may_match |= !timed.is_empty() || !untimed.is_empty();
             has_exact |= timed.binary_search(&exactly(Source::Socket)).is_ok();
         }
-        // Pairs of equal times are matched first. Matching the other rows never leaves such a row without a record.
+        // Pairs of equal times are matched first, and matching more rows never leaves a matched row without a record.
         match (has_exact, may_match) {
             (true, _) => Quick::Matched,
             (false, true) => Quick::Ask,

@@ -82,7 +82,7 @@ pub struct Rows {
     count: usize,
     bytes: usize,
     unjudged_since: Option<Millis>,
-    /// The newest row since the first page of a piece, and whether the rows arrived in the order of time.
+    /// The newest row since the first page of a piece, and whether each row came after the one before it.
     newest: Millis,
     in_order: bool,
 }

@@ -32,7 +32,7 @@ const TORN: &str = "the last line of the output file was torn";
 const USER_MUST_WRITE: &str =
     "Check the free space, and that the user that runs the collector may read and write there.";
 
-/// How much further back a very first start reads its predecessor's file than its start by this machine's clock.
+/// How much further back a very first start reads its predecessor's file: beyond its origin by this machine's clock.
 const CLOCK_SLACK_MS: i64 = 3_600_000;
 
 impl Writer {
