@@ -140,6 +140,7 @@ impl Writer {
 
     /// Starts the thread that fills the cluster from the file, at the position in the state. Returns `None` if no
     /// cluster is configured.
+    ///
     /// # Errors
     /// When the file or the CA's file cannot be read.
     pub fn start_indexer(&mut self) -> Result<Option<JoinHandle<()>>, Problem> {
