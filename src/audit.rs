@@ -1,11 +1,11 @@
-//! The command `audit`: are the files and Genesys Cloud's own counts in agreement?
+//! The command `audit`: checks whether the files agree with Genesys Cloud's own counts.
 //!
-//! One settled interval, piece by piece. The service's counts per definition are compared with the files; where they
-//! differ, or where events are equal but for their time, the rows of that piece are read and judged by
-//! [`reconcile`]: the function by which the collector decides what to append. On request missing rows are appended.
+//! It compares one settled interval in pieces. Where the service's counts per definition differ from the files', or
+//! where events differ only in time, it reads the rows of that piece and judges them with [`reconcile`], the function
+//! that decides what the collector appends. On request, missing rows are appended.
 //!
-//! Source of the counts: `POST /api/v2/usage/events/aggregates/query`. Whether an interval's end is included is not
-//! documented, so counts that differ prove nothing yet; only the rows do.
+//! Source of the counts: `POST /api/v2/usage/events/aggregates/query`. The documentation does not state whether an
+//! interval includes its end, so different counts alone prove nothing; only the rows do.
 
 mod command;
 pub mod files;
@@ -34,25 +34,25 @@ use crate::status::Problem;
 pub use command::run;
 pub use report::{Counted, Entry, Report};
 
-/// Records or rows of a piece, at most; where there are more, it is halved.
+/// Maximum number of records or rows in a piece; a piece with more is halved.
 const PIECE_EVENTS_MAX: usize = 20_000;
 
-/// No piece is halved below this, in milliseconds.
+/// Minimum length of a halved piece, in milliseconds.
 const PIECE_MS_MIN: i64 = 1_000;
 
-/// Missing and extra events that are listed, at most; what is beyond is only counted.
+/// Maximum number of missing and of extra events that are listed; further ones are only counted.
 const LISTED_MAX: usize = 5_000;
 
-/// How often a request that failed is tried again.
+/// Maximum number of tries for a request, and the wait between them.
 const TRIES: u32 = 5;
 const RETRY: Duration = Duration::from_secs(2);
 
-/// An audit under way.
+/// A running audit.
 struct Audit<'a> {
     config: &'a Config,
     api: &'a mut Api,
     clock: &'a Clock,
-    /// What is received from here on is what this audit appends.
+    /// The start of the audit: records received later were appended by this audit.
     begun: Millis,
     history: History,
     ids: Vec<String>,
@@ -63,7 +63,7 @@ struct Audit<'a> {
     extra: Found,
 }
 
-/// Events that one side has and the other has not.
+/// Events that only one side has.
 #[derive(Default)]
 struct Found {
     entries: Vec<Entry>,
@@ -86,23 +86,23 @@ struct Row {
     text: String,
 }
 
-/// What both sides have of one content, in a piece and its margins.
+/// The rows and records of one content, in a piece and its margins.
 #[derive(Default)]
 struct Content {
-    /// The place of its definition among those that are audited.
+    /// The index of its definition among the audited ones.
     definition: usize,
     rows: Vec<Row>,
-    /// The records, each with what its lines in the files say: one, if nothing was written twice.
+    /// The records, each with its lines in the files: one, unless it was written twice.
     records: Vec<(Record, Vec<Entry>)>,
 }
 
 type Contents = HashMap<u64, Content>;
 
-/// What becomes of the rows that are missing.
+/// Called with the missing rows.
 type TakeMissing<'t> = dyn FnMut(&[&Row]) -> Result<(), Problem> + 't;
 
 impl<'a> Audit<'a> {
-    /// Of these definitions, but for those whose rows are not AudioHook's; `known` is what the collector knows of each.
+    /// Audits these definitions, except those that are not AudioHook's; `known` is what the collector knows of each.
     fn new(config: &'a Config, api: &'a mut Api, clock: &'a Clock, mut ids: Vec<String>, known: &[Definition]) -> Self {
         let definitions = Definitions::new(known);
         ids.retain(|id| definitions.is_audiohook(id));
@@ -114,7 +114,7 @@ impl<'a> Audit<'a> {
         Self { config, api, clock, begun, history, ids, definitions, redaction, counted, missing, extra }
     }
 
-    /// Compares the interval; `take_missing` is handed the rows that are missing.
+    /// Compares the interval; `take_missing` is called with the missing rows.
     fn run(mut self, from: Millis, to: Millis, take_missing: &mut TakeMissing<'_>) -> Result<Report, Problem> {
         let (mut at, mut piece_ms) = (from, to - from);
         while at < to {
@@ -129,7 +129,7 @@ impl<'a> Audit<'a> {
         Ok(self.report(from, to))
     }
 
-    /// Compares a piece. Whether it was short enough.
+    /// Compares a piece. Returns whether it was short enough.
     fn piece(&mut self, from: Millis, to: Millis, take_missing: &mut TakeMissing<'_>) -> Result<bool, Problem> {
         let is_shortest = to - from < 2 * PIECE_MS_MIN;
         let Some(genesys) = self.counts(from, to, is_shortest)? else { return Ok(false) };
@@ -159,7 +159,7 @@ impl<'a> Audit<'a> {
         Ok(true)
     }
 
-    /// The service's counts per definition; none where it refuses to count so long a piece.
+    /// The service's counts per definition; `None` if it refuses to count such a long piece.
     fn counts(
         &mut self,
         from: Millis,
@@ -179,7 +179,7 @@ impl<'a> Audit<'a> {
         }
     }
 
-    /// The rows of a piece and its margins, by content; none where there are too many.
+    /// The rows of a piece and its margins, by content; `None` if there are too many.
     fn rows(&mut self, from: Millis, to: Millis, is_shortest: bool) -> Result<Option<Contents>, Problem> {
         let span = Span { from, to };
         let until = (to + CONTEXT_MS).min(self.api.service().now()).max(to);
@@ -223,7 +223,7 @@ impl<'a> Audit<'a> {
         self.ids.iter().position(|known| known.eq_ignore_ascii_case(id))
     }
 
-    /// Takes a page; how many rows are new.
+    /// Adds the rows of a page. Returns how many are new.
     fn take_page(&self, page: &Page, contents: &mut Contents) -> usize {
         let mut scratch = Vec::new();
         let mut count = 0;
@@ -234,7 +234,7 @@ impl<'a> Audit<'a> {
             let time = event.time.map_or(page.asked, Range::at);
             let content = contents.entry(Identity::of(&event, &mut scratch).content).or_default();
             content.definition = definition;
-            // Rows that are equal in content and time are one event; of those without a time, the text tells.
+            // Rows of equal content and time are one event. Rows without a time are told apart by their text.
             if !content.rows.iter().any(|row| row.time == time && (event.time.is_some() || row.text == text)) {
                 content.rows.push(Row { time, received: page.received, text: text.to_owned() });
                 count += 1;
@@ -243,8 +243,8 @@ impl<'a> Audit<'a> {
         count
     }
 
-    /// Adds the records of a piece and its margins. A row without a time of its own was received whenever it was read, which
-    /// may be as long after the piece as the service keeps it.
+    /// Adds the records of a piece and its margins. A row without a time of its own was received whenever it was read:
+    /// possibly as long after the piece as the service keeps its history.
     fn add_records(&self, from: Millis, to: Millis, contents: &mut Contents) -> std::io::Result<()> {
         let span = Range { from: from - CONTEXT_MS, to: to + CONTEXT_MS };
         files::each_between(self.config, span, HISTORY_KEPT_MS, &|| (), |content, record, line, text| {
@@ -261,7 +261,7 @@ impl<'a> Audit<'a> {
         })
     }
 
-    /// Judges the rows of a piece: those that are missing. Lists them, and the records that no row stands for.
+    /// Judges the rows of a piece and returns the missing ones. Lists them, and the records without a row.
     fn compare<'c>(&mut self, piece: ops::Range<Millis>, contents: &'c mut Contents) -> Vec<&'c Row> {
         let is_judged = |row: &Row| row.time.from != row.time.to || piece.contains(&row.time.from);
         let mut all_missing = Vec::new();
@@ -310,7 +310,7 @@ impl<'a> Audit<'a> {
     }
 }
 
-/// Waits before another try, or gives up.
+/// Waits before the next try, or returns the error after the last one.
 fn retry(tries: &mut u32, error: &ApiError) -> Result<(), Problem> {
     *tries += 1;
     if *tries >= TRIES {

@@ -1,7 +1,7 @@
-//! The one place that knows all stages: it starts the threads, joins their channels, and ends them.
+//! The only module that knows all stages: it starts the threads, connects their channels, and stops them.
 //!
-//! Deals with: the order of the start (what is local first, so that a fault is told before anything goes out), the stop,
-//! and what systemd is told meanwhile. Must never: wait for a thread that may hang in the network.
+//! Deals with: the start order (local resources first, so that errors appear before any network traffic), the stop, and
+//! notifying systemd. Must never: wait for a thread that may hang in the network.
 
 use std::convert::identity;
 use std::process::ExitCode;
@@ -25,18 +25,18 @@ use crate::status::{Problem, Status, backfill};
 use crate::writer::{Inbox, Writer};
 use crate::{http, reader, systemd, thread};
 
-/// Batches of frames that wait for the writer; each holds what one read or two brought, 256 KiB or so at most.
+/// Maximum number of batches waiting for the writer. Each holds one or two reads of the socket, at most about 256 KiB.
 const BATCHES_MAX: usize = 4;
-/// Pages of the history that wait for the writer.
+/// Maximum number of history pages waiting for the writer.
 const PAGES_MAX: usize = 2;
-/// What the session is told of sockets; those who tell it never wait for room.
+/// Maximum number of events waiting for the session. Their senders never wait for room.
 const SESSION_EVENTS_MAX: usize = 64;
-/// How long a stop waits for the writer, which has its own, shorter, limits.
+/// How long a stop waits for the writer, which has shorter limits of its own.
 const STOP_MAX: Duration = Duration::from_millis(4500);
-/// How often systemd's status line is brought up to date, and the threads' heartbeats are looked at.
+/// How often systemd's status line is updated and the threads' heartbeats are checked.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 
-/// What did not let the collector start.
+/// Why the collector could not start.
 enum Fault {
     /// A wrong setting: nothing was started.
     Setting(Problem),
@@ -54,7 +54,7 @@ pub fn run(config: Config, signals: Receiver<Signal>) -> ExitCode {
     run_on(config, None, signals)
 }
 
-/// The same on a port that was taken already: HTTP_PORT of this configuration.
+/// The same on an already bound port: HTTP_PORT of this configuration.
 pub fn run_on(config: Config, bound: Option<Bound>, signals: Receiver<Signal>) -> ExitCode {
     match Collector::start(config, bound) {
         Ok(collector) => collector.watch(signals),
@@ -96,8 +96,8 @@ impl Collector {
         let dialer = Dialer::new(&config.network).map_err(Fault::Setting)?;
         let dialer = Arc::new(dialer);
         let (session_in, session) = bounded(SESSION_EVENTS_MAX);
-        // Before any file is made: a port in use leaves none behind. But where a second collector has the first one's
-        // settings, the file is what it is told of: that is what both must not have.
+        // Bind before creating any file, so that a port in use leaves none behind. But if a second collector has the
+        // first one's settings, report the file instead: the two must not share it.
         let bound = bound.map_or_else(|| http::bind(&config.http), Ok);
         if let Err(error) = &bound
             && !matches!(Lock::holder(&config.output.file), Ok(Some(_)))
@@ -168,7 +168,7 @@ impl Collector {
         Ok(Self { status, stop, reopen, ended })
     }
 
-    /// Passes on signals, tells systemd, and waits for the end.
+    /// Forwards signals, notifies systemd, and waits for a stage to end.
     fn watch(self, signals: Receiver<Signal>) -> ExitCode {
         let watchdog = systemd::watchdog_interval();
         let tell_every = watchdog.map_or(TELL_EVERY, |watchdog| watchdog.min(TELL_EVERY));
@@ -185,7 +185,7 @@ impl Collector {
                 },
                 recv(self.ended) -> ended => return self.fail(ended.ok()),
                 recv(tell) -> _ => {
-                    // Looking is of use without systemd too: it has a thread that stands still told in the log.
+                    // Check for stalled threads even without systemd, because the check also logs them.
                     systemd::status(&self.status.line());
                     if self.status.beats.stalled().is_none() {
                         systemd::watchdog();
@@ -195,7 +195,7 @@ impl Collector {
         }
     }
 
-    /// Everything received is in the file before this returns; a stage that hangs in the network is left behind.
+    /// Stops after everything received is in the file. A stage that hangs in the network is abandoned.
     fn stop(self) -> ExitCode {
         log::info!("stopping");
         systemd::stopping("writing what was received");
@@ -212,7 +212,7 @@ impl Collector {
         }
     }
 
-    /// A stage ended early: the program ends too, and whoever supervises it starts it again.
+    /// A stage ended early: exits the program, so that its supervisor restarts it.
     fn fail(self, ended: Option<Ended>) -> ExitCode {
         let (stage, result) = ended.map_or(("unknown", Ok(())), |ended| (ended.stage, ended.result));
         match result {
@@ -245,7 +245,7 @@ fn wait_for_writer(ended: &Receiver<Ended>) -> Result<(), Problem> {
     }
 }
 
-/// Tells when a stage's thread ends, however it ends; `outcome` says what its value means.
+/// Reports the end of a stage's thread, even by a panic. `outcome` converts the thread's result.
 fn watch<T: Send + 'static>(
     stage: &'static str,
     handle: JoinHandle<T>,

@@ -1,17 +1,17 @@
-//! Which frames and rows become records: one rule for both sources, over the records alone.
+//! Decides which frames and rows become records: one rule for both sources, based on the records alone.
 //!
-//! The socket pushes an event once, early, and sometimes never. The history has every event, late, and can be read again.
-//! So the history is the truth, and the socket only makes an event early. An event has no id of its own: it is known by
-//! its content (a hash of six fields) and its time.
+//! The socket pushes an event once, early, and sometimes never. The history has every event, late, and can be read
+//! again. So the history is authoritative, and the socket only delivers events earlier. An event has no id of its own;
+//! it is identified by its content (a hash of six fields) and its time.
 //!
-//! - A frame is written, unless the file has a socket record of the same content and exactly this time, or a history
+//! - A frame is written unless the file has a socket record of the same content and exactly the same time, or a history
 //!   record of the same content within the tolerance ([`index::Records::has_frame`]).
-//! - Rows are judged together, by content: rows that the file has as history records of exactly this time are done; the
-//!   others are matched one to one with the socket records of their content; what is left over is missing and is
+//! - Rows are judged together, by content. Rows that the file has as history records of exactly the same time are done.
+//!   The others are matched one to one with the socket records of their content. Rows left over are missing and are
 //!   appended ([`reconcile::reconcile`]).
 //!
-//! Must never: remember what was dropped or matched. Every read brings its rows again and judges them again from the
-//! records, so a restart at any instant is the same as running on.
+//! Must never: remember what was dropped or matched. Every read returns its rows again and judges them again from the
+//! records, so a restart at any instant changes nothing.
 
 pub mod index;
 mod matching;
@@ -20,19 +20,19 @@ pub mod rows;
 
 use crate::clock::Millis;
 
-/// How far the times of one event may differ between socket and history.
+/// Maximum difference between an event's times in the socket and in the history.
 pub const TOLERANCE_MS: i64 = 2_000;
 
-/// How long after the event a frame without a time of its own may be received.
+/// Maximum delay between an event and the receipt of its frame, if the frame has no time of its own.
 pub const RECEIPT_DELAY_MS: i64 = 120_000;
 
-/// Rows so near to each other can compete for one record.
+/// Maximum distance between rows that can compete for one record.
 pub const MARGIN_MS: i64 = 2 * TOLERANCE_MS;
 
-/// Rows this far beyond a span are read as context for matching: as far as those that a receipt at its edge may belong to.
+/// How far beyond a span rows are read as context for matching: up to rows that a receipt at its edge may belong to.
 pub const CONTEXT_MS: i64 = RECEIPT_DELAY_MS + MARGIN_MS;
 
-/// Where an event was seen.
+/// The source of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
     Socket,
@@ -56,10 +56,10 @@ impl Range {
     }
 }
 
-/// A record of the file, as far as deduplication knows it.
+/// The part of a record that deduplication needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Record {
-    /// The event's own time, or the receipt where it has none.
+    /// The event's own time, or its receipt if it has none.
     pub at: Millis,
     /// Whether `at` is the event's own time.
     pub timed: bool,
@@ -67,8 +67,8 @@ pub struct Record {
 }
 
 impl Record {
-    /// When a row or frame of the same event may say that it happened. `row_delay_ms`: how long before its receipt the
-    /// event of a row without a time may have happened.
+    /// The range of times that a row or frame of the same event may have. `row_delay_ms`: the maximum time between an
+    /// event and the receipt of its row, if the row has no time.
     pub fn range(self, row_delay_ms: i64) -> Range {
         let before = match (self.timed, self.source) {
             (true, _) => TOLERANCE_MS,

@@ -155,7 +155,7 @@ pub enum WriterCommand {
 pub enum Purpose {
     /// Reads the definitions that the checkpoint covers, from the checkpoint on. Its end is the next checkpoint.
     CatchUp,
-    /// Reads part of what is missing for definitions that the checkpoint does not cover.
+    /// Reads part of the missing history of definitions that the checkpoint does not cover.
     Coverage,
     /// Reads a span that an audit could not prove complete.
     Repair,
@@ -202,7 +202,7 @@ pub struct Page {
     pub received: Millis,
     /// The requested definitions; rows of others are ignored.
     pub ids: Arc<[String]>,
-    /// What the read requests. A row without a time of its own happened in it.
+    /// The interval requested. A row without a time of its own happened in it.
     pub asked: Range,
     /// Whether this is the first page of a slice, so that its rows start over.
     pub is_first: bool,

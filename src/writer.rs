@@ -1,8 +1,8 @@
-//! The writer thread: frames and rows in, lines in the file out.
+//! The writer thread: writes frames and rows as lines of the file.
 //!
-//! Must never: wait for the network, drop what it has accepted, or move the checkpoint over what is not durable. While the
-//! disk refuses, it keeps what it has and takes nothing more: its queues fill to their limits, the reader stops reading,
-//! and the history brings later what the full queues kept out.
+//! Must never: wait for the network, drop an accepted event, or move the checkpoint past what is not durable. On disk
+//! errors, it keeps what it has and accepts nothing more: its queues fill to their limits, the reader stops reading,
+//! and the events that found no room are read from the history later.
 
 mod begin;
 mod disk;
@@ -32,67 +32,67 @@ use intake::Intake;
 use state::State;
 use unreadable::Unreadable;
 
-/// Bytes of lines gathered for one write, about: gathering never waits.
+/// Approximate maximum of bytes gathered for one write. Gathering never waits.
 const GATHER_BYTES: usize = 128 * 1024;
 
-/// Batches gathered for one write, at most: whatever comes, counts and ticks have their turn.
+/// Maximum number of batches gathered for one write, so that counts and ticks are never starved.
 const GATHER_BATCHES_MAX: usize = 64;
 
-/// How often the path is looked at, the state kept, and the rest that time brings done.
+/// How often the path is checked, the state saved, and other periodic work done.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How long a stop waits for what readers still hand over, and for a disk that refuses.
+/// How long a stop waits for batches that readers still hand over, and for a disk that fails.
 const STOP_QUIET: Duration = Duration::from_millis(150);
 const STOP_MAX: Duration = Duration::from_secs(2);
 
-/// How often the cursor is kept while it moves; each time costs two syncs.
+/// How often the cursor is saved while it moves; each save costs two syncs.
 const CURSOR_KEPT_EVERY: Duration = Duration::from_secs(2);
 
 /// How long a stop waits for the cluster.
 const CLUSTER_STOP_MAX: Duration = Duration::from_secs(1);
 
-/// How long the last unreadable frame is told of in `/health`.
+/// How long `/health` reports the last unreadable frame.
 const UNREADABLE_TOLD: Duration = Duration::from_secs(3600);
 
-/// Events named in the log in a second, at most; the others are counted.
+/// Maximum number of events logged by name per second; the others are counted.
 const LOGGED_EVENTS_MAX: u32 = 20;
 
-/// What comes in.
+/// The writer's inputs.
 pub struct Inbox {
     pub frames: Receiver<Batch>,
     pub session: Receiver<WriterCommand>,
-    /// SIGHUP: look at the file now.
+    /// SIGHUP: check the file now.
     pub reopen: Receiver<()>,
     pub stop: Receiver<()>,
 }
 
-/// The writer, its file open and locked.
+/// The writer, with its file open and locked.
 pub struct Writer {
     config: Arc<Config>,
     status: Arc<Status>,
     clock: Clock,
     session: Sender<SessionEvent>,
-    /// What the session's queue had no room for yet.
+    /// Events for which the session's queue had no room yet.
     outbox: VecDeque<SessionEvent>,
     output: OutputFile,
     lock: Lock,
     state: State,
-    /// The state on the disk is older: the last try to write it failed.
+    /// Whether the state on disk is outdated, because the last attempt to write it failed.
     state_dirty: bool,
-    /// The file could not be written, the last time it was tried.
+    /// Whether the last attempt to write the file failed.
     file_refuses: bool,
     unreadable: Unreadable,
     unreadable_last: Option<Instant>,
-    /// Whether it was logged that frames cannot be quarantined.
+    /// Whether a failure to quarantine frames was logged.
     quarantine_failed: bool,
     intake: Intake,
-    /// What the read under way is for, and up to where it brings rows.
+    /// The purpose of the current read, and the instant up to which it returns rows.
     purpose: Purpose,
     until: Millis,
     indexer: Option<IndexerHandle>,
-    /// The file of the cursor for which the backups were trimmed last.
+    /// The cursor's file when the backups were last trimmed.
     trimmed_at: Option<FileIdentity>,
-    /// When the cursor was last kept.
+    /// When the cursor was last saved.
     cursor_kept: Instant,
     log_rate: Rate,
     beat: Beat,
@@ -100,10 +100,10 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Runs until told to stop.
+    /// Runs until it is stopped.
     ///
     /// # Errors
-    /// When it cannot go on: the program is to end, and be started again.
+    /// When it cannot continue. The program must then exit and be restarted.
     pub fn run(mut self, inbox: Inbox) -> Result<(), Problem> {
         self.load()?;
         self.send(SessionEvent::Loaded);
@@ -118,7 +118,7 @@ impl Writer {
                 },
                 recv(session) -> given => match given {
                     Ok(given) => {
-                        // The disk may hang here as it may below.
+                        // The disk may hang here, as below.
                         self.beat.busy();
                         self.take(given, &inbox.stop)?;
                     }
@@ -143,15 +143,15 @@ impl Writer {
         self.stop(&inbox)
     }
 
-    /// How long there is nothing to do if nothing comes.
+    /// How long until the next tick.
     fn idle_for(&self) -> Duration {
         let now = self.clock.now();
         TICK.saturating_sub(now - self.ticked)
     }
 
-    /// Takes what has gathered in the inbox, without waiting for more.
+    /// Takes the waiting batches, without waiting for more.
     fn gather(&mut self, frames: &Receiver<Batch>) {
-        // What is filtered leaves nothing behind to be counted in bytes.
+        // Filtered frames add no bytes, hence the limit on batches.
         for _ in 0..GATHER_BATCHES_MAX {
             if self.intake.bytes() >= GATHER_BYTES {
                 return;
@@ -168,7 +168,7 @@ impl Writer {
         self.intake.batch(batch);
     }
 
-    /// In a flood the log has no room for each event.
+    /// Limits the log in a flood of events.
     fn want_log_samples(&mut self) {
         self.intake.log_samples_wanted = self.log_rate.left(self.clock.now()) as usize;
     }
@@ -207,7 +207,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Every row of the read up to this instant was given. What still waits for others is not covered yet.
+    /// All rows of the read up to this instant have arrived. Coverage ends before rows that are still held or unjudged.
     fn read_up_to(&mut self, ids: Arc<[String]>, instant: Millis, stop: &Receiver<()>) -> Result<(), Problem> {
         self.intake.judge_rows(instant);
         self.flush(stop)?;
@@ -216,14 +216,14 @@ impl Writer {
         if self.covered(&ids) < up_to { self.cover(ids, up_to, stop) } else { Ok(()) }
     }
 
-    /// Up to when all of these definitions were read.
+    /// The instant up to which all of these definitions were read.
     fn covered(&self, ids: &[String]) -> Millis {
         ids.iter().map(|id| self.state.coverage.get(id).copied().unwrap_or(Millis::MIN)).min().unwrap_or(Millis::MAX)
     }
 
-    /// The read is done: what it brought is written, and remembered once it is durable.
+    /// Completes the read: its rows are written, and its end is saved once they are durable.
     fn end_read(&mut self, ids: Arc<[String]>, up_to: Millis, stop: &Receiver<()>) -> Result<(), Problem> {
-        // A repair comes once; what is open at the end of other reads comes again with the next.
+        // A repair is read only once. Rows left open by other reads are returned again by the next one.
         self.intake.finish_rows(if self.purpose == Purpose::Repair { Millis::MAX } else { self.until });
         self.flush(stop)?;
         let (purpose, appended, unjudged_since) = (self.purpose, self.intake.appended, self.intake.unjudged_since);
@@ -238,7 +238,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Sends the session something, without waiting for room.
+    /// Queues an event for the session, without waiting for room.
     fn send(&mut self, event: SessionEvent) {
         self.outbox.push_back(event);
         self.deliver();
@@ -253,7 +253,7 @@ impl Writer {
         }
     }
 
-    /// What is done once a second.
+    /// The work done once a second.
     fn tick(&mut self) {
         self.ticked = self.clock.now();
         self.look();
@@ -271,7 +271,7 @@ impl Writer {
         }
     }
 
-    /// The end: what was received is written, synced and remembered.
+    /// Stops: writes and syncs what was received, and saves the state.
     fn stop(mut self, inbox: &Inbox) -> Result<(), Problem> {
         self.beat.busy();
         let deadline = self.clock.now() + STOP_MAX;
@@ -296,7 +296,7 @@ impl Writer {
         Ok(())
     }
 
-    /// What the cluster takes quickly it gets before the end; the rest it gets after the next start.
+    /// Gives the cluster a short time to take what it can; the rest follows after the next start.
     fn finish_cluster(&mut self) {
         if let Some(indexer) = self.indexer.take() {
             let (progress, dropped) = indexer.finish(CLUSTER_STOP_MAX);

@@ -1,4 +1,4 @@
-//! The command `audit`: one audit from beginning to end, told to a person or a machine, and repaired on request.
+//! The command `audit`: runs one audit, prints its report as text or JSON, and repairs on request.
 
 use super::{Audit, Report, TakeMissing};
 use crate::cli;
@@ -16,13 +16,13 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// What is looked at when nothing is said: a day.
+/// The default interval: a day.
 const SPAN_MS: i64 = 24 * 3_600_000;
 
-/// Missing and extra events that are printed, at most, without --all.
+/// Maximum number of missing and of extra events that are printed without --all.
 const LISTED_MAX: usize = 20;
 
-/// Runs the audit; 0 when nothing is missing (any more), else 1.
+/// Runs the audit. The exit code is 0 if nothing is missing, or nothing after a repair; otherwise 1.
 ///
 /// # Errors
 /// When the files or the service cannot be read.
@@ -32,7 +32,7 @@ pub fn run(config: &Config, options: &cli::Audit) -> Result<ExitCode, Problem> {
 }
 
 fn audit(config: &Config, options: &cli::Audit, clock: &Clock) -> Result<bool, Problem> {
-    // Taken first: an audit of an hour is of no use if the repair is refused at its end.
+    // Take the lock first: otherwise an audit could run for an hour before its repair is refused.
     let lock = if options.repair {
         Some(Lock::take(&config.output.file).map_err(|refused| match refused {
             Refused::Held(Problem { what, .. }) => Problem::new(
@@ -69,7 +69,7 @@ fn audit(config: &Config, options: &cli::Audit, clock: &Clock) -> Result<bool, P
     Ok(report.complete)
 }
 
-/// The interval that was asked for, cut to what is settled, what Genesys keeps, and what the files still hold.
+/// The requested interval, limited to what is settled, what Genesys keeps, and what the files still hold.
 fn interval(config: &Config, options: &cli::Audit, now: Millis) -> Result<(Millis, Millis), Problem> {
     let settled = now - config.catch_up.overlap.as_millis() as i64;
     let mut to = options.to.unwrap_or(settled);
@@ -102,7 +102,7 @@ fn json(report: &Report) -> String {
     serde_json::to_string(report).unwrap_or_default()
 }
 
-/// The verdict and the counts first, then the events.
+/// The report as text: the verdict, the counts, then the events.
 fn prose(report: &Report, all: bool) -> String {
     let verdict = match (report.missing_count, report.extra_count) {
         (0, 0) => "complete: the files have every event that Genesys Cloud has".to_owned(),
@@ -136,7 +136,7 @@ fn prose(report: &Report, all: bool) -> String {
     text
 }
 
-/// A notice: standard output is for the report alone.
+/// Prints a notice to standard error; standard output is only for the report.
 fn say(text: &str) {
     let _ = writeln!(io::stderr(), "audiohook-collector: {text}");
 }

@@ -1,4 +1,4 @@
-//! The records of the files, as far as audits know them. Reads only.
+//! Reads records from the files for audits. Never writes.
 
 use std::io::Result;
 
@@ -10,26 +10,26 @@ use crate::event::Line;
 use crate::output::Flow;
 use crate::output::records;
 
-/// Records whose event may have happened in a span can stand so much farther back in the files than their time says.
+/// How much further back in the files records of a span may be than their times suggest.
 const BEFORE_MS: Millis = 2 * RECEIPT_DELAY_MS;
 
-/// What the files hold of a span.
+/// The records of a span in the files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Records of each definition.
+    /// Number of records of each definition.
     pub by_definition: Vec<u64>,
-    /// Events that are equal but for their time, or a record that stands there twice: only the rows tell whether all
-    /// of them are there.
+    /// Whether events differ only in time, or a record occurs twice. Then only the rows can show whether all events are
+    /// in the files.
     pub needs_rows: bool,
 }
 
-/// How long before its receipt the event of a row without a time may have happened, in milliseconds.
+/// Maximum time between an event and the receipt of its row, for rows without a time, in milliseconds.
 pub fn row_delay_ms(config: &Config) -> i64 {
     config.catch_up.overlap.as_millis() as i64 + RECEIPT_DELAY_MS
 }
 
-/// Visits the records whose event may have happened in the span, the newest first: content, record, and the line.
-/// `row_delay_ms`: see [`Record::range`]. `pulse` is called as lines are read.
+/// Visits the records whose event may have happened in the span, newest first, with their content and line. For
+/// `row_delay_ms` see [`Record::range`]. `pulse` is called periodically.
 ///
 /// # Errors
 /// When a file cannot be read.
@@ -47,8 +47,8 @@ pub fn each_between(
     records::each_since(&config.output.file, || span.from - BEFORE_MS, visit, pulse)
 }
 
-/// The records of a span, and those for rows before it that may still be held; `None`: there are more than the index's
-/// bound, where that `is_bounded`.
+/// The records of a span, and those for earlier rows that may still be held. `None` if `is_bounded` and there are more
+/// than the index's maximum.
 ///
 /// # Errors
 /// When a file cannot be read.
@@ -66,13 +66,13 @@ pub fn index_between(config: &Config, span: Range, is_bounded: bool, pulse: &dyn
     Ok((index.len() <= max).then_some(index))
 }
 
-/// Counts the records of each of these definitions whose time lies in the span.
+/// Counts the records of each definition whose time is within the span.
 ///
 /// # Errors
 /// When a file cannot be read.
 pub fn count_between(config: &Config, ids: &[String], from: Millis, to: Millis, pulse: &dyn Fn()) -> Result<Counts> {
     let (mut by_definition, mut has_repeats) = (vec![0; ids.len()], false);
-    // Bounded: where there are more records than this, they are not all compared with each other.
+    // Bounded: with more records than this, not all are compared with each other.
     let row_delay_ms = row_delay_ms(config);
     let mut index = Index::new(RECORDS_MAX, row_delay_ms);
     each_between(config, Range { from, to: to - 1 }, row_delay_ms, pulse, |content, record, line, _| {

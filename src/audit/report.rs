@@ -1,11 +1,11 @@
-//! What an audit tells: counts, and the events that one side has and the other has not.
+//! The report of an audit: counts, and the events that only one side has.
 
 use serde::Serialize;
 
 use crate::clock::{Millis, format_millis};
 use crate::event::{Event, Fields, Identity, REDACTED, Redaction, text};
 
-/// One definition's counts: each event once.
+/// The counts of one definition; each event counts once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Counted {
     pub id: String,
@@ -13,7 +13,7 @@ pub struct Counted {
     pub file: u64,
 }
 
-/// An event that one side has and the other has not.
+/// An event that only one side has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Entry {
     pub event_id: String,
@@ -25,7 +25,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Hides what REDACT_FIELDS names.
+    /// Hides the fields named in REDACT_FIELDS.
     pub(super) fn hide(&mut self, redaction: &Redaction) {
         let fields = [
             ("event_id", &mut self.event_id),
@@ -40,23 +40,23 @@ impl Entry {
     }
 }
 
-/// What an audit found: the document of `audit --json`.
+/// The result of an audit: the document of `audit --json`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// The interval that was compared: none where both are equal, for the files hold nothing of it any more.
+    /// The compared interval. Both ends are equal if the files no longer hold any of it.
     pub from: String,
     pub to: String,
     /// Whether nothing is missing in the files.
     pub complete: bool,
     pub definitions: Vec<Counted>,
-    /// The first of them: [`Report::missing_count`] says how many there are.
+    /// The first missing events; [`Report::missing_count`] is their total number.
     pub missing: Vec<Entry>,
     pub extra: Vec<Entry>,
     #[serde(skip)]
     pub missing_count: u64,
     #[serde(skip)]
     pub extra_count: u64,
-    /// Those that are only counted; named in the document where there are any.
+    /// The number of events that are counted but not listed; omitted from the document if 0.
     #[serde(skip_serializing_if = "is_zero")]
     pub missing_unlisted: u64,
     #[serde(skip_serializing_if = "is_zero")]

@@ -1,4 +1,4 @@
-//! The records by content, bounded: all recent ones while the collector runs, or those of one span read from the files.
+//! A bounded index of records by content: all recent ones in the running collector, or those of a span of the files.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -7,14 +7,14 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use super::{Range, Record, Source, TOLERANCE_MS};
 use crate::clock::Millis;
 
-/// Records of the collector's index, at most: about 5 MiB.
+/// Maximum number of records in the collector's index: about 5 MiB.
 pub const RECORDS_MAX: usize = 220_000;
 
-/// A record in one word, such that records sort by source, then those with a time of their own first, then by time.
+/// A record in one word. Sorts by source, then records with a time of their own before those without, then by time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Packed(u64);
 
-/// Set in a map's value that is not a record but the number of a list of them.
+/// Set in a map value that is the number of a list of records instead of a record.
 const LIST: u64 = 1 << 63;
 const HISTORY: u64 = 1 << 62;
 const UNTIMED: u64 = 1 << 61;
@@ -37,9 +37,9 @@ impl Packed {
     }
 }
 
-/// The records of one kind that may belong to an event of this time.
+/// The records of one kind that may belong to an event at this time.
 fn near(sorted: &[Packed], source: Source, timed: bool, time: Range, row_delay_ms: i64) -> &[Packed] {
-    // A record whose range overlaps `time` lies between these two.
+    // Any record whose range overlaps `time` lies between these two.
     let reach = Record { at: 0, timed, source }.range(row_delay_ms);
     let bound = |at: Millis| Packed::new(Record { at, timed, source });
     let (first, last) = (bound(time.from - reach.to), bound(time.to - reach.from));
@@ -48,23 +48,23 @@ fn near(sorted: &[Packed], source: Source, timed: bool, time: Range, row_delay_m
     &sorted[from..to]
 }
 
-/// Records by content. Most contents have one record, which stands in the map itself.
+/// Records by content. Most contents have one record, which is stored in the map itself.
 pub struct Index {
     slots: HashMap<u64, Packed, Keyed>,
-    /// The records of a content that has more than one, sorted.
+    /// The records of each content that has more than one, sorted.
     lists: Vec<Vec<Packed>>,
     free: Vec<usize>,
     len: usize,
     max: usize,
-    /// Every record of the files from this instant on is here.
+    /// The index has every record of the files from this instant on.
     complete_since: Millis,
-    /// Up to this instant: later for the collector's own index than any record.
+    /// It has them up to this instant, which is later than any record in the collector's own index.
     complete_until: Millis,
     row_delay_ms: i64,
 }
 
 impl Index {
-    /// `max`: beyond so many records the oldest are forgotten. `row_delay_ms`: see [`Record::range`].
+    /// `max`: the number of records above which the oldest are forgotten. `row_delay_ms`: see [`Record::range`].
     pub fn new(max: usize, row_delay_ms: i64) -> Self {
         Self {
             slots: HashMap::default(),
@@ -86,22 +86,22 @@ impl Index {
         self.len == 0
     }
 
-    /// Every record of the files from this instant on is here; older ones may have been forgotten.
+    /// The index has every record of the files from this instant on; older ones may have been forgotten.
     pub fn complete_since(&self) -> Millis {
         self.complete_since
     }
 
-    /// States how far back this index was filled.
+    /// Records how far back this index was filled.
     pub fn filled_since(&mut self, instant: Millis) {
         self.complete_since = self.complete_since.max(instant);
     }
 
-    /// States how far this index was filled.
+    /// Records up to when this index was filled.
     pub fn filled_until(&mut self, instant: Millis) {
         self.complete_until = instant;
     }
 
-    /// Adds a record, and says whether it is new. At the bound the oldest eighth is forgotten first.
+    /// Adds a record. Returns whether it is new. If the index is full, the oldest eighth is forgotten first.
     pub fn insert(&mut self, content: u64, record: Record) -> bool {
         if self.len >= self.max {
             self.forget_oldest();
@@ -144,13 +144,13 @@ impl Index {
         }
     }
 
-    /// The first instant from this one on at which no untimed record of this content and source stands: two receipts in
-    /// one millisecond must not give one id.
+    /// The first instant from `received` on at which this content and source has no untimed record: two receipts in the
+    /// same millisecond must not get the same id.
     pub fn free_receipt(&self, content: u64, source: Source, received: Millis) -> Millis {
         let first = Packed::new(Record { at: received, timed: false, source });
         let records = self.of(content);
         let later = &records[records.partition_point(|packed| *packed < first)..];
-        // Sorted, and each but once: those without a gap stand at the beginning.
+        // The records are sorted and unique, so those without a gap come first.
         let (mut taken, mut free) = (0, later.len());
         while taken < free {
             let middle = taken + (free - taken) / 2;
@@ -181,7 +181,7 @@ impl Index {
         self.len = len;
         if len < before {
             self.complete_since = self.complete_since.max(instant);
-            // Into a table of its own size: marks of what was removed would make the old one grow.
+            // Rebuild the table at its new size: the tombstones of removed entries would make the old one grow.
             self.slots = std::mem::take(&mut self.slots).into_iter().collect();
         }
     }
@@ -196,7 +196,7 @@ impl Index {
         self.forget_before(instant);
     }
 
-    /// Whether a content has several records within this range whose times differ: only the rows tell them apart.
+    /// Whether any content has records of different times in this range: only the rows can tell such events apart.
     pub fn has_like_events(&self, range: Range) -> bool {
         self.lists.iter().any(|list| {
             let mut times = list.iter().map(|packed| packed.at()).filter(|at| (range.from..=range.to).contains(at));
@@ -204,14 +204,14 @@ impl Index {
         })
     }
 
-    /// Every content that has records.
+    /// All contents that have records.
     pub fn contents(&self) -> impl Iterator<Item = u64> {
         self.slots.keys().copied()
     }
 }
 
-/// What is known of the files' records: the collector's index, and for a span that is older than it reaches, the records
-/// that were read from the files.
+/// The known records of the files: the collector's index and, for a span older than it covers, an index read from the
+/// files.
 #[derive(Clone, Copy)]
 pub struct Records<'a> {
     pub index: &'a Index,
@@ -219,14 +219,14 @@ pub struct Records<'a> {
 }
 
 impl<'a> Records<'a> {
-    /// Whether all records are known that a row of this time could match.
+    /// Whether all records that a row at this time could match are known.
     pub fn reach(&self, from: Millis) -> bool {
         let since = from.saturating_sub(2 * TOLERANCE_MS);
         let reaches = |index: &Index| index.complete_since <= since && from <= index.complete_until;
         reaches(self.index) || self.from_files.is_some_and(reaches)
     }
 
-    /// The records of this content that may belong to events of this time.
+    /// The records of this content that may belong to events at this time.
     pub fn near(&self, content: u64, time: Range) -> Vec<Record> {
         let mut records = Vec::new();
         for (index, source, timed) in self.kinds() {
@@ -245,7 +245,7 @@ impl<'a> Records<'a> {
         indexes.flat_map(|index| KINDS.map(|(source, timed)| (index, source, timed)))
     }
 
-    /// What can be said of a row with a time of its own without looking at the rows like it.
+    /// Judges a row with a time of its own, if possible without the other rows of its content.
     pub fn quick(&self, content: u64, at: Millis) -> Quick {
         let exactly = |source| Packed::new(Record { at, timed: true, source });
         let (mut may_match, mut has_exact) = (false, false);
@@ -259,7 +259,7 @@ impl<'a> Records<'a> {
             may_match |= !timed.is_empty() || !untimed.is_empty();
             has_exact |= timed.binary_search(&exactly(Source::Socket)).is_ok();
         }
-        // Pairs of equal times are matched first, and matching the others never separates a row from every record.
+        // Pairs of equal times are matched first, and matching more rows never leaves a matched row without a record.
         match (has_exact, may_match) {
             (true, _) => Quick::Matched,
             (false, true) => Quick::Ask,
@@ -267,9 +267,9 @@ impl<'a> Records<'a> {
         }
     }
 
-    /// Whether the file has this frame, or the row of its event: `time` is the event's own, or the receipt's range.
-    /// `history_works`: while the history cannot be read, only a record of exactly its time counts, for no row would
-    /// follow.
+    /// Whether the file has this frame or the row of its event. `time` is the event's own time or the receipt's range.
+    /// `history_works`: while the history cannot be read, only a record of exactly the same time counts, because no row
+    /// would follow.
     pub fn has_frame(&self, content: u64, time: Range, timed: bool, history_works: bool) -> bool {
         let records = self.index.of(content);
         let has_equal = |source| {
@@ -286,20 +286,20 @@ impl<'a> Records<'a> {
     }
 }
 
-/// What [`Records::quick`] says.
+/// The result of [`Records::quick`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quick {
-    /// The file has it as a history record.
+    /// The file has the row as a history record.
     Known,
-    /// The only socket record of its content is its own: no other row may be matched with that.
+    /// Its socket record has exactly its time, so no other row may be matched with that record.
     Matched,
-    /// No record can be its event's.
+    /// No record can belong to its event.
     Missing,
-    /// It has to be matched, together with the rows like it.
+    /// It must be matched together with the other rows of its content.
     Ask,
 }
 
-/// Contents are hashes already: one multiplication by a secret of this process keeps anyone from choosing slots.
+/// Contents are hashes already. One multiplication by a per-process secret keeps anyone from choosing slots.
 #[derive(Clone)]
 struct Keyed(u64);
 

@@ -1,14 +1,14 @@
-//! Matching rows with records one to one: as many pairs as possible, the nearest first. Pure.
+//! Matches rows with records one to one: as many pairs as possible, the nearest first. Pure.
 
 use super::{RECEIPT_DELAY_MS, Range, Record, Source};
 
-/// Beyond this many combinations (a storm of equal events) pairs are made in the order of time, not the nearest first.
+/// Above this many combinations (a storm of equal events), rows are matched in order of time, not nearest first.
 const COMBINATIONS_MAX: usize = 1 << 18;
 
-/// Which rows and which records found no partner. A row with a time of its own has a range of one instant.
+/// Returns the rows and the records without a partner. A row with a time of its own has a range of one instant.
 ///
-/// A row may pair with any socket record in whose range it lies; a row without a time also with a history record without
-/// one. The pairs of a greedy choice, nearest first, are extended along augmenting paths until no more pairs are possible.
+/// A row may pair with any socket record whose range contains it; a row without a time also with a history record
+/// without one. Pairs are first chosen greedily, nearest first, then extended along augmenting paths to the maximum.
 pub(super) fn unmatched(rows: &[Range], records: &[Record], row_delay_ms: i64) -> (Vec<usize>, Vec<usize>) {
     if rows.len() * records.len() > COMBINATIONS_MAX {
         return unmatched_in_order(rows, records, row_delay_ms);
@@ -27,7 +27,7 @@ pub(super) fn unmatched(rows: &[Range], records: &[Record], row_delay_ms: i64) -
             (record_of[row], row_of[record]) = (Some(record), Some(row));
         }
     }
-    // Records from which no free one was reached stay so until a pair is added.
+    // A record from which no free one was reached stays visited until a pair is added.
     let mut visited = vec![false; records.len()];
     for row in 0..rows.len() {
         if record_of[row].is_none() && augment(row, &fits, &mut record_of, &mut row_of, &mut visited) {
@@ -46,7 +46,7 @@ fn free(partners: &[Option<usize>]) -> Vec<usize> {
     (0..partners.len()).filter(|place| partners[*place].is_none()).collect()
 }
 
-/// Pairs in the order of time: first those of equal times, then each row with the earliest record that is free and fits.
+/// Pairs in order of time: first those of equal times, then each row with the earliest free record that fits.
 pub(super) fn unmatched_in_order(rows: &[Range], records: &[Record], row_delay_ms: i64) -> (Vec<usize>, Vec<usize>) {
     let fits = |row: usize, record: usize| fits(rows[row], records[record], row_delay_ms);
     let mut by_time: Vec<usize> = (0..records.len()).collect();
@@ -74,7 +74,7 @@ pub(super) fn unmatched_in_order(rows: &[Range], records: &[Record], row_delay_m
     (free(&record_of), free(&row_of))
 }
 
-/// How far apart they are; without a time on either side, farther than any two times.
+/// The distance between row and record. If either has no time, it is greater than between any two times.
 fn distance(row: Range, record: Record) -> i64 {
     const UNKNOWN: i64 = 1 << 40;
     if row.from == row.to && record.timed {
@@ -84,7 +84,7 @@ fn distance(row: Range, record: Record) -> i64 {
     }
 }
 
-/// Finds a record for this row, moving other rows to other records where they have one.
+/// Finds a record for this row, moving other rows to other records if possible.
 fn augment(
     row: usize,
     fits: &impl Fn(usize, usize) -> bool,
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn more_pairs_are_better_than_near_ones() {
-        // The second row is nearest to the first record, which is the only one for the first row.
+        // The second row is nearest to the first record, which is the only one that fits the first row.
         assert_eq!(leftover(&[10_000, 11_900], &[socket(11_800), socket(13_800)]), (vec![], vec![]));
     }
 
@@ -139,7 +139,7 @@ mod tests {
         let receipt = Record { at: 200_000, timed: false, source: Source::Socket };
         assert_eq!(leftover(&[80_000], &[receipt]), (vec![], vec![]));
         assert_eq!(leftover(&[79_999], &[receipt]), (vec![0], vec![0]));
-        // A record of its very time is preferred.
+        // A record of exactly the same time is preferred.
         assert_eq!(leftover(&[199_000], &[socket(199_000), receipt]), (vec![], vec![1]));
     }
 

@@ -1,25 +1,25 @@
-//! Which rows of one content the file does not have. Pure: the collector and the audit decide by this function alone.
+//! Finds the rows of one content that the file lacks. Pure: both the collector and the audit decide by this function.
 
 use super::matching::{unmatched, unmatched_in_order};
 use super::{Range, Record, Source};
 
-/// What a comparison of rows and records found, as places in the two lists.
+/// The result of comparing rows with records, as indexes into the two lists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reconciled {
-    /// Rows that no record stands for.
+    /// Rows without a record.
     pub missing: Vec<usize>,
-    /// Records that no row stands for.
+    /// Records without a row.
     pub extra: Vec<usize>,
 }
 
-/// Compares the rows and the records of one content. A row without a time of its own has the range of the span that it
-/// was asked for with. No two rows are the same event, and no two records.
+/// Compares the rows and the records of one content. A row without a time of its own has the range of the span of its
+/// request. All rows must be different events, and so must all records.
 pub fn reconcile(rows: &[Range], records: &[Record], row_delay_ms: i64) -> Reconciled {
     reconcile_by(unmatched, rows, records, row_delay_ms)
 }
 
-/// The same where more rows follow that could claim these records: a storm is judged in parts. Rows of exactly a record's
-/// time are its own, so that no row is matched at the cost of one that is not known yet.
+/// The same if later rows could claim these records too, as a storm is judged in parts. A record is matched with the
+/// row of exactly its time, so no row is matched at the cost of one that is not known yet.
 pub(super) fn reconcile_part(rows: &[Range], records: &[Record], row_delay_ms: i64) -> Reconciled {
     reconcile_by(unmatched_in_order, rows, records, row_delay_ms)
 }

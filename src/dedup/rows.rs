@@ -1,9 +1,9 @@
-//! The rows of one read of the history, held until all rows are known that could claim the same records.
+//! Holds the rows of one read of the history until all rows that could claim the same records are known.
 //!
-//! Most rows are judged at once ([`super::index::Records::quick`]). The others are held by content, and judged together as
-//! soon as no row that is still to come can belong to any of their records. What is open at the end of a read is judged by
-//! the next, which brings it again. Must never: split such a group, but at its bounds (`GROUP_ROWS_MAX`, `BYTES_MAX`), where
-//! the rows of the last `MARGIN_MS` stay as context.
+//! Most rows are judged at once ([`super::index::Records::quick`]). The others are held by content and judged together
+//! once no later row can belong to any of their records. Rows still open at the end of a read are judged by the next
+//! read, which returns them again. Must never: split such a group, except at its limits (`GROUP_ROWS_MAX`,
+//! `BYTES_MAX`), where the rows of the last `MARGIN_MS` stay as context.
 
 use std::collections::HashMap;
 
@@ -12,26 +12,26 @@ use super::reconcile::{reconcile, reconcile_part};
 use super::{MARGIN_MS, Range, Record};
 use crate::clock::Millis;
 
-/// Rows of one content that are matched at once, at most: a storm of equal events is matched piecewise.
+/// Maximum number of rows of one content that are matched at once: a storm of equal events is matched in parts.
 const GROUP_ROWS_MAX: usize = 512;
 
-/// Bytes of rows that are held, at most, about.
+/// Approximate maximum of bytes of held rows.
 const BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// What a held row takes beside its text, in bytes, about.
+/// Approximate memory of a held row in addition to its text, in bytes.
 const OVERHEAD: usize = 96;
 
-/// A row that was held.
+/// A held row.
 #[derive(Clone, Debug)]
 pub struct Row {
     pub content: u64,
-    /// Its own time, or the span that it was asked for with.
+    /// Its own time, or the span of the request that returned it.
     pub time: Range,
     /// When it was received.
     pub received: Millis,
-    /// What Genesys sent.
+    /// The row as Genesys sent it.
     pub text: Box<str>,
-    /// It is not to be judged, but has a claim on a record.
+    /// The row is not judged, but may claim a record.
     is_context: bool,
 }
 
@@ -41,18 +41,18 @@ impl Row {
     }
 }
 
-/// What becomes of a row.
+/// The verdict on a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is to be appended.
+    /// Must be appended.
     Missing,
-    /// The file has it, or this read does not judge it.
+    /// Is in the file, or is not judged by this read.
     Duplicate,
-    /// It is held until [`Rows::judge`].
+    /// Held until [`Rows::judge`].
     Held,
 }
 
-/// Which rows of a read are judged: from `from` to before `to`. Rows beyond are context.
+/// The span of a read whose rows are judged, without its end. Rows outside it are context.
 #[derive(Clone, Copy, Debug)]
 pub struct Span {
     pub from: Millis,
@@ -61,28 +61,28 @@ pub struct Span {
 
 impl Span {
     fn judges(self, time: Range) -> bool {
-        // A row without a time was asked for with the span, so it lies in it.
+        // A row without a time was requested with the span, so it lies within it.
         time.from != time.to || (self.from..self.to).contains(&time.from)
     }
 }
 
-/// The outcome for rows that were held.
+/// The result for held rows.
 #[derive(Debug, Default)]
 pub struct Judged {
     pub missing: Vec<Row>,
     pub duplicates: u64,
-    /// From here on records were not known, so that rows could not be judged.
+    /// Rows from this instant on could not be judged, because their records were not known.
     pub unjudged_since: Option<Millis>,
 }
 
-/// The rows of one read that were held.
+/// The held rows of one read.
 pub struct Rows {
     span: Span,
     held: HashMap<u64, Vec<Row>>,
     count: usize,
     bytes: usize,
     unjudged_since: Option<Millis>,
-    /// The newest row since the first page of a piece, and whether each came after the one before it.
+    /// The newest row since the first page of a piece, and whether each row came after the one before it.
     newest: Millis,
     in_order: bool,
 }
@@ -94,7 +94,7 @@ impl Default for Rows {
 }
 
 impl Rows {
-    /// For a read that judges the rows of this span.
+    /// Creates the rows of a read that judges this span.
     pub fn new(span: Span) -> Self {
         Self {
             span,
@@ -107,7 +107,7 @@ impl Rows {
         }
     }
 
-    /// How many rows are held.
+    /// The number of held rows.
     pub fn len(&self) -> usize {
         self.count
     }
@@ -116,25 +116,25 @@ impl Rows {
         self.count == 0
     }
 
-    /// When the first of the held rows happened that are to be judged.
+    /// The time of the oldest held row that is not context.
     pub fn oldest(&self) -> Option<Millis> {
         let rows = self.held.values().flatten().filter(|row| !row.is_context);
         rows.map(|row| row.time.from).min()
     }
 
-    /// Drops what is held; how many rows that were not counted yet.
+    /// Drops the held rows. Returns how many of them were not counted yet.
     pub fn clear(&mut self) -> u64 {
         let held = self.held.drain().flat_map(|(_, rows)| rows).filter(|row| !row.is_context).count();
         (self.count, self.bytes) = (0, 0);
         held as u64
     }
 
-    /// The rows that follow begin anew, in the order of time; `is_all`: they are of all definitions of the read.
+    /// Starts a new sequence of rows, in the order of time. `is_all`: they are of all definitions of the read.
     pub fn begin_piece(&mut self, is_all: bool) {
         (self.newest, self.in_order) = (Millis::MIN, is_all);
     }
 
-    /// Every row of the read before this was offered, as far as their order tells.
+    /// Every row of the read before this instant has been offered, as far as their order proves.
     pub fn complete_to(&self) -> Millis {
         if self.in_order { self.newest } else { Millis::MIN }
     }
@@ -145,10 +145,10 @@ impl Rows {
         self.in_order &= is_timed && time.from >= self.newest;
         self.newest = self.newest.max(time.from);
         let is_judged = self.span.judges(time);
-        // No records reach over a whole read: a row without a time is judged by those there are. A duplicate is better than
-        // a loss.
+        // No index covers a whole read, so a row without a time is judged by the known records: better a duplicate
+        // than a loss.
         if is_timed && !records.reach(time.from) {
-            // What is only context comes again, with the read that judges it.
+            // A context row is returned again by the read that judges it.
             if is_judged {
                 self.unjudged_since = Some(self.unjudged_since.map_or(time.from, |since| since.min(time.from)));
             }
@@ -160,11 +160,11 @@ impl Rows {
             Quick::Missing => return if is_judged { Verdict::Missing } else { Verdict::Duplicate },
             Quick::Matched | Quick::Ask => {}
         }
-        // What is only context comes again, with the read that judges it.
+        // A context row is returned again by the read that judges it.
         let is_held = is_judged && quick == Quick::Ask;
         let text = if is_held { text } else { "" };
         let rows = self.held.entry(content).or_default();
-        // Rows that are equal in content and time are one event; of those without a time, the text tells.
+        // Rows of equal content and time are one event. Rows without a time are told apart by their text.
         if rows.iter().any(|row| row.time == time && (is_timed || *row.text == *text)) {
             return Verdict::Duplicate;
         }
@@ -175,12 +175,12 @@ impl Rows {
         if is_held { Verdict::Held } else { Verdict::Duplicate }
     }
 
-    /// Judges the groups to which no row can belong that is still to come: all rows before `complete_to` were offered.
+    /// Judges the groups to which no later row can belong: all rows before `complete_to` have been offered.
     pub fn judge(&mut self, complete_to: Millis, records: Records<'_>) -> Judged {
         self.judge_closed(complete_to, false, records)
     }
 
-    /// The same at the end of the read. The groups with rows that have no time are judged too, for no time closes them.
+    /// The same at the end of the read. Groups with untimed rows are judged too, because no time closes them.
     pub fn finish(&mut self, complete_to: Millis, records: Records<'_>) -> Judged {
         self.judge_closed(complete_to, true, records)
     }
@@ -245,14 +245,14 @@ impl Rows {
     }
 }
 
-/// The records that any of these rows, or of their neighbours, could belong to.
+/// The records that could belong to any of these rows or of their neighbours.
 fn candidates(rows: &[Row], records: Records<'_>) -> Vec<Record> {
     let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Vec::new() };
     let to = rows.iter().map(|row| row.time.to).max().unwrap_or(last.time.to);
     records.near(first.content, Range { from: first.time.from, to })
 }
 
-/// How many of these rows, from the first on, no later row can compete with: all rows before `complete_to` are known.
+/// How many of the first rows cannot compete with any later row: all rows before `complete_to` are known.
 fn closed(rows: &[Row], records: &[Record], complete_to: Millis, row_delay_ms: i64) -> usize {
     let (mut closed, mut reach) = (0, Millis::MIN);
     for (place, row) in rows.iter().enumerate() {

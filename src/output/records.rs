@@ -14,8 +14,8 @@ use crate::config::Output;
 use crate::dedup::{Range, Record, Source, TOLERANCE_MS};
 use crate::event::{Line, read_line};
 
-/// How far beyond the horizon rows of the history are read when there is no frame among them: a wall clock that jumped
-/// back by an hour leaves receipts out of order.
+/// How far beyond the horizon reading continues while it finds only rows of the history and no frame: a wall clock that
+/// jumped back by an hour leaves receipts out of order.
 const SLACK_MS: i64 = 3_600_000;
 
 /// Maximum number of passes over the folder; a rotation during a pass requires another.

@@ -1,6 +1,6 @@
-//! The start: the lock, the file, the state, and the index filled from the files.
+//! Starts the writer: takes the lock, opens the file, reads the state, and fills the index from the files.
 //!
-//! Must never: take long before the program is ready; the files are read afterwards.
+//! Must never: delay readiness. The files are read afterwards.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -26,21 +26,21 @@ use crate::output::records::{self, Held};
 use crate::output::{Flow, Lock, OutputFile};
 use crate::status::{self, Problem, Status};
 
-/// Why a torn last line is quarantined.
+/// The reason given for a quarantined last line.
 const TORN: &str = "the last line of the output file was torn";
-/// The cure for a file that cannot be written.
+/// What to do about a file that cannot be written.
 const USER_MUST_WRITE: &str =
     "Check the free space, and that the user that runs the collector may read and write there.";
 
-/// How far a very first start reads its predecessor's file back beyond where it begins by this machine's clock.
+/// How much further back a very first start reads its predecessor's file: beyond its origin by this machine's clock.
 const CLOCK_SLACK_MS: i64 = 3_600_000;
 
 impl Writer {
-    /// Takes the lock, opens the file, reads the state. Fast whatever the files hold: what they hold is read by
-    /// [`Writer::run`].
+    /// Takes the lock, opens the file and reads the state. Fast for files of any size, because [`Writer::run`] reads
+    /// their records.
     ///
     /// # Errors
-    /// When another collector has the file, or a file cannot be opened.
+    /// When another collector holds the file's lock, or a file cannot be opened.
     pub fn open(
         config: Arc<Config>,
         status: Arc<Status>,
@@ -70,13 +70,13 @@ impl Writer {
         Ok((Self::new(config, status, clock, session, lock, (output, unreadable), state), start))
     }
 
-    /// For an audit that repairs: it holds the lock, and writes rows to the file while no collector runs.
+    /// Opens the file for an audit that repairs. It holds the lock and writes rows while no collector runs.
     ///
     /// # Errors
     /// When the file cannot be opened.
     pub fn for_repair(config: &Config, lock: Lock, definitions: &[Definition], clock: &Clock) -> Result<Self, Problem> {
         let (output, unreadable) = open_output(config, clock.wall())?;
-        // Where the cluster's cursor stands, so that no rotation takes away what it has not had.
+        // The cluster's cursor keeps a rotation from deleting records that the cluster does not have yet.
         let state = state::read_beside(&config.output.state_file);
         let status = Arc::new(Status::new(clock.clone(), false));
         let (session, _) = bounded(0);
@@ -87,12 +87,12 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Appends these rows, whatever the file holds, and makes them durable.
+    /// Appends these rows without checking whether the file has them, and makes them durable.
     ///
     /// # Errors
     /// When the file cannot be written or synced.
     pub fn append_rows<'r>(&mut self, rows: impl Iterator<Item = (&'r str, Millis)>) -> Result<(), Problem> {
-        // As if a stop had come: a disk that refuses is not waited for.
+        // As during a stop: do not wait long for a failing disk.
         let (_, stop) = bounded(0);
         self.intake.append_rows(rows);
         self.flush(&stop)?;
@@ -138,7 +138,8 @@ impl Writer {
         }
     }
 
-    /// Starts the thread that fills the cluster from the file, from where the state says; `None`: there is no cluster.
+    /// Starts the thread that fills the cluster from the file, at the position in the state. Returns `None` if no
+    /// cluster is configured.
     ///
     /// # Errors
     /// When the file or the CA's file cannot be read.
@@ -152,10 +153,10 @@ impl Writer {
         Ok(Some(thread))
     }
 
-    /// Reads what the files show: the index, and the newest records.
+    /// Reads the index and the newest records from the files.
     pub(super) fn load(&mut self) -> Result<(), Problem> {
         self.beat.busy();
-        // The service's clock may turn out to be behind this one.
+        // The service's clock may turn out to be slower than this machine's.
         let slack = if self.state.by_wall { CLOCK_SLACK_MS } else { 0 };
         let horizon = self.state.checkpoint_ms.unwrap_or(0) - self.reach_ms() - slack;
         let begun = self.clock.now();
@@ -176,12 +177,12 @@ impl Writer {
             if record.at >= horizon_now() {
                 index.borrow_mut().insert(content, record);
             } else {
-                // Older records may be in the files, and are not looked for.
+                // The files may have older records, which are not indexed.
                 index.borrow_mut().filled_since(horizon);
             }
             Flow::On
         };
-        // As many are read as are shown, however old they are.
+        // Read as many records as are shown, however old they are.
         let wanted = || if full() { horizon_now() } else { Millis::MIN };
         records::each_since(self.output.path(), wanted, record, || self.beat.busy()).map_err(|error| {
             let what = format!("cannot read {} and its backups: {error}", self.output.path().display());
@@ -199,7 +200,7 @@ impl Writer {
     }
 }
 
-/// Opens the output file. What a crash left of its last line is quarantined.
+/// Opens the output file. A last line that a crash left incomplete is quarantined.
 fn open_output(config: &Config, now: Millis) -> Result<(OutputFile, Unreadable), Problem> {
     let path = &config.output.file;
     let max_size = (config.output.backup_count > 0).then_some(config.output.max_file_size);
@@ -223,7 +224,7 @@ fn open_output(config: &Config, now: Millis) -> Result<(OutputFile, Unreadable),
     Ok((output, unreadable))
 }
 
-/// Makes the folder of this setting's file, where it is not there yet.
+/// Creates the folder of this setting's file if it does not exist.
 fn make_folder(setting: &str, path: &Path) -> Result<(), Problem> {
     let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else { return Ok(()) };
     std::fs::create_dir_all(folder).map_err(|error| {
@@ -232,8 +233,8 @@ fn make_folder(setting: &str, path: &Path) -> Result<(), Problem> {
     })
 }
 
-/// A state of format 1 does not tell which definitions were read: all of them are read again, from where the files still
-/// show what was collected before. What a start of any format reads again, this one does whatever they show.
+/// A state of format 1 does not record which definitions were read. All of them are read again, from where the files
+/// still have what was collected before. The overlap, which any start reads again, is read again in any case.
 fn upgraded(state: State, config: &Config) -> State {
     let (true, Some(checkpoint)) = (state.format < state::FORMAT, state.checkpoint_ms) else { return state };
     let begin = state.origin_ms.unwrap_or(checkpoint - HISTORY_KEPT_MS);
@@ -243,7 +244,7 @@ fn upgraded(state: State, config: &Config) -> State {
     State { origin_ms: Some(held_from.min(overlap_from).max(begin)), ..state }
 }
 
-/// The state to begin with. A first start is remembered at once: where it began must not move with a restart.
+/// The initial state. The origin of a first start is saved at once, because it must not move with a restart.
 fn begin_state(config: &Config, wall: Millis) -> Result<State, Problem> {
     let path = &config.output.state_file;
     let cannot = |verb: &str, error: std::io::Error| {
@@ -267,10 +268,10 @@ fn begin_state(config: &Config, wall: Millis) -> Result<State, Problem> {
     let oldest = records::oldest_of_ours(&records::files(&config.output.file));
     let checkpoint = match oldest.map(|oldest| oldest.max(wall - HISTORY_KEPT_MS)) {
         None => first,
-        // Nothing has gone from the files, so that what is read again and stands there is known: all of it is read, for
-        // a first catch-up may not have come to its end.
+        // Nothing was removed from the files, so duplicates are recognized. Read everything again, because a first
+        // catch-up may not have completed.
         Some(oldest) if Held::of(&config.output, None) == Held::Everything => oldest.min(first),
-        // What has gone from them must not be written again; but what is a little older may have been on its way.
+        // Removed records must not be written again, but slightly older events may still have been on their way.
         Some(oldest) => {
             let begin = oldest - config.catch_up.overlap.as_millis() as i64;
             log::warn!(
@@ -306,7 +307,7 @@ mod tests {
         let overlap_ms = config.catch_up.overlap.as_millis() as i64;
         let begin = NOW - 5 * 24 * 3_600_000;
         let old = |origin_ms| State { format: 1, checkpoint_ms: Some(NOW), origin_ms, ..State::default() };
-        // Somebody else's rotation has just taken the file away.
+        // Another program's rotation has just moved the file away.
         assert_eq!(Held::of(&config.output, None), Held::Nothing);
         assert_eq!(upgraded(old(Some(begin)), &config).origin_ms, Some(NOW - overlap_ms));
         assert_eq!(upgraded(old(Some(NOW - 1_000)), &config).origin_ms, Some(NOW - 1_000));

@@ -1,7 +1,7 @@
-//! The disk: lines into the file, the file's rotation, the checkpoint over what is synced, the state.
+//! Everything on disk: writes lines, rotates the file, moves the checkpoint after a sync, saves the state.
 //!
-//! Must never: throw away what was accepted, or move the checkpoint over what is not durable. While the disk refuses, it
-//! is tried again and again, and nothing else is taken.
+//! Must never: drop an accepted event, or move the checkpoint past what is not durable. A failed write is retried until
+//! it succeeds, and nothing else is accepted meanwhile.
 
 use std::io::ErrorKind;
 use std::ops::Range;
@@ -20,7 +20,7 @@ use crate::output::identity::Cursor;
 use crate::output::{Change, Stopped, backups, records};
 use crate::status::{Code, Problem, RECENT_MAX};
 
-/// How long after a refusal the disk is tried again.
+/// The delay before a failed write is retried.
 const DISK_RETRY: Duration = Duration::from_millis(500);
 
 /// What to do about a file that cannot be written.
@@ -37,7 +37,7 @@ fn cure(error: &std::io::Error) -> &'static str {
 }
 
 impl Writer {
-    /// Writes what was taken. While the disk refuses, it is tried again and again, and nothing else is taken.
+    /// Writes the gathered lines. Retries until the disk accepts them, and accepts nothing else meanwhile.
     pub(super) fn flush(&mut self, stop: &Receiver<()>) -> Result<(), Problem> {
         let mut gives_up: Option<Instant> = None;
         while !self.intake.lines.is_empty() {
@@ -51,7 +51,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Reports that the disk refuses, and waits until it is to be tried again; an error once a stop can wait no longer.
+    /// Reports a disk error and waits for the next try. Returns an error when a stop can wait no longer.
     fn wait_for_disk(
         &mut self,
         verb: &str,
@@ -86,7 +86,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Appends the gathered lines, rotating where need be; the lines that did not go stay.
+    /// Appends the gathered lines, rotating if necessary. Keeps the lines that could not be written.
     pub(super) fn append(&mut self) -> Option<std::io::Error> {
         let (mut done, mut lines_done) = (0, 0);
         let error = loop {
@@ -116,7 +116,7 @@ impl Writer {
         error
     }
 
-    /// Publishes the newest of the lines that went; the first of them begins at `from`.
+    /// Publishes the newest of the written lines; the first line begins at `from`.
     pub(super) fn publish_recent(&self, from: usize, lines: Range<usize>) {
         let first = lines.start.max(lines.end.saturating_sub(RECENT_MAX));
         let start = |line: usize| if line == lines.start { from } else { self.intake.ends[line - 1] };
@@ -138,7 +138,7 @@ impl Writer {
         };
         match rotated {
             Ok(()) => self.output.rotated(),
-            // Somebody was quicker, and has moved or deleted it: a new one is begun.
+            // Another program has just moved or deleted it: create a new file.
             Err(error) if error.kind() == ErrorKind::NotFound => self.look(),
             Err(error) => {
                 self.status.counters.errors.add(1);
@@ -151,7 +151,7 @@ impl Writer {
         }
     }
 
-    /// Deletes the backups that were kept for the cluster alone, as soon as the state file says that it has them.
+    /// Deletes the backups kept only for the cluster, once the saved state shows that the cluster has them.
     pub(super) fn trim(&mut self) {
         let (path, count, cursor) = (self.output.path(), self.config.output.backup_count, self.saved_cursor());
         let Some(indexer) = &self.indexer else { return };
@@ -169,7 +169,7 @@ impl Writer {
         self.state.cursor.map(|progress| progress.cursor)
     }
 
-    /// Everything of these definitions before this instant was given and is written: makes it durable and remembers it.
+    /// Everything of these definitions before this instant is written: makes it durable, then saves the instant.
     pub(super) fn cover(&mut self, ids: Arc<[String]>, up_to: Millis, stop: &Receiver<()>) -> Result<(), Problem> {
         self.sync(stop)?;
         let purpose = self.purpose;
@@ -180,7 +180,7 @@ impl Writer {
         if purpose == Purpose::CatchUp {
             self.state.checkpoint_ms = Some(up_to);
             self.state.by_wall = false;
-            // What Genesys no longer keeps cannot be read, however far a definition was.
+            // Genesys no longer keeps older events, so how far a definition was read before does not matter.
             self.state.coverage.retain(|_, read| *read > up_to - HISTORY_KEPT_MS);
         }
         self.save_state();
@@ -193,11 +193,11 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes what was written durable. While the disk refuses, it is tried again and again.
+    /// Makes the written lines durable. Retries until the disk succeeds.
     pub(super) fn sync(&mut self, stop: &Receiver<()>) -> Result<(), Problem> {
         let (mut gives_up, mut refused) = (None, false);
         while let Err(error) = self.output.sync() {
-            // Only reading the file anew shows what is in it then.
+            // Only reading the file again shows what it contains after that error.
             if error.kind() == ErrorKind::InvalidData {
                 let what = format!("cannot sync {}: {error}", self.output.path().display());
                 return Err(Problem::new(
@@ -215,12 +215,12 @@ impl Writer {
         Ok(())
     }
 
-    /// How far before the checkpoint an event may be that is read again, in milliseconds.
+    /// How far before the checkpoint events may be read again, in milliseconds.
     pub(super) fn reach_ms(&self) -> i64 {
         self.config.catch_up.overlap.as_millis() as i64 + 2 * RECEIPT_DELAY_MS
     }
 
-    /// Writes the state; what cannot be written now is tried again at each tick.
+    /// Writes the state. A failed write is retried at each tick.
     pub(super) fn save_state(&mut self) {
         if let Some(progress) = self.indexer.as_ref().and_then(IndexerHandle::progress) {
             self.state.cursor = Some(progress);
@@ -236,7 +236,7 @@ impl Writer {
         };
         self.state_dirty = true;
         self.look();
-        // Where the file cannot be written either, that is what matters.
+        // If the file cannot be written either, that error matters more.
         if !self.file_refuses {
             self.status.raise(
                 Code::DiskWriteFailed,
@@ -252,7 +252,7 @@ impl Writer {
         }
     }
 
-    /// Notices that someone else moved, deleted or cut the file.
+    /// Notices that another program moved, deleted or truncated the file.
     pub(super) fn look(&mut self) {
         let file = self.output.identity();
         match self.output.look() {
@@ -294,7 +294,7 @@ impl Writer {
         }
     }
 
-    /// The file takes lines; the state's disk may still refuse.
+    /// The file is writable again; the state file may still not be.
     fn file_takes(&mut self) {
         self.file_refuses = false;
         if !self.state_dirty {

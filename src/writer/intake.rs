@@ -1,7 +1,6 @@
-//! From frames and rows to the lines that are to be written: judging, deduplication, redaction, formatting, counting.
+//! Turns frames and rows into lines to write: judges, deduplicates, redacts, formats and counts them.
 //!
-//! Must never: touch a file, a channel or a clock; it is handed bytes and fills buffers, so that it can be tested with
-//! nothing else.
+//! Must never: touch a file, a channel or a clock. It gets bytes and fills buffers, so that tests need nothing else.
 
 use std::collections::VecDeque;
 
@@ -15,7 +14,7 @@ use crate::event::{Definitions, Event, Identity, Origin, RecordWriter, Redaction
 use crate::message::{Batch, Connection, Control, Frame, Page};
 use crate::status::{Written, when};
 
-/// What was met since the last flush: published once the lines are in the file.
+/// Counts since the last flush, published once the lines are in the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     pub received_websocket: u64,
@@ -24,13 +23,13 @@ pub struct Tally {
     pub duplicate: u64,
     pub filtered: u64,
     pub unreadable: u64,
-    /// The newest event's own time.
+    /// The own time of the newest event.
     pub newest: Option<Millis>,
-    /// What was written, by code, integration and minute.
+    /// The written events by code, integration and minute.
     pub counted: Vec<Written>,
 }
 
-/// An event that the log names.
+/// An event to log by name.
 #[derive(Debug, PartialEq, Eq)]
 pub struct LogSample {
     pub event_id: String,
@@ -46,42 +45,42 @@ pub struct Quarantined {
     pub frame: Vec<u8>,
 }
 
-/// Rows that were quarantined are remembered, so many of them: each read of the overlap brings them again.
+/// How many quarantined rows are remembered: every read of the overlap returns them again.
 const SEEN_REJECTS_MAX: usize = 4096;
 
-/// All that is known while judging, and the buffers that are filled.
+/// The state for judging, and the output buffers.
 pub struct Intake {
     pub index: Index,
-    /// Records of the files for the read under way, where it is older than the index reaches.
+    /// Records from the files, if the current read is older than the index covers.
     pub from_files: Option<Box<Index>>,
-    /// The rows of the read under way that wait for others.
+    /// The rows of the current read that are held until others are known.
     pub rows: Rows,
-    /// Rows that the read under way appended.
+    /// Number of rows appended by the current read.
     pub appended: u64,
-    /// From here on rows could not be judged, because records were not known.
+    /// Rows from this instant on could not be judged, because their records were not known.
     pub unjudged_since: Option<Millis>,
-    /// While the history cannot be read, no frame is held back for a row.
+    /// Whether the history can be read. While it cannot, no frame is held back for a row.
     pub history_works: bool,
     pub definitions: Definitions,
     pub redaction: Redaction,
     scratch: Vec<u8>,
     stamps: Stamps,
-    /// The newest rows of the history that were quarantined, hashed.
+    /// Hashes of the newest quarantined rows of the history.
     seen_rejects: VecDeque<u64>,
-    /// Whole lines, in order.
+    /// Complete lines, in order.
     pub lines: Vec<u8>,
-    /// Where each of them ends in `lines`.
+    /// The end of each line in `lines`.
     pub ends: Vec<usize>,
     pub tally: Tally,
     pub quarantine: Vec<Quarantined>,
     pub controls: Vec<(Connection, Control)>,
     pub log_samples: Vec<LogSample>,
-    /// So many more are wanted; the others are only counted.
+    /// How many samples to take; further events are only counted.
     pub log_samples_wanted: usize,
 }
 
 impl Intake {
-    /// `overlap_ms`: how far each read of the history goes back.
+    /// `overlap_ms`: how far each read of the history goes back before the checkpoint.
     pub fn new(redaction: Redaction, overlap_ms: i64) -> Self {
         Self {
             index: Index::new(RECORDS_MAX, overlap_ms + RECEIPT_DELAY_MS),
@@ -105,7 +104,7 @@ impl Intake {
         }
     }
 
-    /// Bytes that wait to be written, here and in quarantine.
+    /// Bytes waiting to be written, to the file and to the quarantine.
     pub fn bytes(&self) -> usize {
         self.lines.len() + self.quarantine.iter().map(|rejected| rejected.frame.len()).sum::<usize>()
     }
@@ -114,7 +113,7 @@ impl Intake {
         Records { index: &self.index, from_files: self.from_files.as_deref() }
     }
 
-    /// Takes what one read of the socket brought.
+    /// Judges the messages from one read of the socket.
     pub fn batch(&mut self, batch: &Batch) {
         for frame in batch.frames.iter() {
             match frame {
@@ -161,7 +160,7 @@ impl Intake {
         self.write(event, identity, Origin::Websocket { channel: &batch.channel }, received);
     }
 
-    /// When an event was received: what has no time of its own is told from others by its receipt.
+    /// The receipt of an event. For an event without a time it is made unique, as nothing else tells such events apart.
     fn receipt(&self, event: &Event<'_>, content: u64, source: Source, received: Millis) -> Millis {
         match event.time {
             Some(_) => received,
@@ -169,7 +168,7 @@ impl Intake {
         }
     }
 
-    /// Takes note of a record that is written.
+    /// Adds a written record to the indexes.
     fn note(&mut self, content: u64, record: Record) {
         self.index.insert(content, record);
         if let Some(records) = &mut self.from_files {
@@ -177,13 +176,13 @@ impl Intake {
         }
     }
 
-    /// A read of the history begins.
+    /// Starts a read of the history.
     pub fn begin_read(&mut self, span: Span) {
         self.drop_read();
         self.rows = Rows::new(span);
     }
 
-    /// What is held of the read under way comes again with another.
+    /// Drops the current read's held rows: another read returns them again.
     pub fn drop_read(&mut self) {
         self.tally.duplicate += self.rows.clear();
         self.from_files = None;
@@ -191,7 +190,7 @@ impl Intake {
         self.unjudged_since = None;
     }
 
-    /// Takes a page of the history.
+    /// Judges a page of the history.
     pub fn page(&mut self, page: &Page) {
         if page.is_first {
             self.rows.begin_piece(page.is_all);
@@ -232,12 +231,12 @@ impl Intake {
         }
     }
 
-    /// All rows of the read before `complete_to` were given: judges the held ones with which no other can compete any more.
+    /// Judges the held rows with which no later row can compete: all rows before `complete_to` have been offered.
     pub fn judge_rows(&mut self, complete_to: Millis) {
         self.judge_with(|rows, records| rows.judge(complete_to, records));
     }
 
-    /// The same at the end of the read.
+    /// Same as [`Self::judge_rows`], at the end of the read.
     pub fn finish_rows(&mut self, complete_to: Millis) {
         self.judge_with(|rows, records| rows.finish(complete_to, records));
     }
@@ -251,7 +250,7 @@ impl Intake {
         self.append_rows(judged.missing.iter().map(|row| (&*row.text, row.received)));
     }
 
-    /// Appends these rows, whatever the file holds.
+    /// Appends these rows without checking whether the file has them.
     pub fn append_rows<'r>(&mut self, rows: impl Iterator<Item = (&'r str, Millis)>) {
         let definitions = std::mem::take(&mut self.definitions);
         for (text, received) in rows {
@@ -260,7 +259,7 @@ impl Intake {
                     let identity = Identity::of(&event, &mut self.scratch);
                     self.append_row(&event, identity, received);
                 }
-                // By definitions that came since, it is none of AudioHook's.
+                // According to newer definitions, it is not an AudioHook event.
                 _ => self.tally.filtered += 1,
             }
         }
@@ -281,7 +280,7 @@ impl Intake {
         let hidden;
         let mut shown = *event;
         if self.redaction.is_on() {
-            // What came was read as JSON before.
+            // The event was parsed as JSON before.
             hidden = self.redaction.apply(event.raw).unwrap_or_else(|_| "{}".to_owned());
             (shown.raw, shown.raw_spaced) = (&hidden, false);
         }
@@ -302,7 +301,7 @@ impl Intake {
         }
     }
 
-    /// Counts an event by its code and integration. Those that are written together are mostly of a few.
+    /// Counts an event by its code and integration. Events written together mostly have few different ones.
     fn count(&mut self, event: &Event<'_>, time: Millis, received: Millis) {
         const COMPARED_MAX: usize = 16;
         let text = |name, field| self.redaction.shown(name, field).decoded();
@@ -324,7 +323,7 @@ impl Intake {
         }
     }
 
-    /// Whether this very row was quarantined before; from now on it was.
+    /// Whether exactly this row was quarantined before; if not, remembers it.
     fn was_quarantined(&mut self, row: &str) -> bool {
         let row = XxHash3_64::oneshot(row.as_bytes());
         if self.seen_rejects.contains(&row) {
@@ -343,7 +342,7 @@ impl Intake {
     }
 }
 
-/// Whether the row is of a definition that was asked for.
+/// Whether the row's definition is one of the requested ones.
 fn is_asked_for(event: &Event<'_>, ids: &[String]) -> bool {
     let definition = event.definition.decoded();
     ids.iter().any(|id| id.eq_ignore_ascii_case(&definition))
@@ -380,7 +379,7 @@ mod tests {
         }
     }
 
-    /// A read of the history that brings these rows, once.
+    /// One read of the history that returns these rows.
     fn read(intake: &mut Intake, rows: &[String]) {
         intake.begin_read(Span { from: 1_795_430_000_000, to: 1_795_431_000_000 });
         intake.page(&page(rows));

@@ -1,4 +1,4 @@
-//! What is published once the lines are in the file: counts, control frames, quarantined frames, the log.
+//! Publishes results once the lines are in the file: counts, control frames, quarantined frames, the log.
 
 use std::time::Instant;
 
@@ -6,14 +6,14 @@ use super::{Writer, intake};
 use crate::message::SessionEvent;
 use crate::status::{Code, Problem};
 
-/// Control frames that wait for the session, at most.
+/// Maximum number of control frames waiting for the session.
 const CONTROLS_MAX: usize = 64;
 
 impl Writer {
-    /// Publishes what was met, once it is in the file.
+    /// Publishes the results since the last flush, after their lines are written.
     pub(super) fn publish(&mut self) {
         for (connection, control) in std::mem::take(&mut self.intake.controls) {
-            // A session that is too busy learns from the socket's end.
+            // If the queue is full, the session learns it when the socket closes.
             if self.outbox.len() < CONTROLS_MAX {
                 self.send(SessionEvent::Control { connection, control });
             }
@@ -44,7 +44,7 @@ impl Writer {
         let channel = self.state.channel.as_ref().map_or("", |channel| channel.id.as_str());
         let mut failed = None;
         for one in rejected {
-            // What the service says about a channel may name it, and only the state file holds what a mask hides.
+            // A message about a channel may contain its id, which must appear unmasked in the state file only.
             let frame = String::from_utf8_lossy(&one.frame);
             let frame = crate::secret::hide(&frame, channel);
             if let Err(error) = self.unreadable.keep(one.at, &one.reason, frame.as_bytes()) {
@@ -98,8 +98,8 @@ impl Writer {
         }
     }
 
-    /// How far back the index reaches, for the session reads the records of what is older from the files; and since when
-    /// those are complete.
+    /// Publishes how far back the index reaches, because the session reads older records from the files, and since when
+    /// the files are complete.
     pub(super) fn publish_index(&self) {
         if let Some(at) = self.state.taken_away_ms {
             self.status.gauges.taken_away.set(at);
@@ -114,7 +114,7 @@ impl Writer {
     }
 }
 
-/// What the log shows of a text: one that an event does not have is null there, as in the record.
+/// The text as logged: null if the event does not have it, as in the record.
 fn or_null(text: &str) -> Option<&str> {
     Some(text).filter(|text| !text.is_empty())
 }

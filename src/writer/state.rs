@@ -1,19 +1,19 @@
-//! What a later start must know: the state file.
+//! The state file: what a later start must know.
 //!
-//! Two lines: one JSON object, and the XXH3-64 of that line in hex, so that a half-written or flipped file is recognised.
-//! It is replaced as a whole (temporary file, sync, rename, sync of the folder): at any instant, power loss included, one
-//! whole state stands there, this one or the one before. Either is right, only more or less of the history is read again.
-//! Only a file that cannot be replaced, such as one that is mounted into a container by itself, is written in place:
-//! what a power loss leaves of it is then recognised as damaged.
+//! It has two lines: a JSON object, and the XXH3-64 of that line in hex, which detects a half-written or corrupt file.
+//! It is replaced as a whole (temporary file, sync, rename, sync of the folder), so at any instant, power loss
+//! included, it holds one whole state: this one or the previous one. Both are correct; the older one only makes a start
+//! read more history again. Only a file that cannot be replaced, such as one mounted into a container by itself, is
+//! written in place. If a power loss interrupts that, the file is detected as damaged.
 //!
-//! - `checkpoint_ms` and the instants of `coverage` move only over events that are in the output file *and* synced. They may
-//!   stand too early; never too late. The checkpoint speaks for the definitions that were read so far alone.
-//! - `cursor` says what the cluster has. It may stand too early: `create` with the record's id makes a second sending
-//!   harmless.
-//! - `channel` is used again by the next start, so that a crash loop makes no channels; it is a secret, hence mode 0600.
+//! - `checkpoint_ms` and the instants of `coverage` move only past events that are in the output file *and* synced.
+//!   They may be too early, never too late. The checkpoint applies only to the definitions that were read so far.
+//! - `cursor` is the position up to which the cluster has the records. It may be too early: `create` with the record's
+//!   id makes sending a record again harmless.
+//! - `channel` is reused by the next start, so that a crash loop creates no channels. It is a secret, hence mode 0600.
 //!
-//! Unknown fields of a later version are dropped; a field that is absent has its default. A damaged file is put aside as
-//! `….damaged` and the output file itself shows where to begin.
+//! Unknown fields of a later version are dropped; a missing field gets its default. A damaged file is renamed to
+//! `….damaged`, and the output file determines where to begin.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
@@ -30,44 +30,44 @@ use crate::message::{ChannelState, Coverage, Definition};
 use crate::output::identity::FileIdentity;
 use crate::output::regular;
 
-/// Only the owner may read a channel's id.
+/// A channel's id is a secret, so only the owner may read the file.
 const MODE: u32 = 0o600;
 
-/// The format this version writes; it reads this and all before.
+/// The format that this version writes. It reads this and all earlier formats.
 pub(super) const FORMAT: u32 = 2;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct State {
     pub format: u32,
-    /// Everything in the history before this instant (the service's clock) is in the file for certain.
+    /// Everything in the history before this instant (the service's clock) is certainly in the file.
     pub checkpoint_ms: Option<Millis>,
-    /// Where the very first start began: nothing before it was ever asked for.
+    /// Where the very first start began; nothing earlier was ever requested.
     pub origin_ms: Option<Millis>,
-    /// Both are this machine's time: the very first start has not heard the service's yet.
+    /// Whether both are by this machine's clock, because the service's time was not known yet.
     pub by_wall: bool,
-    /// How far each definition was read. None in a state of format 1: they are read again.
+    /// How far each definition was read. Empty in a state of format 1, so all are read again.
     pub coverage: Coverage,
-    /// The definitions as they were last fetched; none before the first time.
+    /// The definitions as last fetched; empty before the first fetch.
     pub definitions: Vec<Definition>,
     pub channel: Option<ChannelState>,
-    /// The output file as it was at the last save, to notice at a start that it was taken away.
+    /// The output file at the last save, so that a start notices if it was moved or deleted.
     pub file: Option<FileIdentity>,
-    /// When the output file was last moved, deleted or truncated by somebody else, by this machine's clock: the files need
-    /// not hold what was received before.
+    /// When another program last moved, deleted or truncated the output file, by this machine's clock. The files may
+    /// lack what was received before.
     pub taken_away_ms: Option<Millis>,
-    /// What the cluster has: kept as it is while ELASTIC_URL is off.
+    /// The cluster's position in the records; unchanged while ELASTIC_URL is off.
     pub cursor: Option<Progress>,
-    /// What was deleted before the cluster had it, for the hour that it is said.
+    /// Records deleted before the cluster had them; kept for the hour in which they are reported.
     pub backlog_dropped: Option<BacklogDropped>,
 }
 
-/// What was found at the start.
+/// The result of [`read`].
 #[derive(Debug, PartialEq)]
 pub enum Found {
     State(Box<State>),
     Absent,
-    /// It was put aside under this name.
+    /// The damaged file was renamed to `aside`.
     Damaged {
         aside: PathBuf,
         why: String,
@@ -77,7 +77,7 @@ pub enum Found {
 /// Reads the state.
 ///
 /// # Errors
-/// When it is there and cannot be read, or is damaged and cannot be put aside.
+/// When the file exists and cannot be read, or is damaged and cannot be renamed.
 pub fn read(path: &Path) -> io::Result<Found> {
     let mut bytes = Vec::new();
     match regular::open(OpenOptions::new().read(true), path) {
@@ -85,7 +85,7 @@ pub fn read(path: &Path) -> io::Result<Found> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Absent),
         Err(error) => return Err(error),
     };
-    // Made by hand, to be mounted into a container.
+    // An empty file was created by hand, to be mounted into a container.
     if bytes.is_empty() {
         return Ok(Found::Absent);
     }
@@ -98,22 +98,22 @@ pub fn read(path: &Path) -> io::Result<Found> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    // One that is mounted by itself stays where it is, to be written over.
+    // A file mounted by itself cannot be renamed; it will be overwritten in place.
     match std::fs::rename(path, &aside) {
         Err(error) if !cannot_be_replaced(&error) => Err(error),
         _ => Ok(Found::Damaged { aside, why }),
     }
 }
 
-/// The state of a collector that may be running: neither an absent nor a damaged one is changed.
+/// Reads the state of a collector that may be running. Never changes or renames the file.
 pub fn read_beside(path: &Path) -> Option<State> {
     parse(&std::fs::read(path).ok()?).ok()
 }
 
-/// Reads what [`write()`] wrote.
+/// Parses a state written by [`write()`].
 ///
 /// # Errors
-/// Says what is wrong with it.
+/// Describes what is wrong with it.
 pub fn parse(bytes: &[u8]) -> Result<State, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8")?;
     let mut lines = text.lines();
@@ -128,10 +128,10 @@ pub fn parse(bytes: &[u8]) -> Result<State, String> {
     Ok(state)
 }
 
-/// Puts the state in place of the one before, durably.
+/// Replaces the previous state, durably.
 ///
 /// # Errors
-/// When any step fails; the one before stands then.
+/// When any step fails; the previous state then remains.
 pub fn write(path: &Path, state: &State) -> io::Result<()> {
     let line = serde_json::to_string(&State { format: FORMAT, ..state.clone() })?;
     let text = format!("{line}\n{}\n", checksum(&line));
@@ -148,7 +148,7 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     }
     let temporary = with_suffix(path, ".new");
     write_whole(&temporary, bytes)?;
-    // A file that is mounted by itself says so only here.
+    // Only the rename fails for a file that is mounted by itself.
     std::fs::rename(&temporary, path).inspect_err(|_| drop(std::fs::remove_file(&temporary)))?;
     regular::sync_folder(path)
 }
@@ -163,7 +163,7 @@ fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Whether nothing but the folder keeps the file from being replaced: a mount point, or a folder that is not writable.
+/// Whether only the file's place prevents its replacement: a mount point, or a folder that is not writable.
 fn cannot_be_replaced(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -217,7 +217,7 @@ mod tests {
         let mut bytes = std::fs::read(&path).unwrap();
         for at in 0..bytes.len() {
             bytes[at] ^= 1;
-            // The last byte is the line feed behind the checksum: without it the state is whole all the same.
+            // The last byte is the line feed after the checksum. The state is complete without it.
             assert!(parse(&bytes).is_err() || at + 1 == bytes.len(), "byte {at}");
             bytes[at] ^= 1;
         }

@@ -15,7 +15,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 const NOW: Millis = 1_795_430_645_000;
 
-/// A writer whose hand is on its clock.
+/// A writer with a manual clock.
 fn stage(name: &str) -> (Writer, ManualClock, Arc<Status>, Receiver<SessionEvent>, PathBuf) {
     let folder = std::env::temp_dir().join(format!("audiohook-writer-{name}-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
@@ -75,7 +75,7 @@ fn the_checkpoint_passes_no_row_that_waits_for_others() {
     };
     writer.take(WriterCommand::Begin { span, until: span.to, purpose: Purpose::CatchUp }, &stop).unwrap();
     writer.take(WriterCommand::Page(page), &stop).unwrap();
-    // A third row could still claim the frame's record.
+    // A later row could still claim the frame's record.
     writer.take(WriterCommand::ReadUpTo { ids: ids.clone(), up_to: NOW + 1_300 }, &stop).unwrap();
     let records = || std::fs::read_to_string(folder.join("events.jsonl")).unwrap().lines().count();
     assert_eq!((records(), writer.state.checkpoint_ms), (1, Some(NOW + 1_100)));
@@ -106,7 +106,7 @@ fn page_of(row: &str, span: Span, ids: &Arc<[String]>) -> WriterCommand {
     WriterCommand::Page(page)
 }
 
-/// The records from the files, for a piece of a read.
+/// Records from the files, for one piece of a read.
 fn records_of(from: Millis, to: Millis) -> WriterCommand {
     let mut records = Index::new(1_000, 0);
     records.filled_since(from - 8 * SECOND);
@@ -121,7 +121,7 @@ fn a_row_without_a_time_does_not_hold_the_checkpoint_for_ever() {
     let ids: Arc<[String]> = Arc::from(["AUDIOHOOK-0001".to_owned()]);
     let span = Span { from: NOW - 200 * MINUTE, to: NOW - MINUTE };
     let middle = NOW - 100 * MINUTE;
-    // All that the index has is younger, and the records of the whole span are too many to be read at once.
+    // The index has newer records only, and the whole span has too many records to read at once.
     writer.intake.index.filled_since(NOW);
     let read = [
         WriterCommand::Begin { span, until: span.to, purpose: Purpose::CatchUp },
@@ -145,7 +145,7 @@ fn a_checkpoint_that_goes_back_takes_every_definition_along() {
     let (mut writer, _hand, _status, _heard, folder) = stage("back");
     let (_keep, stop) = bounded(0);
     let ids: Arc<[String]> = Arc::from(["AUDIOHOOK-0001".to_owned()]);
-    // Read while the service's clock was an hour ahead.
+    // The definitions were read while the service's clock was an hour ahead.
     for id in ["AUDIOHOOK-0001", "AUDIOHOOK-0002"] {
         writer.state.coverage.insert(id.to_owned(), NOW + 60 * MINUTE);
     }

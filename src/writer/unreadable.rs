@@ -1,4 +1,4 @@
-//! Frames that are not events, kept aside with the reason: the newest, within a bound.
+//! The quarantine: keeps the newest frames that are not events, with the reason, up to a size limit.
 
 use std::collections::HashSet;
 use std::fs::OpenOptions;
@@ -10,16 +10,16 @@ use crate::clock::{Millis, format_millis};
 use crate::json::push_string;
 use crate::output::{backups, owner, regular};
 
-/// Bytes of the file, at most: beyond, the older half goes.
+/// Maximum size of the file in bytes; above it, the older half is dropped.
 pub const FILE_BYTES_MAX: u64 = 10 * 1024 * 1024;
 
-/// Reasons that are remembered as logged; beyond, none is logged any more.
+/// Maximum number of reasons logged once each; further reasons are not logged.
 const LOGGED_MAX: usize = 64;
 
-/// OUTPUT_FILE with `.unreadable` behind it.
+/// The file named OUTPUT_FILE plus `.unreadable`.
 pub struct Unreadable {
     path: PathBuf,
-    /// With REDACT_FIELDS no frame is kept: nobody can tell where in it the values stand.
+    /// False with REDACT_FIELDS, because the values to hide cannot be located in such a frame.
     keep_frames: bool,
     logged: HashSet<String>,
 }
@@ -35,12 +35,12 @@ impl Unreadable {
         &self.path
     }
 
-    /// Whether the frames are kept, and not only why they are none.
+    /// Whether the frames themselves are kept, not only the reasons.
     pub fn keeps_frames(&self) -> bool {
         self.keep_frames
     }
 
-    /// Keeps a frame; the first for each reason is logged.
+    /// Keeps a frame. Logs the first one for each reason.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -62,11 +62,11 @@ impl Unreadable {
         let mut file = regular::open(OpenOptions::new().append(true).create(true).mode(0o640), &self.path)?;
         owner::follow(&file, backups::folder(&self.path));
         let len = file.metadata()?.len();
-        // Half a line would spoil the next.
+        // Remove an incomplete line, which would corrupt the next one.
         file.write_all(&line).inspect_err(|_| drop(file.set_len(len)))
     }
 
-    /// Drops the older half when the file would exceed its bound.
+    /// Drops the older half if the file would exceed its limit.
     fn make_room(&self, more: u64) -> io::Result<()> {
         let len = std::fs::metadata(&self.path).map_or(0, |m| m.len());
         if len + more <= FILE_BYTES_MAX {
