@@ -212,9 +212,13 @@ impl Rig {
         reason.map(|reason| format!("{} | {}", reason.problem.what, reason.problem.cure)).unwrap_or_default()
     }
 
+    /// Of all files of dead letters: a replay keeps the name that it gave one if it cannot lock it at its end.
     pub fn dead_letters(&self) -> Vec<serde_json::Value> {
-        let text = fs::read_to_string(self.folder.join("events.jsonl.dead")).unwrap_or_default();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        let files = self.suffixes().into_iter().filter(|suffix| suffix.starts_with(".dead"));
+        let texts = files.map(|suffix| fs::read_to_string(self.folder.join(format!("events.jsonl{suffix}"))).unwrap());
+        texts
+            .flat_map(|text| text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<_>>())
+            .collect()
     }
 
     /// The suffixes of the output's files, sorted.
