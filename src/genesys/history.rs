@@ -2,7 +2,7 @@
 //!
 //! One step is one request, so that the caller has time for other duties in between. Pure: the module builds the
 //! requests and takes the answers. It learns the service's limits by halving: a refused piece is requested again with
-//! half its definitions, or a single definition with half its time, until it is accepted. A definition that fails alone
+//! half its definitions, or a single definition with half its span, until it is accepted. A definition that fails alone
 //! while others succeed is left out. Must never: report a span as read before passing on every page of it.
 
 mod page;
@@ -516,7 +516,7 @@ impl History {
         true
     }
 
-    /// Progress of the read in progress, in percent.
+    /// How much of the read in progress is done, in percent.
     pub fn percent(&self) -> Option<i64> {
         self.job.as_ref().map(Job::percent)
     }

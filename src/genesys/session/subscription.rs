@@ -15,7 +15,7 @@ use crate::genesys::channel::{self, Cause, Rejection};
 use crate::genesys::error::{ApiError, Kind};
 use crate::message::ChannelState;
 
-/// Requests of a subscription after which slices are no longer halved: enough to find a few bad topics in a full channel.
+/// Requests of a subscription before halving stops: enough to find a few bad topics in a full channel.
 const REQUESTS_MAX: u32 = 64;
 /// A channel made sooner than this after the last one waits longer each time: the client has only twenty.
 const CALM: Duration = Duration::from_secs(600);
