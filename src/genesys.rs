@@ -1,6 +1,6 @@
-//! Genesys Cloud, as this collector meets it: REST, and the session thread that speaks it.
+//! The Genesys Cloud client: REST, and the session thread that uses it.
 //!
-//! Deals with: token, definitions, topics, channel and subscriptions, the history, and where the socket is to be.
+//! Handles the token, definitions, topics, channel, subscriptions and history, and decides where the socket connects.
 //! Must never: know what an event is, or show a secret, a token or a channel's id.
 
 pub mod api;

@@ -1,7 +1,7 @@
 //! The calls of Genesys Cloud's public API that the collector makes, each with the token it needs.
 //!
-//! Deals with: login and renewal around each call, and the shape of each answer. Must never: retry beyond the one repeat
-//! after a 401, or send a token to another host than the API's.
+//! Logs in and renews the token around each call, and parses each answer. Must never: retry more than once after a 401,
+//! or send a token to a host other than the API's.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -26,11 +26,11 @@ use crate::message::{ChannelState, Definition};
 use crate::net::Dialer;
 use crate::status::Beat;
 
-/// What reading the history, its definitions and its counts needs.
+/// Permission to read the history, its definitions and its counts.
 pub const HISTORY_PERMISSION: &str = "usage:events:view";
-/// Rows of one page of the history: the most that the service gives.
+/// Rows per page of the history: the service's maximum.
 pub const PAGE_SIZE: u32 = 200;
-/// A refused login is tried again no sooner than this.
+/// Minimum wait before a refused login is tried again.
 const REFUSED_LOGIN_WAIT: Duration = Duration::from_secs(30);
 
 const JSON: &str = "application/json";
@@ -39,9 +39,9 @@ const CHANNELS: &str = "/api/v2/notifications/channels";
 /// The channels of a client.
 #[derive(Debug, Default)]
 pub struct Channels {
-    /// All that are listed; other tokens' channels are listed without their ids.
+    /// Number of listed channels; channels of other tokens are listed without their ids.
     pub count: usize,
-    /// Those that can be connected to.
+    /// Channels that can be connected to.
     pub usable: Vec<ChannelState>,
 }
 
@@ -51,9 +51,9 @@ pub struct Api {
     genesys: Genesys,
     clock: Clock,
     token: Option<Token>,
-    /// How many tokens there were.
+    /// Number of tokens obtained so far.
     tokens: u64,
-    /// A login was refused: none is tried before this.
+    /// The last login was refused: no login is tried before this time.
     refused: Option<(Instant, ApiError)>,
     /// The correlation id of the last answer.
     correlation: Option<String>,
@@ -72,30 +72,30 @@ impl Api {
         }
     }
 
-    /// Whose heartbeat rests while a request is under way.
+    /// Sets the heartbeat that rests while a request is in progress.
     pub fn watch(&mut self, beat: Arc<Beat>) {
         self.rest.watch(beat);
     }
 
-    /// The service's clock, as its answers told it.
+    /// The service's clock, learned from its answers.
     pub fn service(&self) -> &ServiceClock {
         &self.rest.service
     }
 
-    /// The token, once there is one that still holds.
+    /// The token, if it is still valid.
     pub fn token(&self) -> Option<&Token> {
         self.token.as_ref().filter(|token| token.expires_at() > self.clock.now())
     }
 
-    /// Which token it is: 1, 2, 3, … A channel belongs to the token that it was last subscribed with.
+    /// Number of the current token: 1, 2, 3, … A channel belongs to the token that it was last subscribed with.
     pub fn token_number(&self) -> u64 {
         self.tokens
     }
 
-    /// Gets a new token; the old one stays until then.
+    /// Gets a new token; the old token stays until then.
     ///
     /// # Errors
-    /// As the login says; after a refusal the same refusal for 30 s, without asking.
+    /// The login's error; after a refusal, the same error for 30 s without a request.
     pub fn log_in(&mut self) -> Result<(), ApiError> {
         let now = self.clock.now();
         if let Some((_, error)) = self.refused.as_ref().filter(|(until, _)| *until > now) {
@@ -117,22 +117,22 @@ impl Api {
         }
     }
 
-    /// When the next login may be tried, after one that was refused.
+    /// When the next login may be tried, after a refused login.
     pub fn refused_until(&self) -> Option<Instant> {
         self.refused.as_ref().map(|(until, _)| *until)
     }
 
-    /// Why the last login was refused, until one works.
+    /// Why the last login was refused, until a login succeeds.
     pub fn refusal(&self) -> Option<&ApiError> {
         self.refused.as_ref().map(|(_, error)| error)
     }
 
-    /// Gives the token up: the service revoked it.
+    /// Drops the token, because the service revoked it.
     pub fn forget_token(&mut self) {
         self.token = None;
     }
 
-    /// Sends a request with the token; on 401 once anew and once again.
+    /// Sends a request with the token. After a 401, logs in again and repeats the request once.
     fn send(&mut self, what: &str, method: Method, path: &str, body: Option<&[u8]>) -> Result<Answer, ApiError> {
         if self.token().is_none() {
             self.log_in()?;
@@ -155,7 +155,7 @@ impl Api {
         self.rest.send(&Call { what, method: method.clone(), url: &url, authorization: &token.authorization, body })
     }
 
-    /// The answer's body where it is a success.
+    /// Sends a request and returns the body of a successful answer.
     fn ask(&mut self, what: &str, method: Method, path: &str, body: Option<&[u8]>) -> Result<String, ApiError> {
         self.correlation = None;
         let answer = self.send(what, method, path, body)?;
@@ -169,18 +169,18 @@ impl Api {
         Err(error.hide(sent).with_correlation(self.correlation()))
     }
 
-    /// The elements of a list in an answer, as far as there is one.
+    /// The elements of a list in an answer, if there is one.
     fn elements<T: DeserializeOwned>(&self, what: &str, answer: &str, list: &str) -> Result<Vec<T>, ApiError> {
         // The parser's message could quote a channel's id.
         elements(answer, list).map_err(|_| self.invalid_response(what, "the answer is not the API's"))
     }
 
-    /// The vendor's correlation id of the last answer: for errors about what it held.
+    /// The vendor's correlation id of the last answer, for errors about its content.
     pub fn correlation(&self) -> Option<&str> {
         self.correlation.as_deref()
     }
 
-    /// An answer that is a success and makes no sense.
+    /// The error for a successful answer with invalid content.
     fn invalid_response(&self, what: &str, cause: impl std::fmt::Display) -> ApiError {
         ApiError::invalid_response(what, cause).with_correlation(self.correlation())
     }
@@ -188,8 +188,8 @@ impl Api {
     /// All event definitions, at least one: `GET /api/v2/usage/events/definitions`.
     ///
     /// # Errors
-    /// As the service says; [`Kind::Forbidden`] without [`HISTORY_PERMISSION`]; [`Kind::InvalidResponse`] for an answer without
-    /// definitions.
+    /// The service's error; [`Kind::Forbidden`] without [`HISTORY_PERMISSION`]; [`Kind::InvalidResponse`] for an answer
+    /// without definitions.
     pub fn definitions(&mut self) -> Result<Vec<Definition>, ApiError> {
         const WHAT: &str = "fetch the event definitions";
         let body = self.ask(WHAT, Method::GET, "/api/v2/usage/events/definitions", None)?;
@@ -200,17 +200,17 @@ impl Api {
         Ok(definitions)
     }
 
-    /// The answer lists definitions, and none of AudioHook's.
+    /// The error for a list of definitions without any of AudioHook's.
     pub fn no_audiohook_definitions(&self) -> ApiError {
         ApiError::new(Kind::InvalidResponse, "fetch the event definitions", "the list has no AudioHook definition")
             .with_cure("Check that the organization has an AudioHook integration (Admin > Integrations).")
             .with_correlation(self.correlation())
     }
 
-    /// How operational events may be delivered: `GET /api/v2/notifications/availabletopics`; none when it is not said.
+    /// Transports of operational events: `GET /api/v2/notifications/availabletopics`; `None` if the answer has none.
     ///
     /// # Errors
-    /// As the service says.
+    /// The service's error.
     pub fn transports(&mut self) -> Result<Option<Vec<String>>, ApiError> {
         const WHAT: &str = "fetch the topics' transports";
         let path = "/api/v2/notifications/availabletopics?expand=transports,requiresPermissions,permissionDetails,topicParameters";
@@ -218,10 +218,10 @@ impl Api {
         topics::understand_transports(&body).map_err(|error| self.invalid_response(WHAT, error))
     }
 
-    /// Makes a channel: `POST /api/v2/notifications/channels`.
+    /// Creates a channel: `POST /api/v2/notifications/channels`.
     ///
     /// # Errors
-    /// As the service says.
+    /// The service's error.
     pub fn create_channel(&mut self) -> Result<ChannelState, ApiError> {
         let body = self.ask("create a channel", Method::POST, CHANNELS, Some(b""))?;
         channel::understand(&body, channel::owner(&self.genesys), self.service().now())
@@ -231,7 +231,7 @@ impl Api {
     /// The client's channels: `GET /api/v2/notifications/channels`.
     ///
     /// # Errors
-    /// As the service says.
+    /// The service's error.
     pub fn channels(&mut self) -> Result<Channels, ApiError> {
         const WHAT: &str = "list the channels";
         let body = self.ask(WHAT, Method::GET, &format!("{CHANNELS}?includechannels=oauthclient"), None)?;
@@ -244,17 +244,17 @@ impl Api {
     /// Whether a channel still exists: `HEAD /api/v2/notifications/channels/{id}`.
     ///
     /// # Errors
-    /// [`Kind::Gone`] when it does not; else as the service says.
+    /// [`Kind::Gone`] if it does not; otherwise the service's error.
     pub fn check_channel(&mut self, id: &str) -> Result<(), ApiError> {
         let path = format!("{CHANNELS}/{}", encode(id));
         self.ask("look for the channel", Method::HEAD, &path, None).map(drop).map_err(|error| error.hide(id))
     }
 
-    /// Subscribes a channel to these topics instead of what it had (PUT), or to them as well (POST):
+    /// Subscribes a channel to these topics, replacing the topics it had (PUT) or in addition to them (POST):
     /// `/api/v2/notifications/channels/{id}/subscriptions`.
     ///
     /// # Errors
-    /// As the service says. A topic that is rejected or not confirmed is no error, but one of the answers.
+    /// The service's error. A rejected or unconfirmed topic is not an error; the result reports it.
     pub fn subscribe(&mut self, id: &str, topics: &[String], method: Method) -> Result<Vec<Subscription>, ApiError> {
         const WHAT: &str = "subscribe";
         let path = format!("{}?ignoreErrors=true", subscriptions_of(id));
@@ -265,30 +265,30 @@ impl Api {
         Ok(channel::judge_subscriptions(&answer, topics))
     }
 
-    /// How many topics a channel has: `GET /api/v2/notifications/channels/{id}/subscriptions`.
+    /// Number of a channel's topics: `GET /api/v2/notifications/channels/{id}/subscriptions`.
     ///
     /// # Errors
-    /// As the service says.
+    /// The service's error.
     pub fn subscription_count(&mut self, id: &str) -> Result<usize, ApiError> {
         const WHAT: &str = "look at the subscriptions";
         let body = self.ask(WHAT, Method::GET, &subscriptions_of(id), None).map_err(|error| error.hide(id))?;
         Ok(self.elements::<IgnoredAny>(WHAT, &body, "entities")?.len())
     }
 
-    /// Takes a channel's subscriptions away: `DELETE /api/v2/notifications/channels/{id}/subscriptions`.
+    /// Removes a channel's subscriptions: `DELETE /api/v2/notifications/channels/{id}/subscriptions`.
     ///
     /// # Errors
-    /// As the service says.
+    /// The service's error.
     pub fn unsubscribe(&mut self, id: &str) -> Result<(), ApiError> {
         let answer = self.ask("take the subscriptions away", Method::DELETE, &subscriptions_of(id), None);
         answer.map(drop).map_err(|error| error.hide(id))
     }
 
-    /// One page of the history as it came: `POST /api/v2/usage/events/query`. `cursor` is the path of a former page's
-    /// `nextUri`, which [`super::history`] has checked to lead nowhere else, and which brings its size along.
+    /// One page of the history, unparsed: `POST /api/v2/usage/events/query`. `cursor` is the path of an earlier page's
+    /// `nextUri`. It includes the page size, and [`super::history`] has checked that it leads to the same host.
     ///
     /// # Errors
-    /// As the service says; [`Kind::Forbidden`] without [`HISTORY_PERMISSION`]; [`Kind::TooLong`] for a page of large
+    /// The service's error; [`Kind::Forbidden`] without [`HISTORY_PERMISSION`]; [`Kind::TooLong`] for a page of large
     /// events.
     pub fn query_page(&mut self, cursor: Option<&str>, page_size: u32, body: &str) -> Result<String, ApiError> {
         let first = format!("/api/v2/usage/events/query?pageSize={page_size}");
@@ -299,7 +299,7 @@ impl Api {
     /// The service's own counts per definition: `POST /api/v2/usage/events/aggregates/query`.
     ///
     /// # Errors
-    /// As the service says; [`Kind::Forbidden`] without [`HISTORY_PERMISSION`].
+    /// The service's error; [`Kind::Forbidden`] without [`HISTORY_PERMISSION`].
     pub fn aggregates(&mut self, from: Millis, to: Millis) -> Result<BTreeMap<String, u64>, ApiError> {
         const WHAT: &str = "ask for the counts of the history";
         let body = json!({ "interval": interval(from, to) }).to_string();
@@ -308,18 +308,18 @@ impl Api {
         Ok(sum(self.elements(WHAT, &answer, "eventDefinitionAggregates")?))
     }
 
-    /// The address that a `nextUri` must not leave.
+    /// The API's base address, which a `nextUri` must not leave.
     pub fn api_url(&self) -> &str {
         &self.genesys.api_url
     }
 }
 
-/// `from/to`, as the service takes intervals.
+/// `from/to`, the service's format for intervals.
 pub fn interval(from: Millis, to: Millis) -> String {
     format!("{}/{}", format_millis(from), format_millis(to))
 }
 
-/// Ids come from the service and from the state file: neither may change what the path means.
+/// Ids come from the service and from the state file. They must not change the meaning of the path.
 fn encode(id: &str) -> PercentEncode<'_> {
     const KEPT: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
     utf8_percent_encode(id, &KEPT)
@@ -329,8 +329,8 @@ fn subscriptions_of(id: &str) -> String {
     format!("{CHANNELS}/{}/subscriptions", encode(id))
 }
 
-/// The elements of a list in an answer. Everything in an answer is optional: no list is an empty one, and an element that
-/// is of another form is left out.
+/// The elements of a list in an answer. Everything in an answer is optional: a missing list counts as empty, and an
+/// element of another form is left out.
 fn elements<T: DeserializeOwned>(body: &str, name: &str) -> serde_json::Result<Vec<T>> {
     if body.trim().is_empty() {
         return Ok(Vec::new());
@@ -340,7 +340,7 @@ fn elements<T: DeserializeOwned>(body: &str, name: &str) -> serde_json::Result<V
     Ok(list.unwrap_or_default().iter().filter_map(|one| serde_json::from_str(one.get()).ok()).collect())
 }
 
-/// The definitions of an answer; one that is odd costs none of the others.
+/// Parses the definitions in an answer; a malformed definition does not affect the others.
 fn understand_definitions(body: &str) -> Vec<Definition> {
     #[derive(Deserialize)]
     struct One {
@@ -361,7 +361,7 @@ fn understand_definitions(body: &str) -> Vec<Definition> {
         .collect()
 }
 
-/// AudioHook's ids are spelled in capitals, whatever an answer does: by that spelling the history is asked.
+/// AudioHook ids in upper case, whatever the spelling in an answer: the history is queried by this spelling.
 fn canonical(id: &str) -> String {
     if topics::is_audiohook_id(id) { id.to_ascii_uppercase() } else { id.to_owned() }
 }

@@ -1,4 +1,4 @@
-//! Waits that grow after each failure, with jitter. Pure but for the draw.
+//! Waits that grow after each failure, with jitter. Pure, except for the random number.
 
 use std::time::Duration;
 
@@ -16,18 +16,18 @@ impl Backoff {
         Self { bounds: bounds.clone(), failures: 0 }
     }
 
-    /// The wait after one more failure. `draw` is any number: its lower bits are the jitter.
+    /// The wait after another failure. `draw` is any number; its lower bits are the jitter.
     pub fn next(&mut self, draw: u64) -> Duration {
         let doublings = self.failures.min(16);
         self.failures = self.failures.saturating_add(1);
         let max = self.bounds.max_delay.max(self.bounds.delay);
         let base = self.bounds.delay.saturating_mul(1 << doublings).min(max);
-        // Between 0.8 and 1.2 of the base, so that many collectors that failed together do not come back together.
+        // Between 0.8 and 1.2 of the base, so that many collectors that failed together do not retry together.
         let jittered = base.mul_f64(0.8 + 0.4 * (draw % 1024) as f64 / 1023.0);
         jittered.clamp(self.bounds.delay, max)
     }
 
-    /// It worked: the next failure begins anew.
+    /// Starts over after a success.
     pub fn reset(&mut self) {
         self.failures = 0;
     }

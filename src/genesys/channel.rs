@@ -1,4 +1,4 @@
-//! The notification channel: what the service says of it, and of each topic's subscription.
+//! The notification channel: the service's answers about it and about each topic's subscription.
 //!
 //! Pure. A channel's id and address are secrets: whoever knows them can take the socket over.
 
@@ -14,14 +14,14 @@ use crate::config::Genesys;
 use crate::message::ChannelState;
 use crate::net::Target;
 
-/// A channel lives this long from its last subscription.
+/// Life of a channel after its last subscription.
 pub const LIFE: Duration = Duration::from_secs(24 * 3600);
-/// Topics of one channel, at most: the service refuses more.
+/// Maximum topics per channel: the service refuses more.
 pub const TOPICS_MAX: usize = 1000;
-/// A channel is handed over when a tenth of its life is left: no later than this before its end, as the service tells
-/// its time in whole seconds (of a life that is shorter still, at its half)…
+/// A channel is handed over when a tenth of its life is left, but at least this long before its end, because the
+/// service reports its time in whole seconds (at half of the remaining life, if that is shorter)…
 const HANDOVER_BEFORE_MIN: Duration = Duration::from_secs(3);
-/// …and no earlier than this.
+/// …and at most this long before its end.
 const HANDOVER_BEFORE_MAX: Duration = Duration::from_secs(3600);
 
 #[derive(Deserialize)]
@@ -32,7 +32,7 @@ struct Created {
     expires: Option<serde_json::Value>,
 }
 
-/// Whose channel it is: another client's, or another region's, is never taken up.
+/// The owner of a channel: a channel of another client or region is never reused.
 pub fn owner(genesys: &Genesys) -> String {
     format!("{}@{}", genesys.client_id, genesys.api_url)
 }
@@ -40,7 +40,7 @@ pub fn owner(genesys: &Genesys) -> String {
 /// The channel in the answer to its creation; `now` is the service's clock.
 ///
 /// # Errors
-/// When the answer is none, or its address cannot be connected to.
+/// If the answer holds no channel, or its address cannot be connected to.
 pub fn understand(body: &str, owner: String, now: Millis) -> Result<ChannelState, ApiError> {
     const WHAT: &str = "create a channel";
     // The parser's message could quote the id.
@@ -81,32 +81,32 @@ pub fn subscription_body(topics: &[String]) -> String {
     topics.iter().take(TOPICS_MAX).map(|topic| json!({ "id": topic })).collect::<serde_json::Value>().to_string()
 }
 
-/// What the service said of one topic.
+/// The service's answer for one topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscription {
     pub topic: String,
-    /// None when it is permitted.
+    /// `None` if the topic is permitted.
     pub rejected: Option<Rejection>,
 }
 
-/// Why a topic is not known to be pushed.
+/// Why a topic's events are not known to be pushed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
     pub cause: Cause,
-    /// In the service's words, with the missing permissions.
+    /// The service's text, with the missing permissions.
     pub why: String,
 }
 
-/// What kept a topic from being subscribed.
+/// The cause that kept a topic from being subscribed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// The service rejects it until the client has another permission.
+    /// The service rejects the topic until the client has another permission.
     Permission,
-    /// The service rejects it.
+    /// The service rejects the topic.
     Rejected,
-    /// A request that asks for it is refused as a whole.
+    /// The service refuses any request for the topic as a whole.
     BadRequest,
-    /// The service did not say that it is permitted: it may be.
+    /// The service did not call the topic permitted, but it may be.
     Unconfirmed,
 }
 
@@ -133,7 +133,7 @@ pub struct Entity {
     missing_permissions: Option<Vec<String>>,
 }
 
-/// The verdict on each topic that was asked for: only what the answer calls `Permitted` is.
+/// Judges each requested topic: only topics that the answer calls `Permitted` are permitted.
 pub fn judge_subscriptions(answer: &[Entity], asked: &[String]) -> Vec<Subscription> {
     let of = |topic: &String| answer.iter().find(|entity| entity.id.eq_ignore_ascii_case(topic));
     asked.iter().map(|topic| Subscription { topic: topic.clone(), rejected: rejection(of(topic)) }).collect()

@@ -1,4 +1,4 @@
-//! What can go wrong with a request to Genesys Cloud: what failed, what to do about it, and what the caller does next.
+//! Errors of requests to Genesys Cloud: what failed, what to do about it, and how the caller continues.
 //!
 //! Pure. Must never: carry a token, a secret or a channel's id.
 
@@ -10,33 +10,33 @@ use serde::Deserialize;
 use crate::secret;
 use crate::status::Problem;
 
-/// What a failure asks of the caller.
+/// How the caller must react to a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// The peer could not be reached, or did not answer in time: retry with backoff.
     Network,
     /// The client's credentials were refused: only a person can fix it; retry slowly.
     Credentials,
-    /// 401 to an API call, with a new token too.
+    /// 401 to an API call, even with a new token.
     Unauthorized,
     /// 403: a role or permission is missing.
     Forbidden,
     /// 404 or 410.
     Gone,
-    /// 429: no call of this client before this has passed; without it, backoff.
+    /// 429: no call of this client before this time has passed; if it is `None`, with backoff.
     Throttled(Option<Duration>),
     /// 408 or 5xx: retry this call after the time that `Retry-After` asks for, else with backoff.
     Unavailable(Option<Duration>),
-    /// Another 4xx: the request is wrong, and will be again.
+    /// Another 4xx: the request is wrong and would fail again.
     Refused(u16),
-    /// The answer is not Genesys Cloud's: a proxy's page, a redirect, half an answer.
+    /// The answer is not Genesys Cloud's: a proxy's page, a redirect, a truncated answer.
     InvalidResponse,
-    /// The answer is longer than what is read of one: ask for less.
+    /// The answer exceeds the size limit: request less.
     TooLong,
 }
 
 impl Kind {
-    /// Whether it may be about what was asked for: another request of this client may go well.
+    /// Whether the cause may be this particular request: another request of this client may succeed.
     pub fn is_about_the_request(self) -> bool {
         !matches!(self, Self::Credentials | Self::Unauthorized | Self::Forbidden | Self::Throttled(_))
     }
@@ -48,7 +48,7 @@ pub struct ApiError {
     pub kind: Kind,
     /// `cannot read the history: 503`
     what: String,
-    /// One or two imperative sentences; empty where none is known.
+    /// One or two imperative sentences; empty if no cure is known.
     cure: String,
     /// `ININ-Correlation-Id` of the answer: the vendor's support asks for it.
     correlation: Option<String>,
@@ -60,18 +60,18 @@ impl ApiError {
         Self { kind, what: format!("cannot {what}: {cause}"), cure: String::new(), correlation: None }
     }
 
-    /// An answer that cannot be understood.
+    /// The error for an answer that cannot be parsed.
     pub fn invalid_response(what: &str, cause: impl fmt::Display) -> Self {
         Self::new(Kind::InvalidResponse, what, cause)
             .with_cure("Check for a proxy in the way (HTTPS_PROXY), and that GENESYS_ENV is right.")
     }
 
-    /// The same with what to do: imperative sentences, each with its full stop.
+    /// Adds a cure: imperative sentences, each with a full stop.
     pub fn with_cure(self, cure: impl Into<String>) -> Self {
         Self { cure: cure.into(), ..self }
     }
 
-    /// The same with the correlation id of its answer, unless it has one.
+    /// Adds the correlation id of the answer, unless the error has one.
     pub fn with_correlation(mut self, correlation: Option<&str>) -> Self {
         self.correlation = self.correlation.or_else(|| correlation.map(shorten));
         self
@@ -118,7 +118,7 @@ struct Body {
     description: Option<String>,
 }
 
-/// The vendor's code and text, and the cause that they make: `403 missing.any.permissions (the text)`.
+/// The vendor's code, its text, and the cause built from both: `403 missing.any.permissions (the text)`.
 fn words(status: u16, body: &str) -> (String, String, String) {
     let body: Body = serde_json::from_str(body).unwrap_or_default();
     let texts = [body.message, body.message_with_params, body.error_description, body.description];
@@ -130,12 +130,12 @@ fn words(status: u16, body: &str) -> (String, String, String) {
     (code, text, cause)
 }
 
-/// Characters of the vendor's text that are shown.
+/// Maximum characters of the vendor's text that are shown.
 const TEXT_MAX: usize = 300;
 /// The longest wait that the text of a 429 may ask for.
 const HINT_MAX: Duration = Duration::from_secs(3600);
 
-/// The vendor's text on one line, its beginning. It is cut between words: half a token would pass the mask.
+/// The beginning of the vendor's text, on one line. It is cut between words: half a token would not be masked.
 pub(super) fn shorten(text: &str) -> String {
     let mut words: String = text.chars().filter(|c| !c.is_control()).collect();
     if let Some((end, _)) = words.char_indices().nth(TEXT_MAX) {
@@ -145,14 +145,14 @@ pub(super) fn shorten(text: &str) -> String {
     words
 }
 
-/// The wait that a 429 names in its text, for where `Retry-After` is missing: `Retry the request in [27] seconds` (seen by third parties).
+/// The wait from a 429's text, used without `Retry-After`: `Retry the request in [27] seconds` (seen by third parties).
 fn rate_limit_hint(text: &str) -> Option<Duration> {
     let (before, _) = text.split_once("] seconds")?;
     let seconds = before.rsplit('[').next()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds).min(HINT_MAX))
 }
 
-/// Judges a status that is not 2xx; `permission` names what a 403 usually lacks.
+/// Converts a status other than 2xx to an error; `permission` names the permission that a 403 usually lacks.
 pub fn judge(what: &str, status: u16, body: &str, retry_after: Option<Duration>, permission: Option<&str>) -> ApiError {
     let (_, text, cause) = words(status, body);
     let (kind, cure) = match status {
@@ -190,7 +190,7 @@ pub fn judge(what: &str, status: u16, body: &str, retry_after: Option<Duration>,
     ApiError::new(kind, what, cause).with_cure(cure)
 }
 
-/// Judges the login's answer that is not 200.
+/// Converts a login answer other than 200 to an error.
 pub fn judge_login(status: u16, body: &str, retry_after: Option<Duration>) -> ApiError {
     const WHAT: &str = "log in";
     if !matches!(status, 400..=499) || matches!(status, 407 | 408 | 429) {

@@ -1,9 +1,9 @@
-//! Reading the history: a read is cut into pieces, a piece is read in pages.
+//! Reads the history. A read is split into pieces, and each piece is read page by page.
 //!
-//! One request a step, so that whoever drives it has time for other duties. Pure: it says what to ask and takes the
-//! answer. What the service limits is learned by halving: a piece that is refused is asked for with half its definitions, a
-//! single definition for half the time, until it is taken. A definition that fails alone while others are answered is left
-//! out. Must never: state that a span was read before every page of it was given.
+//! One step is one request, so that the caller has time for other duties in between. Pure: the module builds the
+//! requests and takes the answers. It learns the service's limits by halving: a refused piece is requested again with
+//! half its definitions, or a single definition with half its span, until it is accepted. A definition that fails alone
+//! while others succeed is left out. Must never: report a span as read before passing on every page of it.
 
 mod page;
 mod rate;
@@ -26,62 +26,62 @@ use crate::dedup::rows::Span;
 use crate::dedup::{CONTEXT_MS, Range};
 use crate::message::{HISTORY_KEPT_MS, Page, Purpose};
 
-/// What the service is about to forget is not asked for: when the request arrives, it may be too old to be taken.
+/// Events this close to expiry are not requested: the request could be too old by the time it arrives.
 const EDGE_MS: Millis = 60 * 1000;
-/// How far back it is asked for.
+/// How far back the history is requested.
 pub const REACH_MS: Millis = HISTORY_KEPT_MS - EDGE_MS;
-/// Where the oldest is refused, so much of it is left out at first, then twice as much each time…
+/// If the oldest events are refused, this much of them is left out at first, then twice as much each time…
 const EDGE_MS_REFUSED: Millis = 10 * 60 * 1000;
-/// …and no more than this.
+/// …up to this limit.
 const EDGE_MS_MAX: Millis = 24 * 3600 * 1000;
-/// The longest piece that is asked for at once.
+/// Longest piece that is requested at once.
 const PIECE_MS_MAX: Millis = 24 * 3600 * 1000;
-/// No piece is halved below this, but where its answer is too long.
+/// Pieces are not halved below this length, except when an answer is too long.
 pub const PIECE_MS_MIN: Millis = 1000;
-/// A piece of more pages is begun anew and shorter, so that a restart does not read many of them again…
+/// A piece with more pages is restarted with a shorter span, so that a restart rereads fewer pages…
 const PAGES_MAX: u32 = 50;
-/// …by this much: pieces of few pages grow again, and each try that is too long costs its pages.
+/// …divided by this: pieces with few pages grow again, and each attempt that is too long costs its pages.
 const PIECE_PARTS: Millis = 64;
-/// After so many failures in a row the piece is begun anew with half its span, and each definition is asked for alone: its
-/// cursor may be what fails, its length, or one of them.
+/// After this many consecutive failures, the piece is restarted with half its span, and each definition is requested
+/// alone: the cause may be the cursor, the length or one of the definitions.
 const FAILURES_MAX: u32 = 3;
-/// A page that names its own cursor is the last one where it comes so many times again: once may be a mistake.
+/// A page that names its own cursor is the last one if it repeats this often: a single repeat may be a mistake.
 const REPEATS_MAX: u32 = 3;
-/// Pages without rows, or with a cursor that was followed before, in a row.
+/// Maximum consecutive pages without rows, or with a cursor that was followed before.
 const PAGES_WITHOUT_PROGRESS_MAX: u32 = 2_000;
-/// A long read shows its progress this often.
+/// Interval between the progress lines of a long read.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
 const WHAT: &str = "read the history";
 
-/// A read: these definitions over a span. The rows of the span are judged; those around it are context.
+/// A request to read these definitions over a span. Rows in the span are judged; rows around it are context.
 #[derive(Clone, Debug)]
 pub struct Read {
     pub ids: Arc<[String]>,
     pub span: Span,
-    /// Rows up to here are asked for: the span's end where it is read again, else [`CONTEXT_MS`] more, or up to now where a
-    /// row without a time may have been received since. What is younger than the span may still wait for its frame, and
-    /// must not be given another's.
+    /// End of the requested rows: the span's end if a later read repeats it, else [`CONTEXT_MS`] later, or up to now if
+    /// a row without a time may have been received since. A row younger than the span may still wait for its frame and
+    /// must not be matched with another row's frame.
     pub until: Millis,
     pub purpose: Purpose,
 }
 
-/// A read under way.
+/// A read in progress.
 #[derive(Debug)]
 struct Job {
-    /// Without the definitions that failed alone.
+    /// The read, without the definitions that failed alone.
     read: Read,
-    /// Rows from here on are asked for.
+    /// Start of the requested rows.
     from: Millis,
-    /// What is still to be asked for, the next piece last.
+    /// The remaining pieces; the next piece is last.
     todo: Vec<Piece>,
-    /// Of the next piece, once its first page is asked for.
+    /// Pages of the next piece; set once its first page was requested.
     pages: Option<Pages>,
-    /// Pieces of a single definition that failed since a page was last taken, and why.
+    /// Single-definition pieces that failed since the last accepted page, and why.
     failed: Vec<(Piece, ApiError)>,
-    /// Those that failed alone were asked for together with the others once more.
+    /// Whether the definitions that failed alone were retried together with the others.
     is_retried: bool,
-    /// What lies between was left out, for the service refuses to be asked for it.
+    /// Range that was left out because the service refuses requests for it.
     skipped: Option<(Millis, Millis)>,
     failures: u32,
     started: Instant,
@@ -90,7 +90,7 @@ struct Job {
     requests: u64,
 }
 
-/// A part of a read: these definitions, from here to there.
+/// A part of a read: definitions and a time range.
 #[derive(Clone, Debug)]
 struct Piece {
     from: Millis,
@@ -98,14 +98,14 @@ struct Piece {
     ids: Arc<[String]>,
 }
 
-/// How far the pages of a piece were read.
+/// How far a piece was read.
 #[derive(Debug, Default)]
 struct Pages {
     cursor: Option<String>,
     count: u32,
-    /// The page that each cursor brought last, both hashed.
+    /// The last page that each cursor returned; both are hashed.
     answers: HashMap<u64, u64>,
-    /// How many pages in a row had come before.
+    /// Consecutive pages that had been received before.
     repeats: u32,
     without_progress: u32,
 }
@@ -115,29 +115,29 @@ struct Pages {
 pub enum Next {
     /// There is nothing to read.
     Idle,
-    /// The rate allows the next request after this.
+    /// The rate limit allows the next request after this time.
     Wait(Duration),
-    /// Ask for this page.
+    /// Request this page.
     Ask {
-        /// The path of the next page; `None`: the first.
+        /// Path of the next page; `None` for the first page.
         cursor: Option<String>,
         body: String,
     },
 }
 
-/// What an answer brought.
+/// The result of an answer.
 #[derive(Debug, Default)]
 pub struct Taken {
     pub page: Option<Page>,
-    /// All events of the span up to here were given.
+    /// All events of the span up to this time were passed on.
     pub read_up_to: Option<Millis>,
-    /// The read is done.
+    /// The read, once it is done.
     pub done: Option<Read>,
-    /// What lies between was passed over: the service no longer takes a request for it.
+    /// Range that was skipped because the service no longer accepts requests for it.
     pub skipped: Option<(Millis, Millis)>,
-    /// Definitions that fail alone while others are answered: the read no longer speaks for them.
+    /// Definitions that fail alone while others succeed. The read no longer covers them.
     pub left_out: Vec<(String, ApiError)>,
-    /// The request failed: wait before the next.
+    /// The request failed: wait before the next one.
     pub failed: Option<ApiError>,
 }
 
@@ -147,14 +147,14 @@ pub struct History {
     api_url: String,
     rate: Rate,
     job: Option<Job>,
-    /// How long a piece is now, and how many definitions it has, at most.
+    /// Current limits of a piece: its length, and its number of definitions.
     piece_ms: Millis,
     ids_max: usize,
-    /// So much of the oldest that the service should keep is not asked for.
+    /// How much of the oldest events that the service should still have is not requested.
     edge_ms: Millis,
-    /// The oldest was refused, then something was taken, and since then the oldest is asked for again.
+    /// Whether the oldest events are requested again: they were refused, then another request was accepted.
     is_edge_tried_again: bool,
-    /// What is older than this the service keeps no longer.
+    /// The service no longer keeps events older than this.
     oldest: Millis,
 }
 
@@ -172,7 +172,7 @@ impl History {
         }
     }
 
-    /// Counts one other request of the same kind; how long to wait first, if the rate does not allow it yet.
+    /// Counts another request of the same kind. If the rate limit does not allow it yet, returns the time to wait.
     pub fn ask_other(&mut self, now: Instant) -> Option<Duration> {
         let wait = self.rate.wait(now);
         if wait.is_zero() {
@@ -186,12 +186,12 @@ impl History {
         self.job.is_none()
     }
 
-    /// What the read under way is for.
+    /// Purpose of the read in progress.
     pub fn purpose(&self) -> Option<Purpose> {
         self.job.as_ref().map(|job| job.read.purpose)
     }
 
-    /// Begins a read in place of the one under way; one without definitions or of an empty span is none.
+    /// Begins a read and drops the one in progress. A read without definitions or with an empty span is ignored.
     pub fn begin(&mut self, read: Read, now: Instant) {
         self.job = None;
         if read.ids.is_empty() || read.span.from >= read.span.to {
@@ -216,23 +216,23 @@ impl History {
         });
     }
 
-    /// Gives up what was to be read: it will be asked for anew.
+    /// Drops the read in progress. The caller will request it again.
     pub fn clear(&mut self) {
         self.job = None;
     }
 
-    /// The definitions of the read under way, but for those that failed alone.
+    /// Definitions of the read in progress, without those that failed alone.
     pub fn ids(&self) -> Option<&Arc<[String]>> {
         self.job.as_ref().map(|job| &job.read.ids)
     }
 
-    /// The piece that begins with the next request, and the end of its read; none in the middle of a piece. A read of which
-    /// the service keeps nothing any more is given up.
+    /// The piece that starts with the next request, and the end of its read; `None` in the middle of a piece. A read is
+    /// dropped if the service no longer keeps any of it.
     pub fn next_piece(&mut self, service_now: Millis) -> Option<(Range, Millis)> {
         let job = self.job.as_mut().filter(|job| job.pages.is_none())?;
         self.oldest = service_now - HISTORY_KEPT_MS;
         if job.read.until <= self.oldest + EDGE_MS {
-            // It failed for so long that there is nothing left of it.
+            // The read failed for so long that nothing of it is left.
             self.job = None;
             return None;
         }
@@ -261,7 +261,7 @@ impl History {
         Some((Range { from, to }, job.read.until))
     }
 
-    /// Asks for half the span at once from now on, and no less than `least`; whether it was longer.
+    /// Halves the span of future requests, to `least` at the shortest. Returns whether the span was longer.
     pub fn halve(&mut self, least: Millis) -> bool {
         self.divide(2, least)
     }
@@ -277,7 +277,7 @@ impl History {
         true
     }
 
-    /// What to ask for next; `service_now` is the service's clock.
+    /// The next step. `service_now` is the service's clock.
     pub fn next(&mut self, now: Instant, service_now: Millis) -> Next {
         if self.is_idle() {
             return Next::Idle;
@@ -291,7 +291,7 @@ impl History {
         let Some(piece) = job.todo.last() else { return Next::Idle };
         self.rate.take();
         job.requests += 1;
-        // A millisecond more, wherever the service's intervals end: what comes twice is dropped.
+        // Starts 1 ms early, in case the service excludes the ends of intervals: duplicates are dropped.
         let from = if piece.from > job.from { piece.from - 1 } else { piece.from };
         let body = json!({
             "interval": interval(from.max(self.oldest + self.edge_ms).min(piece.to - 1), piece.to),
@@ -303,7 +303,7 @@ impl History {
         Next::Ask { cursor, body: body.to_string() }
     }
 
-    /// Takes the answer to what [`History::next`] asked for; `received` is the wall clock.
+    /// Takes the answer to the request from [`History::next`]; `received` is the wall clock.
     pub fn take(&mut self, answer: Result<String, ApiError>, received: Millis) -> Taken {
         let mut taken = Taken::default();
         let page = answer.and_then(|body| {
@@ -360,8 +360,8 @@ impl History {
         Ok(())
     }
 
-    /// Something is taken after everything was refused: the service may have refused it for a while, whatever its age. The
-    /// oldest is asked for once more before it is skipped.
+    /// Called when a request is accepted after everything was refused. The service may have refused every request for a
+    /// while, whatever its age, so the oldest events are requested once more before they are skipped.
     fn ask_for_oldest_again(&mut self) -> bool {
         let is_first_time = !self.is_edge_tried_again;
         let skipped = self.job.as_mut().and_then(|job| job.skipped.take_if(|_| is_first_time));
@@ -374,8 +374,8 @@ impl History {
         true
     }
 
-    /// Something is taken after definitions failed alone: the service may have failed as a whole for a while. All are asked
-    /// for together once more before any is left out.
+    /// Called when a request is accepted after definitions failed alone. The service may have failed as a whole for a
+    /// while, so all definitions are requested together once more before any is left out.
     fn ask_for_failed_again(&mut self) -> bool {
         let Some(job) = self.job.as_mut().filter(|job| !job.is_retried) else { return false };
         if job.failed.iter().all(|(_, why)| matches!(why.kind, Kind::Refused(_))) {
@@ -390,15 +390,15 @@ impl History {
         true
     }
 
-    /// Others are taken: those that failed alone are what the service does not give.
+    /// Leaves out the definitions that failed alone, because others were accepted.
     fn leave_out_failed(&mut self, taken: &mut Taken) {
         let Some(job) = self.job.as_mut().filter(|job| !job.failed.is_empty()) else { return };
         taken.left_out.extend(job.failed.drain(..).map(|(piece, why)| (piece.ids[0].clone(), why)));
-        // What was learned by their refusals was not about the number of definitions.
+        // Their refusals were not about the number of definitions.
         self.ids_max = usize::MAX;
     }
 
-    /// The pages of a piece are read.
+    /// Ends a piece whose pages were all read.
     fn end_piece(&mut self, taken: &mut Taken) {
         let Some(job) = &mut self.job else { return };
         let (Some(piece), Some(pages)) = (job.todo.pop(), job.pages.take()) else { return };
@@ -408,7 +408,7 @@ impl History {
         self.advance(piece.from, taken);
     }
 
-    /// States what was read, now that nothing of a piece that began here is left.
+    /// Reports how far the read has come, after a piece that began at `from` was read or dropped.
     fn advance(&mut self, from: Millis, taken: &mut Taken) {
         let Some(job) = &mut self.job else { return };
         let at = job.at();
@@ -427,11 +427,11 @@ impl History {
         job.failures += 1;
         let has_cursor = job.pages.as_ref().is_some_and(|pages| pages.cursor.is_some());
         if !has_cursor {
-            // The piece has not begun, and part of it may be too old by the next time.
+            // The piece has not begun, and part of it may be too old by the next attempt.
             job.pages = None;
         }
         let is_cured = match error.kind {
-            // The cursor has expired; a shorter piece has fewer of them.
+            // The cursor has expired; a shorter piece needs fewer cursors.
             Kind::Refused(_) | Kind::Gone if has_cursor => self.halve(PIECE_MS_MIN),
             Kind::Refused(400 | 413 | 414 | 422) => return self.ask_for_less(error, taken),
             Kind::TooLong => self.halve(1),
@@ -445,12 +445,12 @@ impl History {
         if is_cured {
             log::debug!("{error}: asking for {} s at once", self.piece_ms / 1000);
         } else if taken.done.is_none() {
-            // A read that ends without what failed has not failed.
+            // A read that finished without the failed definitions has not failed.
             taken.failed = Some(error);
         }
     }
 
-    /// The service refuses this piece: it is asked for with half the definitions, a single one for half the time.
+    /// The service refuses this piece: requests half of its definitions, or half the time of a single definition.
     fn ask_for_less(&mut self, error: ApiError, taken: &mut Taken) {
         let Some(job) = &mut self.job else { return };
         let Some(Piece { from, to, ids }) = job.todo.last().cloned() else { return };
@@ -462,7 +462,7 @@ impl History {
             let is_beside = |piece: &Piece| (piece.from, piece.to) == (from, to);
             let beside = job.todo.iter().filter(|piece| is_beside(piece)).map(|piece| piece.ids.len());
             if beside.sum::<usize>() == job.read.ids.len() {
-                // None of them was taken, so it was not their number.
+                // None of the definitions was accepted, so their number was not the cause.
                 job.todo.retain(|piece| !is_beside(piece));
                 job.todo.push(Piece { from, to, ids: job.read.ids.clone() });
                 self.ids_max = usize::MAX;
@@ -470,7 +470,7 @@ impl History {
             self.halve(PIECE_MS_MIN);
             log::debug!("{error}: asking for {} s at once", self.piece_ms / 1000);
         } else if self.set_aside(Piece { from, to, ids }, &error, taken) {
-            // The service takes nothing, or nothing so old.
+            // The service accepts nothing, or nothing this old.
             let is_old = self.job.as_ref().is_some_and(|job| job.at() < self.oldest + EDGE_MS_MAX);
             self.edge_ms = match 2 * self.edge_ms {
                 wider if is_old && self.edge_ms < EDGE_MS_MAX => wider.clamp(EDGE_MS_REFUSED, EDGE_MS_MAX),
@@ -480,8 +480,8 @@ impl History {
         }
     }
 
-    /// The piece fails again and again: each of its definitions is asked for alone, and one that fails alone is set aside
-    /// until it shows whether the others fail too.
+    /// The piece keeps failing: requests each definition alone. A definition that fails alone is set aside until it is
+    /// clear whether the others fail too.
     fn ask_for_each(&mut self, error: &ApiError, taken: &mut Taken) {
         let Some(job) = &mut self.job else { return };
         let Some(piece) = job.todo.last().cloned() else { return };
@@ -493,8 +493,8 @@ impl History {
         job.todo.extend(piece.ids.iter().rev().map(|id| Piece { ids: [id.clone()].into(), ..piece.clone() }));
     }
 
-    /// A definition fails alone. It is read no further, so that the read speaks for the others alone. Where every one
-    /// failed so, it is not the definitions, and all are asked for again: then this is true.
+    /// Sets aside a definition that fails alone: the read continues without it and covers only the others. If every
+    /// definition failed alone, the definitions are not the cause: all are requested again, and this returns true.
     fn set_aside(&mut self, piece: Piece, error: &ApiError, taken: &mut Taken) -> bool {
         let Some(job) = &mut self.job else { return false };
         let but_for_it =
@@ -516,14 +516,14 @@ impl History {
         true
     }
 
-    /// How far the read under way has come, in percent.
+    /// How much of the read in progress is done, in percent.
     pub fn percent(&self) -> Option<i64> {
         self.job.as_ref().map(Job::percent)
     }
 }
 
 impl Job {
-    /// Everything before this was given.
+    /// Everything before this time was passed on.
     fn at(&self) -> Millis {
         self.todo.iter().map(|piece| piece.from).min().unwrap_or(self.read.until)
     }
@@ -532,7 +532,7 @@ impl Job {
         100 * (self.at() - self.from) / (self.read.until - self.from).max(1)
     }
 
-    /// One line on a long read, every few seconds.
+    /// Logs the progress of a long read, every few seconds.
     fn show_progress(&mut self, now: Instant) {
         if now.duration_since(self.shown) < PROGRESS_INTERVAL {
             return;
@@ -563,16 +563,16 @@ impl Job {
 enum Following {
     Page,
     Nothing,
-    /// The pages lead in a circle: the piece is to be read anew.
+    /// The pages form a loop: the piece must be read again.
     Again,
 }
 
 impl Pages {
-    /// Whether another page follows this one, of which the rows are hashed.
+    /// Decides whether another page follows this one; `page` is the hash of its rows.
     ///
-    /// Some services name a cursor on the last page too: the one that was just asked for, or one that was used before.
-    /// Where the page is empty, it is the last. Where it is not, the cursor is followed: more may come of it. It was the
-    /// last where the cursor brings the same again and again.
+    /// Some services name a cursor on the last page too: the current cursor, or one that was used before. An empty page
+    /// with such a cursor is the last one. After a page with rows the cursor is followed, because it may lead to more
+    /// rows. If the cursor keeps returning the same page, that page was the last one.
     fn follow(&mut self, next: Option<String>, page: u64, is_empty: bool) -> Following {
         let Some(next) = next else { return Following::Nothing };
         let hash = |cursor: &str| XxHash3_64::oneshot(cursor.as_bytes());

@@ -1,4 +1,4 @@
-//! One request to Genesys Cloud: limits, the whole body, and the correlation id.
+//! Sends one request to Genesys Cloud, within limits, and reads the whole body and the correlation id.
 //!
 //! Must never: log an address (it may hold a channel's id), a header or a body; follow a redirect.
 
@@ -18,11 +18,11 @@ use crate::net::{self, Dialer, Limits, header, retry_after};
 use crate::secret::Secret;
 use crate::status::Beat;
 
-/// What a request may take. Silence is told before a health check grows impatient.
+/// Time limits of a request. A silent service is reported before a health check fails.
 pub const LIMITS: Limits =
     Limits { connect: Duration::from_secs(5), read: Duration::from_secs(7), total: Duration::from_secs(20) };
 
-/// Bytes of an answer, at most: a page of the history that is longer is asked for in smaller ones.
+/// Maximum size of an answer. A longer page of the history is requested in smaller pages.
 const ANSWER_MIB_MAX: u64 = 8;
 const ANSWER_BYTES_MAX: u64 = ANSWER_MIB_MAX * 1024 * 1024;
 
@@ -32,7 +32,7 @@ pub struct Answer {
     pub status: u16,
     pub body: String,
     pub retry_after: Option<Duration>,
-    /// `ININ-Correlation-Id`: what the vendor's support asks for.
+    /// `ININ-Correlation-Id`: the vendor's support asks for it.
     pub correlation: Option<String>,
 }
 
@@ -58,7 +58,7 @@ pub struct Call<'a> {
     pub url: &'a str,
     /// The whole `Authorization` header.
     pub authorization: &'a Secret,
-    /// The content's type and the content.
+    /// The content type and the content.
     pub body: Option<(&'static str, &'a [u8])>,
 }
 
@@ -67,7 +67,7 @@ impl Rest {
         Self { agent: net::agent(dialer, LIMITS), service: ServiceClock::new(clock), beat: None }
     }
 
-    /// Whose heartbeat rests while a request is under way.
+    /// Sets the heartbeat that rests while a request is in progress.
     pub fn watch(&mut self, beat: Arc<Beat>) {
         self.beat = Some(beat);
     }
@@ -75,8 +75,8 @@ impl Rest {
     /// Sends a request and reads the whole answer.
     ///
     /// # Errors
-    /// When no whole answer came within the limits: [`Kind::Network`], [`Kind::TooLong`], or [`Kind::InvalidResponse`] for one
-    /// that is no HTTP.
+    /// If no complete answer arrives within the limits: [`Kind::Network`], [`Kind::TooLong`], or
+    /// [`Kind::InvalidResponse`] for an answer that is not HTTP.
     pub fn send(&self, call: &Call<'_>) -> Result<Answer, ApiError> {
         let _timed = self.beat.as_deref().map(Beat::timed);
         let failed = |error: &ureq::Error| explain(call.what, error);
@@ -87,7 +87,7 @@ impl Rest {
         if let Some((content_type, _)) = call.body {
             builder = builder.header(CONTENT_TYPE, content_type);
         }
-        // The address itself may be secret: only what is wrong with it is told.
+        // The address itself may be secret, so the error does not quote it.
         let wrong = |_| ApiError::invalid_response(call.what, "the address or a header is malformed");
         let response = match call.body {
             Some((_, body)) => self.agent.run(builder.body(body).map_err(wrong)?),
@@ -107,7 +107,7 @@ impl Rest {
         let body = body.into_with_config().limit(ANSWER_BYTES_MAX).reader();
         let body = match header(&head.headers, "content-encoding").map(str::to_ascii_lowercase).as_deref() {
             None | Some("" | "identity") => read(body),
-            // It was not asked for: a proxy compresses all the same.
+            // The request does not ask for compression, but some proxies compress anyway.
             Some("gzip" | "x-gzip") => read(GzDecoder::new(body)),
             Some(other) => return Err(invalid(&format!("the answer is compressed with {other:?}"))),
         };
@@ -126,7 +126,7 @@ impl Rest {
     }
 }
 
-/// Reads a body that may be longer than what was transferred.
+/// Reads a body that may be longer than the transferred bytes.
 fn read(body: impl Read) -> Result<Vec<u8>, ureq::Error> {
     let mut bytes = Vec::new();
     body.take(ANSWER_BYTES_MAX + 1).read_to_end(&mut bytes)?;
@@ -135,7 +135,7 @@ fn read(body: impl Read) -> Result<Vec<u8>, ureq::Error> {
 
 const NETWORK_CURE: &str = "Check the network and any proxy if this lasts.";
 
-/// A failure of the transport.
+/// Converts a transport failure.
 fn explain(what: &str, error: &ureq::Error) -> ApiError {
     if let Some(dial) = net::dial_error(error) {
         return ApiError::new(Kind::Network, what, &dial.what).with_cure(&dial.cure);
@@ -150,7 +150,7 @@ fn explain(what: &str, error: &ureq::Error) -> ApiError {
         ureq::Error::BodyExceedsLimit(_) => {
             ApiError::new(Kind::TooLong, what, format!("the answer is longer than {ANSWER_MIB_MAX} MiB"))
         }
-        // The texts of the others may quote the address.
+        // The texts of other errors may quote the address.
         _ => ApiError::invalid_response(what, "the answer is no HTTP that can be understood"),
     }
 }

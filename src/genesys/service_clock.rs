@@ -1,8 +1,8 @@
-//! The service's clock: its `Date` headers, carried on by the monotonic clock, so that a wall clock that jumps or is wrong
+//! The service's clock: its `Date` headers, advanced by the monotonic clock, so that a wrong or jumping wall clock
 //! changes nothing.
 //!
-//! A single `Date` may be wrong, for example a proxy's. So the time jumps only if several answers in a row agree; until the
-//! first of them do, this machine's clock counts as one answer.
+//! A single `Date` may be wrong, for example a proxy's. The time therefore jumps only if several answers in a row
+//! agree. Until the first answers agree, this machine's clock counts as one answer.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -17,22 +17,22 @@ pub struct ServiceClock {
     told: Mutex<Told>,
 }
 
-/// What the service told of its time. Each time is that at the start: told times are compared without their age.
+/// Times from the service, each converted to the time at the start, so that they can be compared regardless of age.
 #[derive(Debug)]
 struct Told {
-    /// The time that counts.
+    /// The time in use.
     start: Millis,
     is_known: bool,
-    /// Another time, and how many answers in a row agree on it.
+    /// Another time, and the number of consecutive answers that agree on it.
     other: Millis,
     agreeing: u32,
 }
 
-/// Times of answers that are not further apart agree: they are in whole seconds, and each takes a while to arrive.
+/// Times that differ by at most this agree: they are in whole seconds, and each answer takes a while to arrive.
 const AGREE_MS_MAX: i64 = 5_000;
-/// Witnesses that make the first known time, this machine's clock among them.
+/// Agreeing times needed for the first known time, including this machine's clock.
 const FIRST_AGREEING: u32 = 2;
-/// Answers in a row that make a known time jump.
+/// Consecutive agreeing answers needed before a known time jumps.
 const JUMP_AGREEING: u32 = 3;
 
 impl ServiceClock {
@@ -42,18 +42,18 @@ impl ServiceClock {
         Self { started: clock.now(), clock, told }
     }
 
-    /// The service's time; this machine's until it is known.
+    /// The service's time, or this machine's until the service's is known.
     pub fn now(&self) -> Millis {
         self.told().start + self.elapsed_ms()
     }
 
-    /// Whether the service's time is known: two answers agree, or one and this machine's clock. Nothing that cannot be
-    /// taken back may rest on [`ServiceClock::now`] before.
+    /// Whether the service's time is known: two answers agree, or one answer and this machine's clock. Before that,
+    /// nothing irreversible may depend on [`ServiceClock::now`].
     pub fn is_known(&self) -> bool {
         self.told().is_known
     }
 
-    /// Milliseconds that this machine's wall clock is ahead of the service's.
+    /// How far this machine's wall clock is ahead of the service's, in milliseconds.
     pub fn ahead_ms(&self) -> i64 {
         self.clock.wall() - self.now()
     }
@@ -72,7 +72,7 @@ impl ServiceClock {
         let agrees = |other: Millis| (start - other).abs() <= AGREE_MS_MAX;
         let mut told = self.told();
         if told.is_known && agrees(told.start) {
-            // Small drifts are followed.
+            // Follows small drifts.
             (told.start, told.agreeing) = (start, 0);
             return;
         }

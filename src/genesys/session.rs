@@ -1,11 +1,11 @@
-//! The session thread: the one that speaks REST to Genesys Cloud.
+//! The session thread, which makes all REST calls to Genesys Cloud.
 //!
-//! Deals with: what is due next (login, definitions, channel, subscriptions, socket, history), one request at a time.
-//! Must never: sleep, wait for room in a queue, hold a duty up for longer than one request, look into an event.
+//! Runs whatever is due next (login, definitions, channel, subscriptions, socket, history), one request at a time.
+//! Must never: sleep, wait for room in a queue, delay a duty by more than one request, look into an event.
 //!
-//! It is a scheduler over a few parts, each of which owns its state and says when it is due. The loop runs the first that
-//! is, in the order of `Session::work`, and otherwise waits for an event, for room in the writer's queue, or for the next
-//! instant. The parts do not know each other: what one of them means for another is decided here.
+//! The session is a scheduler over a few parts. Each part owns its state and reports when it is due. The loop runs the
+//! first due part in the order of `Session::work`; otherwise it waits for an event, for room in the writer's queue, or
+//! for the next due time. The parts do not know each other: the session decides how one of them affects another.
 
 mod auditing;
 mod definition_coverage;
@@ -50,17 +50,17 @@ use crate::reader::ReaderHandle;
 use crate::secret::Secret;
 use crate::status::{Beat, Problem, Status};
 
-/// The definitions are asked for, and the topics subscribed anew, this often: a new id is found within a day.
+/// Interval for fetching the definitions and renewing the subscriptions: a new id is found within a day.
 const DEFINITIONS_INTERVAL: Duration = Duration::from_secs(6 * 3600);
-/// What the scheduler waits at most, so that a clock that a test moves is noticed, and the page's state is fresh.
+/// The scheduler's longest wait: it must notice a clock moved by a test and keep the page's state fresh.
 const WAIT_MAX: Duration = Duration::from_secs(30);
-/// How long the first socket of a channel waits for the channel to be on the disk, which may be full.
+/// How long the first socket of a channel waits for the channel to be saved to disk, which may be full.
 const REMEMBER_MAX: Duration = Duration::from_secs(2);
 
-/// Opens a socket: [`crate::reader::start`] with what it needs, or a test's own.
+/// Opens a socket: [`crate::reader::start`] with its arguments, or a test's replacement.
 pub type Open = Box<dyn FnMut(Address) -> io::Result<ReaderHandle> + Send>;
 
-/// What the session is made of.
+/// Everything the session is built from.
 pub struct Setup {
     pub config: Arc<Config>,
     pub start: Start,
@@ -70,14 +70,14 @@ pub struct Setup {
     pub open: Open,
     pub status: Arc<Status>,
     pub clock: Clock,
-    /// The session ends when it is disconnected.
+    /// The session ends when this receiver is disconnected.
     pub stop: Receiver<()>,
 }
 
 /// Starts the session thread.
 ///
 /// # Errors
-/// When the system refuses one more thread.
+/// If the system refuses to create another thread.
 pub fn start(setup: Setup) -> io::Result<JoinHandle<()>> {
     crate::thread::spawn("session", move || Session::new(setup).run())
 }
@@ -94,7 +94,7 @@ struct Session {
     stop: Receiver<()>,
     beat: Arc<Beat>,
     started: Instant,
-    /// 429: no API call before this.
+    /// After a 429: no API call before this time.
     throttled_until: Instant,
     throttle_backoff: Backoff,
     /// The last API call that failed.
@@ -106,7 +106,7 @@ struct Session {
     read_ids: Vec<String>,
     transport: Transport,
     subscription: Subscription,
-    /// Whether the writer has put the newest channel on the disk.
+    /// Whether the writer has saved the newest channel to disk.
     is_channel_kept: bool,
     connections: Connections,
     reading: Reading,
@@ -178,7 +178,7 @@ impl Session {
                 any = true;
             }
             if any {
-                // The next request may take its time.
+                // The next request may take a while.
                 self.assess();
             }
             self.outbox.deliver();
@@ -207,7 +207,7 @@ impl Session {
         matches!(self.stop.try_recv(), Err(TryRecvError::Disconnected))
     }
 
-    /// Runs the first duty that is due, and says whether there was one.
+    /// Runs the first duty that is due; returns whether there was one.
     fn work(&mut self) -> bool {
         let now = self.clock.now();
         if self.open_if_due(now) || self.log_in_if_due(now) {
@@ -231,7 +231,7 @@ impl Session {
         select.recv(&self.stop);
         select.recv(&self.inbox);
         self.outbox.select(&mut select);
-        // Which of them it is, or that it is none, shows when the loop looks at each.
+        // The loop checks each source, so it does not matter which one is ready.
         let _ = select.ready_timeout(until.saturating_duration_since(now).min(WAIT_MAX));
     }
 
@@ -249,7 +249,7 @@ impl Session {
             ];
             due.extend(calls.into_iter().flatten().map(|at| at.max(self.throttled_until)));
         }
-        // An instant that has passed and led to no work must not make the loop spin.
+        // A due time that has passed without leading to work must not make the loop spin.
         due.into_iter().min().unwrap_or(now).max(now + Duration::from_millis(1))
     }
 
@@ -322,7 +322,7 @@ impl Session {
         if self.subscription.all_rejected() {
             self.connections.close();
         } else if let Some(channel) = self.subscription.channel() {
-            // A channel that is not remembered yet would be made again by the next start of a crash loop.
+            // If the channel is not saved first, every start of a crash loop makes another one.
             let wait = if self.is_channel_kept { Duration::ZERO } else { REMEMBER_MAX };
             self.connections.aim_at(channel, self.clock.now() + wait);
         }
@@ -345,7 +345,7 @@ impl Session {
         }
     }
 
-    /// The channel is gone, and its socket stays open until another one's is.
+    /// The channel is gone. Its socket stays open until another channel's socket is open.
     fn channel_lost(&mut self, what: &str) {
         log::warn!("{what}: making a new channel");
         let now = self.clock.now();
@@ -360,8 +360,8 @@ impl Session {
         self.channel_lost(what);
     }
 
-    /// After a suspend nothing that was agreed before it can be relied on: the token, the channel and the socket may be
-    /// gone, and events were missed. All of them are looked at now.
+    /// After a suspend, nothing agreed before is reliable: the token, the channel and the socket may be gone, and
+    /// events were missed. All of them are checked now.
     fn resumed(&mut self, time: Duration) {
         log::info!("the machine was suspended for {} s: reconnecting and reading what was missed", time.as_secs());
         let now = self.clock.now();
@@ -380,7 +380,7 @@ impl Session {
         match event {
             SessionEvent::Opened(connection) => {
                 if self.connections.opened(connection, now) {
-                    // What occurred while no socket was open is in the history.
+                    // Events that occurred while no socket was open are in the history.
                     self.read_now();
                     self.publish();
                 }
@@ -428,7 +428,7 @@ impl Session {
 
     // ----- what the parts share -----
 
-    /// Whether a subscription is to be tried: the transports allow it, or a topic is none of theirs.
+    /// Whether to try a subscription: the transports allow it, or some topic is not subject to them.
     fn may_subscribe(&self) -> bool {
         let may = match self.config.genesys.delivery {
             Delivery::History => false,
@@ -438,17 +438,17 @@ impl Session {
         may && !self.plan.topics.is_empty()
     }
 
-    /// Whether a topic is none of the operational events'.
+    /// Whether some topic is not an operational event's.
     fn has_other_topics(&self) -> bool {
         self.plan.ids.len() < self.plan.topics.len()
     }
 
-    /// Whether a socket is to be open.
+    /// Whether a socket should be open.
     fn wants_socket(&self) -> bool {
         self.may_subscribe() && !self.subscription.all_rejected()
     }
 
-    /// Passes on the service's time.
+    /// Publishes the service's time to the other threads.
     fn publish_service_time(&mut self) {
         let service = self.api.service();
         if service.is_known() {
@@ -461,7 +461,7 @@ impl Session {
         self.config.catch_up.overlap.as_millis() as Millis
     }
 
-    /// What the failure of an API call means for the others; the wait that is asked for, if one is.
+    /// Applies the failure of an API call to the other parts. Returns the requested wait, if any.
     fn failed(&mut self, error: &ApiError) -> Option<Duration> {
         let now = self.clock.now();
         self.call_failed = Some((now, error.problem()));
@@ -474,7 +474,7 @@ impl Session {
             }
             Kind::Unavailable(asked) => asked,
             Kind::Credentials => {
-                // A call met a dead token, and the login that followed was refused.
+                // The call's token was no longer valid, and the login that followed was refused.
                 self.status.counters.errors.add(1);
                 self.connections.set_cause(error.problem());
                 self.cannot_read(error);
@@ -489,7 +489,7 @@ impl Session {
         warn_of_retry(&error.problem(), wait);
     }
 
-    /// Shows the channel and what is collected.
+    /// Publishes the channel and the collected topics to the status.
     fn publish(&self) {
         let channel = self.subscription.channel().map(|channel| Secret::new(channel.id.clone()));
         let permitted = self.subscription.permitted();
@@ -505,7 +505,7 @@ fn warn_of_retry(problem: &Problem, wait: Duration) {
     problem.log(Level::Warn, format_args!("{}; retrying {}", problem.what, in_a_while(wait)));
 }
 
-/// A few of many, for a log line.
+/// The first few names, for a log line.
 fn shorten(names: &[String]) -> String {
     const SHOWN: usize = 10;
     let mut text = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
@@ -515,7 +515,7 @@ fn shorten(names: &[String]) -> String {
     text
 }
 
-/// When something is done that waits so long, for a log line.
+/// When something that waits this long is done, for a log line.
 fn in_a_while(wait: Duration) -> String {
     match wait.as_secs_f64().round() as u64 {
         0 => "at once".to_owned(),

@@ -10,9 +10,9 @@ use super::rest::{Answer, Call, Rest};
 use crate::config::Genesys;
 use crate::secret::Secret;
 
-/// The life of a token whose answer tells none: the shortest that can be set for a client.
+/// Assumed life of a token whose answer states none: the shortest life that can be set for a client.
 const LIFE_UNKNOWN: Duration = Duration::from_secs(300);
-/// A token is renewed when a fifth of its life is left, and no earlier than this before its end.
+/// A token is renewed when a fifth of its life is left, but no earlier than this before its end.
 const RENEW_BEFORE_MAX: Duration = Duration::from_secs(1800);
 
 /// A token.
@@ -27,13 +27,13 @@ pub struct Token {
 #[derive(Deserialize)]
 struct Granted {
     access_token: String,
-    /// Seconds: a number, or its text.
+    /// Seconds, as a number or as text.
     #[serde(default)]
     expires_in: serde_json::Value,
 }
 
 impl Token {
-    /// When to get the next one, while this one still holds.
+    /// When to get the next token, while this one is still valid.
     pub fn renew_at(&self) -> Instant {
         self.obtained + self.life - (self.life / 5).min(RENEW_BEFORE_MAX)
     }

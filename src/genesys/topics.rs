@@ -1,7 +1,7 @@
-//! What to subscribe to, and which definitions to ask the history for: TOPICS_FILE, else the AudioHook definitions,
-//! else a built-in list.
+//! Which topics to subscribe to, and which definitions to request from the history: those of TOPICS_FILE, else the
+//! AudioHook definitions, else a built-in list.
 //!
-//! Pure, but for reading the file. Must never: ask the socket and the history for different definitions.
+//! Pure, except for reading the file. Must never: request different definitions from the socket and the history.
 
 use std::collections::BTreeSet;
 
@@ -10,23 +10,23 @@ use serde::Deserialize;
 use super::channel::TOPICS_MAX;
 use crate::message::Definition;
 
-/// The template of operational events' topics, up to the definition's id.
+/// Prefix of the operational events' topics, followed by the definition's id.
 pub const TOPIC_PREFIX: &str = "v2.operations.events.";
-/// What AudioHook's definitions begin with.
+/// Prefix of the ids of AudioHook's definitions.
 pub const ID_PREFIX: &str = "AUDIOHOOK-";
 
-/// The topics of earlier collectors, which the service does not know.
+/// The topics of earlier collectors, unknown to the service.
 const FORMER_TOPICS: [&str; 3] =
     ["platform.integration.audiohook", "platform.operations.audiohook", "v2.auditing.integration.audiohook"];
 
-/// The built-in list reaches up to AUDIOHOOK-0032. Ids that do not exist are rejected by the service and cost nothing.
+/// The built-in list ends at AUDIOHOOK-0032. The service rejects ids that do not exist; they cost nothing.
 const BUILT_IN_MAX: u32 = 32;
 
-/// The names of those that are known.
+/// The names of the known definitions.
 const BUILT_IN_NAMES: [&str; 3] =
     ["AudioHook integration error", "AudioHook connection time-out", "AudioHook authentication error"];
 
-/// The definitions that stand in while none were ever fetched.
+/// The definitions to use until some have been fetched.
 pub fn built_in() -> Vec<Definition> {
     (1..=BUILT_IN_MAX)
         .map(|number| Definition {
@@ -37,7 +37,7 @@ pub fn built_in() -> Vec<Definition> {
         .collect()
 }
 
-/// Whether the id is of an AudioHook definition, whatever its case.
+/// Whether the id is an AudioHook definition's, ignoring case.
 pub fn is_audiohook_id(id: &str) -> bool {
     starts_with_ignoring_case(id, ID_PREFIX)
 }
@@ -46,17 +46,17 @@ fn starts_with_ignoring_case(text: &str, prefix: &str) -> bool {
     text.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix))
 }
 
-/// What to subscribe to and to ask for.
+/// The topics to subscribe to and the definitions to request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     pub topics: Vec<String>,
     /// The definitions that the topics name.
     pub ids: Vec<String>,
-    /// What was left out or changed, for the log.
+    /// Entries that were left out or changed, for the log.
     pub notices: Vec<String>,
 }
 
-/// Makes the plan from the file's entries and the definitions, as far as there are any.
+/// Makes the plan from the file's entries and the definitions, if there are any.
 pub fn plan(file: Option<&[String]>, definitions: Option<&[Definition]>) -> Plan {
     let built_in = built_in();
     let everything = format!("{TOPIC_PREFIX}{ID_PREFIX}*");
@@ -86,7 +86,7 @@ pub fn plan(file: Option<&[String]>, definitions: Option<&[Definition]>) -> Plan
     }
     for entry in taken {
         match entry.strip_suffix('*') {
-            // As the service spells it.
+            // Uses the service's spelling.
             None => {
                 let is_it = |topic: &String| topic.eq_ignore_ascii_case(&entry);
                 let known = definitions.unwrap_or_default().iter().map(|one| format!("{TOPIC_PREFIX}{}", one.id));
@@ -135,10 +135,10 @@ struct Template {
     transports: Option<Vec<String>>,
 }
 
-/// How the operational events' topic may be delivered, from the answer of `availabletopics`: none when it is not said.
+/// Transports of the operational events' topic, from an `availabletopics` answer; `None` if it has none.
 ///
 /// # Errors
-/// When it is no such answer.
+/// If it is not such an answer.
 pub fn understand_transports(body: &str) -> Result<Option<Vec<String>>, String> {
     let answer: Available = serde_json::from_str(body).map_err(|error| format!("it lists no topics ({error})"))?;
     let wanted = TOPIC_PREFIX.trim_end_matches('.');
@@ -146,7 +146,7 @@ pub fn understand_transports(body: &str) -> Result<Option<Vec<String>>, String> 
     Ok(answer.entities.unwrap_or_default().into_iter().find(is_wanted).and_then(|found| found.transports))
 }
 
-/// Whether a socket is among them.
+/// Whether the transports include a socket.
 pub fn allow_socket(transports: &[String]) -> bool {
     transports
         .iter()

@@ -1,4 +1,4 @@
-//! One page of the history: where its rows stand, and where the next page is. Pure.
+//! One page of the history: the positions of its rows, and the path of the next page. Pure.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -6,12 +6,12 @@ use std::ops::Range;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// What a page holds.
+/// The content of a page.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Parsed {
-    /// Where each row stands in the body.
+    /// The byte range of each row in the body.
     pub rows: Vec<Range<usize>>,
-    /// The path of the next page on the API's host; none on the last one.
+    /// The path of the next page on the API's host; `None` on the last page.
     pub next: Option<String>,
 }
 
@@ -23,12 +23,12 @@ struct Wire<'a> {
     next_uri: Option<Cow<'a, str>>,
 }
 
-/// Understands a page.
+/// Parses a page.
 ///
 /// # Errors
-/// When it is none, or its `nextUri` leads to another host: a token must not go there.
+/// If it is not a page, or its `nextUri` leads to another host: the token must not be sent there.
 pub fn parse(body: &str, api_url: &str) -> Result<Parsed, String> {
-    // A list would pass for an object without fields.
+    // A list would be accepted as an object without fields.
     if !body.trim_start().starts_with('{') {
         return Err("the answer is not a page of events".to_owned());
     }

@@ -1,10 +1,10 @@
-//! CATCH_UP_RATE: how many requests a minute reading the history may use. Pure.
+//! CATCH_UP_RATE: the maximum requests per minute for reading the history. Pure.
 
 use std::time::{Duration, Instant};
 
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// A token bucket such that no window of 60 s sees more requests than the rate.
+/// A token bucket that never allows more requests than the rate in any window of 60 s.
 #[derive(Debug)]
 pub struct Rate {
     burst: f64,
@@ -14,16 +14,16 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// `per_minute` is at least 1. A tenth of it may come at once; the rest is spread.
+    /// `per_minute` is at least 1. A tenth of it may be sent at once; the rest is spread.
     pub fn new(per_minute: u32) -> Self {
         let rate = f64::from(per_minute.max(1));
         let burst = (rate / 10.0).floor().max(1.0);
-        // A window that begins with a full bucket sees the burst and what is refilled.
+        // A window that begins with a full bucket sees the burst plus the refill.
         let refilled = (rate - burst).max(1.0);
         Self { burst, per_second: refilled / WINDOW.as_secs_f64(), tokens: burst, counted: None }
     }
 
-    /// How long to wait before the next request; zero: it may go now.
+    /// The wait before the next request; zero if it may be sent now.
     pub fn wait(&mut self, now: Instant) -> Duration {
         let since = self.counted.map_or(Duration::ZERO, |counted| now.saturating_duration_since(counted));
         self.counted = Some(now);
@@ -31,7 +31,7 @@ impl Rate {
         if self.tokens >= 1.0 {
             return Duration::ZERO;
         }
-        // A little more than needed, so that rounding never wakes the caller in vain.
+        // Slightly more than needed, so that rounding never wakes the caller too early.
         Duration::from_secs_f64((1.0 - self.tokens) / self.per_second) + Duration::from_millis(1)
     }
 

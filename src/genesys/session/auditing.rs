@@ -1,7 +1,7 @@
-//! Once an hour: is the hour that has settled complete? The counts of Genesys Cloud and of the files are compared; where
-//! they differ, or where only the rows can tell, that hour is read again and judged with the records from the files.
+//! Checks once an hour whether the last settled hour is complete, by comparing the counts of Genesys Cloud and of the
+//! files. If they differ, or only the rows can show it, that hour is read again and judged with the files' records.
 //!
-//! Must never: run before the history was read once; take what was there before the very first start for missing.
+//! Must never: run before the history was read once; report events from before the very first start as missing.
 
 use std::time::{Duration, Instant};
 
@@ -16,19 +16,19 @@ use crate::message::Purpose;
 use crate::output::records::Held;
 use crate::status::{Code, Problem};
 
-/// What is compared at once, and how often.
+/// Length of the compared span, and the interval between audits.
 const SPAN_MS: Millis = 3_600_000;
 const INTERVAL: Duration = Duration::from_secs(3600);
-/// Repairs of one span before it is reported that it cannot be repaired.
+/// Repairs of one span before it is reported as impossible to repair.
 const REPAIRS_MAX: u32 = 2;
-/// After a request that failed.
+/// Wait after a failed request.
 const RETRY: Duration = Duration::from_secs(30);
 
-/// What is known of the audits.
+/// State of the audits.
 #[derive(Default)]
 pub(super) struct Auditing {
     at: Option<Instant>,
-    /// The span that is audited, or repaired.
+    /// The span being audited or repaired.
     span: Option<(Millis, Millis)>,
     repairs: u32,
 }
@@ -45,7 +45,7 @@ impl Session {
         if self.auditing_due().is_none_or(|due| now < due) {
             return false;
         }
-        // What failed for so long that the service no longer keeps it is not compared any more.
+        // A span that failed for so long that the service no longer keeps it is not compared again.
         let oldest = self.api.service().now() - REACH_MS;
         let span = self.auditing.span.filter(|(from, _)| *from > oldest);
         let Some((from, to)) = span.or_else(|| self.settled_hour()) else {
@@ -62,7 +62,7 @@ impl Session {
             Ok(Some(true)) => self.hour_is_complete(),
             Ok(None) => self.auditing.at = Some(self.clock.now() + RETRY),
             Ok(Some(false)) => {
-                // What has no time of its own may have been received at any time since.
+                // Rows without a time of their own may have been received at any time since.
                 let until = self.with_context(to).max(self.reading.checkpoint);
                 self.begin(Read { ids, span: Span { from, to }, until, purpose: Purpose::Repair }, now);
             }
@@ -81,7 +81,7 @@ impl Session {
             .cut((to - SPAN_MS).max(self.reading.origin), to)
     }
 
-    /// Whether the counts prove that nothing is missing; none where the files cannot be read.
+    /// Whether the counts prove that nothing is missing; `None` if the files cannot be read.
     fn compare_counts(&mut self, ids: &[String], from: Millis, to: Millis) -> Result<Option<bool>, ApiError> {
         let counts = self.api.aggregates(from, to)?;
         match files::count_between(&self.config, ids, from, to, &|| self.beat.busy()) {
@@ -96,7 +96,7 @@ impl Session {
         }
     }
 
-    /// The rows of the span could not be judged.
+    /// The rows of the span could not be judged: audits it again at this time.
     pub(super) fn audit_again_at(&mut self, at: Instant) {
         self.auditing.at = Some(at);
     }

@@ -1,8 +1,8 @@
 //! How far each definition was read: its coverage.
 //!
-//! Definitions that are not covered up to the checkpoint are read before it moves on, a day at a time: one that was never
-//! read (a new one; one that could not be known before) from the beginning of what Genesys keeps, or from where the very
-//! first start began; one that was left out for a while from where it was left.
+//! Definitions that are not covered up to the checkpoint are read before it moves on, a day at a time. A definition
+//! that was never read (a new one, or one not known before) is read from the oldest events that Genesys keeps, or from
+//! the very first start. A definition that was left out for a while is read from where it was left.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,11 +15,11 @@ use crate::dedup::rows::Span;
 use crate::genesys::history::Read;
 use crate::message::{Purpose, extend_coverage};
 
-/// What is read at once of definitions that the checkpoint does not cover: other reads have their turn in between.
+/// Span read at once of definitions that the checkpoint does not cover: other reads get their turn in between.
 pub(super) const COVERAGE_MS: Millis = 24 * 3_600_000;
 
 impl Reading {
-    /// Up to here these definitions were read, and it is on the disk.
+    /// Records that these definitions were read up to this time, and that their events are on disk.
     pub fn covers(&mut self, ids: &[String], up_to: Millis, purpose: Purpose) {
         extend_coverage(&mut self.coverage, ids, up_to, purpose);
         if purpose == Purpose::CatchUp {
@@ -27,7 +27,7 @@ impl Reading {
         }
     }
 
-    /// Up to when this definition was read.
+    /// The time up to which this definition was read.
     pub fn read_to(&self, id: &String) -> Millis {
         self.coverage.get(id).copied().unwrap_or(Millis::MIN)
     }
@@ -39,7 +39,7 @@ impl Reading {
 }
 
 impl Session {
-    /// The definitions of the plan that are read on together: those that the checkpoint covers.
+    /// The definitions of the plan that are read together: those that the checkpoint covers.
     pub(super) fn covered(&self) -> Arc<[String]> {
         let is_read = |id: &&String| self.reading.is_covered(id) && !self.reading.left_out.contains_key(*id);
         self.read_ids.iter().filter(is_read).cloned().collect()
@@ -50,15 +50,15 @@ impl Session {
         self.read_ids.iter().filter(|id| !self.reading.is_covered(id)).cloned().collect()
     }
 
-    /// When the next part of what is not covered may be read; none where everything is.
+    /// When the next part that is not covered may be read; `None` if everything is covered.
     pub(super) fn coverage_due(&self) -> Option<Instant> {
         let Reading { left_out, coverage_at, .. } = &self.reading;
         let due = |id: &String| left_out.get(id).map_or(*coverage_at, |one| one.retry_at.max(*coverage_at));
         self.uncovered().iter().map(due).min()
     }
 
-    /// Begins the next part of what is not covered: of the definitions that were read the least far, or of one that was
-    /// left out.
+    /// Begins the next part that is not covered: of the definitions with the least coverage, or of a definition that
+    /// was left out.
     pub(super) fn begin_coverage(&mut self, begin: Millis, now: Instant) {
         let left_out = &self.reading.left_out;
         let (mut uncovered, mut failing): (Vec<String>, Vec<String>) =

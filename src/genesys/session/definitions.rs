@@ -1,7 +1,7 @@
-//! Which definitions there are, and the plan that follows from them.
+//! The known definitions, and the plan that follows from them.
 //!
-//! The definitions that were fetched last are kept in the state and used until newer ones come. While none were ever
-//! fetched, the built-in list stands in.
+//! The last fetched definitions are kept in the state and used until newer definitions arrive. Before the first fetch,
+//! the built-in list is used.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,15 +14,15 @@ use crate::message::{Definition, WriterCommand};
 use crate::status::Problem;
 
 pub(super) struct Definitions {
-    /// What TOPICS_FILE names.
+    /// The entries of TOPICS_FILE.
     file: Option<Vec<String>>,
-    /// As they were last fetched; none before the first time.
+    /// The last fetched definitions; empty before the first fetch.
     fetched: Vec<Definition>,
     /// Whether they were fetched since the start.
     is_confirmed: bool,
     pub at: Instant,
     backoff: Backoff,
-    /// Why the list is not confirmed, while it is not.
+    /// Why the list is not confirmed, if it is not.
     pub unconfirmed: Option<Problem>,
 }
 
@@ -31,24 +31,24 @@ impl Definitions {
         Self { file, fetched, is_confirmed: false, at: now, backoff, unconfirmed: None }
     }
 
-    /// What to subscribe to and to ask for, as far as is known.
+    /// The topics to subscribe to and the definitions to request, as far as is known.
     pub fn plan(&self) -> Plan {
         topics::plan(self.file.as_deref(), Some(self.fetched.as_slice()).filter(|fetched| !fetched.is_empty()))
     }
 
-    /// The plan's definitions whose history is read: those of whose rows it is known that they are AudioHook's. Others
-    /// may turn out to be when their names are known; until then their rows would be left out, and count as read.
+    /// The plan's definitions whose history is read: those whose rows are known to be AudioHook's. Others may turn out
+    /// to be AudioHook's once their names are known; until then their rows would be left out, but count as read.
     pub fn read_ids(&self, plan: &Plan) -> Vec<String> {
         let known = crate::event::Definitions::new(&self.fetched);
         plan.ids.iter().filter(|id| known.is_audiohook(id)).cloned().collect()
     }
 
-    /// TOPICS_FILE names definitions, and the service has none of them.
+    /// Whether TOPICS_FILE names definitions, but none that the service has.
     pub fn unknown_only(&self, plan: &Plan) -> bool {
         self.is_confirmed && plan.ids.len() == plan.topics.len() && !plan.ids.iter().any(|id| self.is_known(id))
     }
 
-    /// Whether the service has this definition, as far as it said.
+    /// Whether the service has this definition, as far as is known.
     pub fn is_known(&self, id: &str) -> bool {
         self.fetched.iter().any(|definition| definition.id == id)
     }
@@ -62,7 +62,7 @@ impl Definitions {
 }
 
 impl Session {
-    /// Asks for the definitions at the start and every few hours, and makes the plan from them.
+    /// Fetches the definitions at the start and every few hours, and makes the plan from them.
     pub(super) fn ask_definitions_if_due(&mut self, now: Instant) -> bool {
         if now < self.definitions.at {
             return false;

@@ -1,6 +1,6 @@
-//! The reasons for the session's health, as a table: a pure function from a small snapshot to what is raised.
+//! The reasons for the session's health, as a table: a pure function from a small snapshot to the reasons to raise.
 //!
-//! A reason that is only the consequence of another one is left out.
+//! A reason that only follows from another one is left out.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,16 +13,16 @@ use crate::genesys::channel::{Cause, Rejection};
 use crate::genesys::topics::{ID_PREFIX, TOPIC_PREFIX};
 use crate::status::{Code, Problem};
 
-/// The start may take this long before it counts as a failure.
+/// How long the start may take before it counts as a failure.
 const START_GRACE: Duration = Duration::from_secs(6);
-/// How often it is looked whether an event arrived on a socket that nothing else vouches for.
+/// Interval for checking whether an event has arrived on a socket that nothing else confirms as working.
 const PROOF_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a row waits for its frame.
 const ROW_WAIT: Duration = Duration::from_millis(super::reading::ROW_WAIT_MS as u64);
 const RETRIED: &str =
     "Check the network, any proxy (HTTPS_PROXY) and Genesys Cloud's status page if this lasts: the collector retries.";
 
-/// What the session may raise.
+/// The codes that the session may raise.
 const CODES: [Code; 8] = [
     Code::CredentialsRefused,
     Code::NotReceiving,
@@ -34,7 +34,7 @@ const CODES: [Code; 8] = [
     Code::DefinitionsUnconfirmed,
 ];
 
-/// What was concluded last.
+/// The last assessment.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Health {
     is_starting: bool,
@@ -48,7 +48,7 @@ impl Default for Health {
     }
 }
 
-/// All that health depends on.
+/// Everything that health depends on.
 #[derive(Clone, Copy)]
 struct Snapshot<'a> {
     delivery: Delivery,
@@ -58,25 +58,25 @@ struct Snapshot<'a> {
     has_topics: bool,
     /// Whether a topic has a history.
     has_ids: bool,
-    /// TOPICS_FILE names definitions, and the service has none of them.
+    /// Whether TOPICS_FILE names definitions, but none that the service has.
     names_unknown_only: bool,
-    /// The service refuses the credentials; and whether a token is left that still holds.
+    /// Why the service refuses the credentials, and whether a token is still valid.
     refused: Option<&'a Problem>,
     has_token: bool,
-    /// Whether a subscription is to be tried, and whether a socket is to be open.
+    /// Whether to try a subscription, and whether a socket should be open.
     may_subscribe: bool,
     wants_socket: bool,
     is_open: bool,
-    /// No socket was open for long enough to be reported.
+    /// Whether no socket was open for long enough to report it.
     is_down: bool,
     why_down: &'a Problem,
-    /// How the service says that it delivers the topics; whether it is asked for a socket all the same.
+    /// The topics' transports according to the service, and whether a socket is tried although they do not allow it.
     transports: &'a [String],
     is_doubted: bool,
-    /// How many topics the service called permitted.
+    /// Number of topics that the service called permitted.
     permitted: usize,
     rejected: &'a BTreeMap<String, Rejection>,
-    /// Whether an event arrived on a socket.
+    /// Whether an event has arrived on a socket.
     has_proof: bool,
     history: State,
     why_history: Option<&'a Problem>,
@@ -95,22 +95,22 @@ impl Snapshot<'_> {
         self.wants_history() && self.history == state
     }
 
-    /// It fails, or works but for some definitions.
+    /// Whether the history fails, or works except for some definitions.
     fn history_fails(&self) -> bool {
         self.history_is(State::Failing) || self.history_is(State::Works) && self.why_history.is_some()
     }
 
-    /// Events arrive, as far as can be known, if any occur.
+    /// Whether any events that occur would arrive on the socket, as far as is known.
     fn socket_works(&self) -> bool {
         self.is_open && (self.has_proof || self.permitted > 0 && !self.is_doubted)
     }
 
-    /// The refused credentials are the cause of whatever else fails.
+    /// Whether the refused credentials cause all other failures.
     fn is_locked_out(&self) -> bool {
         self.refused.is_some() && !self.has_token
     }
 
-    /// A topic that comes from an unconfirmed list may not exist at all: its rejection shows nothing.
+    /// Ignores the rejection of a topic from an unconfirmed list: the topic may not exist.
     fn is_rejected(&self) -> bool {
         let is_certain = |why: &Rejection| self.definitions.is_none() || why.cause == Cause::Permission;
         self.rejected.values().any(is_certain)
@@ -123,7 +123,7 @@ impl Snapshot<'_> {
         let is_receiving = !self.names_unknown_only && (socket || history || !is_failure && self.before.is_receiving);
         let lives_on_history = history && (self.is_down || !self.wants_socket);
         let is_ready = socket || lives_on_history || self.before.is_ready && is_receiving;
-        // It ends with the first failure, too: that is what is reported then.
+        // The first failure also ends the start: from then on, the failure is reported.
         let is_over =
             is_ready || !is_receiving || self.is_open && self.permitted > 0 || self.is_down || self.is_locked_out();
         Health { is_starting: self.before.is_starting && !is_over, is_receiving, is_ready }
@@ -147,7 +147,7 @@ impl Snapshot<'_> {
         table.into_iter().filter(|(_, is_raised, _)| *is_raised).map(|(code, _, problem)| (code, problem())).collect()
     }
 
-    /// What becomes of the events that no socket brings.
+    /// What happens to events that no socket delivers.
     fn impact(&self) -> String {
         if self.delivery == Delivery::Websocket {
             return "events are lost: GENESYS_DELIVERY=websocket reads no history".to_owned();
@@ -186,7 +186,7 @@ impl Snapshot<'_> {
             .with_correlation_id(correlation_id.as_deref())
     }
 
-    /// The history is forbidden or fails, wholly or for some definitions.
+    /// The history is forbidden or fails, entirely or for some definitions.
     fn no_history(&self, until: &str) -> Problem {
         let (what, cure) = self.why_history.map_or(("the history cannot be read", ""), |why| (&why.what, &why.cure));
         let which = if self.socket_works() { "events that the socket misses" } else { "all events" };
@@ -256,9 +256,9 @@ impl Snapshot<'_> {
         })
     }
 
-    /// Where the settings leave no history, the impact says so.
+    /// `None` if the settings exclude the history: the impact reports that.
     fn why_no_history(&self) -> Option<String> {
-        // One cause is named once.
+        // A cause shared with the socket is named once.
         let why = self.why_history.filter(|why| why.what != self.why_down.what || !self.wants_socket);
         self.wants_history().then(|| match why {
             _ if self.history == State::Forbidden => "the history is forbidden".to_owned(),
@@ -285,7 +285,7 @@ fn or_retried(cure: &str) -> &str {
 }
 
 impl Session {
-    /// Raises and clears what is wrong with the two ways that events arrive.
+    /// Raises and clears the problems of the socket and the history.
     pub(super) fn assess(&mut self) {
         let now = self.clock.now();
         self.assess_overdue(now);
@@ -314,8 +314,8 @@ impl Session {
         self.health = health;
     }
 
-    /// The definitions whose history cannot be read while that of others can, and why. One that the service does not have
-    /// is none: what names it is reported.
+    /// The definitions whose history cannot be read while that of others can, and why. Definitions that the service
+    /// does not have are not included: the entries that name them are reported.
     fn left_out(&self) -> Option<Problem> {
         let known = || self.reading.left_out.iter().filter(|(id, _)| self.definitions.is_known(id));
         let (_, one) = known().next()?;
@@ -360,7 +360,7 @@ impl Session {
         }
     }
 
-    /// When the health may change though nothing happens.
+    /// When the health may change without an event.
     pub(super) fn health_due(&self, now: Instant) -> Option<Instant> {
         let grace_ends = self.started + START_GRACE;
         let is_unproven = self.connections.is_open() && self.status.counters.received_websocket.get() == 0;

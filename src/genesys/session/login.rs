@@ -8,14 +8,14 @@ use crate::genesys::backoff::Backoff;
 use crate::genesys::error::{ApiError, Kind};
 use crate::genesys::service_clock::ServiceClock;
 
-/// A machine's clock that differs from the service's by more is logged.
+/// A larger difference between this machine's clock and the service's is logged.
 const CLOCK_TOLERANCE_MS: i64 = 300_000;
 
 /// When the next login is due.
 pub(super) struct Login {
     at: Instant,
     backoff: Backoff,
-    /// Whatever the token's life says: a new one is wanted.
+    /// Whether a new token is wanted, whatever the life of the current one.
     is_wanted: bool,
     clock_warned: bool,
 }
@@ -30,7 +30,7 @@ impl Login {
         renew_at.max(self.at).max(api.refused_until().unwrap_or(self.at))
     }
 
-    /// Logs in now instead of when the token nears its end.
+    /// Makes the login due now, instead of when the token nears its end.
     pub fn renew(&mut self, now: Instant) {
         self.is_wanted = true;
         self.at = now;
@@ -46,7 +46,7 @@ impl Login {
         Ok(())
     }
 
-    /// The login failed: how long until the next try.
+    /// Handles a failed login; returns the wait until the next try.
     pub fn failed(&mut self, error: &ApiError, now: Instant) -> Duration {
         let wait = match error.kind {
             Kind::Throttled(Some(asked)) | Kind::Unavailable(Some(asked)) => asked,
@@ -56,7 +56,7 @@ impl Login {
         wait
     }
 
-    /// Warns where this machine's clock is off, once the service's time is known.
+    /// Warns if this machine's clock is wrong, once the service's time is known.
     pub fn compare_clocks(&mut self, service: &ServiceClock) {
         let ahead_ms = service.ahead_ms();
         let is_off = service.is_known() && ahead_ms.abs() > CLOCK_TOLERANCE_MS;

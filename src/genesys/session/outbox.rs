@@ -1,4 +1,4 @@
-//! What the session gives to the writer, in order; what finds no room in the writer's queue waits here.
+//! The session's messages to the writer, in order. Messages wait here while the writer's queue is full.
 
 use std::collections::VecDeque;
 
@@ -16,18 +16,18 @@ impl Outbox {
         Self { to_writer, waiting: VecDeque::new() }
     }
 
-    /// Whether the writer has been given everything: the history is not read while it has not.
+    /// Whether every message was delivered: until then the history is not read.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Gives the writer something, in order.
+    /// Queues a message for the writer, in order.
     pub fn send(&mut self, message: WriterCommand) {
         self.waiting.push_back(message);
         self.deliver();
     }
 
-    /// Delivers what there is room for.
+    /// Delivers as many messages as the writer's queue has room for.
     pub fn deliver(&mut self) {
         while let Some(message) = self.waiting.pop_front() {
             match self.to_writer.try_send(message) {
@@ -42,7 +42,7 @@ impl Outbox {
         }
     }
 
-    /// Adds the wait for room, where something waits for it.
+    /// Adds the wait for room in the queue, if a message is waiting.
     pub fn select<'a>(&'a self, select: &mut Select<'a>) {
         if !self.waiting.is_empty() {
             select.send(&self.to_writer);

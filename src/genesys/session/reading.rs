@@ -1,8 +1,8 @@
-//! When the history is read, from where to where, and what its failures mean.
+//! Decides when the history is read and over which span, and handles failed reads.
 //!
-//! Definitions that were read up to the checkpoint are read on together, each time from CATCH_UP_OVERLAP before it (a
-//! catch-up); for the others see `definition_coverage`. Spans end at the service's own time, so that a wall clock that jumps changes
-//! nothing.
+//! Definitions that were read up to the checkpoint are read together, each time from CATCH_UP_OVERLAP before the
+//! checkpoint (a catch-up). `definition_coverage` handles the others. Spans end at the service's time, so that a
+//! jump of the wall clock changes nothing.
 //!
 //! Must never: skip a span that failed; read while the writer's queue is full; claim coverage for what was not read.
 
@@ -23,33 +23,33 @@ use crate::genesys::history::{History, Next, PIECE_MS_MIN, REACH_MS, Read, Taken
 use crate::message::{Coverage, HISTORY_KEPT_MS, Purpose, Start, WriterCommand};
 use crate::status::{Code, Problem};
 
-/// At the start the socket comes first; the history waits for it this long.
+/// At the start, the history waits this long for the socket to open.
 const SOCKET_FIRST: Duration = Duration::from_secs(3);
-/// Being held back by 429, or by other requests that fail, for longer than this is a failure.
+/// A read that is delayed for longer than this, by 429 or by failures of other requests, has failed.
 const HELD_BACK_MAX: Duration = Duration::from_secs(5);
 
-/// While a socket is open, rows younger than this wait for the next read: their frames may be on their way.
+/// While a socket is open, rows younger than this wait for the next read: their frames may still arrive.
 pub(super) const ROW_WAIT_MS: Millis = 10_000;
 
-/// A shorter gap is not reported: the ends of a span are no more exact than that.
+/// Shorter gaps are not reported: the ends of a span are no more exact than this.
 const GAP_MS_MIN: Millis = 60_000;
-/// The same before anything was read: the very first read may go back just as far as the service remembers, and may
-/// have to wait for a network or a permission.
+/// The same limit before anything was read: the first read may go back exactly as far as the service keeps events,
+/// and may have to wait for a network or a permission.
 const FIRST_GAP_MS_MIN: Millis = 3_600_000;
 
-/// A wall clock that differs by less is right: the service tells whole seconds.
+/// A wall clock that differs by less is correct: the service reports whole seconds.
 const CLOCKS_APART_MS: Millis = 2_500;
 
-/// After a read that could not be judged: until then the session knows how far the index reaches.
+/// Wait after a read that could not be judged. By then the session knows how far the index reaches.
 const UNJUDGED_RETRY: Duration = Duration::from_secs(1);
 
-/// What the service refuses is tried again after this.
+/// Wait before a refused request is tried again.
 const REFUSED_RETRY: Duration = Duration::from_secs(600);
 
-/// After files that cannot be read.
+/// Wait after files could not be read.
 const FILES_RETRY: Duration = Duration::from_secs(5);
 
-/// How the history is, as far as the last request tells.
+/// State of the history according to the last request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     Unknown,
@@ -58,47 +58,47 @@ pub(super) enum State {
     Forbidden,
 }
 
-/// A definition that is left out of the reads of others.
+/// A definition that the reads of other definitions leave out.
 pub(super) struct LeftOut {
     pub why: Problem,
     /// When it is tried again.
     pub retry_at: Instant,
 }
 
-/// What is known of the reading.
+/// State of the history reads.
 pub(super) struct Reading {
     pub history: History,
     pub state: State,
-    /// Why it cannot be read, where it cannot.
+    /// Why the history cannot be read, if it cannot.
     pub why: Option<Problem>,
     /// When the next catch-up begins.
     at: Instant,
-    /// After a failure: when its request is sent again.
+    /// After a failure: when the request is sent again.
     retry_at: Instant,
     backoff: Backoff,
-    /// Where the gap begins that was reported last.
+    /// Start of the gap that was reported last.
     gap_reported: Option<Millis>,
-    /// On the disk up to here, for the definitions whose coverage reaches it.
+    /// Everything up to here is on disk, for the definitions whose coverage reaches this time.
     pub checkpoint: Millis,
     pub coverage: Coverage,
-    /// When those may be read next whose coverage does not.
+    /// When definitions whose coverage does not reach the checkpoint may be read next.
     pub coverage_at: Instant,
-    /// Definitions whose history fails while that of others does not: each is read alone once its time has come.
+    /// Definitions whose history fails while that of others works: each is read alone when its retry is due.
     pub left_out: BTreeMap<String, LeftOut>,
-    /// Before this nothing is asked for: where the very first start began.
+    /// When the very first start began: nothing older is requested.
     pub origin: Millis,
-    /// Origin and checkpoint are this machine's time so far.
+    /// Whether the origin and the checkpoint still use this machine's clock.
     by_wall: bool,
     throttled_since: Option<Instant>,
-    /// Whether the writer has read what the files show.
+    /// Whether the writer has read the files.
     pub is_loaded: bool,
-    /// The writer was given a whole read, and has not reported it done.
+    /// Whether the writer received a complete read and has not reported it done.
     pub waits_for_writer: bool,
-    /// Whether a catch-up was done since the start.
+    /// Whether a catch-up has been done since the start.
     pub has_caught_up: bool,
-    /// The span whose records the writer was given from the files for the read under way.
+    /// Span of the records that were read from the files and sent to the writer for the read in progress.
     from_files: Option<Range>,
-    /// What the writer was last told of whether the history works.
+    /// Whether the history works, as last sent to the writer.
     told_works: bool,
 }
 
@@ -127,12 +127,12 @@ impl Reading {
         }
     }
 
-    /// Whether a gap was found that nothing can fill.
+    /// Whether a gap was found that cannot be filled.
     pub fn has_gap(&self) -> bool {
         self.gap_reported.is_some()
     }
 
-    /// Whether nothing is being read, or waits for the writer.
+    /// Whether no read is in progress or waiting for the writer.
     pub fn is_idle(&self) -> bool {
         self.history.is_idle() && !self.waits_for_writer
     }
@@ -143,8 +143,8 @@ impl Session {
         self.config.genesys.delivery != Delivery::Websocket && !self.read_ids.is_empty()
     }
 
-    /// A socket was opened, and what came before is to be read; or it was lost, and what comes meanwhile is, which also
-    /// tells whether anything can come at all. Where a read is under way, the next one follows it.
+    /// Makes a read due now, or right after the one in progress: a socket was opened, and earlier events must be read;
+    /// or a socket was lost, and the read fetches the events meanwhile and shows whether any can arrive at all.
     pub(super) fn read_now(&mut self) {
         if self.reading.state != State::Forbidden {
             self.reading.at = self.reading.at.min(self.clock.now());
@@ -167,7 +167,7 @@ impl Session {
         Some(coverage.map_or(reading.at, |at| at.max(reading.retry_at).min(reading.at)))
     }
 
-    /// Sends one request of the history, or begins the next read.
+    /// Sends one history request, or begins the next read.
     pub(super) fn read_if_due(&mut self, now: Instant) -> bool {
         if self.reading_due().is_none_or(|due| now < due) {
             return false;
@@ -189,7 +189,7 @@ impl Session {
         };
         self.reading.retry_at = now;
         let answer = self.api.query_page(cursor.as_deref(), PAGE_SIZE, &body);
-        // What is refused and asked for in another way is no success.
+        // A refused request is not a success, even if a different request replaces it.
         let is_answered = answer.is_ok();
         let is_catch_up = self.reading.history.purpose() == Some(Purpose::CatchUp);
         let asked_for = self.reading.history.ids().cloned();
@@ -198,7 +198,7 @@ impl Session {
             self.read_worked();
             self.reading.left_out.retain(|id, _| !asked_for.iter().flat_map(|ids| ids.iter()).any(|one| one == id));
             if is_catch_up {
-                // Only now it is known where the gap ends: requests may have failed for days.
+                // The end of the gap is known only now: requests may have failed for days.
                 let why = "the history was not read for longer than the ten days that Genesys keeps it";
                 self.report_gap(self.reading.checkpoint, self.api.service().now() - HISTORY_KEPT_MS, why);
             }
@@ -248,7 +248,7 @@ impl Session {
         }
     }
 
-    /// A read beside the catch-ups fails. It does not hold them up: it is given up, and tried again after this time.
+    /// Gives up a failed read other than a catch-up, so that it does not delay catch-ups, and retries it after `wait`.
     fn give_up(&mut self, why: &Problem, wait: Duration) {
         let retry_at = self.clock.now() + wait;
         let history = &mut self.reading.history;
@@ -261,12 +261,12 @@ impl Session {
                 self.reading.left_out.extend(left_out);
             }
         }
-        // Its length may be what fails.
+        // The read's length may be the cause.
         self.reading.history.halve(PIECE_MS_MIN);
         self.reading.history.clear();
     }
 
-    /// A catch-up of a single definition has none to leave out: while it fails, others have their turn.
+    /// A catch-up of a single definition has nothing to leave out: while it fails, other reads get their turn.
     fn let_coverage_pass(&mut self) {
         let retry_at = self.reading.retry_at;
         let is_single = self.reading.history.ids().is_some_and(|ids| ids.len() == 1);
@@ -276,16 +276,16 @@ impl Session {
         }
     }
 
-    /// Begins a catch-up where one is due, else the next part of what is not covered.
+    /// Begins a catch-up if one is due, otherwise the next part that is not covered.
     fn begin_read(&mut self, now: Instant) {
         let service_now = self.api.service().now();
         self.settle_origin();
-        // A first start whose wall clock was ahead begins now; and what was read while a clock was ahead is read again.
+        // A first start with a fast wall clock begins now. Anything read while a clock was fast is read again.
         self.reading.origin = self.reading.origin.min(service_now);
         self.reading.checkpoint = self.reading.checkpoint.min(service_now);
         let begin = self.reading.origin.max(service_now - REACH_MS);
         if self.reading.checkpoint <= begin {
-            // Nothing is asked for that is older, so nothing older is left to be covered.
+            // Nothing older is requested, so nothing older is left to cover.
             let checkpoint = self.reading.checkpoint;
             self.reading.coverage.extend(self.read_ids.iter().map(|id| (id.clone(), checkpoint)));
         }
@@ -308,18 +308,18 @@ impl Session {
         self.begin(Read { ids, span: Span { from, to }, until: to, purpose: Purpose::CatchUp }, now);
     }
 
-    /// How old a row must be to be judged: where a socket could have brought its event, the frame may be on its way.
+    /// Minimum age of a row to be judged: if a socket could deliver its event, the frame may still arrive.
     fn row_wait_ms(&self, now: Instant) -> Millis {
         let open_ms = |opened: Instant| now.saturating_duration_since(opened).as_millis() as Millis + TOLERANCE_MS;
         self.connections.opened_at().map_or(0, |opened| open_ms(opened).min(ROW_WAIT_MS))
     }
 
-    /// Up to where rows are asked for beyond a span that ends here.
+    /// End of the rows to request for a span that ends at `to`: the span's end plus context.
     pub(super) fn with_context(&self, to: Millis) -> Millis {
         (to + CONTEXT_MS).min(self.api.service().now()).max(to)
     }
 
-    /// Begins a read; the writer gets its span, and its pages as they come.
+    /// Begins a read. The writer receives its span now and its pages as they arrive.
     pub(super) fn begin(&mut self, read: Read, now: Instant) {
         if read.ids.is_empty() {
             return;
@@ -329,12 +329,12 @@ impl Session {
         self.reading.history.begin(read, now);
     }
 
-    /// Before the first request of a piece that is older than the writer's index reaches: reads its records from the
-    /// files, and where there is room for them, all up to where the index begins. Whether the request can be sent.
+    /// If the piece is older than the writer's index, reads its records from the files before its first request; if
+    /// there is room, all records up to where the index begins. Returns whether the request can be sent.
     fn prepare_piece(&mut self, now: Instant) -> bool {
         let index_since = self.status.gauges.index_since.get().unwrap_or(Millis::MIN);
         let Some((piece, until)) = self.reading.history.next_piece(self.api.service().now()) else { return true };
-        // From here on the index is enough.
+        // From here on, the index is sufficient.
         let boundary = index_since.saturating_add(2 * MARGIN_MS + 1_000);
         let is_known = self.reading.from_files.is_some_and(|known| known.from <= piece.from && piece.to <= known.to);
         if is_known || index_since <= piece.from - 2 * MARGIN_MS {
@@ -344,7 +344,7 @@ impl Session {
             "the index does not reach back to {}: reading the records from the files",
             format_millis(piece.from)
         );
-        // As many as the index may hold at once, for the pieces that follow too.
+        // Reads as many records as the index may hold at once, for the following pieces too.
         let mut range = Range { from: piece.from, to: until.min(boundary).max(piece.to) };
         loop {
             let can_be_shorter = range.to > piece.to || piece.to - piece.from > PIECE_MS_MIN;
@@ -381,12 +381,12 @@ impl Session {
         self.reading.waits_for_writer = true;
     }
 
-    /// The writer has made durable what a read brought.
+    /// The writer has made the events of a read durable.
     pub(super) fn read_done(&mut self, purpose: Purpose, appended: u64, unjudged_since: Option<Millis>) {
         self.reading.waits_for_writer = false;
         let now = self.clock.now();
         if let Some(since) = unjudged_since {
-            // More came since than the index holds: the same is read again, with the records from the files.
+            // More events arrived than the index holds: the span is read again, with the records from the files.
             log::debug!("the index does not reach back to {}: reading the files", format_millis(since));
             let retry_at = now + UNJUDGED_RETRY;
             match purpose {
@@ -406,12 +406,12 @@ impl Session {
         let Reading { left_out, checkpoint, .. } = &self.reading;
         let is_last = |id: &String| left_out.contains_key(id) || self.reading.read_to(id) + COVERAGE_MS >= *checkpoint;
         if purpose == Purpose::Coverage && self.uncovered().iter().all(is_last) {
-            // Rows that are open at the end of the last part are soon closed by others, or by time.
+            // Rows that are open at the end of the last part are soon closed by other rows, or by time.
             self.reading.coverage_at = self.reading.coverage_at.max(now + UNJUDGED_RETRY);
         }
     }
 
-    /// The very first start begins by the service's clock: this machine's may be wrong.
+    /// Bases the origin of the very first start on the service's clock: this machine's may be wrong.
     fn settle_origin(&mut self) {
         let service = self.api.service();
         if !self.reading.by_wall || !service.is_known() {
@@ -426,7 +426,7 @@ impl Session {
         }
     }
 
-    /// Events between these may be missing for good.
+    /// Reports that events in this range may be lost for good.
     fn report_gap(&mut self, from: Millis, to: Millis, why: &str) {
         let shortest = if from <= self.reading.origin { FIRST_GAP_MS_MIN } else { GAP_MS_MIN };
         if from + shortest >= to || self.reading.gap_reported == Some(from) {
@@ -450,7 +450,7 @@ impl Session {
         self.throttle_backoff.reset();
     }
 
-    /// Tells the writer whether rows can be expected: while they cannot, no frame is held back for one.
+    /// Informs the writer whether rows can be expected. If not, it holds back no frame for a row.
     pub(super) fn send_whether_history_works(&mut self) {
         let works = self.wants_history() && matches!(self.reading.state, State::Works | State::Unknown);
         if works != self.reading.told_works {
@@ -459,7 +459,7 @@ impl Session {
         }
     }
 
-    /// When a read that is held back by other requests' failures is late enough to be reported.
+    /// When a read that is delayed by failures of other requests is late enough to be reported.
     pub(super) fn overdue_at(&self) -> Option<Instant> {
         let due = self.reading_due().filter(|_| self.reading.state == State::Works)?;
         self.call_failed.as_ref().filter(|(at, _)| *at >= due).map(|_| due + HELD_BACK_MAX)
@@ -474,7 +474,7 @@ impl Session {
         self.reading.state = State::Failing;
     }
 
-    /// Without a token the history cannot be read either; it is reported once it worked before.
+    /// Without a token the history cannot be read either. Reported as failing only if it worked before.
     pub(super) fn cannot_read(&mut self, error: &ApiError) {
         if self.api.token().is_some() {
             return;

@@ -1,7 +1,7 @@
-//! The channel's socket: opened, handed over, given up.
+//! The channel's socket: opening, handover and closing.
 //!
-//! A socket is opened beside the current one and takes its place once it is open, so that a start, a reconnect and a
-//! handover are the same. Must never: give up a socket before its successor is open.
+//! A new socket is opened beside the current one and replaces it once open, so that a start, a reconnect and a handover
+//! work the same way. Must never: give up a socket before its successor is open.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -16,18 +16,18 @@ use crate::reader::ReaderHandle;
 use crate::secret::{Secret, hide, mask};
 use crate::status::Problem;
 
-/// A socket that the server closes sooner than this after it was opened (and twice RECONNECT_DELAY, which another
-/// client would wait too), so many times in a row, is contested by another client.
+/// Another client is assumed to use the channel after SHORT_LIVES_MAX sockets in a row that the server closed within
+/// this time of their opening (plus twice RECONNECT_DELAY, which the other client would wait too).
 const SHORT_LIFE: Duration = Duration::from_secs(10);
 const SHORT_LIVES_MAX: u32 = 3;
-/// A channel is made for that reason no more often than this: a network that cuts every socket must not make channels,
-/// of which the client has only twenty.
+/// Minimum interval between channels made for that reason: a network that cuts every socket must not use up the
+/// client's channels, of which there are only twenty.
 const OWN_CHANNEL_INTERVAL: Duration = Duration::from_secs(600);
-/// After so many failures in a row to open a socket its channel is subscribed again, which shows whether it exists.
+/// After this many consecutive failures to open a socket, its channel is subscribed again to check that it exists.
 const FAILURES_BEFORE_CHECK: u32 = 3;
-/// A socket that is back sooner is not reported as down.
+/// A shorter outage of the socket is not reported.
 const DOWN_AFTER: Duration = Duration::from_secs(3);
-/// The first socket may take this long.
+/// How long the first socket may take to open.
 const FIRST_AFTER: Duration = Duration::from_secs(6);
 
 /// A socket, opening or open.
@@ -36,21 +36,21 @@ struct WsConnection {
     handle: ReaderHandle,
     opened: Option<Instant>,
     channel: ChannelState,
-    /// The server announced that it closes it, or it may be dead: another one is opened.
+    /// The server announced the close, or the socket may be dead: another socket is opened.
     is_closing: bool,
 }
 
 pub(super) struct Connections {
     current: Option<WsConnection>,
     next: Option<WsConnection>,
-    /// The channel that a socket is to be open to.
+    /// The channel that a socket should be open to.
     target: Option<ChannelState>,
     /// Whether a socket is wanted at all.
     is_wanted: bool,
     count: Connection,
     backoff: Backoff,
     open_at: Instant,
-    /// Since when nothing can arrive: no socket is open, or its channel is gone.
+    /// When events stopped arriving: no socket is open, or its channel is gone.
     down_since: Option<Instant>,
     why_down: Problem,
     short_lives: u32,
@@ -59,16 +59,16 @@ pub(super) struct Connections {
     reconnect_delay: Duration,
 }
 
-/// What the end of a socket asks of the session.
+/// What the session must do after a socket has ended.
 #[derive(Debug, PartialEq)]
 pub(super) enum Next {
-    /// Nothing: another socket follows by itself, or this one was of no more use.
+    /// Nothing: another socket is opened anyway, or this one was no longer needed.
     Nothing,
-    /// Subscribe again at this instant: the channel may be gone.
+    /// Subscribe again at this time: the channel may be gone.
     Check(Instant),
-    /// Another channel.
+    /// Make another channel.
     Replace,
-    /// Another token, and another channel with it.
+    /// Get another token, and make another channel with it.
     Renew,
 }
 
@@ -90,17 +90,17 @@ impl Connections {
         }
     }
 
-    /// Whether a socket is open, of a channel that exists.
+    /// Whether a socket is open and its channel exists.
     pub fn is_open(&self) -> bool {
         self.current.is_some() && self.down_since.is_none()
     }
 
-    /// Whether a socket is open, whatever became of its channel.
+    /// Whether a socket is open, even if its channel is gone.
     pub fn has_socket(&self) -> bool {
         self.current.is_some()
     }
 
-    /// Since when the current socket is open.
+    /// When the current socket was opened.
     pub fn opened_at(&self) -> Option<Instant> {
         self.current.as_ref().and_then(|current| current.opened)
     }
@@ -109,7 +109,7 @@ impl Connections {
         &self.why_down
     }
 
-    /// When the socket counts as down, if none opens until then.
+    /// When the socket counts as down, unless one opens before.
     pub fn down_at(&self) -> Option<Instant> {
         let is_first = self.count <= 1 && self.current.is_none();
         let grace = if is_first { FIRST_AFTER } else { DOWN_AFTER };
@@ -126,7 +126,7 @@ impl Connections {
         self.is_wanted = is_wanted;
     }
 
-    /// Opens a socket to this channel, at this instant, unless one is open to it or about to be.
+    /// Opens a socket to this channel, at this time, unless one is open or being opened.
     pub fn aim_at(&mut self, channel: &ChannelState, at: Instant) {
         if self.target.as_ref().is_none_or(|target| target.id != channel.id) {
             self.target = Some(channel.clone());
@@ -134,26 +134,26 @@ impl Connections {
         }
     }
 
-    /// The channel is on the disk: its first socket waits no longer.
+    /// The channel is saved to disk: its first socket need not wait longer.
     pub fn remembered(&mut self, now: Instant) {
         if self.is_due() {
             self.open_at = now;
         }
     }
 
-    /// Closes every socket: nothing is subscribed.
+    /// Closes every socket, because nothing is subscribed.
     pub fn close(&mut self) {
         (self.current, self.next, self.target) = (None, None, None);
     }
 
-    /// The channel is gone: its socket stays open until another channel's is, and nothing arrives on it.
+    /// The channel is gone. Nothing arrives on its socket, which stays open until another channel's socket is open.
     pub fn channel_lost(&mut self, why: Problem, now: Instant) {
         self.down_since.get_or_insert(now);
         self.why_down = why;
         self.target = None;
     }
 
-    /// The current socket may be dead, or closes soon: another one is opened beside it.
+    /// The current socket may be dead or about to close: opens another one beside it.
     pub fn reopen(&mut self, now: Instant) {
         if let Some(current) = &mut self.current {
             current.is_closing = true;
@@ -161,7 +161,7 @@ impl Connections {
         self.open_at = now;
     }
 
-    /// A request on the way to a socket failed.
+    /// Records the failure of a request that is needed to open a socket.
     pub fn set_cause(&mut self, why: Problem) {
         if self.current.is_none() {
             self.why_down = why;
@@ -203,7 +203,7 @@ impl Connections {
         }
     }
 
-    /// Whether it is a socket that was waited for.
+    /// Marks a socket as open; returns whether it was expected.
     pub fn opened(&mut self, number: Connection, now: Instant) -> bool {
         let Some(mut opened) = self.next.take_if(|next| next.number == number) else { return false };
         opened.opened = Some(now);
@@ -215,7 +215,7 @@ impl Connections {
         true
     }
 
-    /// A socket closed, or could not be opened; `at`: since when.
+    /// Handles a socket that closed at `at` or could not be opened.
     pub fn closed(&mut self, number: Connection, why: &Closed, at: Instant, now: Instant) -> Next {
         if let Some(failed) = self.next.take_if(|next| next.number == number) {
             return self.not_opened(failed, why, now);
@@ -291,7 +291,7 @@ impl Connections {
     }
 }
 
-/// Whether the server closed the socket because its token is no longer valid: the API documents no code for it, and
+/// Whether the server closed the socket because its token is no longer valid. The API documents no code for this;
 /// 4003, 1008 (policy) and the registered 3000 and 3003 are seen elsewhere.
 fn is_revoked(why: &Closed) -> bool {
     let Closed::ByServer { code, reason } = why else { return false };
@@ -300,12 +300,12 @@ fn is_revoked(why: &Closed) -> bool {
         || ["token", "auth", "credential"].iter().any(|word| reason.contains(word))
 }
 
-/// Whether another client's connection may be the cause: not where the server restarts or is overloaded.
+/// Whether another client's connection may be the cause; not if the server restarts or is overloaded.
 fn may_be_contested(why: &Closed) -> bool {
     matches!(why, Closed::ByServer { code, .. } if !matches!(code, 1012 | 1013))
 }
 
-/// What happened to the socket; the server's words may name the channel.
+/// Describes what happened to the socket. The server's text may name the channel.
 fn describe(why: &Closed, channel: &str) -> Problem {
     const LASTS: &str = "Check the network and Genesys Cloud's status page if this lasts: the collector reconnects.";
     let what = match why {

@@ -1,6 +1,6 @@
-//! The channel and its subscriptions: made, subscribed, renewed, replaced.
+//! The channel and its subscriptions: creating, subscribing, renewing, replacing.
 //!
-//! Must never: make a channel while one serves; take a topic for subscribed that the service does not call permitted.
+//! Must never: make a channel while one works; count a topic as subscribed if the service does not call it permitted.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -15,31 +15,31 @@ use crate::genesys::channel::{self, Cause, Rejection};
 use crate::genesys::error::{ApiError, Kind};
 use crate::message::ChannelState;
 
-/// Requests of one subscription that may be halved: enough to find a few bad topics among the most that a channel takes.
+/// Requests of a subscription before halving stops: enough to find a few bad topics in a full channel.
 const REQUESTS_MAX: u32 = 64;
-/// Channels that are made sooner after one another than this wait longer each time: the client has only twenty.
+/// A channel made sooner than this after the last one waits longer each time: the client has only twenty.
 const CALM: Duration = Duration::from_secs(600);
 
-/// What is to happen to the channel next.
+/// The next step for the channel.
 enum Step {
     Idle,
     Create,
     Subscribe(Box<Attempt>),
 }
 
-/// One subscription of all topics: more than one request only where one is refused for a topic in it.
+/// One subscription of all topics. It takes several requests only if a request is refused because of a topic.
 struct Attempt {
     channel: ChannelState,
-    /// Just made: the service cannot mean that it is gone.
+    /// The channel was just made, so the service cannot mean that it is gone.
     is_fresh: bool,
-    /// What is still to be asked for, one request each; cut before the first one.
+    /// The topics still to request, one request per slice; split before the first request.
     slices: VecDeque<Vec<String>>,
     requests: u32,
-    /// Whether the channel's former topics are replaced already.
+    /// Whether the channel's former topics were replaced.
     is_replaced: bool,
     permitted: Vec<String>,
     rejected: BTreeMap<String, Rejection>,
-    /// The last request that was refused for its topics.
+    /// The last request that was refused because of its topics.
     refusal: Option<ApiError>,
 }
 
@@ -57,8 +57,8 @@ impl Attempt {
         })
     }
 
-    /// One request. A slice that is refused with 400 is halved until the topic at fault is found; one that was found
-    /// before is asked for apart from the others.
+    /// Sends one request. A slice that is refused with 400 is halved until the bad topic is found. Topics found bad
+    /// before are requested separately.
     fn send(&mut self, api: &mut Api, topics: &[String], before: &BTreeMap<String, Rejection>) -> Result<(), ApiError> {
         if self.requests == 0 {
             let is_bad = |topic: &String| before.get(topic).is_some_and(|no| no.cause == Cause::BadRequest);
@@ -98,37 +98,37 @@ impl Attempt {
     }
 }
 
-/// What a step led to.
+/// The result of a step.
 pub(super) enum Change {
     Nothing,
     /// A channel was made.
     Made(ChannelState),
-    /// The service said of each topic what it is.
+    /// The service answered for each topic.
     Subscribed,
 }
 
 /// What a failed step means.
 #[derive(Debug, PartialEq)]
 pub(super) enum Failure {
-    /// It is tried again after this time.
+    /// The step is tried again after this time.
     Retry(Duration),
-    /// The service does not take the channel any more: another one follows.
+    /// The service no longer accepts the channel: another one is made.
     Replaced,
 }
 
 pub(super) struct Subscription {
     step: Step,
-    /// No request before this.
+    /// No request before this time.
     at: Instant,
     backoff: Backoff,
-    /// The channel that is subscribed.
+    /// The subscribed channel.
     channel: Option<ChannelState>,
-    /// What was asked for last.
+    /// The topics that were requested last.
     asked: Vec<String>,
     permitted: Vec<String>,
     rejected: BTreeMap<String, Rejection>,
     renew_at: Instant,
-    /// The number of the token that it was last subscribed with.
+    /// Number of the token that the channel was last subscribed with.
     token: u64,
     handover_at: Option<Instant>,
     made_at: Option<Instant>,
@@ -136,7 +136,7 @@ pub(super) struct Subscription {
 }
 
 impl Subscription {
-    /// A remembered channel is taken up again; where the service has it no more, another one is made.
+    /// Reuses a remembered channel. If the service no longer has it, another one is made.
     pub fn new(remembered: Option<ChannelState>, backoff: Backoff, now: Instant) -> Self {
         Self {
             step: remembered.map_or(Step::Create, |channel| Step::Subscribe(Attempt::new(channel, false))),
@@ -158,17 +158,17 @@ impl Subscription {
         self.channel.as_ref()
     }
 
-    /// What the service called permitted.
+    /// The topics that the service called permitted.
     pub fn permitted(&self) -> &[String] {
         &self.permitted
     }
 
-    /// What it rejected, or did not confirm.
+    /// The topics that the service rejected or did not confirm.
     pub fn rejected(&self) -> &BTreeMap<String, Rejection> {
         &self.rejected
     }
 
-    /// Whether nothing can arrive: a topic that is only not confirmed may.
+    /// Whether no event can arrive. An unconfirmed topic may still deliver events.
     pub fn all_rejected(&self) -> bool {
         let is_certain = |no: &Rejection| no.cause != Cause::Unconfirmed;
         self.permitted.is_empty() && !self.rejected.is_empty() && self.rejected.values().all(is_certain)
@@ -188,13 +188,13 @@ impl Subscription {
         }
     }
 
-    /// Subscribes again at this instant, which shows whether the channel still exists.
+    /// Subscribes again at this time, which shows whether the channel still exists.
     pub fn renew(&mut self, at: Instant) {
         self.renew_at = at;
         self.at = self.at.min(at);
     }
 
-    /// When the next step is due: with other topics or another token than before, at once.
+    /// When the next step is due; at once if the topics or the token have changed.
     pub fn due(&self, api: &Api, topics: &[String]) -> Instant {
         let is_outdated = self.token != api.token_number() || self.asked != topics;
         if !matches!(self.step, Step::Idle) || is_outdated {
@@ -203,7 +203,7 @@ impl Subscription {
         self.handover_at.map_or(self.renew_at, |handover| handover.min(self.renew_at)).max(self.at)
     }
 
-    /// One step, a request at most; `retry`: when what was not permitted is asked for again.
+    /// Runs one step, at most one request. `retry` is the wait before requesting topics again that were not permitted.
     pub fn run(
         &mut self,
         api: &mut Api,
@@ -237,7 +237,7 @@ impl Subscription {
     }
 
     fn create(&mut self, api: &mut Api, clock: &Clock) -> Result<Change, ApiError> {
-        // Asked once for each channel that was made.
+        // Checked once per channel that was made.
         if let Some(made) = self.made_at.take() {
             let now = clock.now();
             if now.duration_since(made) >= CALM {
@@ -260,7 +260,7 @@ impl Subscription {
             return Ok(Change::Nothing);
         };
         if let Some(error) = attempt.refusal.clone().filter(|_| !attempt.is_replaced) {
-            // Nothing was taken. The topics are to blame where the channel cannot be.
+            // Nothing was accepted. If the channel cannot be the cause, the topics are.
             if !attempt.is_fresh {
                 self.step = Step::Subscribe(attempt);
                 return Err(error);
@@ -285,13 +285,13 @@ impl Subscription {
         Ok(Change::Subscribed)
     }
 
-    /// Whether it is about the channel that is subscribed.
+    /// Whether the attempt is for the channel that is subscribed.
     fn is_renewal(&self, attempt: &Attempt) -> bool {
         self.channel.as_ref().is_some_and(|channel| channel.id == attempt.channel.id)
     }
 
     fn log_changes(&self, attempt: &Attempt) {
-        // Most often one reason is that of all.
+        // Usually all topics have the same reason.
         let mut topics_by_reason: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (topic, why) in attempt.rejected.iter().filter(|(topic, why)| self.rejected.get(*topic) != Some(why)) {
             let verb = if why.cause == Cause::Unconfirmed { "did not confirm" } else { "rejected" };
@@ -305,8 +305,8 @@ impl Subscription {
         }
     }
 
-    /// A step failed: a channel that the service refuses is replaced, everything else is tried again after the time that
-    /// was asked for, or with backoff.
+    /// Handles a failed step. A channel that the service refuses is replaced; everything else is tried again after the
+    /// requested wait, or with backoff.
     pub fn failed(&mut self, error: &ApiError, asked: Option<Duration>, now: Instant) -> Failure {
         let is_gone = matches!(error.kind, Kind::Gone | Kind::Unauthorized | Kind::Forbidden);
         if let Step::Subscribe(attempt) = &self.step {

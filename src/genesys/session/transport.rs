@@ -1,4 +1,4 @@
-//! How Genesys Cloud says that it delivers operational events, and whether a socket is among the ways.
+//! The transports that Genesys Cloud lists for operational events, and whether a socket is among them.
 
 use std::time::{Duration, Instant};
 
@@ -10,11 +10,11 @@ use crate::genesys::error::ApiError;
 use crate::genesys::topics;
 
 pub(super) struct Transport {
-    /// Whether a socket may deliver them, as far as is known.
+    /// Whether a socket may deliver the events, as far as is known.
     pub is_allowed: bool,
-    /// As the service names them; empty where it does not say.
+    /// The service's names of the transports; empty if it lists none.
     pub names: Vec<String>,
-    /// When to ask next; never where no socket is used.
+    /// When to ask next; `None` if no socket is used.
     at: Option<Instant>,
 }
 
@@ -28,7 +28,7 @@ impl Transport {
         self.at
     }
 
-    /// Asks again after `retry` where a socket is not allowed.
+    /// Fetches the transports; the next fetch is due after `retry` if a socket is not allowed.
     pub fn run(&mut self, api: &mut Api, clock: &Clock, retry: Duration) -> Result<(), ApiError> {
         match api.transports()? {
             Some(found) => {
