@@ -368,7 +368,7 @@ impl Kind {
             Self::SubscriptionRejected | Self::SubscriptionUnconfirmed => &["subscription_rejected", "socket_down"],
             Self::DefinitionsFail(Definitions::InLowerCase | Definitions::Malformed) => &[],
             Self::DefinitionsFail(_) => &["definitions_unconfirmed"],
-            Self::HistoryStatus(403) => &["history_forbidden"],
+            Self::HistoryStatus(403) => &["history_forbidden", "not_receiving"],
             Self::HistoryStatus(_)
             | Self::HistoryHangs
             | Self::HistoryHalf
